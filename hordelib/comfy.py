@@ -1,0 +1,259 @@
+"""ComfyUI, headless, inside this process: started once, its log and arguments kept to itself.
+
+The only module that knows ComfyUI's global surfaces. Written against ComfyUI 0.3.75.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hordelib.errors import (
+    Cancelled,
+    EngineError,
+    GenerationFailed,
+    JobError,
+    ModelBroken,
+    OutOfMemory,
+    RuntimeMissing,
+)
+from hordelib.nodes.context import Checkpoint, RunContext
+
+log = logging.getLogger(__name__)
+
+# ComfyUI's top-level modules that we load: a program's own one of that name would be taken for it
+TOP_LEVEL = ("comfy", "comfy_execution", "execution", "nodes", "folder_paths", "latent_preview")
+
+
+def default_folder() -> Path:
+    """Where update-runtime.sh puts ComfyUI: in $DREAMER_RUNTIME, or beside the packages."""
+    runtime = os.environ.get("DREAMER_RUNTIME") or Path(__file__).parent.parent
+    return Path(runtime) / ".runtime" / "ComfyUI"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where ComfyUI computes: `cuda:N`, or the CPU."""
+
+    name: str
+
+    @classmethod
+    def choose(cls, wanted: str = "auto") -> Device:
+        """`auto` is the first NVIDIA card, or the CPU where there is none."""
+        if wanted != "auto":
+            return cls(wanted)
+        import torch
+
+        return cls("cuda:0" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """ComfyUI's command line arguments for it, by name."""
+        if self.name == "cpu":
+            return {"cpu": True}
+        return {"default_device": int(self.name.rpartition(":")[2])}
+
+
+def boot(folder: Path, device: Device, *, reserve_vram_bytes: int | None = None) -> None:
+    """Load ComfyUI from `folder`. The second call does nothing; ComfyUI has one state a process.
+
+    Raises RuntimeMissing when it is not there, EngineError when the process already has another
+    ComfyUI or modules that ComfyUI's would be mixed up with.
+    """
+    if not (folder / "execution.py").is_file():
+        raise RuntimeMissing(
+            f"ComfyUI is not in {folder}: run ./update-runtime.sh, or, without a clone of the"
+            f" project, python -m hordelib.runtime --into {folder}"
+        )
+    running = sys.modules.get("comfy.cli_args")
+    if running is not None:
+        _insist_on_same(running, folder)
+        return
+    _refuse_strangers(folder)
+    with _quiet_root_logger():
+        sys.path.insert(0, str(folder))
+        _set_arguments(device.arguments | {"reserve_vram": _gib(reserve_vram_bytes)})
+        for name in ("comfy.sd", "nodes", "execution"):
+            importlib.import_module(name)
+        _register_nodes()
+    _redirect_log(folder)
+
+
+def _gib(size_bytes: int | None) -> float | None:
+    return None if size_bytes is None else size_bytes / (1 << 30)
+
+
+def _insist_on_same(running: ModuleType, folder: Path) -> None:
+    loaded = Path(str(running.__file__)).resolve().parent.parent
+    if loaded != folder.resolve():
+        raise EngineError(f"this process runs ComfyUI from {loaded}; {folder} needs a process")
+
+
+def _refuse_strangers(folder: Path) -> None:
+    for name in TOP_LEVEL:
+        module = sys.modules.get(name)
+        if module is not None and not str(module.__file__).startswith(str(folder)):
+            raise EngineError(
+                f"a module named {name!r} is loaded from {module.__file__}, and ComfyUI has one of"
+                " the same name: rename yours, or start the engine in a process of its own"
+            )
+
+
+def _set_arguments(values: Mapping[str, object]) -> None:
+    """Set ComfyUI's arguments; it parses none unless told to, so sys.argv stays ours."""
+    arguments = importlib.import_module("comfy.cli_args").args
+    for name, value in values.items():
+        if not hasattr(arguments, name):
+            raise EngineError(f"ComfyUI has no argument {name!r}: not the version we know")
+        setattr(arguments, name, value)
+
+
+def _register_nodes() -> None:
+    from hordelib.nodes import endpoints, sampling
+
+    mappings = importlib.import_module("nodes").NODE_CLASS_MAPPINGS
+    for node in (endpoints.DreamerCheckpoint, endpoints.DreamerOutput, sampling.DreamerSampler):
+        mappings[node.__name__] = node
+
+
+@contextmanager
+def _quiet_root_logger() -> Generator[None]:
+    """Keep `logging.info(…)` at import from configuring the root logger of our program."""
+    silencer = logging.NullHandler()
+    root = logging.getLogger()
+    root.addHandler(silencer)
+    try:
+        yield
+    finally:
+        root.removeHandler(silencer)
+
+
+class _ComfyLogging:
+    """The `logging` module of ComfyUI's modules: what they log goes to the logger `comfyui`."""
+
+    def __getattr__(self, name: str) -> Any:
+        logger = logging.getLogger("comfyui")
+        is_call = name in ("debug", "info", "warning", "error", "exception", "critical", "log")
+        return getattr(logger if is_call else logging, name)
+
+
+def _redirect_log(folder: Path) -> None:
+    for module in list(sys.modules.values()):
+        inside = str(getattr(module, "__file__", None) or "").startswith(str(folder))
+        if inside and getattr(module, "logging", None) is logging:
+            module.__dict__["logging"] = _ComfyLogging()
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a Stable Diffusion checkpoint (comfy.sd.load_checkpoint_guess_config).
+
+    Raises ModelBroken, naming the file, when it can't be read or has no UNet, text encoder or VAE.
+    """
+    import comfy.sd
+
+    try:
+        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
+    except Exception as error:
+        raise ModelBroken(f"{path.name} can't be loaded: {first_line(error)}") from error
+    parts = {"UNet": model, "text encoder": clip, "VAE": getattr(vae, "first_stage_model", None)}
+    for part, loaded in parts.items():
+        if loaded is None:
+            raise ModelBroken(f"{path.name} has no {part}: not a complete checkpoint")
+    return Checkpoint(model, clip, vae)
+
+
+def forget_models() -> None:
+    """Give the memory of models that nobody refers to any more back to the system."""
+    import gc
+
+    import comfy.model_management
+
+    gc.collect()
+    comfy.model_management.cleanup_models()
+    comfy.model_management.soft_empty_cache()
+    _trim_heap()
+
+
+def _trim_heap() -> None:
+    """glibc keeps freed memory for itself; malloc_trim(3) returns it. Elsewhere there is none."""
+    import ctypes
+
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+class Executor:
+    """ComfyUI's PromptExecutor, kept alive, so that what did not change is not computed again."""
+
+    def __init__(self) -> None:
+        import execution
+
+        self._comfy = execution.PromptExecutor(
+            _NoServer(), execution.CacheType.CLASSIC, {"lru": 0, "ram": 0}
+        )
+        # ComfyUI passes only an error's text on; we want the error.
+        self._comfy.handle_execution_error = self._remember
+        self._failures: list[tuple[str, Exception | None]] = []
+
+    def run(self, graph: Mapping[str, Any], context: RunContext) -> None:
+        """Execute the graph's node `output` and all that it reads; `context` reaches our nodes.
+
+        Raises Cancelled, OutOfMemory, GenerationFailed, or EngineError for a fault of the device.
+        """
+        self._failures.clear()
+        extra = {"extra_pnginfo": context}
+        asyncio.run(self._comfy.execute_async(dict(graph), "job", extra, ["output"]))
+        if self._failures:
+            node, error = self._failures.pop()
+            raise _explain(node, error) from error
+
+    def _remember(self, *arguments: Any) -> None:
+        *_, details, error = arguments
+        self._failures.append((details["node_id"], error))
+
+    def forget(self) -> None:
+        """Drop all cached results, and with them the references to models."""
+        self._comfy.reset()
+
+
+class _NoServer:
+    """The part of ComfyUI's web server that its executor talks to; nobody listens."""
+
+    client_id = None
+    last_node_id = None
+    last_prompt_id = None
+    sockets_metadata: Mapping[str, Any] = {}
+
+    def send_sync(self, event: str, data: Any, sid: str | None = None) -> None:
+        """Progress comes from our sampler node instead."""
+
+
+def _explain(node: str, error: Exception | None) -> JobError | EngineError:
+    import comfy.model_management
+    import torch
+
+    if isinstance(error, JobError | EngineError):
+        return error
+    if isinstance(error, comfy.model_management.InterruptProcessingException):
+        return Cancelled("stopped on request")
+    if isinstance(error, comfy.model_management.OOM_EXCEPTION | MemoryError):
+        return OutOfMemory(f"out of memory in {node}: {first_line(error)}")
+    if isinstance(error, getattr(torch, "AcceleratorError", ())) or "CUDA error" in str(error):
+        return EngineError(f"device fault in {node}: {first_line(error)}")
+    return GenerationFailed(f"{node}: {type(error).__name__}: {first_line(error)}")
+
+
+def first_line(error: BaseException | None) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

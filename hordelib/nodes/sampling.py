@@ -1,0 +1,104 @@
+"""DreamerSampler: ComfyUI's KSampler with a seed per image, progress, and a way to stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from hordelib.nodes.context import HIDDEN_INPUT, RunContext
+from hordelib.nodes.noise import first_noise, seeded_sampler
+from hordelib.params import SEEDS
+from hordelib.samplers import UNBATCHABLE
+
+Latent = dict[str, Any]
+
+
+class DreamerSampler:
+    """Takes and gives what KSampler does; image i of the batch is made with seed + i."""
+
+    CATEGORY = "dreamer"
+    FUNCTION = "sample"
+    RETURN_TYPES: ClassVar[tuple[str, ...]] = ("LATENT",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "positive": ("CONDITIONING",),
+                "negative": ("CONDITIONING",),
+                "latent_image": ("LATENT",),
+                "seed": ("INT", {"min": 0, "max": SEEDS - 1}),
+                "steps": ("INT", {"min": 1, "max": 10000}),
+                "cfg": ("FLOAT", {"min": 0.0, "max": 100.0}),
+                "sampler_name": (comfy.samplers.KSampler.SAMPLERS,),
+                "scheduler": (comfy.samplers.KSampler.SCHEDULERS,),
+                "denoise": ("FLOAT", {"min": 0.0, "max": 1.0}),
+            },
+            "hidden": HIDDEN_INPUT,
+        }
+
+    def sample(
+        self, latent_image: Latent, seed: int, context: RunContext, **settings: Any
+    ) -> tuple[Latent]:
+        model = settings["model"]
+        images = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
+        seeds = [(seed + i) % SEEDS for i in range(len(images))]
+        size = 1 if settings["sampler_name"] in UNBATCHABLE else len(images)
+        starts = range(0, len(images), size)
+        done = [
+            _sample_batch(
+                images[start : start + size],
+                seeds[start : start + size],
+                _progress(context, part, len(starts)),
+                **settings,
+            )
+            for part, start in enumerate(starts)
+        ]
+        return ({**latent_image, "samples": torch.cat(done)},)
+
+
+Progress = Callable[[int, Tensor, Tensor, int], None]
+
+
+def _sample_batch(
+    images: Tensor, seeds: list[int], progress: Progress, *, model: Any, **settings: Any
+) -> Tensor:
+    """What KSampler does (ComfyUI's nodes.common_ksampler), with noise per image."""
+    schedule = comfy.samplers.KSampler(
+        model,
+        steps=settings["steps"],
+        device=model.load_device,
+        sampler=settings["sampler_name"],
+        scheduler=settings["scheduler"],
+        denoise=settings["denoise"],
+        model_options=model.model_options,
+    )
+    return comfy.sample.sample_custom(
+        model,
+        first_noise(images, seeds),
+        settings["cfg"],
+        seeded_sampler(settings["sampler_name"], seeds),
+        schedule.sigmas,
+        settings["positive"],
+        settings["negative"],
+        images,
+        callback=progress,
+        disable_pbar=True,
+        seed=seeds[0],
+    )
+
+
+def _progress(context: RunContext, part: int, parts: int) -> Progress:
+    def after_step(step: int, _denoised: Tensor, _x: Tensor, total: int) -> None:
+        if context.cancelled.is_set():
+            raise comfy.model_management.InterruptProcessingException
+        context.on_step(part * total + min(step + 1, total), parts * total)
+
+    return after_step

@@ -1,0 +1,61 @@
+"""The horde's samplers, each with the ComfyUI sampler behind it and how that draws noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+
+class StepNoise(Enum):
+    """Where a sampler takes the noise from that it adds between steps."""
+
+    none = "deterministic once the first noise is drawn"
+    gaussian = "one generator per image, seeded with the image's seed"
+    brownian = "one Brownian tree per image, seeded with the image's seed"
+
+
+class Scheduler(StrEnum):
+    """Spacing of the noise levels; ComfyUI's names."""
+
+    normal = "normal"
+    karras = "karras"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """One row of the table below."""
+
+    name: str  # the horde's
+    comfy_name: str
+    step_noise: StepNoise = StepNoise.none
+    batches: bool = True  # False: the step size depends on all images of the batch together
+    unet_calls_per_step: int = 1
+
+
+_ROWS = (
+    Sampler("k_euler", "euler"),
+    Sampler("k_euler_a", "euler_ancestral", StepNoise.gaussian),
+    Sampler("k_heun", "heun", unet_calls_per_step=2),
+    Sampler("k_dpm_2", "dpm_2", unet_calls_per_step=2),
+    Sampler("k_dpm_2_a", "dpm_2_ancestral", StepNoise.gaussian, unet_calls_per_step=2),
+    Sampler("k_lms", "lms"),
+    Sampler("k_dpm_fast", "dpm_fast"),
+    Sampler("k_dpm_adaptive", "dpm_adaptive", batches=False, unet_calls_per_step=3),
+    Sampler("k_dpmpp_2s_a", "dpmpp_2s_ancestral", StepNoise.gaussian, unet_calls_per_step=2),
+    Sampler("k_dpmpp_sde", "dpmpp_sde", StepNoise.brownian, unet_calls_per_step=2),
+    Sampler("k_dpmpp_2m", "dpmpp_2m"),
+    Sampler("ddim", "ddim"),
+    Sampler("uni_pc", "uni_pc"),
+    Sampler("uni_pc_bh2", "uni_pc_bh2"),
+    Sampler("plms", "euler"),
+    Sampler("lcm", "lcm", StepNoise.gaussian),
+    Sampler("dpmsolver", "dpmpp_2m"),
+)
+SAMPLERS = {row.name: row for row in _ROWS}
+STEP_NOISE = {row.comfy_name: row.step_noise for row in _ROWS}
+UNBATCHABLE = frozenset(row.comfy_name for row in _ROWS if not row.batches)
+
+
+def find_sampler(name: str) -> Sampler | None:
+    """The row for a horde sampler name in any case (the server writes `DDIM`); None: unknown."""
+    return SAMPLERS.get(name.lower())

@@ -1,0 +1,30 @@
+"""Fixtures: the demo checkpoint, and one real engine for all tests of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from hordelib import Engine, demo_checkpoint
+
+PROJECT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The project's own models folder, so that the demo checkpoint is built once a clone."""
+    return PROJECT / "models"
+
+
+@pytest.fixture(scope="session")
+def checkpoint(models: Path) -> Path:
+    return demo_checkpoint(models)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Generator[Engine]:
+    with Engine() as engine:
+        engine.start()
+        yield engine

@@ -1,0 +1,127 @@
+"""ComfyUI as a guest: our graphs are valid to it, and it leaves the program around it alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hordelib import Engine
+from hordelib.comfy import Executor, load_checkpoint
+from hordelib.engine import unwatched
+from hordelib.nodes.context import RunContext
+from hordelib.workflows import OUR_NODES, SPINES, text_to_image
+from tests.conftest import PROJECT
+from tests.test_engine import SMALL
+from tests.test_graph import CASES
+
+STOCK = {ours: theirs for theirs, ours in OUR_NODES.items()}
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("name", CASES)
+def test_our_graphs_are_valid_to_comfyui(name: str):
+    assert _problems(text_to_image(CASES[name], "model").to_api()) == ""
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("spine", sorted(SPINES.glob("*.json")), ids=lambda spine: spine.stem)
+def test_spines_are_valid_to_comfyui_as_they_are(spine: Path, checkpoint: Path):
+    import folder_paths
+
+    folder_paths.add_model_folder_path("checkpoints", str(checkpoint.parent))
+    assert _problems(json.loads(spine.read_text("utf-8"))) == ""
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_broken_graph_is_not_valid_to_comfyui():
+    graph = text_to_image(SMALL, "model").to_api()
+    graph["sampler"]["inputs"]["sampler_name"] = "k_best"
+    assert "k_best" in _problems(graph)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_sde", "uni_pc"])
+def test_a_single_picture_is_stock_comfyuis_bit_for_bit(
+    engine: Engine, checkpoint: Path, sampler: str
+):
+    """KSampler in place of our sampler node: the same graph, the same pixels."""
+    ours = text_to_image(SMALL, "model")
+    ours.set("sampler", sampler_name=sampler, steps=6)
+    theirs = ours.to_api()
+    theirs["sampler"]["class_type"] = STOCK["DreamerSampler"]
+    engine.start()
+    assert _run(ours.to_api(), checkpoint) == _run(theirs, checkpoint)
+
+
+def _run(graph: dict[str, Any], checkpoint: Path) -> list[bytes]:
+    loaded = load_checkpoint(checkpoint)
+    context = RunContext({"model": loaded}, unwatched, threading.Event())
+    Executor().run(graph, context)
+    return [array.tobytes() for array in context.pixels]
+
+
+def _problems(graph: dict[str, Any]) -> str:
+    import execution
+
+    valid, error, outputs, node_errors = asyncio.run(execution.validate_prompt("job", graph, None))
+    return "" if valid and outputs else json.dumps([error, node_errors], default=str)
+
+
+def _python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of somebody else's that uses our library."""
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(PROJECT)!r})\n{code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        timeout=200,
+    )
+
+
+def test_importing_us_loads_no_torch_and_makes_no_file(tmp_path: Path):
+    done = _python(
+        "import hordelib, worker.bridge, worker.demo, worker.check, logging\n"
+        "assert 'torch' not in sys.modules and 'comfy' not in sys.modules\n"
+        "assert logging.getLogger().handlers == []",
+        tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_comfyui_leaves_the_programs_log_arguments_and_modules_alone(
+    tmp_path: Path, checkpoint: Path
+):
+    """A program with a `utils` and a `server` of its own, and arguments that ComfyUI knows."""
+    for name in ("utils", "server", "app"):
+        (tmp_path / f"{name}.py").write_text("mine = True\n", "utf-8")
+    done = _python(
+        "import logging, utils, server, app\n"
+        "sys.argv = ['program', '--lowvram', '--unknown']\n"
+        "from hordelib import Engine, GenerationParams\n"
+        "with Engine() as engine:\n"
+        "    params = GenerationParams(prompt='a red circle', width=64, height=64, steps=1)\n"
+        f"    engine.generate(params, {str(checkpoint)!r})\n"
+        "assert utils.mine and server.mine and app.mine\n"
+        "assert logging.getLogger().handlers == [], logging.getLogger().handlers\n"
+        "assert sys.argv == ['program', '--lowvram', '--unknown']\n"
+        "import comfy.cli_args; assert not comfy.cli_args.args.lowvram\n"
+        "assert 'comfy_api_nodes' not in sys.modules\n"
+        "print('fine')",
+        tmp_path,
+    )
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
+    assert done.stderr == ""
+
+
+def test_a_program_with_a_module_of_comfyuis_name_is_told_so(tmp_path: Path):
+    (tmp_path / "nodes.py").touch()
+    done = _python("import nodes\nfrom hordelib import Engine\nEngine().start()", tmp_path)
+    assert "EngineError: a module named 'nodes' is loaded from" in done.stderr

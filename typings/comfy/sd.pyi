@@ -1,0 +1,3 @@
+from typing import Any
+
+def load_checkpoint_guess_config(ckpt_path: str) -> tuple[Any, Any, Any, Any]: ...
