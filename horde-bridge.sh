@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# Starts Dreamer. Sets up what it runs on when that is missing or outdated.
+set -euo pipefail
+
+usage() {
+    cat <<'USAGE'
+usage: ./horde-bridge.sh COMMAND [OPTIONS]
+
+  demo      serve jobs of a local horde with a small model, and show the pictures
+  run       serve the AI Horde as bridgeData.yaml says
+  check     look at every prerequisite; each failed line says what to do
+  sandbox   run the local horde alone, to try clients and workers by hand
+  test      run the test suite; what follows goes to pytest (test tests/chaos -k kill)
+
+./horde-bridge.sh COMMAND --help tells more about a command.
+The first run installs what is needed into this folder; ./update-runtime.sh --help tells more.
+USAGE
+}
+
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+in_venv() { "$runtime/.venv/bin/python" -P "$@"; }
+
+# Progress is no part of a command's own output. A signal to the launcher alone reaches the set-up
+# too: it runs beside us, because bash would only look at signals after its end.
+set_up() {
+    "$project/update-runtime.sh" --quiet "$@" >&2 &
+    trap 'stop_set_up 130' INT
+    trap 'stop_set_up 143' TERM
+    trap 'stop_set_up 129' HUP
+    wait $!
+    trap - INT TERM HUP
+}
+
+stop_set_up() { # exit code
+    kill -TERM $! 2>/dev/null || true
+    wait $! || true
+    exit "$1"
+}
+
+# --- the test command -----------------------------------------------------------------------
+
+failed=''
+
+check() { # name, then its command
+    local name=$1
+    shift
+    printf '== %s\n' "$name"
+    "$@" || failed="$failed $name"
+}
+
+# pytest comes last and has the last word; what failed before it is in the exit code.
+run_floor() {
+    trap 'exit 130' INT # a tool that handles Ctrl-C itself must not send us on to the next one
+    check format in_venv -m ruff format --check .
+    check lint in_venv -m ruff check .
+    check types in_venv -m basedpyright --pythonpath "$runtime/.venv/bin/python"
+    check imports in_venv -c 'from importlinter.cli import lint_imports_command as lint; lint()'
+    if [ -n "$failed" ]; then
+        printf '== FAILED:%s (the tests follow, the exit code will be 1)\n' "$failed"
+    else
+        printf '== format, lint, types and imports are clean\n'
+    fi
+    printf '== tests\n'
+    if [ -z "$failed" ]; then
+        run_pytest
+    fi
+    in_venv -m pytest || true
+    exit 1
+}
+
+run_tests() { # what pytest shall run, or nothing for the whole quality floor
+    cd "$project"
+    if [ $# -eq 0 ]; then
+        run_floor
+    else
+        run_pytest "$@"
+    fi
+}
+
+run_pytest() { exec "$runtime/.venv/bin/python" -P -m pytest "$@"; }
+
+test_usage() {
+    cat <<'USAGE'
+usage: ./horde-bridge.sh test [PYTEST ARGUMENTS]
+
+Without arguments: format, lint, types, import contract, then all tests; exit code 1 if any fails.
+With arguments: pytest alone, in the project's folder (test tests/chaos -k kill).
+USAGE
+}
+
+# --- where things are -----------------------------------------------------------------------
+
+# The folder of this script, whatever the working directory and whichever symlink led here.
+script=${BASH_SOURCE[0]}
+while [ -L "$script" ]; do
+    link=$(readlink "$script")
+    case $link in /*) script=$link ;; *) script=$(dirname "$script")/$link ;; esac
+done
+project=$(cd -P "$(dirname "$script")" && pwd)
+runtime=${DREAMER_RUNTIME:-$project}
+case $runtime in /*) ;; *) runtime=$PWD/$runtime ;; esac
+export DREAMER_RUNTIME=$runtime
+
+# The environment may be shared by several clones, so it holds none of them: this clone's packages
+# come from here, and -P keeps a folder named `worker` in the working directory out of the way.
+export PYTHONPATH=$project
+unset PYTHONHOME
+
+case ${1:-} in
+    '' | -h | --help | help)
+        usage
+        exit
+        ;;
+esac
+case $project in *:*) die "the path $project has a colon, which Python cannot import from" ;; esac
+
+command=$1
+shift
+case $command:${1:-} in
+    test:-h | test:--help)
+        test_usage
+        ;;
+    test:*)
+        set_up --test
+        run_tests "$@"
+        ;;
+    *)
+        set_up
+        exec "$runtime/.venv/bin/python" -P -m worker --home "$project" "$command" "$@"
+        ;;
+esac
