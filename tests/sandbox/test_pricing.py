@@ -1,0 +1,141 @@
+"""Rewards, ttl and batches against what a real server answered; and what bridges may do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from worker.sandbox import ReferenceModel, pricing
+from worker.sandbox.capabilities import BridgeAgent, shortcomings
+from worker.sandbox.wire import GenerateBody, Params
+
+SD1 = ReferenceModel("stable diffusion 1")
+TOLERANCE = 0.038
+
+
+def params(**changes: Any) -> Params:
+    values = {"steps": 30, "cfg_scale": 7.0} | changes
+    return Params.model_validate(values, strict=False)
+
+
+def square(side: int, **changes: Any) -> dict[str, Any]:
+    return {"width": side, "height": side} | changes
+
+
+# What the server paid for an image, by its parameters and the baseline of its model.
+REWARDS: list[tuple[dict[str, Any], str, float]] = [
+    ({"steps": 20}, "stable diffusion 1", 5.76),
+    ({}, "stable diffusion 1", 7.61),
+    ({"steps": 50}, "stable diffusion 1", 10.98),
+    ({"steps": 100}, "stable diffusion 1", 20.14),
+    (square(768), "stable diffusion 1", 11.68),
+    (square(1024), "stable diffusion 1", 20.65),
+    (square(2048), "stable diffusion 1", 114.33),
+    ({"sampler_name": "k_heun"}, "stable diffusion 1", 13.0),
+    ({"sampler_name": "k_dpmpp_2m"}, "stable diffusion 1", 7.54),
+    ({"sampler_name": "k_dpm_adaptive"}, "stable diffusion 1", 13.46),
+    (square(768, hires_fix=True), "stable diffusion 1", 16.2),
+    ({"control_type": "canny"}, "stable diffusion 1", 13.69),
+    ({"denoising_strength": 0.5}, "stable diffusion 1", 6.6),
+    ({"post_processing": ["GFPGAN"]}, "stable diffusion 1", 9.19),
+    ({"post_processing": ["RealESRGAN_x4plus"]}, "stable diffusion 1", 10.39),
+    ({"loras": [{"name": "ink"}]}, "stable diffusion 1", 10.61),
+    ({"tis": [{"name": "7808"}]}, "stable diffusion 1", 8.61),
+    (square(1024), "stable_diffusion_xl", 41.3),
+    (square(1024, steps=4), "flux_1", 88.4),
+]
+
+
+@pytest.mark.parametrize(("changes", "baseline", "paid"), REWARDS)
+def test_rewards_are_close_to_those_the_server_paid(
+    changes: Mapping[str, Any], baseline: str, paid: float
+):
+    reward = pricing.reward(params(**changes), ReferenceModel(baseline))
+    assert reward == pytest.approx(paid, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "baseline", "seconds"),
+    [
+        ({"steps": 20}, "stable diffusion 1", 150),
+        ({"steps": 100}, "stable diffusion 1", 230),
+        (square(768), "stable diffusion 1", 165),
+        (square(1024), "stable diffusion 1", 270),
+        (square(2048), "stable diffusion 1", 990),
+        ({"control_type": "canny"}, "stable diffusion 1", 180),
+        (square(1024, steps=4), "flux_1", 186),
+    ],
+)
+def test_the_time_limit_is_the_servers(changes: Mapping[str, Any], baseline: str, seconds: int):
+    limit = pricing.time_to_live(
+        params(**changes), {baseline}, extra_slow=False, minimum_seconds=150
+    )
+    assert limit == seconds
+
+
+@pytest.mark.parametrize(
+    ("changes", "max_side", "size"),
+    [
+        (square(512), 512, 3),
+        (square(512), 1024, 10),
+        (square(1024), 1024, 3),
+        (square(512), 2048, 10),
+        (square(512, post_processing=["RealESRGAN_x4plus"]), 2048, 10),
+        (square(512, workflow="qr_code"), 2048, 1),
+    ],
+)
+def test_a_batch_is_as_large_as_the_server_makes_it(
+    changes: Mapping[str, Any], max_side: int, size: int
+):
+    request = GenerateBody(prompt="x", params=params(n=10, **changes))
+    handed = pricing.batch_size(request, waiting=10, amount=10, max_pixels=max_side * max_side)
+    assert handed == size
+
+
+@pytest.mark.parametrize(
+    ("changes", "cost"), [({"steps": 20}, 7), (square(1024), 21), ({"loras": [{"name": "x"}]}, 11)]
+)
+def test_a_client_pays_an_image_and_a_tax(changes: Mapping[str, Any], cost: int):
+    assert pricing.image_cost(GenerateBody(prompt="x", params=params(**changes)), SD1) == cost
+
+
+def test_source_pictures_and_impatience_cost_more():
+    request = GenerateBody(prompt="x", params=params(), source_image="x", slow_workers=False)
+    plain = pricing.reward(request.params, SD1)
+    assert pricing.image_cost(request, SD1) == round(plain * 1.3 * 1.2 + 1)
+
+
+@pytest.mark.parametrize(
+    ("agent", "changes", "lacking"),
+    [
+        ("AI Horde Worker reGen:13:x", {"loras": [{"name": "1", "is_version": True}]}, 0),
+        ("AI Horde Worker reGen:2:x", {"loras": [{"name": "1", "is_version": True}]}, 1),
+        ("AI Horde Worker reGen:13.0.0:x", {"sampler_name": "lcm"}, 0),
+        ("AI Horde Worker reGen:1:x", {}, 2),
+        ("AI Horde Worker reGen:12:x", {"post_processing": ["RestoreFormer"]}, 1),
+        ("AI Horde Worker:24:x", {"tis": [{"name": "1"}], "loras": [{"name": "1"}]}, 0),
+        ("AI Horde Worker:23:x", {"tis": [{"name": "1"}]}, 1),
+        ("AI Horde Worker:24:x", {"tiling": True}, 1),
+        ("AI Horde Worker:24:x", {"sampler_name": "DDIM", "karras": True}, 2),
+        ("AI Horde Worker:24:x", {"sampler_name": "DDIM", "karras": False}, 0),
+        ("AI Horde Worker:24:x", {"sampler_name": "lcm"}, 2),
+        ("SD-WebUI Stable Horde Worker Bridge:4:x", {"tiling": True, "clip_skip": 2}, 0),
+        ("My Worker:1:x", {"hires_fix": True}, 1),
+        ("My Worker:1:x", {"sampler_name": "k_dpmpp_2m"}, 0),
+        ("My Worker:1:x", {"sampler_name": "lcm"}, 2),
+    ],
+)
+def test_a_bridge_can_do_what_its_name_and_version_say(
+    agent: str, changes: Mapping[str, Any], lacking: int
+):
+    request = GenerateBody(prompt="x", params=params(**changes))
+    assert shortcomings(BridgeAgent.parse(agent), request) == lacking
+
+
+@pytest.mark.parametrize(
+    ("text", "version"), [("a:13:x", 13), ("a:13.0.0:x", 13), ("a:b:x", 0), ("whatever", 0)]
+)
+def test_a_version_is_its_first_number(text: str, version: int):
+    assert BridgeAgent.parse(text).version == version

@@ -1,0 +1,51 @@
+"""A local horde for demos, tests and benchmarks: the v2 API's image endpoints, on loopback.
+
+It refuses what the server refuses. It leaves out alchemy, text, shared keys, teams, styles,
+paused workers and raid mode.
+"""
+
+from worker.sandbox.books import Books, GenerationEntry, RequestEntry, Tally
+from worker.sandbox.errors import PortTaken, SandboxError
+from worker.sandbox.faults import (
+    CutShort,
+    Disconnect,
+    Endpoint,
+    Faults,
+    Html,
+    Latency,
+    LostReply,
+    Reply,
+)
+from worker.sandbox.horde import Timing
+from worker.sandbox.limits import DEFAULT_LIMITS, SERVER_LIMITS, Limit
+from worker.sandbox.records import State
+from worker.sandbox.reference import ANONYMOUS_KEY, DEFAULT_USERS, ReferenceModel, User
+from worker.sandbox.server import Sandbox, serve
+
+__all__ = [
+    "ANONYMOUS_KEY",
+    "DEFAULT_LIMITS",
+    "DEFAULT_USERS",
+    "SERVER_LIMITS",
+    "Books",
+    "CutShort",
+    "Disconnect",
+    "Endpoint",
+    "Faults",
+    "GenerationEntry",
+    "Html",
+    "Latency",
+    "Limit",
+    "LostReply",
+    "PortTaken",
+    "ReferenceModel",
+    "Reply",
+    "RequestEntry",
+    "Sandbox",
+    "SandboxError",
+    "State",
+    "Tally",
+    "Timing",
+    "User",
+    "serve",
+]

@@ -1,0 +1,279 @@
+"""The sandbox over HTTP: routes, headers and injected faults. Rules live in `horde`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from threading import Lock
+
+from aiohttp import web
+
+from worker.sandbox import sources
+from worker.sandbox.books import Tally
+from worker.sandbox.errors import InvalidInput, SandboxError, TooFast
+from worker.sandbox.faults import (
+    CutShort,
+    Disconnect,
+    Effect,
+    Endpoint,
+    Faults,
+    Html,
+    LostReply,
+    Reply,
+)
+from worker.sandbox.horde import Horde
+from worker.sandbox.limits import RateLimiter
+from worker.sandbox.objects import Forbidden
+from worker.sandbox.replies import Json, Links
+from worker.sandbox.wire import GenerateBody, PopBody, SubmitBody, WorkerBody, parse
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+VERSION = "5.1.5"
+_PER_URL = (Endpoint.CHECK, Endpoint.STATUS)
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class TallyBook:
+    """Counts calls and answers. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._calls: Counter[str] = Counter()
+        self._statuses: Counter[tuple[str, int]] = Counter()
+        self._rcs: Counter[str] = Counter()
+
+    def called(self, endpoint: Endpoint) -> None:
+        with self._lock:
+            self._calls[endpoint.value] += 1
+
+    def answered(self, endpoint: Endpoint, status: int) -> None:
+        with self._lock:
+            self._statuses[endpoint.value, status] += 1
+
+    def refused(self, rc: str) -> None:
+        with self._lock:
+            self._rcs[rc] += 1
+
+    def copy(self) -> Tally:
+        with self._lock:
+            return Tally(dict(self._calls), dict(self._statuses), dict(self._rcs))
+
+
+class App:
+    """Answers the v2 API for one horde. `limiter` and the handlers belong to one event loop."""
+
+    def __init__(self, horde: Horde, faults: Faults, limiter: RateLimiter, tally: TallyBook):
+        self._horde = horde
+        self._faults = faults
+        self._limiter = limiter
+        self._tally = tally
+
+    def build(self) -> web.Application:
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        for method, path, endpoint, handler in self._routes():
+            app.router.add_route(method, path, self._answering(endpoint, handler))
+        return app
+
+    def _routes(self) -> tuple[tuple[str, str, Endpoint, Handler], ...]:
+        api = "/api/v2"
+        return (
+            ("POST", f"{api}/generate/async", Endpoint.ASYNC, self._generate),
+            ("GET", f"{api}/generate/check/{{id}}", Endpoint.CHECK, self._check),
+            ("GET", f"{api}/generate/status/{{id}}", Endpoint.STATUS, self._status),
+            ("DELETE", f"{api}/generate/status/{{id}}", Endpoint.CANCEL, self._cancel),
+            ("POST", f"{api}/generate/pop", Endpoint.POP, self._pop),
+            ("POST", f"{api}/generate/submit", Endpoint.SUBMIT, self._submit),
+            ("GET", f"{api}/status/heartbeat", Endpoint.HEARTBEAT, self._heartbeat),
+            ("GET", f"{api}/status/models", Endpoint.MODELS, self._models),
+            ("GET", f"{api}/status/models/{{name}}", Endpoint.MODELS, self._models),
+            ("GET", f"{api}/status/performance", Endpoint.PERFORMANCE, self._performance),
+            ("GET", f"{api}/status/modes", Endpoint.MODES, self._modes),
+            ("GET", f"{api}/status/news", Endpoint.NEWS, self._news),
+            ("GET", f"{api}/find_user", Endpoint.FIND_USER, self._find_user),
+            ("GET", f"{api}/workers", Endpoint.WORKERS, self._workers),
+            ("GET", f"{api}/workers/{{id}}", Endpoint.WORKER, self._worker),
+            ("GET", f"{api}/workers/name/{{name}}", Endpoint.WORKER, self._worker_named),
+            ("PUT", f"{api}/workers/{{id}}", Endpoint.MODIFY_WORKER, self._modify_worker),
+            ("PUT", "/transient/{name}", Endpoint.UPLOAD, self._upload),
+            ("GET", "/transient/{name}", Endpoint.IMAGE, self._download),
+            ("GET", "/sources/{name}", Endpoint.SOURCE, self._download),
+        )
+
+    def _answering(
+        self, endpoint: Endpoint, handler: Handler
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """The handler with everything that holds for each call around it."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            self._tally.called(endpoint)
+            seconds, effect = self._faults.draw(endpoint)
+            await asyncio.sleep(seconds)
+            reply = _instead_of_work(request, effect)
+            if reply is None:
+                reply = await self._work(endpoint, handler, request)
+            self._tally.answered(endpoint, reply.status)
+            return await _after_work(request, effect, reply)
+
+        return answer
+
+    async def _work(
+        self, endpoint: Endpoint, handler: Handler, request: web.Request
+    ) -> web.Response:
+        caller = request.path if endpoint in _PER_URL else str(request.remote)
+        try:
+            headers = self._limiter.admit(endpoint, caller)
+            reply = await handler(request)
+        except SandboxError as error:
+            if error.rc is not None:
+                self._tally.refused(error.rc)
+            headers = error.headers if isinstance(error, TooFast) else {}
+            reply = web.json_response(error.body(), status=error.status)
+        reply.headers.update(headers)
+        reply.headers["Horde-Node"] = f"{request.host}:{VERSION}"
+        return reply
+
+    async def _generate(self, request: web.Request) -> web.Response:
+        body = parse(GenerateBody, await request.read())
+        key = _apikey(request)
+        pictures = await sources.load(body)
+        reply = self._horde.generate(key, body, pictures)
+        return web.json_response(reply, status=200 if body.dry_run else 202)
+
+    async def _check(self, request: web.Request) -> web.Response:
+        return web.json_response(self._horde.check(request.match_info["id"]))
+
+    async def _status(self, request: web.Request) -> web.Response:
+        return web.json_response(self._horde.status(request.match_info["id"], self._links(request)))
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        return web.json_response(self._horde.cancel(request.match_info["id"], self._links(request)))
+
+    async def _pop(self, request: web.Request) -> web.Response:
+        body = parse(PopBody, await request.read())
+        return web.json_response(self._horde.pop(_apikey(request), body, self._links(request)))
+
+    async def _submit(self, request: web.Request) -> web.Response:
+        body = parse(SubmitBody, await request.read())
+        key = _apikey(request)
+        embedded = None
+        if body.generation != "R2" and body.state != "faulted":
+            embedded = await asyncio.to_thread(sources.embedded_image, body.generation)
+        return web.json_response(self._horde.submit(key, body, embedded))
+
+    async def _heartbeat(self, _: web.Request) -> web.Response:
+        reply: Json = {"message": "OK", "version": VERSION, "queue": 0, "db_connection": True}
+        return web.json_response(reply)
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response(self._horde.models(request.match_info.get("name")))
+
+    async def _performance(self, _: web.Request) -> web.Response:
+        return web.json_response(self._horde.performance())
+
+    async def _modes(self, _: web.Request) -> web.Response:
+        return web.json_response(self._horde.modes())
+
+    async def _news(self, _: web.Request) -> web.Response:
+        return web.json_response([])
+
+    async def _find_user(self, request: web.Request) -> web.Response:
+        return web.json_response(self._horde.user(_apikey(request)))
+
+    async def _workers(self, request: web.Request) -> web.Response:
+        return web.json_response(self._horde.workers(request.headers.get("apikey")))
+
+    async def _worker(self, request: web.Request) -> web.Response:
+        key = request.headers.get("apikey")
+        return web.json_response(self._horde.worker(request.match_info["id"], key))
+
+    async def _worker_named(self, request: web.Request) -> web.Response:
+        key = request.headers.get("apikey")
+        return web.json_response(self._horde.worker_named(request.match_info["name"], key))
+
+    async def _modify_worker(self, request: web.Request) -> web.Response:
+        body = parse(WorkerBody, await request.read())
+        key, id = _apikey(request), request.match_info["id"]
+        return web.json_response(self._horde.modify_worker(key, id, body))
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        try:
+            self._horde.store.check("PUT", request.path, request.query)
+        except Forbidden as refusal:
+            return _storage_error(403, str(refusal))
+        name = request.match_info["name"]
+        data = await request.read()
+        self._horde.store.put("transient", name, data, request.content_type)
+        return web.Response()
+
+    async def _download(self, request: web.Request) -> web.Response:
+        try:
+            self._horde.store.check("GET", request.path, request.query)
+        except Forbidden as refusal:
+            return _storage_error(403, str(refusal))
+        bucket, name = request.path.split("/")[1], request.match_info["name"]
+        stored = self._horde.store.get(bucket, name)
+        if stored is None:
+            return _storage_error(404, "NoSuchKey")
+        return web.Response(body=stored.data, content_type=stored.content_type)
+
+    def _links(self, request: web.Request) -> Links:
+        return Links(self._horde.store, f"{request.scheme}://{request.host}")
+
+
+def _apikey(request: web.Request) -> str:
+    if "apikey" not in request.headers:
+        raise InvalidInput({"apikey": "Missing required parameter in the HTTP headers"})
+    return request.headers["apikey"]
+
+
+def _storage_error(status: int, code: str) -> web.Response:
+    text = f"<?xml version='1.0' encoding='utf-8'?><Error><Code>{code}</Code></Error>"
+    return web.Response(status=status, text=text, content_type="application/xml")
+
+
+def _instead_of_work(request: web.Request, effect: Effect | None) -> web.Response | None:
+    """The reply to a call that an injected fault keeps from being worked on."""
+    match effect:
+        case Disconnect():
+            _hang_up(request)
+            return web.Response(status=500)
+        case Reply(status, seconds, message):
+            headers = {} if seconds is None else {"Retry-After": str(seconds)}
+            return web.json_response({"message": message}, status=status, headers=headers)
+        case Html(status):
+            page = "<html><body><h1>Bad gateway</h1></body></html>"
+            return web.Response(status=status, text=page, content_type="text/html")
+        case _:
+            return None
+
+
+async def _after_work(
+    request: web.Request, effect: Effect | None, reply: web.Response
+) -> web.StreamResponse:
+    match effect:
+        case LostReply():
+            _hang_up(request)
+        case CutShort():
+            return await _cut_short(request, reply)
+        case _:
+            pass
+    return reply
+
+
+async def _cut_short(request: web.Request, reply: web.Response) -> web.StreamResponse:
+    whole = reply.body if isinstance(reply.body, bytes) else b""
+    partial = web.StreamResponse(status=reply.status, headers={"Content-Type": reply.content_type})
+    partial.content_length = len(whole)
+    await partial.prepare(request)
+    await partial.write(whole[: len(whole) // 2])
+    if request.transport is not None:
+        # close, not abort: the half that was written must arrive.
+        request.transport.close()
+    return partial
+
+
+def _hang_up(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()

@@ -1,0 +1,125 @@
+"""A frozen copy of everything that happened, for those who judge a worker by it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from worker.sandbox.objects import ObjectStore
+from worker.sandbox.records import Generation, Records, Request, State
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEntry:
+    id: str
+    username: str
+    created_at: float
+    n: int
+    waiting: int
+    restarted: int
+    done: bool
+    faulted: bool
+    cancelled: bool
+    expired: bool
+    consumed_kudos: float
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationEntry:
+    """One image that a worker popped. Times in seconds of the sandbox's clock."""
+
+    id: str
+    request_id: str
+    worker: str
+    model: str
+    popped_at: float
+    ttl_seconds: int
+    state: State
+    seed: int | None
+    """As submitted; None while it was not."""
+    gen_metadata: tuple[Mapping[str, str], ...]
+    censored: bool
+    upload_sha256: str | None
+    """Of the bytes under its upload URL; None if there are none."""
+    upload_bytes: int
+    reward: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Calls by endpoint; answers by (endpoint, status) and by rc. A lost reply counts."""
+
+    calls: Mapping[str, int]
+    statuses: Mapping[tuple[str, int], int]
+    rcs: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    requests: tuple[RequestEntry, ...]
+    generations: tuple[GenerationEntry, ...]
+    worker_kudos: Mapping[str, float]
+    """By worker name: generated and uptime."""
+    user_kudos: Mapping[str, float]
+    """By username, evaluating kudos not included."""
+    tally: Tally
+
+    def request(self, id: str) -> RequestEntry:
+        return next(row for row in self.requests if row.id == id)
+
+    def generation(self, id: str) -> GenerationEntry:
+        return next(row for row in self.generations if row.id == id)
+
+    def of_request(self, id: str) -> tuple[GenerationEntry, ...]:
+        """Its generations in the order in which they were popped."""
+        return tuple(row for row in self.generations if row.request_id == id)
+
+    def in_state(self, state: State) -> tuple[GenerationEntry, ...]:
+        return tuple(row for row in self.generations if row.state is state)
+
+
+def write(records: Records, store: ObjectStore, tally: Tally) -> Books:
+    workers, accounts = records.workers.values(), records.accounts.values()
+    return Books(
+        requests=tuple(_request(row) for row in records.requests.values()),
+        generations=tuple(_generation(row, store) for row in records.generations.values()),
+        worker_kudos={row.name: row.kudos_generated + row.kudos_uptime for row in workers},
+        user_kudos={row.user.username: row.kudos for row in accounts},
+        tally=tally,
+    )
+
+
+def _request(request: Request) -> RequestEntry:
+    return RequestEntry(
+        id=request.id,
+        username=request.account.user.username,
+        created_at=request.created_at,
+        n=request.body.params.n,
+        waiting=request.waiting,
+        restarted=request.restarted,
+        done=request.done,
+        faulted=request.faulted,
+        cancelled=request.cancelled,
+        expired=request.expired,
+        consumed_kudos=request.consumed_kudos,
+    )
+
+
+def _generation(generation: Generation, store: ObjectStore) -> GenerationEntry:
+    upload = store.get("transient", generation.object_name)
+    return GenerationEntry(
+        id=generation.id,
+        request_id=generation.request.id,
+        worker=generation.worker.name,
+        model=generation.model,
+        popped_at=generation.popped_at,
+        ttl_seconds=generation.ttl_seconds,
+        state=generation.state,
+        seed=generation.seed,
+        gen_metadata=tuple(row.model_dump(exclude_none=True) for row in generation.gen_metadata),
+        censored=generation.censored,
+        upload_sha256=hashlib.sha256(upload.data).hexdigest() if upload else None,
+        upload_bytes=len(upload.data) if upload else 0,
+        reward=generation.reward,
+    )

@@ -1,0 +1,290 @@
+"""The horde itself, without HTTP: every rule behind one lock and one injected clock.
+
+Nothing runs in the background. The cleaner, which on the server wakes once a minute, is caught
+up with before each call, as of the minute at which it would have run: whoever moves the clock
+sees what the server would have done meanwhile.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from threading import RLock
+from typing import Concatenate, Literal, ParamSpec, TypeVar
+
+from worker.sandbox import (
+    admission,
+    books,
+    dispatch,
+    matching,
+    pages,
+    pricing,
+    registration,
+    replies,
+    settlement,
+)
+from worker.sandbox.admission import Asked
+from worker.sandbox.books import Books, Tally
+from worker.sandbox.dispatch import Handout
+from worker.sandbox.errors import Refusal
+from worker.sandbox.matching import Offer
+from worker.sandbox.objects import ObjectStore
+from worker.sandbox.records import Account, Message, Records, Request, Sources, Worker
+from worker.sandbox.reference import ReferenceModel, User
+from worker.sandbox.replies import Json, Links
+from worker.sandbox.sources import Pictures
+from worker.sandbox.wire import GenerateBody, PopBody, SubmitBody, WorkerBody
+
+DEFAULT_MAINTENANCE_MESSAGE = "This worker has been put into maintenance mode by its owner."
+NO_WORKER_WARNING = "No available worker can fulfil this request. It expires in 20 minutes."
+
+_NO_WORKER: Json = {
+    "message": NO_WORKER_WARNING,
+    "warnings": [{"code": "NoAvailableWorker", "message": NO_WORKER_WARNING}],
+}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds: the least time a worker gets, how often the cleaner runs, how long links live."""
+
+    min_ttl_seconds: int = 150
+    cleaner_seconds: int = 60
+    link_seconds: int = 1800
+
+
+def _atomic(
+    method: Callable[Concatenate[Horde, P], R],
+) -> Callable[Concatenate[Horde, P], R]:
+    """One call at a time, after the cleaner has caught up with the clock."""
+
+    @wraps(method)
+    def call(self: Horde, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._lock:
+            self._catch_up()
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+class Horde:
+    """Thread-safe. Methods answer with the API's JSON or raise SandboxError."""
+
+    def __init__(
+        self,
+        models: Mapping[str, ReferenceModel],
+        users: Iterable[User],
+        clock: Callable[[], float],
+        timing: Timing,
+    ):
+        self.store = ObjectStore(clock, timing.link_seconds)
+        self._clock = clock
+        self._timing = timing
+        self._records = Records(
+            dict(models), {user.key: Account(user, user.kudos) for user in users}
+        )
+        self._lock = RLock()
+        self._started_at = clock()
+        self._cleanings = 0
+
+    # The client's side.
+
+    @_atomic
+    def generate(self, key: str, body: GenerateBody, pictures: Pictures) -> Json:
+        """Queue a request, or price it only if it is a dry run."""
+        asked = Asked(self._records, self._records.account(key), body, pictures)
+        admitted = admission.admit(asked, threads=self._online_threads())
+        model = self._records.requested_model(admitted)
+        if admitted.dry_run:
+            return {"kudos": pricing.estimate(admitted, model)}
+        id = str(uuid.uuid4())
+        sources = self._keep(id, pictures)
+        request = admission.enter(asked, admitted, id, self._clock(), sources)
+        reply: Json = {"id": id, "kudos": float(round(pricing.kudos(admitted.params)))}
+        return reply if self._possible(request) else reply | _NO_WORKER
+
+    @_atomic
+    def check(self, id: str) -> Json:
+        return self._check(self._records.request(id))
+
+    @_atomic
+    def status(self, id: str, links: Links) -> Json:
+        request = self._records.request(id)
+        return replies.status(request, self._check(request), links)
+
+    @_atomic
+    def cancel(self, id: str, links: Links) -> Json:
+        """Hand out no more of a request. What workers hold may still be submitted, and is paid."""
+        request = self._records.request(id)
+        request.cancelled, request.waiting = True, 0
+        return replies.status(request, self._check(request), links)
+
+    # The worker's side.
+
+    @_atomic
+    def pop(self, key: str, body: PopBody, links: Links) -> Json:
+        now = self._clock()
+        offer = registration.offer_of(self._records, key, body, now)
+        found = dispatch.pop(self._records, offer, now, self._timing.min_ttl_seconds)
+        messages = [row for row in self._records.messages if row.expires_at > now]
+        if isinstance(found, Handout):
+            return replies.job(found, offer.worker.agent, links, messages)
+        return replies.empty_pop(found, messages)
+
+    @_atomic
+    def submit(self, key: str, body: SubmitBody, embedded: bytes | None = None) -> Json:
+        """Settle one generation; `embedded` is the WebP of an image sent in the body itself."""
+        if embedded is not None:
+            body = body.model_copy(update={"generation": "R2"})
+        reward = settlement.submit(self._records, key, body, self._clock())
+        if embedded is not None:
+            name = self._records.generations[body.id].object_name
+            self.store.put("transient", name, embedded, "image/webp")
+        settlement.refuse_excess(body)
+        return {"reward": reward}
+
+    @_atomic
+    def modify_worker(self, key: str, id: str, body: WorkerBody) -> Json:
+        """Change a worker as its owner; echoes what changed."""
+        worker = self._records.worker(id)
+        account = self._records.account(key)
+        if worker.owner is not account and not account.user.moderator:
+            raise Refusal("NotOwner")
+        if body.paused is not None:
+            raise Refusal("NotModerator")
+        changes: Json = {}
+        if body.maintenance is not None:
+            message = body.maintenance_msg or DEFAULT_MAINTENANCE_MESSAGE
+            worker.maintenance = message if body.maintenance else None
+            changes["maintenance"] = body.maintenance
+        if body.info is not None:
+            worker.info = changes["info"] = body.info
+        if body.name is not None:
+            self._rename(worker, body.name)
+            changes["name"] = body.name
+        return changes
+
+    # What anyone may look at.
+
+    @_atomic
+    def workers(self, key: str | None) -> list[Json]:
+        return [self._worker(row, key) for row in self._records.workers.values()]
+
+    @_atomic
+    def worker(self, id: str, key: str | None) -> Json:
+        return self._worker(self._records.worker(id), key)
+
+    @_atomic
+    def worker_named(self, name: str, key: str | None) -> Json:
+        return self._worker(self._records.worker_named(name), key)
+
+    @_atomic
+    def user(self, key: str) -> Json:
+        return pages.user(self._records.account(key), self._records)
+
+    @_atomic
+    def models(self, name: str | None = None) -> list[Json]:
+        rows = pages.models(self._records, self._clock())
+        return [row for row in rows if name in (None, row["name"])]
+
+    @_atomic
+    def performance(self) -> Json:
+        return pages.performance(self._records, self._clock())
+
+    @_atomic
+    def modes(self) -> Json:
+        return pages.modes(self._records)
+
+    # For those who run the sandbox.
+
+    @_atomic
+    def books(self, tally: Tally) -> Books:
+        return books.write(self._records, self.store, tally)
+
+    @_atomic
+    def clean(self) -> None:
+        """Run the cleaner now."""
+        settlement.clean(self._records, self._clock())
+
+    @_atomic
+    def set_maintenance(self, worker: str, message: str | None) -> None:
+        """Put the worker of that name into maintenance with a message; None takes it out."""
+        self._records.worker_named(worker).maintenance = message
+
+    @_atomic
+    def set_mode(self, mode: Literal["maintenance_mode", "invite_only_mode"], on: bool) -> None:
+        setattr(self._records, mode, on)
+
+    @_atomic
+    def set_flagged(self, username: str, flagged: bool) -> None:
+        """A flagged user's workers are refused. Raises KeyError for an unknown user."""
+        accounts = {row.user.username: row for row in self._records.accounts.values()}
+        accounts[username].flagged = flagged
+
+    @_atomic
+    def time_out(self, seconds: float) -> None:
+        """Refuse all pops for so long, as from an address that was timed out."""
+        self._records.timeout_until = self._clock() + seconds
+
+    @_atomic
+    def send_message(self, text: str, *, origin: str = "sandbox", seconds: float = 3600) -> None:
+        """Deliver a message with each pop for so long."""
+        row = Message(str(uuid.uuid4()), text, origin, self._clock() + seconds)
+        self._records.messages.append(row)
+
+    def _catch_up(self) -> None:
+        due = int((self._clock() - self._started_at) // self._timing.cleaner_seconds)
+        if due > self._cleanings:
+            # A single run as of the last due minute leaves what all the missed ones would have.
+            self._cleanings = due
+            at = self._started_at + due * self._timing.cleaner_seconds
+            settlement.clean(self._records, at)
+
+    def _keep(self, id: str, pictures: Pictures) -> Sources:
+        """Store a request's pictures under the names that the server gives them."""
+        extras = {f"{id}_exra_src_{i}.webp": data for i, data in enumerate(pictures.extras)}
+        image = f"{id}_src" if pictures.from_url else f"{id}_src.webp"
+        mask = f"{id}_msk.webp"
+        for name, data in {image: pictures.image, mask: pictures.mask, **extras}.items():
+            if data is not None:
+                self.store.put("sources", name, data, "image/webp")
+        return Sources(
+            image=image if pictures.image is not None else None,
+            mask=mask if pictures.mask is not None else None,
+            extras=tuple(extras),
+        )
+
+    def _check(self, request: Request) -> Json:
+        possible = self._possible(request)
+        return replies.check(request, self._records, self._clock(), possible=possible)
+
+    def _possible(self, request: Request) -> bool:
+        """Whether an online worker, as it last checked in, could take the request."""
+        now = self._clock()
+        return any(
+            matching.fits(self._records, Offer(row, row.models, 1, (), checks_in=True), request)
+            for row in self._records.workers.values()
+            if row.online(now) and row.maintenance is None
+        )
+
+    def _online_threads(self) -> int:
+        now = self._clock()
+        rows = self._records.workers.values()
+        return sum(row.offer.threads for row in rows if row.online(now))
+
+    def _worker(self, row: Worker, key: str | None) -> Json:
+        viewer = self._records.accounts.get(key or "")
+        private = viewer is not None and (viewer is row.owner or viewer.user.moderator)
+        return pages.worker(row, self._clock(), private=private)
+
+    def _rename(self, worker: Worker, name: str) -> None:
+        if name in self._records.workers:
+            raise Refusal("BadRequest", message="This worker name is taken.")
+        del self._records.workers[worker.name]
+        worker.name = name
+        self._records.workers[name] = worker

@@ -1,0 +1,149 @@
+"""Which request may go to which worker, and what the rest is skipped for.
+
+One row per reason. Keys and order are those of `skipped` in an empty pop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from worker.sandbox import pricing
+from worker.sandbox.capabilities import shortcomings
+from worker.sandbox.records import Records, Request, Worker
+from worker.sandbox.wire import PopBody
+
+SLOW_PIXELSTEPS_PER_SECOND = 500_000
+# An empty pop shows these even when they are 0.
+ALWAYS_SHOWN = (
+    "unsafe_ip", "img2img", "painting", "post-processing", "lora", "controlnet", "worker_id",
+    "performance", "nsfw", "untrusted", "models", "bridge_version",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A pop: the worker's stored settings, and what this very pop says instead of them."""
+
+    worker: Worker
+    models: tuple[str, ...]
+    amount: int
+    priority_usernames: tuple[str, ...]
+    checks_in: bool
+
+    @property
+    def settings(self) -> PopBody:
+        return self.worker.offer
+
+
+Reason = Callable[[Records, Offer, Request], bool | int]
+
+
+def _worker_id(_: Records, offer: Offer, request: Request) -> bool:
+    body = request.body
+    listed = bool({offer.worker.id, offer.worker.name}.intersection(body.workers))
+    return bool(body.workers) and listed == body.worker_blacklist
+
+
+def _performance(_: Records, offer: Offer, request: Request) -> bool:
+    body = request.body
+    if offer.settings.extra_slow_worker and not body.extra_slow_workers:
+        return True
+    slow = offer.worker.pixelsteps_per_second < SLOW_PIXELSTEPS_PER_SECOND
+    return slow and not body.slow_workers
+
+
+def _models(records: Records, offer: Offer, request: Request) -> bool:
+    return not servable_models(records, offer, request)
+
+
+def _step_count(records: Records, offer: Offer, request: Request) -> bool:
+    if not offer.settings.limit_max_steps:
+        return False
+    model = records.requested_model(request.body)
+    return request.body.params.effective_steps > (model.min_steps + model.max_steps) / 2
+
+
+def _blacklist(_: Records, offer: Offer, request: Request) -> bool:
+    prompt = request.body.prompt.lower()
+    return any(word.lower() in prompt for word in offer.settings.blacklist)
+
+
+def _kudos(records: Records, offer: Offer, request: Request) -> bool:
+    if not (offer.settings.require_upfront_kudos and offer.checks_in):
+        return False
+    cost = pricing.estimate(request.body, records.requested_model(request.body))
+    return request.account.kudos < cost
+
+
+def _controlnet(_: Records, offer: Offer, request: Request) -> bool:
+    params = request.body.params
+    if params.control_type is not None and not offer.settings.allow_controlnet:
+        return True
+    return params.transparent and not offer.settings.allow_sdxl_controlnet
+
+
+REASONS: Mapping[str, Reason] = {
+    "img2img": lambda _, o, r: (
+        r.body.source_image is not None and not r.body.paints and not o.settings.allow_img2img
+    ),
+    "painting": lambda _, o, r: r.body.paints and not o.settings.allow_painting,
+    "post-processing": lambda _, o, r: (
+        bool(r.body.params.post_processing) and not o.settings.allow_post_processing
+    ),
+    "lora": lambda _, o, r: bool(r.body.params.loras) and not o.settings.allow_lora,
+    "controlnet": _controlnet,
+    "worker_id": _worker_id,
+    "performance": _performance,
+    "nsfw": lambda _, o, r: r.body.nsfw and not o.settings.nsfw,
+    "untrusted": lambda _, o, r: r.body.trusted_workers and not o.worker.owner.user.trusted,
+    "models": _models,
+    "bridge_version": lambda _, o, r: shortcomings(o.worker.agent, r.body),
+    "max_pixels": lambda _, o, r: r.body.params.pixels > o.settings.max_pixels,
+    "step_count": _step_count,
+    "blacklist": _blacklist,
+    "kudos": _kudos,
+}
+
+# What the server counts where it differs from what it decides.
+MISCOUNTED: Mapping[str, Reason] = {
+    "max_pixels": lambda _, o, r: r.body.params.pixels >= o.settings.max_pixels,
+    "post-processing": lambda _records, _offer, _request: 0,
+}
+
+
+def servable_models(records: Records, offer: Offer, request: Request) -> list[str]:
+    """Models of the offer that the request accepts, in the offer's order."""
+    paints = [records.model(name).inpainting for name in offer.models]
+    if request.body.paints and not any(paints):
+        return []
+    if not request.body.paints and all(paints):
+        return []
+    wanted = request.body.models
+    return [name for name in offer.models if not wanted or name in wanted]
+
+
+def fits(records: Records, offer: Offer, request: Request) -> bool:
+    """True if this worker may have the request now."""
+    if not _can_upload(offer, request):
+        return False
+    return not any(reason(records, offer, request) for reason in REASONS.values())
+
+
+def skipped(records: Records, offer: Offer, requests: list[Request]) -> dict[str, int]:
+    """How often each reason speaks against the requests.
+
+    A bridge without uploads is not told about requests that need them.
+    """
+    visible = [request for request in requests if _can_upload(offer, request)]
+    counted = {**REASONS, **MISCOUNTED}
+    counts = {
+        name: sum(int(reason(records, offer, request)) for request in visible)
+        for name, reason in counted.items()
+    }
+    shown = {name: counts.get(name, 0) for name in ALWAYS_SHOWN}
+    return shown | {name: n for name, n in counts.items() if n and name not in shown}
+
+
+def _can_upload(offer: Offer, request: Request) -> bool:
+    return not request.body.r2 or "r2" in offer.worker.agent.features

@@ -1,0 +1,212 @@
+"""The rows that the horde keeps: accounts, workers, requests, generations.
+
+Plain mutable data. Only the modules that implement the rules change them, under the horde's lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from worker.sandbox.capabilities import BridgeAgent
+from worker.sandbox.errors import Refusal
+from worker.sandbox.reference import ReferenceModel, User
+from worker.sandbox.wire import GenerateBody, Metadata, PopBody
+
+STALE_SECONDS = 300
+SPEED_SAMPLES = 20
+NEWCOMER_PIXELSTEPS_PER_SECOND = 1_000_000.0
+
+
+class State(StrEnum):
+    """What became of one generation."""
+
+    processing = "processing"
+    ok = "ok"
+    faulted = "faulted"
+    """The worker gave it up."""
+    aborted = "aborted"
+    """The cleaner took it away after its ttl."""
+    cancelled = "cancelled"
+    """Its request expired while the worker still held it."""
+
+
+@dataclass(slots=True)
+class Account:
+    user: User
+    kudos: float
+    evaluating_kudos: float = 0.0
+    flagged: bool = False
+
+
+@dataclass(slots=True)
+class Worker:
+    """A worker's row; `offer` is what its last check-in stored."""
+
+    id: str
+    name: str
+    owner: Account
+    created_at: float
+    checked_in_at: float
+    offer: PopBody
+    models: tuple[str, ...]
+    maintenance: str | None = None
+    """The message of maintenance mode, or None outside it."""
+    info: str = ""
+    kudos_generated: float = 0.0
+    kudos_uptime: float = 0.0
+    uptime_seconds: float = 0.0
+    rewarded_uptime_seconds: float = 0.0
+    fulfilled: int = 0
+    pixelsteps: int = 0
+    suspicions: int = 0
+    uncompleted: int = 0
+    drops: deque[float] = field(default_factory=deque[float])
+    speeds: deque[float] = field(default_factory=lambda: deque[float](maxlen=SPEED_SAMPLES))
+
+    @property
+    def agent(self) -> BridgeAgent:
+        return BridgeAgent.parse(self.offer.bridge_agent)
+
+    @property
+    def pixelsteps_per_second(self) -> float:
+        if not self.speeds:
+            return NEWCOMER_PIXELSTEPS_PER_SECOND
+        return sum(self.speeds) / len(self.speeds)
+
+    def online(self, now: float) -> bool:
+        return now - self.checked_in_at <= STALE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Object names of a request's source pictures."""
+
+    image: str | None = None
+    mask: str | None = None
+    extras: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Request:
+    """A client's request. `waiting` images are still to be handed out."""
+
+    id: str
+    account: Account
+    body: GenerateBody
+    sources: Sources
+    created_at: float
+    expires_at: float
+    waiting: int
+    consumed_kudos: float
+    faulted: bool = False
+    cancelled: bool = False
+    expired: bool = False
+    generations: list[Generation] = field(default_factory=list["Generation"])
+
+    def count(self, *states: State) -> int:
+        return sum(generation.state in states for generation in self.generations)
+
+    @property
+    def restarted(self) -> int:
+        return self.count(State.faulted, State.aborted)
+
+    @property
+    def done(self) -> bool:
+        return self.faulted or (self.waiting == 0 and self.count(State.processing) == 0)
+
+    @property
+    def needs_worker(self) -> bool:
+        return self.waiting > 0 and not self.faulted
+
+    @property
+    def pixelsteps(self) -> int:
+        params = self.body.params
+        return params.pixels * params.effective_steps
+
+
+@dataclass(slots=True)
+class Generation:
+    """One image in a worker's hands."""
+
+    id: str
+    request: Request
+    worker: Worker
+    model: str
+    popped_at: float
+    ttl_seconds: int
+    state: State = State.processing
+    seed: int | None = None
+    gen_metadata: tuple[Metadata, ...] = ()
+    image: str = ""
+    """What the client gets: "R2" for an uploaded object, else the worker's own text."""
+    reward: float = 0.0
+
+    @property
+    def object_name(self) -> str:
+        return f"{self.id}.webp"
+
+    @property
+    def censored(self) -> bool:
+        return any(row.type == "censorship" for row in self.gen_metadata)
+
+
+@dataclass(slots=True)
+class Message:
+    """A note from the horde's operators, delivered with each pop until it expires."""
+
+    id: str
+    text: str
+    origin: str
+    expires_at: float
+
+
+@dataclass(slots=True)
+class Records:
+    reference: dict[str, ReferenceModel]
+    accounts: dict[str, Account]
+    """By API key."""
+    workers: dict[str, Worker] = field(default_factory=dict[str, Worker])
+    """By name."""
+    requests: dict[str, Request] = field(default_factory=dict[str, Request])
+    """By id, in the order in which they came; an expired one stays but answers to nobody."""
+    generations: dict[str, Generation] = field(default_factory=dict[str, Generation])
+    messages: list[Message] = field(default_factory=list[Message])
+    maintenance_mode: bool = False
+    invite_only_mode: bool = False
+    timeout_until: float = 0.0
+
+    def account(self, key: str) -> Account:
+        if key not in self.accounts:
+            raise Refusal("InvalidAPIKey")
+        return self.accounts[key]
+
+    def request(self, id: str) -> Request:
+        request = self.requests.get(id)
+        if request is None or request.expired:
+            raise Refusal("RequestNotFound", id=id)
+        return request
+
+    def worker(self, id: str) -> Worker:
+        for worker in self.workers.values():
+            if worker.id == id:
+                return worker
+        raise Refusal("WorkerNotFound", id=id)
+
+    def worker_named(self, name: str) -> Worker:
+        if name not in self.workers:
+            raise Refusal("WorkerNotFound", id=name)
+        return self.workers[name]
+
+    def model(self, name: str) -> ReferenceModel:
+        """The reference's row; a model nobody knows is priced as a Stable Diffusion 1."""
+        return self.reference.get(name, ReferenceModel("stable diffusion 1"))
+
+    def requested_model(self, body: GenerateBody) -> ReferenceModel:
+        """The model that prices a request before anyone has taken it: its first."""
+        return self.model(next(iter(body.models), ""))
+
+    def open_requests(self) -> list[Request]:
+        """Requests with images to hand out, oldest first."""
+        return [row for row in self.requests.values() if row.needs_worker and not row.expired]

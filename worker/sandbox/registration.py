@@ -1,0 +1,108 @@
+"""Workers: who may run one, and what a check-in stores.
+
+A check-in happens in a worker's first 30 seconds with every pop, later at most every 30. Between
+two of them only a pop's models, amount and priorities count.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from worker.sandbox.errors import Refusal, ServerBug
+from worker.sandbox.matching import Offer
+from worker.sandbox.records import Account, Records, Worker
+from worker.sandbox.reference import ANONYMOUS_KEY
+from worker.sandbox.wire import PopBody
+
+CHECK_IN_SECONDS = 30
+MAX_NAME_LENGTH = 100
+MAX_MODELS = 300
+MAX_BLACKLIST_WORDS = 200
+MAX_BLACKLIST_WORD_LENGTH = 15
+MAX_WORKERS_UNTRUSTED = 3
+MAX_WORKERS_TRUSTED = 20
+UPTIME_SECONDS_PER_REWARD = 600
+UNWANTED_NAMES = ("colab", "tpu", "google")
+
+
+def offer_of(records: Records, key: str, body: PopBody, now: float) -> Offer:
+    """The offer that this pop makes; registers or refreshes its worker. Raises Refusal."""
+    owner = _admitted_owner(records, key, body, now)
+    models = tuple(name for name in body.models if name in records.reference)[:MAX_MODELS]
+    worker = records.workers.get(body.name)
+    if worker is None:
+        _check_new_worker(records, owner, body)
+    elif worker.owner is not owner:
+        raise Refusal("WrongCredentials")
+    if worker is None or _check_in_is_due(worker, now):
+        worker, checks_in = _checked_in(records, owner, body, models, now), True
+    else:
+        checks_in = False
+    return Offer(worker, models, body.amount, body.priority_usernames, checks_in)
+
+
+def _admitted_owner(records: Records, key: str, body: PopBody, now: float) -> Account:
+    if now < records.timeout_until:
+        raise Refusal("TimeoutIP", seconds=round(records.timeout_until - now))
+    owner = records.account(key)
+    if key == ANONYMOUS_KEY:
+        raise Refusal("AnonForbiddenWorker")
+    if owner.flagged:
+        raise Refusal("WorkerFlaggedMaintenance")
+    if any("#" not in name for name in body.priority_usernames):
+        raise Refusal("InvalidPriorityUsername")
+    return owner
+
+
+def _check_new_worker(records: Records, owner: Account, body: PopBody) -> None:
+    if len(body.name) > MAX_NAME_LENGTH:
+        raise ServerBug
+    for word in UNWANTED_NAMES:
+        if word in body.name.lower():
+            raise Refusal("BadRequest", message=f"Please do not use '{word}' in worker names.")
+    if records.invite_only_mode:
+        raise Refusal("WorkerInviteOnly")
+    owned = sum(worker.owner is owner for worker in records.workers.values())
+    # Both limits are refused one worker later than their messages say, as on the server.
+    if not owner.user.trusted and owned > MAX_WORKERS_UNTRUSTED:
+        raise Refusal("TooManyWorkers")
+    if owner.user.trusted and owned > MAX_WORKERS_TRUSTED:
+        raise Refusal("TooManyWorkersTrusted")
+
+
+def _check_in_is_due(worker: Worker, now: float) -> bool:
+    young = now - worker.created_at <= CHECK_IN_SECONDS
+    return young or now - worker.checked_in_at >= CHECK_IN_SECONDS
+
+
+def _checked_in(
+    records: Records, owner: Account, body: PopBody, models: tuple[str, ...], now: float
+) -> Worker:
+    if not models:
+        raise Refusal("BadRequest", message="Workers with unrecognised models are not accepted.")
+    words = tuple(word[:MAX_BLACKLIST_WORD_LENGTH] for word in body.blacklist)
+    stored = body.model_copy(update={"blacklist": words[:MAX_BLACKLIST_WORDS]})
+    worker = records.workers.get(body.name)
+    if worker is None:
+        worker = Worker(str(uuid.uuid4()), body.name, owner, now, now, stored, models)
+        records.workers[body.name] = worker
+    else:
+        _count_uptime(worker, now)
+        worker.checked_in_at, worker.offer, worker.models = now, stored, models
+    return worker
+
+
+def _count_uptime(worker: Worker, now: float) -> None:
+    """Time since the last check-in counts if the worker was online and not in maintenance."""
+    if worker.maintenance is not None or not worker.online(now):
+        return
+    worker.uptime_seconds += now - worker.checked_in_at
+    if worker.uptime_seconds - worker.rewarded_uptime_seconds <= UPTIME_SECONDS_PER_REWARD:
+        return
+    worker.rewarded_uptime_seconds = worker.uptime_seconds
+    pay = 50 + 2 * len(worker.models) + (30 if worker.offer.allow_lora else 0)
+    worker.kudos_uptime += pay
+    if worker.owner.user.trusted:
+        worker.owner.kudos += pay
+    else:
+        worker.owner.evaluating_kudos += pay
