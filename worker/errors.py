@@ -1,0 +1,117 @@
+"""Everything the worker raises on purpose.
+
+WorkerError
+├── ConfigError               bridgeData.yaml can't be used; the owner has to change it
+├── NothingToServe            none of the configured models has a file that can be used
+├── EngineUnusable            no engine process can be had: ComfyUI, torch or the device is at fault
+└── HordeError                a call to the horde or its storage did not end as hoped
+    ├── HordeUnreachable      no answer, or none that makes sense: the same call may succeed later
+    ├── HordeOnHold           the horde gives this worker nothing for now: keep asking, slowly
+    ├── HordeRefused          a clear no to this one call: asking again will not help
+    │   └── UploadRefused     the storage did not take a picture; its job is still open
+    ├── NotAllowed            this worker may not serve as it is set up: stop and tell the owner
+    └── UnusableJob           jobs were handed out in a shape we can't serve: fault their ids
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class WorkerError(Exception):
+    """Base of every error that the worker raises."""
+
+
+class ConfigError(WorkerError):
+    """The configuration file can't be used.
+
+    `problems` holds one line each, with the key, its value and what to write instead.
+    """
+
+    def __init__(self, problems: tuple[str, ...]):
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class NothingToServe(WorkerError):
+    """Not one model to offer; the message says why for each."""
+
+
+class EngineUnusable(WorkerError):
+    """The engine process did not start, again and again."""
+
+
+class HordeError(WorkerError):
+    """A call to the horde, or to the storage it names, failed."""
+
+
+class HordeUnreachable(HordeError):
+    """No answer, a broken one, a 5xx or a rate limit.
+
+    `retry_after_seconds` is the wait that the server asked for, None where it named none.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None):
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class HordeOnHold(HordeError):
+    """Maintenance or a time-out of this address. Ask again after `retry_after_seconds`."""
+
+    def __init__(self, rc: str, message: str, remedy: str, retry_after_seconds: float):
+        super().__init__(f"{rc}: {message}")
+        self.rc = rc
+        self.remedy = remedy
+        self.retry_after_seconds = retry_after_seconds
+
+
+class JobFate(Enum):
+    """What a refused call means for the job that it was about."""
+
+    OVER = "the job is no longer ours"
+    DELIVERED = "the horde has the result, from this call or an earlier one"
+    OPEN = "the job still waits for our result: fault it, or send a correct one"
+
+
+class HordeRefused(HordeError):
+    """The horde said no to this call and will say no again."""
+
+    def __init__(
+        self,
+        rc: str,
+        status: int,
+        message: str,
+        *,
+        remedy: str = "",
+        fate: JobFate = JobFate.OVER,
+    ):
+        super().__init__(f"{rc} (HTTP {status}): {message}")
+        self.rc = rc
+        self.status = status
+        self.remedy = remedy
+        self.fate = fate
+
+
+class UploadRefused(HordeRefused):
+    """The storage answered 4xx to a picture: the address expired or was never good."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__("UploadRefused", status, message, fate=JobFate.OPEN)
+
+
+class NotAllowed(HordeError):
+    """The horde will not let this worker serve until `remedy` is done."""
+
+    def __init__(self, rc: str, message: str, remedy: str):
+        super().__init__(f"{rc}: {message}")
+        self.rc = rc
+        self.remedy = remedy
+
+
+class UnusableJob(HordeError):
+    """A pop named `ids` and the rest of it is broken. They are ours to fault, or they time out."""
+
+    def __init__(self, ids: tuple[str, ...], message: str):
+        super().__init__(message)
+        self.ids = ids

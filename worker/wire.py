@@ -1,0 +1,303 @@
+"""What goes over the wire to and from the horde, as frozen types.
+
+Requests are dataclasses with a `body()`. Replies are read by pydantic and handed on as
+dataclasses: fields that we use are checked strictly, fields that we don't know are ignored,
+because servers grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Payload = Mapping[str, Any]
+
+# Kinds of jobs that this version does not serve; the horde's default is True for some of them.
+_NOT_SERVED: Mapping[str, bool] = {
+    "allow_img2img": False,
+    "allow_painting": False,
+    "allow_post_processing": False,
+    "allow_controlnet": False,
+    "allow_sdxl_controlnet": False,
+    "allow_lora": False,
+}
+_MOST_METADATA = 50
+_LONGEST_REF = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What this worker takes at one pop. `amount` is the most images of one request (1..20)."""
+
+    name: str
+    models: tuple[str, ...]
+    bridge_agent: str
+    max_pixels: int
+    amount: int = 1
+    threads: int = 1
+    nsfw: bool = True
+    blacklist: tuple[str, ...] = ()
+    priority_usernames: tuple[str, ...] = ()
+    require_upfront_kudos: bool = False
+    allow_unsafe_ip: bool = True
+    extra_slow_worker: bool = False
+    limit_max_steps: bool = False
+
+    def body(self) -> dict[str, Any]:
+        """The body of POST generate/pop: every key, so that no server default decides."""
+        return {
+            "name": self.name,
+            "models": list(self.models),
+            "bridge_agent": self.bridge_agent,
+            "max_pixels": self.max_pixels,
+            "amount": self.amount,
+            "threads": self.threads,
+            "nsfw": self.nsfw,
+            "blacklist": list(self.blacklist),
+            "priority_usernames": list(self.priority_usernames),
+            "require_upfront_kudos": self.require_upfront_kudos,
+            "allow_unsafe_ipaddr": self.allow_unsafe_ip,
+            "extra_slow_worker": self.extra_slow_worker,
+            "limit_max_steps": self.limit_max_steps,
+            **_NOT_SERVED,
+        }
+
+
+class MetadataType(StrEnum):
+    """What a note about an image is about (gen_metadata.type)."""
+
+    LORA = "lora"
+    TI = "ti"
+    CENSORSHIP = "censorship"
+    SOURCE_IMAGE = "source_image"
+    SOURCE_MASK = "source_mask"
+    EXTRA_SOURCE_IMAGES = "extra_source_images"
+    BATCH_INDEX = "batch_index"
+    INFORMATION = "information"
+    AESTHETIC_SCORE = "aesthetic_score"
+
+
+class MetadataValue(StrEnum):
+    """What is said about it (gen_metadata.value)."""
+
+    DOWNLOAD_FAILED = "download_failed"
+    PARSE_FAILED = "parse_failed"
+    BASELINE_MISMATCH = "baseline_mismatch"
+    CSAM = "csam"
+    NSFW = "nsfw"
+    SEE_REF = "see_ref"
+
+
+@dataclass(frozen=True, slots=True)
+class GenMetadata:
+    """One note about one image. A `ref` is cut at 255 characters, the most the horde takes."""
+
+    type: MetadataType
+    value: MetadataValue
+    ref: str | None = None
+
+    @classmethod
+    def batch_index(cls, index: int) -> Self:
+        """Which image of its batch this is, counted from 0."""
+        return cls(MetadataType.BATCH_INDEX, MetadataValue.SEE_REF, str(index))
+
+    def body(self) -> dict[str, str]:
+        note = {"type": self.type.value, "value": self.value.value}
+        return note if self.ref is None else {**note, "ref": self.ref[:_LONGEST_REF]}
+
+
+class State(StrEnum):
+    OK = "ok"
+    FAULTED = "faulted"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The outcome of one job id. Built by `ok` and `faulted`."""
+
+    job_id: str
+    seed: int
+    state: State
+    gen_metadata: tuple[GenMetadata, ...] = ()
+
+    @classmethod
+    def ok(cls, job_id: str, seed: int, gen_metadata: tuple[GenMetadata, ...] = ()) -> Self:
+        """The image was uploaded. `seed` is what makes this very image again."""
+        return cls(job_id, seed, State.OK, gen_metadata)
+
+    @classmethod
+    def faulted(cls, job_id: str, seed: int = 0) -> Self:
+        """There will be no image; the horde gives the job to somebody else."""
+        return cls(job_id, seed, State.FAULTED)
+
+    def body(self) -> dict[str, Any]:
+        """The body of POST generate/submit. The horde takes at most 50 notes; the rest is cut."""
+        body: dict[str, Any] = {
+            "id": self.job_id,
+            "generation": "R2" if self.state is State.OK else "faulted",
+            "seed": self.seed,
+            "state": self.state.value,
+            "censored": False,
+        }
+        notes = [note.body() for note in self.gen_metadata[:_MOST_METADATA]]
+        return {**body, "gen_metadata": notes} if notes else body
+
+
+class Reply(BaseModel):
+    """Base of what the horde answers: strict types, unknown fields ignored."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class HordeMessage(Reply):
+    """A moderator's message to this worker; it comes with each pop until `expiry`."""
+
+    id: str
+    message: str
+    origin: str | None = None
+    expiry: str
+
+
+class ExtraSource(Reply):
+    """An additional source image: a URL, or base64 of a webp."""
+
+    image: str
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NothingToDo:
+    """An empty pop. `skipped`: waiting requests by the reason this worker did not get them."""
+
+    skipped: Mapping[str, int]
+    messages: tuple[HordeMessage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """The images of one request that were handed out together.
+
+    `payload` is unchecked: a bad one must be faulted, not lost. `upload_urls` go with `ids`, in
+    this order. `ttl_seconds` run from `popped_at` (time.monotonic(), just before the pop was
+    sent) for all of them. Source images are URLs, or base64 of a webp; `source_processing` says
+    "img2img" for text to image too, so look at `source_image`.
+    """
+
+    ids: tuple[str, ...]
+    model: str
+    payload: Payload
+    ttl_seconds: int
+    upload_urls: tuple[str, ...]
+    popped_at: float
+    source_image: str | None = None
+    source_mask: str | None = None
+    source_processing: str = "img2img"
+    extra_sources: tuple[ExtraSource, ...] = ()
+    messages: tuple[HordeMessage, ...] = ()
+
+
+Popped = Job | NothingToDo
+
+
+class PopIds(Reply):
+    """The part of a pop that decides: an empty one has a full-looking payload and no ids."""
+
+    id: str | None
+    ids: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        return self.ids or ((self.id,) if self.id else ())
+
+
+class EmptyPop(Reply):
+    skipped: dict[str, int] = Field(default_factory=dict)
+    messages: tuple[HordeMessage, ...] = ()
+
+
+class FullPop(Reply):
+    payload: dict[str, Any]
+    model: str
+    ttl: int
+    r2_uploads: tuple[str, ...]
+    messages: tuple[HordeMessage, ...] = ()
+    source_image: str | None = None
+    source_mask: str | None = None
+    source_processing: str = "img2img"
+    extra_source_images: tuple[ExtraSource, ...] | None = None
+
+    def job(self, ids: tuple[str, ...], popped_at: float) -> Job:
+        """Raises ValueError where there is not one upload address per id."""
+        if len(self.r2_uploads) != len(ids):
+            raise ValueError(f"{len(ids)} ids and {len(self.r2_uploads)} upload addresses")
+        return Job(
+            ids=ids,
+            model=self.model,
+            payload=self.payload,
+            ttl_seconds=self.ttl,
+            upload_urls=self.r2_uploads,
+            popped_at=popped_at,
+            source_image=self.source_image,
+            source_mask=self.source_mask,
+            source_processing=self.source_processing,
+            extra_sources=self.extra_source_images or (),
+            messages=self.messages,
+        )
+
+
+class Submitted(Reply):
+    reward: float
+
+
+class Account(Reply):
+    """The owner of an api key. `username` is alias#id."""
+
+    username: str
+    id: int
+    kudos: float
+    trusted: bool = False
+    moderator: bool = False
+    customizer: bool = False
+    flagged: bool = False
+    worker_count: int = 0
+    worker_ids: tuple[str, ...] = ()
+
+
+class WorkerRecord(Reply):
+    """A worker as the horde knows it. `owner` is None where the horde keeps it private."""
+
+    id: str
+    name: str
+    type: str
+    online: bool
+    maintenance_mode: bool
+    paused: bool | None = None
+    owner: str | None = None
+    trusted: bool | None = None
+    requests_fulfilled: int | None = None
+    kudos_rewards: float | None = None
+    uncompleted_jobs: int | None = None
+
+
+class ServedModel(Reply):
+    """A row of status/models."""
+
+    name: str
+    count: int
+
+
+class Refused(Reply):
+    """The body of a 4xx answer. `rc` is absent where the server's schema check said no."""
+
+    message: str = ""
+    rc: str | None = None
+    errors: dict[str, str] = Field(default_factory=dict)
+
+    def text(self) -> str:
+        """The message with every field it is about, on one line."""
+        fields = "; ".join(f"{name}: {problem}" for name, problem in self.errors.items())
+        return " ".join(f"{self.message} {fields}".split())
