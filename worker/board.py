@@ -1,0 +1,138 @@
+"""What the worker has done and is doing, for those who look: the terminal and the demo."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from hordelib.params import GenerationParams
+
+KEPT_ROWS = 100  # rows of finished jobs; the totals count on
+
+
+class JobState(StrEnum):
+    waiting = "waiting"
+    running = "running"
+    delivering = "delivering"
+    submitted = "submitted"
+    faulted = "faulted"
+    given_up = "given up"  # for the horde's own reason: it has no use for the result any more
+
+    @property
+    def is_over(self) -> bool:
+        return self in (JobState.submitted, JobState.faulted, JobState.given_up)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEnd:
+    """How one popped id ended: `state` is one of the three that are over."""
+
+    state: JobState
+    kudos: float = 0.0
+    reason: str = ""
+
+
+_ORDER = (JobState.submitted, JobState.faulted, JobState.given_up)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """One popped job as a line of the table."""
+
+    job_id: str
+    model: str
+    images: int
+    params: GenerationParams | None = None  # None: the payload could not be read
+    state: JobState = JobState.waiting
+    step: int = 0
+    steps: int = 0
+    seconds: float = 0.0  # on the device
+    kudos: float = 0.0
+    reason: str = ""  # of a fault
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A moment of the board."""
+
+    rows: tuple[JobRow, ...]  # oldest first
+    images_done: int
+    images_failed: int
+    kudos: float
+    device_seconds: float
+    uptime_seconds: float
+
+    @property
+    def waiting(self) -> int:
+        return sum(row.state is JobState.waiting for row in self.rows)
+
+    @property
+    def running(self) -> JobRow | None:
+        return next((row for row in self.rows if row.state is JobState.running), None)
+
+    @property
+    def seconds_per_image(self) -> float | None:
+        return self.device_seconds / self.images_done if self.images_done else None
+
+    @property
+    def kudos_per_hour(self) -> float:
+        return 3600 * self.kudos / max(self.uptime_seconds, 1.0)
+
+
+@dataclass
+class Board:
+    """Written by the bridge's threads, read by anybody."""
+
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _open: dict[str, JobRow] = field(default_factory=dict[str, JobRow])
+    _over: deque[JobRow] = field(default_factory=lambda: deque[JobRow](maxlen=KEPT_ROWS))
+    _images: int = 0
+    _faulted: int = 0
+    _kudos: float = 0.0
+    _device_seconds: float = 0.0
+    _started: float = field(default_factory=time.monotonic)
+
+    def add(self, row: JobRow) -> None:
+        with self._lock:
+            self._open[row.job_id] = row
+
+    def stepped(self, job_id: str, step: int, steps: int) -> None:
+        self._change(job_id, step=step, steps=steps)
+
+    def running(self, job_id: str) -> None:
+        self._change(job_id, state=JobState.running)
+
+    def generated(self, job_id: str, seconds: float) -> None:
+        self._change(job_id, state=JobState.delivering, seconds=seconds)
+
+    def over(self, job_id: str, ends: Sequence[ImageEnd]) -> None:
+        """The job's end. A job of several images is submitted when any of them is."""
+        worst_last = sorted(ends, key=lambda end: _ORDER.index(end.state))
+        with self._lock:
+            row = self._open.pop(job_id)
+            kudos = sum(end.kudos for end in ends)
+            first = worst_last[0]
+            self._over.append(replace(row, state=first.state, kudos=kudos, reason=first.reason))
+            self._images += sum(end.state is JobState.submitted for end in ends)
+            self._faulted += sum(end.state is not JobState.submitted for end in ends)
+            self._kudos += kudos
+            self._device_seconds += row.seconds
+
+    def view(self) -> View:
+        with self._lock:
+            return View(
+                rows=(*self._over, *self._open.values()),
+                images_done=self._images,
+                images_failed=self._faulted,
+                kudos=self._kudos,
+                device_seconds=self._device_seconds,
+                uptime_seconds=time.monotonic() - self._started,
+            )
+
+    def _change(self, job_id: str, **changes: object) -> None:
+        with self._lock:
+            self._open[job_id] = replace(self._open[job_id], **changes)  # pyright: ignore[reportArgumentType]

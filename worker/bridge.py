@@ -1,0 +1,268 @@
+"""The straight line between the horde and the device: pop → parse → run → deliver.
+
+One thread pops ahead, one feeds the engine, a few deliver; a job moves through them in that order.
+Every popped id ends exactly once: submitted, faulted, or over because the horde said so.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hordelib.engine import Generation
+from hordelib.errors import EngineError, JobError
+from hordelib.params import GenerationParams
+from worker.backoff import Backoff
+from worker.board import Board, ImageEnd, JobRow
+from worker.delivery import Delivery
+from worker.engine_process import EngineProcess
+from worker.errors import EngineUnusable, WorkerError
+from worker.horde_client import HordeClient
+from worker.popper import Popper
+from worker.wire import Job, Offer
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2  # how soon a thread notices that it should stop
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The bridge's own times and counts; seconds."""
+
+    waiting_jobs: int = 1  # popped ahead, beside the one at work
+    deliverers: int = 3
+    engine_tries: int = 3  # failed starts in a row until the worker gives up
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A job that was understood."""
+
+    job: Job
+    params: GenerationParams
+    checkpoint: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A job that can't be done, and why."""
+
+    job: Job
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A job whose pictures are ready to be delivered."""
+
+    job: Job
+    generation: Generation
+
+
+class Bridge:
+    """Serves jobs until it is told to stop, or can't go on; then `failure` says why.
+
+    Args:
+        models: the files that serve the offer's models.
+        board: is told of every job's way.
+    """
+
+    def __init__(
+        self,
+        horde: HordeClient,
+        engine: EngineProcess,
+        offer: Offer,
+        models: Mapping[str, Path],
+        *,
+        board: Board,
+        pace: Pace | None = None,
+    ):
+        self._horde = horde
+        self._engine = engine
+        self._offer = offer
+        self._models = models
+        self._board = board
+        self._pace = pace or Pace()
+        self._stopping = threading.Event()  # take no more jobs
+        self._hurry = threading.Event()  # and don't wait for anything
+        self._introduced = threading.Event()  # the horde knows our key
+        self._engine_ready = threading.Event()
+        self._places = threading.Semaphore(self._pace.waiting_jobs + 1)
+        self._waiting: queue.Queue[Work | None] = queue.Queue()
+        self._finished: queue.Queue[Done | Fault | None] = queue.Queue()
+        self._threads: list[threading.Thread] = []
+        self.failure: WorkerError | None = None
+
+    # ---- life ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._spawn("popper", self._pop_jobs)
+        self._spawn("feeder", self._run_jobs)
+        for number in range(self._pace.deliverers):
+            self._spawn(f"deliverer-{number}", self._deliver_jobs)
+
+    def stop(self) -> None:
+        """Take no more jobs: the one at work is finished, those that wait are faulted."""
+        self._stopping.set()
+        self._introduced.set()
+        self._engine_ready.set()
+
+    def abandon(self) -> None:
+        """Stop the job at work too, and fault it; nothing is waited for."""
+        self._hurry.set()
+        self.stop()
+        self._engine.kill()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the end of all threads, up to `timeout` seconds; whether they have ended."""
+        end = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _spawn(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """A thread's outermost frame: what stops one stops the bridge, and is told."""
+        try:
+            work()
+        except WorkerError as error:
+            self._fail(error)
+        except Exception as error:
+            log.exception("a bug of ours stopped the bridge")
+            self._fail(WorkerError(f"internal error: {type(error).__name__}: {error}"))
+
+    def _fail(self, error: WorkerError) -> None:
+        self.failure = self.failure or error
+        self.stop()
+
+    # ---- pop → parse -----------------------------------------------------------------------
+
+    def _pop_jobs(self) -> None:
+        """Keeps `waiting_jobs` ahead of the engine. Ends when the bridge stops."""
+        popper = Popper(self._horde, self._offer, self._stopping)
+        try:
+            popper.introduce()
+            self._introduced.set()
+            self._engine_ready.wait()
+            while self._take_place():
+                job = popper.pop()
+                if job is None:
+                    self._places.release()
+                else:
+                    self._accept(job)
+        finally:
+            self._waiting.put(None)
+
+    def _take_place(self) -> bool:
+        while not self._stopping.is_set():
+            if self._places.acquire(timeout=POLL_SECONDS):
+                return True
+        return False
+
+    def _accept(self, job: Job) -> None:
+        """Parse the job; what can't be served is faulted at once, and its place is free again."""
+        try:
+            params = self._parse(job)
+        except JobError as error:
+            self._board.add(JobRow(job.ids[0], job.model, len(job.ids)))
+            self._finished.put(Fault(job, str(error)))
+            self._places.release()
+        else:
+            self._board.add(JobRow(job.ids[0], job.model, len(job.ids), params))
+            self._waiting.put(Work(job, params, self._models[job.model]))
+
+    def _parse(self, job: Job) -> GenerationParams:
+        if job.model not in self._models:
+            raise JobError(f"model {job.model!r} is not one that this worker offers")
+        payload = {**job.payload, "source_image": job.source_image}
+        return replace(GenerationParams.from_payload(payload), images=len(job.ids))
+
+    # ---- run -------------------------------------------------------------------------------
+
+    def _run_jobs(self) -> None:
+        """Feeds the engine, job after job. Ends when the popper has, and nothing waits."""
+        try:
+            self._introduced.wait()
+            self._start_engine()
+            self._engine_ready.set()
+            while (work := self._waiting.get()) is not None:
+                self._finished.put(self._run(work))
+                self._places.release()
+        finally:
+            self._engine.stop()
+            for _ in range(self._pace.deliverers):
+                self._finished.put(None)
+
+    def _run(self, work: Work) -> Done | Fault:
+        """Run one job; an engine that dies under it is replaced, and the job gets one more try."""
+        job_id = work.job.ids[0]
+        reason = "the worker is stopping"
+        for _ in range(2):
+            if self._stopping.is_set():
+                break
+            self._board.running(job_id)
+            try:
+                return Done(work.job, self._generate(work))
+            except JobError as error:
+                return Fault(work.job, str(error))
+            except EngineError as error:
+                reason = str(error)
+                log.error("job %s: %s", job_id, error)
+                self._start_engine()
+        return Fault(work.job, reason)
+
+    def _generate(self, work: Work) -> Generation:
+        job_id = work.job.ids[0]
+        return self._engine.generate(
+            work.params,
+            work.checkpoint,
+            lambda done, total: self._board.stepped(job_id, done, total),
+        )
+
+    def _start_engine(self) -> None:
+        """A running engine, unless the bridge stops; it does after `engine_tries` failed starts."""
+        backoff = Backoff(2, 30)
+        for tries_left in reversed(range(self._pace.engine_tries)):
+            if self._stopping.is_set():
+                return
+            try:
+                log.info("engine ready on %s", self._engine.start())
+            except EngineError as error:
+                log.error("the engine did not start: %s", error)
+                if not tries_left:
+                    self._fail(EngineUnusable(str(error)))
+                self._stopping.wait(backoff.delay())
+            else:
+                return
+
+    # ---- deliver ---------------------------------------------------------------------------
+
+    def _deliver_jobs(self) -> None:
+        """Takes results as they come; with several of these threads, uploads overlap."""
+        delivery = Delivery(self._horde, self._hurry)
+        while (result := self._finished.get()) is not None:
+            self._board.over(result.job.ids[0], self._end(delivery, result))
+
+    def _end(self, delivery: Delivery, result: Done | Fault) -> list[ImageEnd]:
+        job_id = result.job.ids[0]
+        match result:
+            case Done(job, generation):
+                self._board.generated(job_id, generation.load_seconds + generation.run_seconds)
+                return delivery.deliver(job, generation.images)
+            case Fault(job, reason):
+                log.warning("job %s faulted: %s", job_id, reason)
+                return delivery.fault(job.ids, reason)

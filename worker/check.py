@@ -1,0 +1,182 @@
+"""Is everything there that the worker needs? One line per prerequisite, a remedy for each no."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from hordelib.comfy import default_folder
+from worker.assembly import find_models, make_client
+from worker.config import BridgeConfig, load_config
+from worker.devices import first_card
+from worker.errors import ConfigError, HordeError, NotAllowed
+
+MIN_PYTHON = (3, 11)
+COMFYUI_VERSION = "0.3.75"
+LOW_DISK_BYTES = 5 << 30
+SET_UP = "run ./update-runtime.sh"
+
+
+class Verdict(StrEnum):
+    ok = "ok"
+    failed = "FAILED"
+    skipped = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One prerequisite. `remedy` says what the owner does about a failed one."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+
+
+def ok(name: str, detail: str) -> Finding:
+    return Finding(name, Verdict.ok, detail)
+
+
+def failed(name: str, detail: str, remedy: str) -> Finding:
+    return Finding(name, Verdict.failed, detail, remedy)
+
+
+def findings(home: Path, config_file: Path) -> Iterator[Finding]:
+    """All prerequisites, each as soon as it is known, in the order of their dependence."""
+    yield _python()
+    yield from _torch()
+    config = _load(config_file)
+    yield _comfyui(config if isinstance(config, BridgeConfig) else None, home)
+    yield _disk(home)
+    if isinstance(config, BridgeConfig):
+        yield ok("configuration", str(config_file))
+        yield from _models(config, home)
+        yield from _horde(config)
+    else:
+        yield from config
+        for name in ("model files", "horde", "api key", "worker name"):
+            yield Finding(name, Verdict.skipped, "needs the configuration")
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if sys.version_info < MIN_PYTHON:
+        return failed("python", version, "install Python 3.11 or newer")
+    return ok("python", version)
+
+
+_ASK_TORCH = """
+import json, torch
+cuda = torch.cuda.is_available()
+print(json.dumps([torch.__version__, torch.cuda.get_device_name(0) if cuda else None]))
+"""
+
+
+def _torch() -> Iterator[Finding]:
+    """Torch is asked in a process of its own: a broken one can take its process down."""
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK_TORCH], capture_output=True, text=True, check=False, timeout=300
+    )
+    if asked.returncode:
+        reason = (asked.stderr.strip().splitlines() or ["it crashed"])[-1]
+        yield failed("torch", reason, SET_UP)
+        return
+    version, cuda_name = json.loads(asked.stdout)
+    yield ok("torch", version)
+    yield _device(cuda_name)
+
+
+def _device(cuda_name: str | None) -> Finding:
+    card = first_card()
+    if card is None:
+        return ok("device", "CPU (no NVIDIA card found; pictures take minutes instead of seconds)")
+    name = f"{card.name}, driver {card.driver}, {card.free_bytes >> 20} MiB free"
+    if cuda_name is None:
+        remedy = "update the NVIDIA driver, or install the torch build for it"
+        return failed("device", f"{name}, but torch can't use it", remedy)
+    return ok("device", name)
+
+
+def _load(config_file: Path) -> BridgeConfig | list[Finding]:
+    if not config_file.is_file():
+        remedy = "run ./horde-bridge.sh run once: it writes one to fill in"
+        return [failed("configuration", f"there is no {config_file}", remedy)]
+    try:
+        return load_config(config_file)
+    except ConfigError as error:
+        remedy = f"edit {config_file}"
+        return [failed("configuration", problem, remedy) for problem in error.problems]
+
+
+def _comfyui(config: BridgeConfig | None, home: Path) -> Finding:
+    own = home / config.comfyui_path if config and config.comfyui_path else None
+    folder = own or default_folder()
+    try:
+        text = (folder / "comfyui_version.py").read_text("utf-8")
+    except OSError:
+        return failed("ComfyUI", f"not in {folder}", "correct comfyui_path" if own else SET_UP)
+    version = text.partition('__version__ = "')[2].partition('"')[0]
+    if version != COMFYUI_VERSION:
+        return failed("ComfyUI", f"{version} in {folder}", f"use version {COMFYUI_VERSION}")
+    return ok("ComfyUI", f"{version} in {folder}")
+
+
+def _disk(home: Path) -> Finding:
+    free_bytes = shutil.disk_usage(home).free
+    detail = f"{free_bytes / (1 << 30):.1f} GiB free in {home}"
+    if not os.access(home, os.W_OK):
+        return failed("disk", f"{home} can't be written", "change its owner or its permissions")
+    if free_bytes < LOW_DISK_BYTES:
+        return failed("disk", detail, f"free {LOW_DISK_BYTES >> 30} GiB at least")
+    return ok("disk", detail)
+
+
+def _models(config: BridgeConfig, home: Path) -> Iterator[Finding]:
+    models = find_models(config, home)
+    for name, path in models.files.items():
+        yield ok("model files", f"{name}: {path}")
+    for problem in models.problems:
+        yield failed("model files", problem, "put the file there, or take the name out")
+
+
+def _horde(config: BridgeConfig) -> Iterator[Finding]:
+    client = make_client(config)
+    reached = _ask("horde", client.heartbeat, f"check horde_url ({config.horde_url})")
+    if reached is not None:
+        yield reached
+        return
+    yield ok("horde", config.horde_url)
+    try:
+        account = client.whoami()
+        record = client.worker_by_name(config.dreamer_name)
+    except HordeError as error:
+        yield failed("api key", str(error), _remedy(error, "check api_key"))
+        return
+    yield ok("api key", f"{account.username}, {account.kudos:.0f} kudos")
+    if record is not None and record.id not in account.worker_ids:
+        taken = f"{config.dreamer_name!r} is somebody else's"
+        yield failed("worker name", taken, "choose another dreamer_name")
+    else:
+        state = "new" if record is None else "yours"
+        yield ok("worker name", f"{config.dreamer_name!r}, {state}")
+
+
+def _ask(name: str, call: Callable[[], object], remedy: str) -> Finding | None:
+    """A finding when the call fails, None when it works."""
+    try:
+        call()
+    except HordeError as error:
+        return failed(name, str(error), _remedy(error, remedy))
+    return None
+
+
+def _remedy(error: HordeError, otherwise: str) -> str:
+    return error.remedy if isinstance(error, NotAllowed) else otherwise

@@ -1,0 +1,77 @@
+"""Pictures on disk with a page that shows them all: no script, no network, any browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+
+PAGE = "index.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture: `file` holds a WebP."""
+
+    prompt: str
+    settings: str
+    seed: int
+    file: bytes
+
+
+def write_contact_sheet(folder: Path, shots: Sequence[Shot]) -> Path:
+    """Write the pictures and the page into `folder`; the page's path.
+
+    Pictures of an earlier sheet go. Raises OSError where the folder can't be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.webp"):
+        old.unlink()
+    figures: list[str] = []
+    for number, shot in enumerate(shots, start=1):
+        name = f"{number:02}-{_slug(shot.prompt)}-{shot.seed}.webp"
+        (folder / name).write_bytes(shot.file)
+        figures.append(_figure(name, shot))
+    page = folder / PAGE
+    page.write_text(_PAGE.substitute(count=len(shots), figures="\n".join(figures)), "utf-8")
+    return page
+
+
+def _slug(prompt: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60]
+
+
+def _figure(name: str, shot: Shot) -> str:
+    return _FIGURE.substitute(
+        name=escape(name),
+        prompt=escape(shot.prompt),
+        seed=shot.seed,
+        settings=escape(shot.settings),
+    )
+
+
+_FIGURE = Template(
+    """<figure><a href="$name"><img src="$name" alt="$prompt"></a>
+<figcaption><b>$prompt</b><br>seed $seed<br>$settings</figcaption></figure>"""
+)
+
+_PAGE = Template(
+    """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Dreamer: $count pictures</title>
+<style>
+body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem; background: #16181d; color: #e6e6e6 }
+main { display: grid; grid-template-columns: repeat(auto-fill, 16rem); gap: 1.5rem }
+figure { margin: 0; background: #22252c; border-radius: .5rem; overflow: hidden }
+img { display: block; width: 16rem; height: 16rem }
+figcaption { padding: .6rem .8rem; color: #a8adb8; font-size: .85rem }
+b { color: #fff }
+</style></head>
+<body><h1>$count pictures by Dreamer</h1>
+<main>
+$figures
+</main></body></html>
+"""
+)

@@ -1,0 +1,42 @@
+"""What the process tells its caller by its exit code, and which error means which."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from hordelib.errors import RuntimeMissing
+from worker.errors import (
+    ConfigError,
+    EngineUnusable,
+    HordeUnreachable,
+    NotAllowed,
+    NothingToServe,
+)
+
+
+class ExitCode(IntEnum):
+    OK = 0
+    FAILED = 1  # a check or a demo job failed, or a bug of ours
+    USAGE = 2  # the command line or bridgeData.yaml
+    NOT_ALLOWED = 3  # the horde won't have this worker: key, name, ban
+    UNREACHABLE = 4  # the horde did not answer
+    NO_MODEL = 5  # no model file can be used
+    NO_ENGINE = 6  # ComfyUI, torch or the device does not work
+    DISK = 7  # full, read-only, or not ours to write
+    INTERRUPTED = 130  # a second Ctrl-C
+
+
+_ERRORS: tuple[tuple[type[Exception], ExitCode], ...] = (
+    (ConfigError, ExitCode.USAGE),
+    (NotAllowed, ExitCode.NOT_ALLOWED),
+    (HordeUnreachable, ExitCode.UNREACHABLE),
+    (NothingToServe, ExitCode.NO_MODEL),
+    (EngineUnusable, ExitCode.NO_ENGINE),
+    (RuntimeMissing, ExitCode.NO_ENGINE),
+    (OSError, ExitCode.DISK),
+)
+
+
+def exit_code(error: Exception) -> ExitCode:
+    """The code of the first row that `error` is an instance of; FAILED for any other."""
+    return next((code for kind, code in _ERRORS if isinstance(error, kind)), ExitCode.FAILED)

@@ -1,0 +1,170 @@
+"""What the owner sees: a live view in a terminal, plain lines elsewhere, and tables."""
+
+from __future__ import annotations
+
+import logging
+import time
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.logging import RichHandler
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from worker.board import Board, JobRow, JobState, View
+
+LIVE_ROWS = 10
+PLAIN_SECONDS = 2.0  # between plain lines while something moves
+LOG_FILE_BYTES, LOG_FILES = 5 << 20, 3
+
+_STYLES = {
+    JobState.waiting: "dim",
+    JobState.running: "cyan",
+    JobState.delivering: "blue",
+    JobState.submitted: "green",
+    JobState.faulted: "red",
+    JobState.given_up: "yellow",
+}
+
+
+class BoardView(Protocol):
+    """A picture of the board that `refresh` brings up to date; a context manager."""
+
+    def refresh(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+def board_view(console: Console, board: Board, plain_seconds: float = PLAIN_SECONDS) -> BoardView:
+    """The live view where `console` is a terminal, else lines at most every `plain_seconds`."""
+    return LiveView(console, board) if console.is_terminal else PlainView(board, plain_seconds)
+
+
+class LiveView:
+    """Redrawn in place; log lines scroll above it."""
+
+    def __init__(self, console: Console, board: Board):
+        self._board = board
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def refresh(self) -> None:
+        self._live.update(_picture(self._board.view()), refresh=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+
+class PlainView:
+    """A line when something has changed, not more often than asked; for logs and pipes."""
+
+    def __init__(self, board: Board, seconds: float):
+        self._board = board
+        self._seconds = seconds
+        self._last_line = ""
+        self._last_time = 0.0
+
+    def refresh(self) -> None:
+        line = status_line(self._board.view())
+        if line != self._last_line and time.monotonic() - self._last_time >= self._seconds:
+            print(line, flush=True)
+            self._last_line, self._last_time = line, time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds = 0.0
+        self.refresh()
+
+
+def status_line(view: View) -> str:
+    """Queue, current step, images, kudos and speed, on one line."""
+    parts = [f"queue {view.waiting}", _activity(view.running), f"images {view.images_done}"]
+    if view.images_failed:
+        parts.append(f"failed {view.images_failed}")
+    parts.append(f"kudos {view.kudos:.2f}")
+    if view.seconds_per_image is not None:
+        parts.append(f"{view.seconds_per_image:.2f} s/image")
+    return " | ".join(parts)
+
+
+def jobs_table(rows: tuple[JobRow, ...]) -> Table:
+    """One row per job: what was asked, how long it took, how it ended."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("prompt", "size", "seed", "sampler", "images", "seconds", "kudos", "state"):
+        numeric = heading in ("seed", "images", "seconds", "kudos")
+        table.add_column(
+            heading, justify="right" if numeric else "left", no_wrap=heading != "prompt"
+        )
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def set_up_logging(console: Console, log_file: Path, screen_level: int = logging.INFO) -> None:
+    """The worker's log on the console and, rotated, in `log_file`; failing to write is no error."""
+    logging.raiseExceptions = False
+    file_lines = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    if console.is_terminal:
+        screen: logging.Handler = RichHandler(console=console, show_path=False, markup=False)
+    else:
+        screen = logging.StreamHandler()
+        screen.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    screen.setLevel(screen_level)
+    logging.basicConfig(level=logging.INFO, handlers=[screen])
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        file = RotatingFileHandler(log_file, "a", LOG_FILE_BYTES, LOG_FILES, "utf-8", delay=True)
+    except OSError as error:
+        logging.getLogger(__name__).warning("no log file: %s", error)
+        return
+    file.setFormatter(file_lines)
+    logging.getLogger().addHandler(file)
+
+
+def _picture(view: View) -> RenderableType:
+    return Group(
+        Text(""), jobs_table(view.rows[-LIVE_ROWS:]), Text(""), _progress(view.running),
+        Text(status_line(view), style="bold"),
+    )  # fmt: skip
+
+
+def _progress(running: JobRow | None) -> RenderableType:
+    if running is None:
+        return Text("")
+    return ProgressBar(total=max(running.steps, 1), completed=running.step, width=60)
+
+
+def _activity(running: JobRow | None) -> str:
+    if running is None:
+        return "idle"
+    if not running.steps:
+        return f"{running.job_id[:8]} starting"
+    return f"{running.job_id[:8]} step {running.step}/{running.steps}"
+
+
+def _cells(row: JobRow) -> list[RenderableType]:
+    state = Text(row.state.value + (f": {row.reason}" if row.reason else ""), _STYLES[row.state])
+    seconds = f"{row.seconds:.1f}" if row.seconds else ""
+    kudos = f"{row.kudos:.2f}" if row.kudos else ""
+    if row.params is None:
+        return [Text(row.model), "", "", "", str(row.images), seconds, kudos, state]
+    params = row.params
+    return [
+        Text(params.prompt, overflow="ellipsis"),
+        f"{params.width}x{params.height}",
+        str(params.seed),
+        params.sampler.name,
+        str(row.images),
+        seconds,
+        kudos,
+        state,
+    ]
