@@ -33,11 +33,13 @@ POLL_SECONDS = 0.2  # how soon a thread notices that it should stop
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The bridge's own times and counts; seconds."""
+    """The bridge's own times and counts."""
 
     waiting_jobs: int = 1  # popped ahead, beside the one at work
     deliverers: int = 3
     engine_tries: int = 3  # failed starts in a row until the worker gives up
+    idle_seconds: tuple[float, float] = (1.0, 5.0)  # between empty pops: the first, the longest
+    first_contact_seconds: float = 45.0  # a horde never reached for so long has a wrong address
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,13 @@ class Bridge:
 
     def _pop_jobs(self) -> None:
         """Keeps `waiting_jobs` ahead of the engine. Ends when the bridge stops."""
-        popper = Popper(self._horde, self._offer, self._stopping)
+        popper = Popper(
+            self._horde,
+            self._offer,
+            self._stopping,
+            idle=self._pace.idle_seconds,
+            first_contact_seconds=self._pace.first_contact_seconds,
+        )
         try:
             popper.introduce()
             self._introduced.set()

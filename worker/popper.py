@@ -29,8 +29,8 @@ class Popper:
         offer: Offer,
         stopping: threading.Event,
         *,
-        idle: tuple[float, float] = (1.0, 5.0),
-        first_contact_seconds: float = 45.0,
+        idle: tuple[float, float],
+        first_contact_seconds: float,
     ):
         self._horde = horde
         self._offer = offer
@@ -98,10 +98,12 @@ class Popper:
         self._last_skipped = causes
 
     def _when_unreachable(self, error: HordeUnreachable) -> None:
-        waited = time.monotonic() - self._started
-        if not self._reached and waited > self._first_contact_seconds:
-            raise error
         delay = self._trouble.delay(error.retry_after_seconds)
+        if not self._reached:
+            seconds_left = self._started + self._first_contact_seconds - time.monotonic()
+            if seconds_left <= 0:
+                raise error
+            delay = min(delay, seconds_left)
         log.warning("the horde can't be reached, again in %.0f s: %s", delay, error)
         self._wait(delay)
 

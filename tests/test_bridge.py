@@ -1,0 +1,289 @@
+"""The whole line against the local horde over HTTP, with a real engine child. Its books judge."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from hordelib import Engine, GenerationParams
+from hordelib.samplers import SAMPLERS, Scheduler
+from tests.sandbox_client import CLIENT_KEY as CLIENT
+from tests.sandbox_client import MODEL, MODELS, Api
+from tests.sandbox_client import NEWBIE_KEY as NEWBIE
+from tests.sandbox_client import WORKER_KEY as WORKER
+from worker.assembly import make_offer
+from worker.board import Board
+from worker.bridge import Bridge, Pace
+from worker.config import BridgeConfig
+from worker.engine_process import EngineProcess, Patience
+from worker.errors import EngineUnusable, HordeUnreachable, NotAllowed
+from worker.horde_client import HordeClient
+from worker.messages import EngineSettings
+from worker.sandbox import LostReply, Reply, Sandbox, State
+
+PARAMS = {
+    "width": 64,
+    "height": 64,
+    "steps": 6,
+    "cfg_scale": 4.0,
+    "sampler_name": "k_euler",
+    "karras": False,
+    "seed": "11",
+}
+PROMPT = "a red circle on a blue background"
+
+
+@dataclass
+class Stage:
+    """A horde, a client, and the parts to make workers of."""
+
+    sandbox: Sandbox
+    client: Api
+    engine: EngineProcess
+    checkpoint: Path
+    pace: Pace = field(default_factory=Pace)
+
+    def config(self, **changes: object) -> BridgeConfig:
+        values = {
+            "api_key": WORKER,
+            "dreamer_name": "tester",
+            "models_to_load": [MODEL],
+            "horde_url": self.sandbox.url,
+        }
+        return BridgeConfig.model_validate(values | changes)
+
+    def bridge(self, board: Board | None = None, **changes: object) -> Bridge:
+        config = self.config(**changes)
+        key = config.api_key.get_secret_value()
+        return Bridge(
+            HordeClient(config.horde_url, key, client_agent=config.bridge_agent),
+            self.engine,
+            make_offer(config, (MODEL,)),
+            {MODEL: self.checkpoint},
+            board=board or Board(),
+            pace=self.pace,
+        )
+
+    def ask(self, prompt: str = PROMPT, **params: object) -> str:
+        return self.client.ask_id(PARAMS | params, prompt=prompt)
+
+    def serve(self, bridge: Bridge, until: Callable[[], bool], seconds: float = 120) -> None:
+        """Run the bridge until `until`, then stop it; fails when that takes too long."""
+        bridge.start()
+        try:
+            wait_until(lambda: until() or bridge.is_stopping, seconds)
+        finally:
+            bridge.stop()
+            assert bridge.join(60), "the bridge did not stop"
+
+    def all_done(self) -> bool:
+        return all(request.done for request in self.sandbox.books().requests)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def child(tmp_path_factory: pytest.TempPathFactory) -> Generator[EngineProcess]:
+    log_file = tmp_path_factory.mktemp("engine") / "engine.log"
+    engine = EngineProcess(EngineSettings(None, "auto", 256 << 20, None, log_file))
+    yield engine
+    engine.kill()
+
+
+@pytest.fixture
+def stage(child: EngineProcess, checkpoint: Path) -> Generator[Stage]:
+    with Sandbox(MODELS, limits={}) as sandbox, Api(sandbox.url, CLIENT) as client:
+        yield Stage(sandbox, client, child, checkpoint)
+
+
+@dataclass
+class Service:
+    """A worker that serves for the whole module: tests post jobs and look at their own."""
+
+    stage: Stage
+    board: Board
+
+    def finish(self, *ids: str) -> list[State]:
+        """The states of these requests' images, once nothing of them is open any more."""
+        wait_until(lambda: all(self.stage.sandbox.books().request(i).done for i in ids), 120)
+        return [g.state for i in ids for g in self.stage.sandbox.books().of_request(i)]
+
+
+@pytest.fixture(scope="module")
+def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
+    log_file = tmp_path_factory.mktemp("service") / "engine.log"
+    engine = EngineProcess(EngineSettings(None, "auto", 256 << 20, None, log_file))
+    with Sandbox(MODELS, limits={}) as sandbox, Api(sandbox.url, CLIENT) as client:
+        stage = Stage(sandbox, client, engine, checkpoint)
+        board = Board()
+        bridge = stage.bridge(board)
+        bridge.start()
+        yield Service(stage, board)
+        bridge.stop()
+        assert bridge.join(60)
+
+
+def test_every_job_is_served_with_the_picture_it_asked_for(
+    service: Service, engine: Engine, checkpoint: Path
+):
+    stage = service.stage
+    single = stage.ask(
+        "a green heart on a white background", karras=True, sampler_name="k_dpmpp_2m"
+    )
+    batch = stage.ask(n=3, sampler_name="k_euler_a", seed="100")
+
+    assert service.finish(single, batch) == [State.ok] * 4
+
+    books = stage.sandbox.books()
+    heart = GenerationParams(
+        prompt="a green heart on a white background",
+        width=64,
+        height=64,
+        seed=11,
+        steps=6,
+        cfg=4.0,
+        sampler=SAMPLERS["k_dpmpp_2m"],
+        scheduler=Scheduler.karras,
+    )
+    (image,) = books.of_request(single)
+    assert stage.sandbox.image(image.id) == _webp(engine, checkpoint, heart)[0]
+    assert (image.seed, image.gen_metadata) == (11, ())
+
+    images = books.of_request(batch)
+    assert [image.seed for image in images] == [100, 101, 102]
+    assert [note["ref"] for image in images for note in image.gen_metadata] == ["0", "1", "2"]
+    circles = replace(
+        heart,
+        prompt=PROMPT,
+        seed=100,
+        images=3,
+        sampler=SAMPLERS["k_euler_a"],
+        scheduler=Scheduler.normal,
+    )
+    sent = [stage.sandbox.image(image.id) for image in images]
+    assert sent == _webp(engine, checkpoint, circles)
+    assert books.user_kudos["owner#1"] > 0
+
+
+def test_the_board_tells_what_the_horde_paid(service: Service):
+    before = service.board.view().kudos
+    done = service.stage.ask()
+    service.finish(done)
+    wait_until(lambda: service.board.view().kudos > before, 10)
+    (image,) = service.stage.sandbox.books().of_request(done)
+    assert service.board.view().kudos - before == pytest.approx(image.reward)
+
+
+def _webp(engine: Engine, checkpoint: Path, params: GenerationParams) -> list[bytes]:
+    return [picture.to_webp() for picture in engine.generate(params, checkpoint).images]
+
+
+def test_a_job_that_cannot_be_served_is_faulted_and_the_next_one_runs(service: Service):
+    refused = service.stage.ask(hires_fix=True)
+    served = service.stage.ask()
+    assert set(service.finish(refused)) == {State.faulted}
+    assert service.finish(served) == [State.ok]
+    assert any("hires_fix" in row.reason for row in service.board.view().rows)
+
+
+@pytest.mark.parametrize("endpoint", ["upload", "submit", "pop"])
+def test_a_call_that_fails_for_a_while_is_repeated(service: Service, endpoint: str):
+    service.stage.sandbox.faults.inject(endpoint, Reply(503), calls=2)
+    assert service.finish(service.stage.ask()) == [State.ok]
+
+
+def test_a_submit_whose_answer_was_lost_counts_once(service: Service):
+    sandbox = service.stage.sandbox
+    before = sandbox.books().tally.rcs.get("DuplicateGen", 0)
+    sandbox.faults.inject("submit", LostReply(), calls=1)
+    assert service.finish(service.stage.ask()) == [State.ok]
+    wait_until(lambda: sandbox.books().tally.rcs.get("DuplicateGen", 0) == before + 1, 10)
+
+
+def test_an_image_that_the_storage_refuses_is_faulted(service: Service):
+    service.stage.sandbox.faults.inject("upload", Reply(403), calls=1)
+    states = service.finish(service.stage.ask())
+    assert states == [State.faulted, State.ok]  # the horde gave it out again
+
+
+def test_an_engine_killed_under_a_job_is_replaced_and_the_job_is_served(stage: Stage):
+    stage.ask(steps=20)
+    board = Board()
+    killed: list[int] = []
+
+    def kill_once() -> bool:
+        running = board.view().running
+        if running is not None and running.step > 2 and not killed:
+            assert stage.engine.pid is not None
+            os.kill(stage.engine.pid, signal.SIGKILL)
+            killed.append(stage.engine.pid)
+        return stage.all_done()
+
+    stage.serve(stage.bridge(board), kill_once)
+    assert killed
+    assert [g.state for g in stage.sandbox.books().generations] == [State.ok]
+
+
+def test_stopping_finishes_the_job_at_work_and_faults_the_one_that_waits(stage: Stage):
+    first, second = stage.ask(steps=30), stage.ask()
+    board = Board()
+
+    def first_at_work_second_waiting() -> bool:
+        view = board.view()
+        return view.running is not None and view.running.step > 1 and view.waiting == 1
+
+    stage.serve(stage.bridge(board), first_at_work_second_waiting)
+    states = {g.request_id: g.state for g in stage.sandbox.books().generations}
+    assert states == {first: State.ok, second: State.faulted}
+    assert not stage.engine.is_alive
+
+
+def test_abandoning_faults_the_job_at_work_at_once(stage: Stage):
+    stage.ask(steps=400)
+    board = Board()
+    bridge = stage.bridge(board)
+    bridge.start()
+    wait_until(lambda: (row := board.view().running) is not None and row.step > 1, 60)
+    bridge.abandon()
+    assert bridge.join(5)
+    assert [g.state for g in stage.sandbox.books().generations] == [State.faulted]
+    assert bridge.failure is None
+
+
+@pytest.mark.parametrize("trouble", ["wrong key", "taken name"])
+def test_a_worker_that_is_not_allowed_stops_and_says_what_to_do(stage: Stage, trouble: str):
+    if trouble == "taken name":
+        stage.serve(stage.bridge(), lambda: bool(stage.sandbox.books().tally.calls.get("pop")))
+    key = "wrong-key-wrong-key-00" if trouble == "wrong key" else NEWBIE
+    bridge = stage.bridge(api_key=key)
+    stage.serve(bridge, lambda: False)
+    assert isinstance(bridge.failure, NotAllowed)
+    assert ("api_key" if trouble == "wrong key" else "dreamer_name") in bridge.failure.remedy
+
+
+def test_an_engine_that_never_starts_stops_the_worker(stage: Stage, tmp_path: Path):
+    nowhere = EngineSettings(tmp_path, "auto", 0, None, tmp_path / "engine.log")
+    stage.engine = EngineProcess(nowhere, Patience())
+    bridge = stage.bridge()
+    stage.serve(bridge, lambda: False)
+    assert isinstance(bridge.failure, EngineUnusable)
+    assert "ComfyUI" in str(bridge.failure)
+
+
+def test_a_horde_that_was_never_there_stops_the_worker(stage: Stage):
+    stage.sandbox.stop()
+    stage.pace = Pace(first_contact_seconds=2)
+    bridge = stage.bridge()
+    stage.serve(bridge, lambda: False)
+    assert isinstance(bridge.failure, HordeUnreachable)

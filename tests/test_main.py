@@ -1,0 +1,292 @@
+"""The command line as an owner meets it: real processes, their output and their exit codes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from hordelib.demo_model.shapes import Scene
+from tests.conftest import PROJECT
+from tests.looks import look
+from tests.sandbox_client import CLIENT_KEY, MODEL, MODELS, NEWBIE_KEY, WORKER_KEY, Api, offer
+from worker.exit_codes import ExitCode
+from worker.sandbox import Sandbox
+
+
+@dataclass
+class Home:
+    """An owner's folder: configuration and models, and the command run in it."""
+
+    folder: Path
+
+    def write(self, text: str) -> None:
+        (self.folder / "bridgeData.yaml").write_text(text, "utf-8")
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "worker", "--home", str(self.folder), *arguments],
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "DREAMER_RUNTIME": runtime()},
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, seconds: float = 120) -> tuple[int, str]:
+        with self.start(*arguments) as process:
+            try:
+                output, _ = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return process.returncode, output
+
+
+def runtime() -> str:
+    """Where this test's own ComfyUI comes from."""
+    return os.environ.get("DREAMER_RUNTIME", str(PROJECT))
+
+
+@pytest.fixture
+def home(tmp_path: Path, checkpoint: Path) -> Home:
+    folder = tmp_path / "an owner's folder"
+    folder.mkdir()
+    (folder / "models").symlink_to(checkpoint.parent.parent)
+    return Home(folder)
+
+
+@pytest.fixture
+def horde() -> Generator[Sandbox]:
+    with Sandbox(MODELS, limits={}) as sandbox:
+        yield sandbox
+
+
+def config(horde: Sandbox, key: str = WORKER_KEY, model: str = MODEL, more: str = "") -> str:
+    return (
+        f"horde_url: {horde.url}\napi_key: {key}\ndreamer_name: tester\n"
+        f"models_to_load: ['{model}']\n{more}"
+    )
+
+
+def test_help_names_every_command():
+    for arguments in (["--help"], *([command, "--help"] for command in COMMANDS)):
+        done = subprocess.run(
+            [sys.executable, "-m", "worker", *arguments],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert all(command in done.stdout for command in COMMANDS) or arguments[0] in done.stdout
+
+
+COMMANDS = ("demo", "run", "sandbox", "check")
+
+
+def test_the_first_run_writes_the_configuration_and_says_what_to_fill_in(home: Home):
+    code, output = home.run("run")
+    assert code == ExitCode.USAGE
+    assert "api_key" in output
+    assert "dreamer_name" in output
+    written = home.folder / "bridgeData.yaml"
+    assert written.stat().st_mode & 0o077 == 0
+    code, output = home.run("run")
+    assert code == ExitCode.USAGE
+    assert "api_key:" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("api_kay: x\n", "api_key"),
+        ("max_power: [", "line"),
+        ("\x00\x01", "bridgeData.yaml"),
+        ("", "empty"),
+        ("- a\n- b\n", "bridgeData.yaml"),
+    ],
+)
+def test_garbage_in_the_configuration_is_named(home: Home, text: str, complaint: str):
+    home.write(text)
+    code, output = home.run("run")
+    assert code == ExitCode.USAGE
+    assert complaint in output
+    assert "Traceback" not in output
+
+
+def test_a_wrong_key_is_told_with_its_remedy(home: Home, horde: Sandbox):
+    home.write(config(horde, key="wrong-key-wrong-key-00"))
+    code, output = home.run("run")
+    assert code == ExitCode.NOT_ALLOWED
+    assert "Remedy: put the key of your account into api_key" in output
+    assert "wrong-key-wrong-key-00" not in output
+
+
+def test_a_taken_name_is_told_with_its_remedy(home: Home, horde: Sandbox):
+    with Api(horde.url, WORKER_KEY) as owner:
+        assert owner.call("POST", "generate/pop", offer(name="tester")).status_code == 200
+    home.write(config(horde, key=NEWBIE_KEY))
+    code, output = home.run("run")
+    assert code == ExitCode.NOT_ALLOWED
+    assert "choose another dreamer_name" in output
+
+
+def test_an_unknown_model_is_told_with_the_folder(home: Home, horde: Sandbox):
+    home.write(config(horde, model="Deliberate"))
+    code, output = home.run("run")
+    assert code == ExitCode.NO_MODEL
+    assert "'Deliberate'" in output
+    assert "compvis" in output
+
+
+def test_a_broken_checkpoint_is_told_by_its_name(home: Home, horde: Sandbox, tmp_path: Path):
+    (tmp_path / "bad.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    home.write(
+        config(horde, more="models_to_skip: ['Dreamer Demo']\n")
+        + "custom_models:\n  - name: Mine\n    baseline: stable diffusion 1\n"
+        + f"    filepath: {tmp_path / 'bad.safetensors'}\n"
+    )
+    code, output = home.run("run")
+    assert code == ExitCode.NO_MODEL
+    assert "bad.safetensors" in output
+    assert "fetch it again" in output
+
+
+def test_an_unreachable_horde_ends_the_first_run(home: Home):
+    home.write(
+        "horde_url: http://127.0.0.1:9\napi_key: some-key-some-key-0000\n"
+        f"dreamer_name: tester\nmodels_to_load: ['{MODEL}']\n"
+    )
+    code, output = home.run("run")
+    assert code == ExitCode.UNREACHABLE
+    assert "127.0.0.1" in output
+    assert "Traceback" not in output
+
+
+def test_check_passes_where_all_is_well_and_names_what_is_not(home: Home, horde: Sandbox):
+    home.write(config(horde))
+    code, output = home.run("check")
+    assert (code, "FAILED" in output) == (ExitCode.OK, False), output
+    for name in ("python", "torch", "device", "ComfyUI", "disk", "model files", "worker name"):
+        assert re.search(rf"^ok +{name}", output, re.MULTILINE), output
+
+    home.write(config(horde, key="wrong-key-wrong-key-00", model="Deliberate"))
+    code, output = home.run("check")
+    assert code == ExitCode.FAILED
+    for name in ("model files", "api key"):
+        assert re.search(rf"^FAILED +{name}.*\n +remedy: \w", output, re.MULTILINE), output
+
+
+def test_run_serves_until_a_signal_and_then_ends_cleanly(home: Home, horde: Sandbox):
+    home.write(config(horde))
+    with Api(horde.url, CLIENT_KEY) as client, home.start("run") as worker:
+        client.ask_id({"width": 64, "height": 64, "steps": 4})
+        wait_for(lambda: horde.books().generations and horde.books().requests[0].done)
+        worker.send_signal(signal.SIGTERM)
+        output, _ = worker.communicate(timeout=30)
+    assert worker.returncode == ExitCode.OK, output
+    assert "images 1" in output
+    assert_nothing_left(worker.pid)
+
+
+def test_a_second_signal_ends_it_at_once(home: Home, horde: Sandbox):
+    home.write(config(horde))
+    with Api(horde.url, CLIENT_KEY) as client, home.start("run") as worker:
+        client.ask_id({"width": 512, "height": 512, "steps": 40})
+        wait_for(lambda: bool(horde.books().generations))
+        worker.send_signal(signal.SIGINT)
+        time.sleep(1)  # two at once would be one signal
+        worker.send_signal(signal.SIGINT)
+        worker.communicate(timeout=5)
+    assert worker.returncode == ExitCode.INTERRUPTED
+    assert_nothing_left(worker.pid)
+
+
+def test_the_demo_can_be_interrupted_and_then_shows_what_it_promised(home: Home):
+    with home.start("demo") as demo:
+        assert demo.stdout is not None
+        next(line for line in demo.stdout if "step" in line)
+        os.killpg(demo.pid, signal.SIGINT)
+        demo.communicate(timeout=70)
+    assert demo.returncode == ExitCode.INTERRUPTED
+    assert_nothing_left(demo.pid)
+
+    code, output = home.run("demo", seconds=280)
+    assert code == ExitCode.OK, output
+    page = home.folder / "demo-output" / "index.html"
+    assert output.rstrip().splitlines()[-1] == str(page)
+    html = page.read_text("utf-8")
+    files = re.findall(r'<img src="([^"]+)"', html)
+    assert len(files) == len(set(files)) == 10
+    assert "a red circle on a blue background" in html
+    assert "seed 73" in html
+    for name, scene in DEMO_SCENES.items():
+        (file,) = page.parent.glob(name)
+        with Image.open(file) as picture:
+            seen = look(picture, scene)
+        assert (seen.colour, seen.background) == (scene.colour, scene.background), name
+
+
+DEMO_SCENES = {
+    "*-circle-*.webp": Scene("circle", "red", "blue"),
+    "*-star-*.webp": Scene("star", "yellow", "purple", size="large"),
+    "*-heart-*.webp": Scene("heart", "green", "white"),
+    "*-triangle-*.webp": Scene("triangle", "orange", "cyan"),
+    "*-diamond-*.webp": Scene("diamond", "pink", "black", place="at the top"),
+    "*-cross-*.webp": Scene("cross", "white", "green"),
+    "*-ring-*-72.webp": Scene("ring", "blue", "yellow"),
+}
+
+
+def test_a_full_disk_is_said_in_one_line(home: Home):
+    """A limit on file sizes stands in for the disk's end: the demo model can't be written."""
+    (home.folder / "models").unlink()
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 1000; exec "$@"', "-", sys.executable, "-m", "worker"]
+        + ["--home", str(home.folder), "demo"],
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "DREAMER_RUNTIME": runtime()},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == ExitCode.DISK, done.stderr
+    assert "can't be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((home.folder / "models").rglob("*.partial"))
+
+
+def wait_for(condition: object, seconds: float = 120) -> None:
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+def assert_nothing_left(session: int) -> None:
+    """No process of the session that the command was started in is alive."""
+    end = time.monotonic() + 5
+    while alive := [p for p in psutil.process_iter() if _session(p) == session]:
+        assert time.monotonic() < end, alive
+        time.sleep(0.1)
+
+
+def _session(process: psutil.Process) -> int:
+    try:
+        return os.getsid(process.pid) if process.status() != psutil.STATUS_ZOMBIE else -1
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return -1
