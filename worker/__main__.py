@@ -73,8 +73,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _demo(options: argparse.Namespace) -> int:
     from worker.demo import run_demo
+    from worker.terminal import make_console
 
-    return ExitCode.OK if run_demo(options.home, Console()) else ExitCode.FAILED
+    return ExitCode.OK if run_demo(options.home, make_console()) else ExitCode.FAILED
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -82,13 +83,13 @@ def _run(options: argparse.Namespace) -> int:
     from worker.board import Board
     from worker.config import load_config
     from worker.serve import serve
-    from worker.terminal import board_view, set_up_logging
+    from worker.terminal import board_view, make_console, set_up_logging
 
     config_file = options.home / CONFIG_FILE
     if not config_file.exists():
         return _create_config(config_file)
     config = load_config(config_file)
-    console = Console()
+    console = make_console()
     set_up_logging(console, options.home / "logs" / "dreamer.log")
     log = logging.getLogger("worker")
     models = find_models(config, options.home)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -19,6 +20,7 @@ from worker.board import Board, JobRow, JobState, View
 
 LIVE_ROWS = 10
 PLAIN_SECONDS = 2.0  # between plain lines while something moves
+PLAIN_COLUMNS = 140
 LOG_FILE_BYTES, LOG_FILES = 5 << 20, 3
 
 _STYLES = {
@@ -29,6 +31,11 @@ _STYLES = {
     JobState.faulted: "red",
     JobState.given_up: "yellow",
 }
+
+
+def make_console() -> Console:
+    """Standard output; where it is no terminal, lines are long enough for a table's row."""
+    return Console(width=None if sys.stdout.isatty() else PLAIN_COLUMNS)
 
 
 class BoardView(Protocol):
@@ -101,9 +108,7 @@ def jobs_table(rows: tuple[JobRow, ...]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("prompt", "size", "seed", "sampler", "images", "seconds", "kudos", "state"):
         numeric = heading in ("seed", "images", "seconds", "kudos")
-        table.add_column(
-            heading, justify="right" if numeric else "left", no_wrap=heading != "prompt"
-        )
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row))
     return table
@@ -140,7 +145,9 @@ def _picture(view: View) -> RenderableType:
 def _progress(running: JobRow | None) -> RenderableType:
     if running is None:
         return Text("")
-    return ProgressBar(total=max(running.steps, 1), completed=running.step, width=60)
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=max(running.steps, 1), completed=running.step, width=60))
+    return bar
 
 
 def _activity(running: JobRow | None) -> str:
