@@ -254,9 +254,9 @@ DEMO_SCENES = {
 def test_a_full_disk_is_said_in_one_line(home: Home):
     """A limit on file sizes stands in for the disk's end: the demo model can't be written."""
     (home.folder / "models").unlink()
+    demo = [sys.executable, "-m", "worker", "--home", str(home.folder), "demo"]
     done = subprocess.run(
-        ["bash", "-c", 'ulimit -f 1000; exec "$@"', "-", sys.executable, "-m", "worker"]
-        + ["--home", str(home.folder), "demo"],
+        ["bash", "-c", 'ulimit -f 1000; exec "$@"', "-", *demo],
         env={**os.environ, "PYTHONPATH": str(PROJECT), "DREAMER_RUNTIME": runtime()},
         capture_output=True,
         text=True,

@@ -1,8 +1,7 @@
 from typing import Any
 
-from torch import Generator, Tensor
-
 from comfy.samplers import KSAMPLER
+from torch import Generator, Tensor
 
 def prepare_noise_inner(latent_image: Tensor, generator: Generator) -> Tensor: ...
 def prepare_noise(latent_image: Tensor, seed: int) -> Tensor: ...
