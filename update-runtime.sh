@@ -337,6 +337,7 @@ main() {
     install_packages
     install_comfyui
     check_components
+    quiet='' # what was installed is told, whoever asked
     report
 }
 
