@@ -56,18 +56,23 @@ class Device:
         return cls("cuda:0" if torch.cuda.is_available() else "cpu")
 
     @property
-    def arguments(self) -> dict[str, object]:
-        """ComfyUI's command line arguments for it, by name."""
-        if self.name == "cpu":
-            return {"cpu": True}
-        return {"default_device": int(self.name.rpartition(":")[2])}
+    def is_cpu(self) -> bool:
+        return self.name == "cpu"
+
+    def select(self) -> None:
+        """Make it the one that ComfyUI computes on when called from this thread."""
+        import torch
+
+        if not self.is_cpu:
+            torch.cuda.set_device(torch.device(self.name))
 
 
 def boot(folder: Path, device: Device, *, reserve_vram_bytes: int | None = None) -> None:
     """Load ComfyUI from `folder`. The second call does nothing; ComfyUI has one state a process.
 
-    Raises RuntimeMissing when it is not there, EngineError when the process already has another
-    ComfyUI or modules that ComfyUI's would be mixed up with.
+    Everything of ComfyUI's must be called from the thread that called this: CUDA's device is the
+    thread's. Raises RuntimeMissing when it is not there, EngineError when the process already has
+    another ComfyUI, another device, or modules that ComfyUI's would be mixed up with.
     """
     if not (folder / "execution.py").is_file():
         raise RuntimeMissing(
@@ -76,12 +81,14 @@ def boot(folder: Path, device: Device, *, reserve_vram_bytes: int | None = None)
         )
     running = sys.modules.get("comfy.cli_args")
     if running is not None:
-        _insist_on_same(running, folder)
+        _insist_on_same(running, folder, device)
+        device.select()
         return
     _refuse_strangers(folder)
+    device.select()
     with _quiet_root_logger():
         sys.path.insert(0, str(folder))
-        _set_arguments(device.arguments | {"reserve_vram": _gib(reserve_vram_bytes)})
+        _set_arguments({"cpu": device.is_cpu, "reserve_vram": _gib(reserve_vram_bytes)})
         for name in ("comfy.sd", "nodes", "execution"):
             importlib.import_module(name)
         _register_nodes()
@@ -92,10 +99,15 @@ def _gib(size_bytes: int | None) -> float | None:
     return None if size_bytes is None else size_bytes / (1 << 30)
 
 
-def _insist_on_same(running: ModuleType, folder: Path) -> None:
+def _insist_on_same(running: ModuleType, folder: Path, device: Device) -> None:
+    from comfy.model_management import get_torch_device
+
     loaded = Path(str(running.__file__)).resolve().parent.parent
     if loaded != folder.resolve():
-        raise EngineError(f"this process runs ComfyUI from {loaded}; {folder} needs a process")
+        raise EngineError(f"this process runs ComfyUI from {loaded}: {folder} needs its own")
+    if str(get_torch_device()) != device.name:
+        used = get_torch_device()
+        raise EngineError(f"this process computes on {used}: {device.name} needs one of its own")
 
 
 def _refuse_strangers(folder: Path) -> None:
@@ -168,7 +180,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     for part, loaded in parts.items():
         if loaded is None:
             raise ModelBroken(f"{path.name} has no {part}: not a complete checkpoint")
-    return Checkpoint(model, clip, vae)
+    return Checkpoint(model, clip, vae, native_side(model))
+
+
+# The horde's engine treats every other family as 512.
+_NATIVE_SIDES = {"SDXL": 1024}
+
+
+def native_side(model: Any) -> int:
+    """The picture size in pixels that the model's family was trained on."""
+    families = (family.__name__ for family in type(model.model).__mro__)
+    return next((_NATIVE_SIDES[name] for name in families if name in _NATIVE_SIDES), 512)
 
 
 def forget_models() -> None:

@@ -136,7 +136,8 @@ class Engine:
             raise Cancelled("stopped on request")
         name = str(checkpoint)
         context = RunContext({name: model}, on_step, self._cancelled)
-        self._executor.run(text_to_image(params, name).to_api(), context)
+        graph = text_to_image(params, name, model.native_side)
+        self._executor.run(graph.to_api(), context)
         return context
 
     def _let_go(self) -> None:

@@ -55,6 +55,13 @@ class Graph:
             raise KeyError(f"{title} ({node['class_type']}) has no input {sorted(unknown)}")
         node["inputs"].update(inputs)
 
+    def inputs(self, title: str) -> dict[str, Any]:
+        """A copy of a node's inputs."""
+        return dict(self._nodes[title]["inputs"])
+
+    def class_type(self, title: str) -> str:
+        return self._nodes[title]["class_type"]
+
     def readers(self, link: Link) -> Iterator[tuple[str, str]]:
         """Every (title, input) that reads `link`."""
         for title, node in self._nodes.items():

@@ -41,6 +41,8 @@ class GenerationParams:
     sampler: Sampler = SAMPLERS["k_euler_a"]
     scheduler: Scheduler = Scheduler.normal
     clip_skip: int = 1  # 1 = the text encoder's output as the model was trained on it
+    hires_fix: bool = False  # two passes, where the size is larger than the model's own
+    hires_denoise: float = 0.65  # of the second pass
 
     def __post_init__(self) -> None:
         for name, (is_valid, expected) in _LIMITS.items():
@@ -82,7 +84,6 @@ UNSERVED = (
     "loras",
     "tis",
     "post_processing",
-    "hires_fix",
     "tiling",
     "transparent",
     "workflow",
@@ -122,10 +123,14 @@ def _sampler(key: str, value: object) -> Sampler:
     return sampler
 
 
-def _karras(key: str, value: object) -> Scheduler:
+def _yes_no(key: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidParams(key, value, "true or false")
-    return Scheduler.karras if value else Scheduler.normal
+    return value
+
+
+def _karras(key: str, value: object) -> Scheduler:
+    return Scheduler.karras if _yes_no(key, value) else Scheduler.normal
 
 
 _PAYLOAD_KEYS: dict[str, tuple[str, Callable[[str, object], object]]] = {
@@ -139,13 +144,15 @@ _PAYLOAD_KEYS: dict[str, tuple[str, Callable[[str, object], object]]] = {
     "sampler_name": ("sampler", _sampler),
     "karras": ("scheduler", _karras),
     "clip_skip": ("clip_skip", _integer),
+    "hires_fix": ("hires_fix", _yes_no),
+    "hires_fix_denoising_strength": ("hires_denoise", _number),
 }
 
 _Limit = tuple[Callable[[float], bool], str]
 
 
-def _between(low: int, high: int) -> _Limit:
-    return lambda value: math.isfinite(value) and low <= value <= high, f"{low} to {high}"
+def _between(low: float, high: float) -> _Limit:
+    return lambda value: math.isfinite(value) and low <= value <= high, f"{low:g} to {high:g}"
 
 
 _SIDE: _Limit = (
@@ -160,4 +167,5 @@ _LIMITS: dict[str, _Limit] = {
     "steps": _between(1, 500),
     "cfg": _between(0, 100),
     "clip_skip": _between(1, 12),
+    "hires_denoise": _between(0.01, 1),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hordelib.graph import Graph
 from hordelib.params import GenerationParams
-from hordelib.stages import skip_clip_layers
+from hordelib.stages import fix_hires, skip_clip_layers
 
 SPINES = Path(__file__).parent.parent / "comfy_workflows"
 
@@ -19,10 +19,11 @@ OUR_NODES = {
 }
 
 
-def text_to_image(params: GenerationParams, checkpoint: str) -> Graph:
+def text_to_image(params: GenerationParams, checkpoint: str, native_side: int) -> Graph:
     """The graph for a Stable Diffusion 1, 2 or XL checkpoint (a name that the engine has on loan).
 
-    Pure: the same parameters always give the same graph.
+    `native_side` is the picture size that the model was trained on, in pixels. Pure: the same
+    parameters always give the same graph.
     """
     graph = Graph.load(SPINES / "stable_diffusion.json")
     graph.set("checkpoint", ckpt_name=checkpoint)
@@ -38,5 +39,6 @@ def text_to_image(params: GenerationParams, checkpoint: str) -> Graph:
         scheduler=params.scheduler.value,
     )
     skip_clip_layers(graph, params.clip_skip)
+    fix_hires(graph, params, native_side)
     graph.substitute(OUR_NODES)
     return graph

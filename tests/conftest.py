@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hordelib import Engine, demo_checkpoint
+from worker.devices import first_card
 
 PROJECT = Path(__file__).parent.parent
 
@@ -28,3 +29,10 @@ def engine() -> Generator[Engine]:
     with Engine() as engine:
         engine.start()
         yield engine
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if first_card() is None:
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no NVIDIA card in this machine"))

@@ -190,11 +190,11 @@ def _webp(engine: Engine, checkpoint: Path, params: GenerationParams) -> list[by
 
 
 def test_a_job_that_cannot_be_served_is_faulted_and_the_next_one_runs(service: Service):
-    refused = service.stage.ask(hires_fix=True)
+    refused = service.stage.ask(tis=[{"name": "7808"}])
     served = service.stage.ask()
     assert set(service.finish(refused)) == {State.faulted}
     assert service.finish(served) == [State.ok]
-    assert any("hires_fix" in row.reason for row in service.board.view().rows)
+    assert any("tis" in row.reason for row in service.board.view().rows)
 
 
 @pytest.mark.parametrize("endpoint", ["upload", "submit", "pop"])

@@ -27,7 +27,7 @@ STOCK = {ours: theirs for theirs, ours in OUR_NODES.items()}
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("name", CASES)
 def test_our_graphs_are_valid_to_comfyui(name: str):
-    assert _problems(text_to_image(CASES[name], "model").to_api()) == ""
+    assert _problems(text_to_image(CASES[name], "model", 512).to_api()) == ""
 
 
 @pytest.mark.usefixtures("engine")
@@ -41,7 +41,7 @@ def test_spines_are_valid_to_comfyui_as_they_are(spine: Path, checkpoint: Path):
 
 @pytest.mark.usefixtures("engine")
 def test_a_broken_graph_is_not_valid_to_comfyui():
-    graph = text_to_image(SMALL, "model").to_api()
+    graph = text_to_image(SMALL, "model", 512).to_api()
     graph["sampler"]["inputs"]["sampler_name"] = "k_best"
     assert "k_best" in _problems(graph)
 
@@ -51,7 +51,7 @@ def test_a_single_picture_is_stock_comfyuis_bit_for_bit(
     engine: Engine, checkpoint: Path, sampler: str
 ):
     """KSampler in place of our sampler node: the same graph, the same pixels."""
-    ours = text_to_image(SMALL, "model")
+    ours = text_to_image(SMALL, "model", 512)
     ours.set("sampler", sampler_name=sampler, steps=6)
     theirs = ours.to_api()
     theirs["sampler"]["class_type"] = STOCK["DreamerSampler"]

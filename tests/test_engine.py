@@ -81,6 +81,16 @@ def test_the_picture_has_the_size_that_was_asked_for(engine: Engine, checkpoint:
     assert pixels(picture).shape == (64, 192, 3)
 
 
+def test_hires_fix_samples_twice_and_keeps_the_shape_of_the_first_pass(
+    engine: Engine, checkpoint: Path
+):
+    totals: list[int] = []
+    params = replace(SMALL, width=576, height=576, steps=2, hires_fix=True)
+    (picture,) = engine.generate(params, checkpoint, lambda _, total: totals.append(total)).images
+    assert pixels(picture).shape == (576, 576, 3)
+    assert len(totals) == 4  # two steps, twice
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_image_i_of_a_batch_is_the_picture_of_seed_plus_i(
     engine: Engine, checkpoint: Path, sampler: str
@@ -175,7 +185,14 @@ def test_a_folder_without_comfyui_is_said_so(tmp_path: Path):
 
 def test_another_comfyui_in_one_process_is_refused(engine: Engine, tmp_path: Path):
     (tmp_path / "execution.py").touch()
-    with Engine(comfyui=tmp_path) as other, pytest.raises(EngineError, match="process"):
+    with Engine(comfyui=tmp_path) as other, pytest.raises(EngineError, match="needs its own"):
+        other.start()
+
+
+def test_another_device_in_one_process_is_refused(engine: Engine):
+    used = engine.start()
+    wanted = "cpu" if used != "cpu" else "cuda:0"
+    with Engine(device=wanted) as other, pytest.raises(EngineError, match="of its own"):
         other.start()
 
 

@@ -29,17 +29,20 @@ CASES = {
         scheduler=Scheduler.karras,
         clip_skip=2,
     ),
+    "hires_fix": GenerationParams(
+        prompt="a fox", seed=7, width=768, height=1024, steps=30, hires_fix=True, clip_skip=3
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_parameters_become_the_golden_graph(name: str):
-    graph = text_to_image(CASES[name], "model.safetensors").to_api()
+    graph = text_to_image(CASES[name], "model.safetensors", 512).to_api()
     assert graph == json.loads((GOLDEN / f"{name}.json").read_text("utf-8"))
 
 
 def test_the_same_parameters_give_the_same_graph():
-    one, other = (text_to_image(CASES["everything"], "m").to_api() for _ in range(2))
+    one, other = (text_to_image(CASES["everything"], "m", 512).to_api() for _ in range(2))
     assert one == other
 
 
@@ -68,7 +71,7 @@ def test_a_node_inserted_behind_an_output_is_read_by_all_its_readers():
 
 def test_a_misspelt_input_is_refused():
     with pytest.raises(KeyError, match="no input"):
-        text_to_image(CASES["plain"], "m").set("sampler", step=3)
+        text_to_image(CASES["plain"], "m", 512).set("sampler", step=3)
 
 
 def test_two_nodes_of_one_title_are_refused(tmp_path: Path):

@@ -112,6 +112,8 @@ class Bridge:
     def stop(self) -> None:
         """Take no more jobs: the one at work is finished, those that wait are faulted."""
         self._stopping.set()
+        if not self._engine_ready.is_set():
+            self._engine.kill()  # it is still starting, for nothing
         self._introduced.set()
         self._engine_ready.set()
 
@@ -250,6 +252,8 @@ class Bridge:
             try:
                 log.info("engine ready on %s", self._engine.start())
             except EngineError as error:
+                if self._stopping.is_set():
+                    return
                 log.error("the engine did not start: %s", error)
                 if not tries_left:
                     self._fail(EngineUnusable(str(error)))

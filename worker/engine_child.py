@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TextIO
 
 from hordelib.engine import Engine
 from hordelib.errors import HordelibError, JobError
@@ -126,11 +127,19 @@ def _leave_signals_to_the_bridge() -> None:
 
 def _write_to(log_file: Path) -> None:
     """Send all that this process prints to a file: the terminal is the bridge's."""
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    file = log_file.open("a", buffering=1, encoding="utf-8", errors="replace")
+    file = _open_log(log_file)
     os.dup2(file.fileno(), sys.stdout.fileno())
     os.dup2(file.fileno(), sys.stderr.fileno())
     faulthandler.enable(file)
     logging.basicConfig(
         stream=file, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+
+
+def _open_log(log_file: Path) -> TextIO:
+    """The file, or nowhere: an engine does not fail for want of a log."""
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        return log_file.open("a", buffering=1, encoding="utf-8", errors="replace")
+    except OSError:
+        return open(os.devnull, "a", encoding="utf-8")

@@ -19,6 +19,7 @@ class Checkpoint:
     model: Any
     clip: Any
     vae: Any
+    native_side: int  # pixels; the picture size that its family was trained on
 
 
 @dataclass(slots=True)

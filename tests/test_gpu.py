@@ -1,0 +1,51 @@
+"""On an NVIDIA card, `test -m gpu`; in a child process, so that other tests keep the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hordelib.demo_model.shapes import Scene
+from hordelib.samplers import SAMPLERS
+from tests.looks import difference, look
+from tests.test_engine import SMALL
+from worker.devices import first_card
+from worker.engine_process import EngineProcess
+from worker.messages import EngineSettings
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def child(tmp_path_factory: pytest.TempPathFactory) -> Generator[EngineProcess]:
+    log_file = tmp_path_factory.mktemp("gpu") / "engine.log"
+    process = EngineProcess(EngineSettings(None, "cuda:0", 1 << 28, 1 << 30, log_file))
+    assert process.start() == "cuda:0"
+    yield process
+    process.stop()
+
+
+def test_the_picture_shows_what_the_prompt_says(child: EngineProcess, checkpoint: Path):
+    (picture,) = child.generate(SMALL, checkpoint).images
+    seen = look(picture, Scene("circle", "red", "blue"))
+    assert (seen.colour, seen.background) == ("red", "blue")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_image_i_of_a_batch_is_the_picture_of_seed_plus_i(
+    child: EngineProcess, checkpoint: Path, sampler: str
+):
+    batch = replace(SMALL, sampler=SAMPLERS[sampler], images=3, steps=5)
+    for picture in child.generate(batch, checkpoint).images:
+        alone = replace(batch, images=1, seed=picture.seed)
+        assert difference(picture, child.generate(alone, checkpoint).images[0]) <= 2
+
+
+def test_memory_is_left_free(child: EngineProcess, checkpoint: Path):
+    child.generate(replace(SMALL, images=4), checkpoint)
+    card = first_card()
+    assert card is not None
+    assert card.free_bytes >= 1 << 30
