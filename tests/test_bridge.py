@@ -36,6 +36,7 @@ PARAMS = {
     "karras": False,
     "seed": "11",
 }
+GONE = "Demo XL"  # a model whose file has disappeared since it was offered
 PROMPT = "a red circle on a blue background"
 
 
@@ -64,14 +65,14 @@ class Stage:
         return Bridge(
             HordeClient(config.horde_url, key, client_agent=config.bridge_agent),
             self.engine,
-            make_offer(config, (MODEL,)),
-            {MODEL: self.checkpoint},
+            make_offer(config, (MODEL, GONE)),
+            {MODEL: self.checkpoint, GONE: self.checkpoint.with_name("gone.safetensors")},
             board=board or Board(),
             pace=self.pace,
         )
 
-    def ask(self, prompt: str = PROMPT, **params: object) -> str:
-        return self.client.ask_id(PARAMS | params, prompt=prompt)
+    def ask(self, prompt: str = PROMPT, model: str = MODEL, **params: object) -> str:
+        return self.client.ask_id(PARAMS | params, prompt=prompt, models=[model])
 
     def serve(self, bridge: Bridge, until: Callable[[], bool], seconds: float = 120) -> None:
         """Run the bridge until `until`, then stop it; fails when that takes too long."""
@@ -190,11 +191,20 @@ def _webp(engine: Engine, checkpoint: Path, params: GenerationParams) -> list[by
 
 
 def test_a_job_that_cannot_be_served_is_faulted_and_the_next_one_runs(service: Service):
-    refused = service.stage.ask(tis=[{"name": "7808"}])
+    refused = service.stage.ask(model=GONE)
     served = service.stage.ask()
     assert set(service.finish(refused)) == {State.faulted}
     assert service.finish(served) == [State.ok]
-    assert any("tis" in row.reason for row in service.board.view().rows)
+    assert any("gone.safetensors" in row.reason for row in service.board.view().rows)
+
+
+def test_what_is_left_out_of_a_picture_is_disclosed(service: Service):
+    asked = service.stage.ask(tis=[{"name": "7808"}])
+    assert service.finish(asked) == [State.ok]
+    (image,) = service.stage.sandbox.books().of_request(asked)
+    assert [dict(note) for note in image.gen_metadata] == [
+        {"type": "ti", "value": "download_failed", "ref": "7808"}
+    ]
 
 
 @pytest.mark.parametrize("endpoint", ["upload", "submit", "pop"])

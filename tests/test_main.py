@@ -165,6 +165,13 @@ def test_a_broken_checkpoint_is_told_by_its_name(home: Home, horde: Sandbox, tmp
     assert "fetch it again" in output
 
 
+def test_a_port_in_use_is_said_in_one_line(home: Home, horde: Sandbox):
+    code, output = home.run("sandbox", "--port", horde.url.rpartition(":")[2])
+    assert code == ExitCode.USAGE
+    assert "Address already in use" in output
+    assert len(output.splitlines()) == 1
+
+
 def test_an_unreachable_horde_ends_the_first_run(home: Home):
     home.write(
         "horde_url: http://127.0.0.1:9\napi_key: some-key-some-key-0000\n"

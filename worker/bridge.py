@@ -11,20 +11,20 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from hordelib.engine import Generation
 from hordelib.errors import EngineError, JobError
-from hordelib.params import GenerationParams
 from worker.backoff import Backoff
 from worker.board import Board, ImageEnd, JobRow
 from worker.delivery import Delivery
 from worker.engine_process import EngineProcess
 from worker.errors import EngineUnusable, WorkerError
 from worker.horde_client import HordeClient
+from worker.intake import Work, take_in
 from worker.popper import Popper
-from worker.wire import Job, Offer
+from worker.wire import GenMetadata, Job, Offer
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +43,6 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """A job that was understood."""
-
-    job: Job
-    params: GenerationParams
-    checkpoint: Path
-
-
-@dataclass(frozen=True, slots=True)
 class Fault:
     """A job that can't be done, and why."""
 
@@ -65,6 +56,7 @@ class Done:
 
     job: Job
     generation: Generation
+    notes: tuple[GenMetadata, ...]
 
 
 class Bridge:
@@ -186,20 +178,14 @@ class Bridge:
     def _accept(self, job: Job) -> None:
         """Parse the job; what can't be served is faulted at once, and its place is free again."""
         try:
-            params = self._parse(job)
+            work = take_in(job, self._models)
         except JobError as error:
             self._board.add(JobRow(job.ids[0], job.model, len(job.ids)))
             self._finished.put(Fault(job, str(error)))
             self._places.release()
         else:
-            self._board.add(JobRow(job.ids[0], job.model, len(job.ids), params))
-            self._waiting.put(Work(job, params, self._models[job.model]))
-
-    def _parse(self, job: Job) -> GenerationParams:
-        if job.model not in self._models:
-            raise JobError(f"model {job.model!r} is not one that this worker offers")
-        payload = {**job.payload, "source_image": job.source_image}
-        return replace(GenerationParams.from_payload(payload), images=len(job.ids))
+            self._board.add(JobRow(job.ids[0], job.model, len(job.ids), work.params))
+            self._waiting.put(work)
 
     # ---- run -------------------------------------------------------------------------------
 
@@ -226,7 +212,7 @@ class Bridge:
                 break
             self._board.running(job_id)
             try:
-                return Done(work.job, self._generate(work))
+                return Done(work.job, self._generate(work), work.notes)
             except JobError as error:
                 return Fault(work.job, str(error))
             except EngineError as error:
@@ -272,9 +258,9 @@ class Bridge:
     def _end(self, delivery: Delivery, result: Done | Fault) -> list[ImageEnd]:
         job_id = result.job.ids[0]
         match result:
-            case Done(job, generation):
+            case Done(job, generation, notes):
                 self._board.generated(job_id, generation.load_seconds + generation.run_seconds)
-                return delivery.deliver(job, generation.images)
+                return delivery.deliver(job, generation.images, notes)
             case Fault(job, reason):
                 log.warning("job %s faulted: %s", job_id, reason)
                 return delivery.fault(job.ids, reason)

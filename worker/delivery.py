@@ -36,12 +36,20 @@ class Delivery:
         self._hurry = hurry
         self._keep_trying_seconds = keep_trying_seconds
 
-    def deliver(self, job: Job, pictures: Sequence[Picture]) -> list[ImageEnd]:
-        """Upload and submit each picture; one that can't be uploaded is reported as faulted."""
+    def deliver(
+        self, job: Job, pictures: Sequence[Picture], notes: Sequence[GenMetadata] = ()
+    ) -> list[ImageEnd]:
+        """Upload and submit each picture; one that can't be uploaded is reported as faulted.
+
+        `notes` go with every picture, and its place in the batch where there are several.
+        """
         slots = zip(job.ids, job.upload_urls, pictures, strict=True)
+        is_batch = len(pictures) > 1
         return [
-            self._deliver_image(job_id, url, picture, index if len(pictures) > 1 else None)
-            for index, (job_id, url, picture) in enumerate(slots)
+            self._deliver_image(
+                job_id, url, picture, (*notes, *([GenMetadata.batch_index(i)] if is_batch else []))
+            )
+            for i, (job_id, url, picture) in enumerate(slots)
         ]
 
     def fault(self, ids: Sequence[str], reason: str) -> list[ImageEnd]:
@@ -49,7 +57,7 @@ class Delivery:
         return [self._submit(Submission.faulted(job_id), reason) for job_id in ids]
 
     def _deliver_image(
-        self, job_id: str, url: str, picture: Picture, batch_index: int | None
+        self, job_id: str, url: str, picture: Picture, notes: tuple[GenMetadata, ...]
     ) -> ImageEnd:
         webp = picture.to_webp()
         try:
@@ -57,8 +65,7 @@ class Delivery:
         except (HordeUnreachable, HordeRefused) as error:
             log.warning("job %s: not uploaded: %s", job_id, error)
             return self._submit(Submission.faulted(job_id, picture.seed), f"not uploaded: {error}")
-        metadata = () if batch_index is None else (GenMetadata.batch_index(batch_index),)
-        return self._submit(Submission.ok(job_id, picture.seed, metadata))
+        return self._submit(Submission.ok(job_id, picture.seed, notes))
 
     def _submit(self, submission: Submission, reason: str = "") -> ImageEnd:
         state = JobState.submitted if submission.state is State.OK else JobState.faulted

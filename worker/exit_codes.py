@@ -12,6 +12,7 @@ from worker.errors import (
     NotAllowed,
     NothingToServe,
 )
+from worker.sandbox import PortTaken
 
 
 class ExitCode(IntEnum):
@@ -33,6 +34,7 @@ _ERRORS: tuple[tuple[type[Exception], ExitCode], ...] = (
     (NothingToServe, ExitCode.NO_MODEL),
     (EngineUnusable, ExitCode.NO_ENGINE),
     (RuntimeMissing, ExitCode.NO_ENGINE),
+    (PortTaken, ExitCode.USAGE),
     (OSError, ExitCode.DISK),
 )
 
