@@ -36,6 +36,14 @@ class Generation:
     run_seconds: float  # text encoding, sampling and decoding
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    params: GenerationParams
+    checkpoint: Path
+    on_step: OnStep
+    cancelled: threading.Event
+
+
 class Engine:
     """ComfyUI in this process, made for one device.
 
@@ -61,7 +69,7 @@ class Engine:
         self._wanted_device = device
         self._vram_reserve_bytes = vram_reserve_bytes
         self._thread = ThreadPoolExecutor(1, "engine")
-        self._cancelled = threading.Event()
+        self._running = threading.Event()  # set: the job at work is to stop; each has its own
         self._executor: comfy.Executor | None = None
         self._last_checkpoint: Path | None = None
         budget = MemoryBudget(lambda: psutil.virtual_memory().available, ram_reserve_bytes)
@@ -82,17 +90,17 @@ class Engine:
         Raises a JobError where this job fails (ModelMissing, ModelBroken, OutOfMemory, Cancelled…),
         and EngineError where the process should be given up.
         """
-        self._cancelled.clear()
-        future = self._thread.submit(self._generate, params, Path(checkpoint).resolve(), on_step)
+        cancelled = threading.Event()
+        job = _Job(params, Path(checkpoint).resolve(), on_step, cancelled)
         try:
-            return future.result()
+            return self._thread.submit(self._generate, job).result()
         except BaseException:  # a KeyboardInterrupt here must not leave the device at work
-            self._cancelled.set()
+            cancelled.set()
             raise
 
     def cancel(self) -> None:
         """Stop the job that runs: it raises Cancelled within a step. Without one, nothing."""
-        self._cancelled.set()
+        self._running.set()
 
     def close(self) -> None:
         """Stop the job that runs and let go of all models."""
@@ -112,32 +120,31 @@ class Engine:
         self._executor = self._executor or comfy.Executor()
         return device.name
 
-    def _generate(self, params: GenerationParams, checkpoint: Path, on_step: OnStep) -> Generation:
+    def _generate(self, job: _Job) -> Generation:
+        self._running = job.cancelled
         self._start()
         assert self._executor is not None
-        if checkpoint != self._last_checkpoint:
+        if job.checkpoint != self._last_checkpoint:
             self._executor.forget()  # its cached results hold on to the model before
-            self._last_checkpoint = checkpoint
+            self._last_checkpoint = job.checkpoint
         started = time.monotonic()
-        with self._cache.lend(checkpoint) as model:
+        with self._cache.lend(job.checkpoint) as model:
             loaded = time.monotonic()
-            context = self._run(params, checkpoint, model, on_step)
+            context = self._run(self._executor, job, model)
         return Generation(
-            images=tuple(_picture(array, params, i) for i, array in enumerate(context.pixels)),
+            images=tuple(
+                _picture(pixels, job.params, i) for i, pixels in enumerate(context.pixels)
+            ),
             load_seconds=loaded - started,
             run_seconds=time.monotonic() - loaded,
         )
 
-    def _run(
-        self, params: GenerationParams, checkpoint: Path, model: Checkpoint, on_step: OnStep
-    ) -> RunContext:
-        assert self._executor is not None
-        if self._cancelled.is_set():
+    def _run(self, executor: comfy.Executor, job: _Job, model: Checkpoint) -> RunContext:
+        if job.cancelled.is_set():
             raise Cancelled("stopped on request")
-        name = str(checkpoint)
-        context = RunContext({name: model}, on_step, self._cancelled)
-        graph = text_to_image(params, name, model.native_side)
-        self._executor.run(graph.to_api(), context)
+        name = str(job.checkpoint)
+        context = RunContext({name: model}, job.on_step, job.cancelled)
+        executor.run(text_to_image(job.params, name, model.native_side).to_api(), context)
         return context
 
     def _let_go(self) -> None:

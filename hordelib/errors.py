@@ -2,7 +2,8 @@
 
 HordelibError
 ├── JobError               this job cannot be done; the next one may well succeed
-│   ├── InvalidParams      the job asks for something that no graph expresses
+│   ├── InvalidParams      a field of the job has a value that can't be
+│   ├── NotServed          the job asks for something that this version does not do
 │   ├── ModelMissing       the job names a model that is not on disk
 │   ├── ModelBroken        the model's file is there and cannot be used
 │   ├── OutOfMemory        the job does not fit into the device's memory
@@ -22,7 +23,7 @@ class JobError(HordelibError):
 
 
 class InvalidParams(JobError):
-    """A field of the job has a value that can't be served.
+    """A field of the job has a value that it can't have.
 
     >>> str(InvalidParams("width", 500, "a multiple of 64"))
     'width=500: expected a multiple of 64'
@@ -34,6 +35,17 @@ class InvalidParams(JobError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuilt, (type(self), str(self), {"field": self.field})
+
+
+class NotServed(JobError):
+    """The job is fine, and of a kind that is not served."""
+
+    def __init__(self, field: str):
+        super().__init__(f"asks for {field}, which this worker does not serve")
+        self.field = field
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.field,)
 
 
 class ModelMissing(JobError):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from hordelib.errors import InvalidParams
+from hordelib.errors import InvalidParams, NotServed
 from hordelib.samplers import SAMPLERS, Sampler, Scheduler, find_sampler
 
 Payload = Mapping[str, Any]
@@ -57,12 +57,12 @@ class GenerationParams:
     def from_payload(cls, payload: Payload) -> Self:
         """Read a popped job's `payload` (horde API, /v2/generate/pop); absent keys get defaults.
 
-        Raises InvalidParams for a value of the wrong type or out of range, and for a key that asks
-        for a kind of job that is not served.
+        Raises InvalidParams for a value of the wrong type or out of range, and NotServed for a key
+        that asks for another kind of job.
         """
         for key in UNSERVED:
             if payload.get(key):
-                raise InvalidParams(key, payload[key], "nothing: such jobs are not served yet")
+                raise NotServed(key)
         values: dict[str, Any] = {}
         for key, (name, read) in _PAYLOAD_KEYS.items():
             if payload.get(key) is not None:

@@ -23,6 +23,7 @@ from worker.bridge import Bridge, Pace
 from worker.config import BridgeConfig
 from worker.engine_process import EngineProcess, Patience
 from worker.errors import EngineUnusable, HordeUnreachable, NotAllowed
+from worker.fault_guard import MOST_FAULTS
 from worker.horde_client import HordeClient
 from worker.messages import EngineSettings
 from worker.sandbox import LostReply, Reply, Sandbox, State
@@ -269,6 +270,27 @@ def test_abandoning_faults_the_job_at_work_at_once(stage: Stage):
     assert bridge.join(5)
     assert [g.state for g in stage.sandbox.books().generations] == [State.faulted]
     assert bridge.failure is None
+
+
+def test_too_many_faults_make_it_stop_asking_before_the_horde_minds(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    failing = stage.ask(model=GONE, n=12)
+    bridge = stage.bridge(max_batch=20)
+
+    def faulted_then_held_back() -> bool:
+        return "too many jobs failed" in caplog.text
+
+    stage.serve(bridge, faulted_then_held_back)
+    images = stage.sandbox.books().of_request(failing)
+    assert {image.state for image in images} == {State.faulted}
+    assert MOST_FAULTS <= len(images) <= 20
+
+
+def test_what_moderators_write_is_told_once(stage: Stage, caplog: pytest.LogCaptureFixture):
+    stage.sandbox.horde.send_message("please update your worker")
+    stage.serve(stage.bridge(), lambda: stage.sandbox.books().tally.calls.get("pop", 0) > 2)
+    assert caplog.text.count("please update your worker") == 1
 
 
 @pytest.mark.parametrize("trouble", ["wrong key", "taken name"])

@@ -426,6 +426,23 @@ def test_the_key_follows_no_redirect_and_is_in_no_text():
         assert elsewhere.seen == []
 
 
+ECHOES = (
+    saying(404, {"message": "User with api_key 'secret' not found.", "rc": "UserNotFound"}),
+    saying(500, b"no such key: secret"),
+)
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+def test_a_key_that_the_horde_echoes_is_not_passed_on(echo: Answering):
+    with (
+        server(echo) as scripted,
+        client_of(scripted.url, "secret") as client,
+        pytest.raises(HordeError, match="<api_key>") as caught,
+    ):
+        client.whoami()
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("key", ["a\nb", "ключ", " secret"])
 def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(key: str):
     with pytest.raises(ValueError, match="characters that no key has") as caught:

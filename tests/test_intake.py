@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hordelib.errors import InvalidParams, JobError
+from hordelib.errors import JobError, NotServed
 from tests.test_params import PAYLOAD
 from worker.intake import take_in
 from worker.wire import Job
@@ -35,7 +35,7 @@ def test_a_model_that_is_not_offered_is_refused():
 
 
 def test_a_source_image_is_refused_by_name():
-    with pytest.raises(InvalidParams, match="source_image"):
+    with pytest.raises(NotServed, match="source_image"):
         take_in(job(source_image="http://source"), MODELS)
 
 

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import http.server
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -414,9 +415,8 @@ def test_a_python_that_is_too_old_is_named(bare: Clone):
 
 def test_a_python_without_its_venv_module_says_what_to_install(bare: Clone, tmp_path: Path):
     python = tmp_path / "my python"
-    python.write_text(
-        f'#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\nexec {sys.executable} "$@"'
-    )
+    real = shlex.quote(sys.executable)
+    python.write_text(f'#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\nexec {real} "$@"')
     python.chmod(0o755)
     shown = bare.run("update-runtime.sh", PYTHON=str(python))
     assert shown.returncode == 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hordelib.errors import InvalidParams
+from hordelib.errors import InvalidParams, NotServed
 from hordelib.params import SEEDS, UNSERVED, GenerationParams, split_prompt
 from hordelib.samplers import SAMPLERS, Scheduler
 
@@ -88,7 +88,7 @@ def test_bad_values_name_the_field_and_the_remedy(change: dict[str, Any], field:
 
 @pytest.mark.parametrize("key", UNSERVED)
 def test_what_is_not_served_is_refused_by_name_not_ignored(key: str):
-    with pytest.raises(InvalidParams, match="not served") as caught:
+    with pytest.raises(NotServed, match="not serve") as caught:
         GenerationParams.from_payload(PAYLOAD | {key: "something"})
     assert caught.value.field == key
 
@@ -125,3 +125,4 @@ def test_params_and_their_errors_travel_between_processes():
     error = pickle.loads(pickle.dumps(InvalidParams("width", 500, "a multiple of 64")))
     assert (type(error), error.field) == (InvalidParams, "width")
     assert str(error) == "width=500: expected a multiple of 64"
+    assert pickle.loads(pickle.dumps(NotServed("tis"))).field == "tis"

@@ -11,16 +11,18 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hordelib.engine import Generation
 from hordelib.errors import EngineError, JobError
 from worker.backoff import Backoff
-from worker.board import Board, ImageEnd, JobRow
+from worker.board import Board, ImageEnd, JobRow, JobState
 from worker.delivery import Delivery
 from worker.engine_process import EngineProcess
-from worker.errors import EngineUnusable, WorkerError
+from worker.errors import EngineUnusable, NotAllowed, WorkerError
+from worker.fault_guard import FaultGuard
 from worker.horde_client import HordeClient
 from worker.intake import Work, take_in
 from worker.popper import Popper
@@ -28,6 +30,7 @@ from worker.wire import GenMetadata, Job, Offer
 
 log = logging.getLogger(__name__)
 
+STOPPING = "the worker is stopping"
 POLL_SECONDS = 0.2  # how soon a thread notices that it should stop
 
 
@@ -91,6 +94,7 @@ class Bridge:
         self._waiting: queue.Queue[Work | None] = queue.Queue()
         self._finished: queue.Queue[Done | Fault | None] = queue.Queue()
         self._threads: list[threading.Thread] = []
+        self._fault_guard = FaultGuard()
         self.failure: WorkerError | None = None
 
     # ---- life ------------------------------------------------------------------------------
@@ -143,6 +147,8 @@ class Bridge:
 
     def _fail(self, error: WorkerError) -> None:
         self.failure = self.failure or error
+        if isinstance(error, NotAllowed):
+            self._hurry.set()  # what is submitted with this key is not taken either
         self.stop()
 
     # ---- pop → parse -----------------------------------------------------------------------
@@ -153,6 +159,7 @@ class Bridge:
             self._horde,
             self._offer,
             self._stopping,
+            guard=self._fault_guard,
             idle=self._pace.idle_seconds,
             first_contact_seconds=self._pace.first_contact_seconds,
         )
@@ -167,7 +174,14 @@ class Bridge:
                 else:
                     self._accept(job)
         finally:
+            self._fault_waiting()
             self._waiting.put(None)
+
+    def _fault_waiting(self) -> None:
+        """Give back at once what the engine will not come to, for another worker to take."""
+        with suppress(queue.Empty):
+            while (work := self._waiting.get_nowait()) is not None:
+                self._finished.put(Fault(work.job, STOPPING))
 
     def _take_place(self) -> bool:
         while not self._stopping.is_set():
@@ -206,7 +220,7 @@ class Bridge:
     def _run(self, work: Work) -> Done | Fault:
         """Run one job; an engine that dies under it is replaced, and the job gets one more try."""
         job_id = work.job.ids[0]
-        reason = "the worker is stopping"
+        reason = STOPPING
         for _ in range(2):
             if self._stopping.is_set():
                 break
@@ -216,8 +230,9 @@ class Bridge:
             except JobError as error:
                 return Fault(work.job, str(error))
             except EngineError as error:
-                reason = str(error)
-                log.error("job %s: %s", job_id, error)
+                if not self._hurry.is_set():
+                    reason = str(error)
+                    log.error("job %s: %s; a new engine tries it again", job_id, error)
                 self._start_engine()
         return Fault(work.job, reason)
 
@@ -253,7 +268,9 @@ class Bridge:
         """Takes results as they come; with several of these threads, uploads overlap."""
         delivery = Delivery(self._horde, self._hurry)
         while (result := self._finished.get()) is not None:
-            self._board.over(result.job.ids[0], self._end(delivery, result))
+            ends = self._end(delivery, result)
+            self._fault_guard.count(sum(end.state is not JobState.submitted for end in ends))
+            self._board.over(result.job.ids[0], ends)
 
     def _end(self, delivery: Delivery, result: Done | Fault) -> list[ImageEnd]:
         job_id = result.job.ids[0]
@@ -262,5 +279,6 @@ class Bridge:
                 self._board.generated(job_id, generation.load_seconds + generation.run_seconds)
                 return delivery.deliver(job, generation.images, notes)
             case Fault(job, reason):
+                ends = delivery.fault(job.ids, reason)
                 log.warning("job %s faulted: %s", job_id, reason)
-                return delivery.fault(job.ids, reason)
+                return ends

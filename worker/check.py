@@ -18,6 +18,9 @@ from worker.assembly import find_models, make_client
 from worker.config import BridgeConfig, load_config
 from worker.devices import first_card
 from worker.errors import ConfigError, HordeError, NotAllowed
+from worker.horde_client import HordeClient
+from worker.popper import insist_on_own_name
+from worker.wire import Account
 
 MIN_PYTHON = (3, 11)
 COMFYUI_VERSION = "0.3.75"
@@ -156,17 +159,25 @@ def _horde(config: BridgeConfig) -> Iterator[Finding]:
     yield ok("horde", config.horde_url)
     try:
         account = client.whoami()
-        record = client.worker_by_name(config.dreamer_name)
     except HordeError as error:
         yield failed("api key", str(error), _remedy(error, "check api_key"))
         return
     yield ok("api key", f"{account.username}, {account.kudos:.0f} kudos")
-    if record is not None and record.id not in account.worker_ids:
-        taken = f"{config.dreamer_name!r} is somebody else's"
-        yield failed("worker name", taken, "choose another dreamer_name")
-    else:
-        state = "new" if record is None else "yours"
-        yield ok("worker name", f"{config.dreamer_name!r}, {state}")
+    yield _worker_name(client, config.dreamer_name, account)
+
+
+def _worker_name(client: HordeClient, name: str, account: Account) -> Finding:
+    try:
+        record = client.worker_by_name(name)
+        insist_on_own_name(account, record)
+    except HordeError as error:
+        return failed("worker name", str(error), _remedy(error, "try again later"))
+    if record is None:
+        return ok("worker name", f"{name!r}, new")
+    if record.paused:
+        told = f"{name!r} is paused: it gets no real jobs and earns nothing"
+        return failed("worker name", told, "ask the horde's moderators why")
+    return ok("worker name", f"{name!r}, yours{' (in maintenance)' * record.maintenance_mode}")
 
 
 def _ask(name: str, call: Callable[[], object], remedy: str) -> Finding | None:

@@ -180,7 +180,12 @@ class HordeClient:
         return _read(call, TypeAdapter(Account), self._call(call, refusals.ACCOUNT))
 
     def worker_by_name(self, name: str) -> WorkerRecord | None:
-        """The worker of this name, whoever owns it; None where nobody has the name."""
+        """The worker of this name, whoever owns it; None where nobody has the name.
+
+        A name with a slash can't be asked for, the horde's addresses have no room for it: None.
+        """
+        if "/" in name:
+            return None
         call = f"GET workers/name/{quote(name, safe='')}"
         try:
             answer = self._call(call, refusals.ACCOUNT)
@@ -211,6 +216,8 @@ class HordeClient:
             headers["apikey"] = self._api_key
         url = f"{self.url}/api/v2/{path}"
         status, reply_headers, answer = self._send(call, method, url, json=json, headers=headers)
+        # The horde writes a key that it does not know into its answer.
+        answer = answer.replace(self._api_key.encode(), b"<api_key>") if status >= 400 else answer
         _raise_if_unreachable(call, status, reply_headers, answer)
         if status >= 400:
             refused = _read(call, TypeAdapter(Refused), answer)
@@ -236,7 +243,7 @@ class HordeClient:
                     _body(call, response, sum(self._timeout)),
                 )
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise HordeUnreachable(f"{call}: {_one_line(error)}") from error
+            raise HordeUnreachable(f"{call}: {_reason(error)}") from error
 
 
 def _body(call: str, response: requests.Response, seconds: float) -> bytes:
@@ -279,6 +286,22 @@ def _read(call: str, shape: TypeAdapter[Read], answer: bytes) -> Read:
 def _excerpt(answer: bytes) -> str:
     """The beginning of an answer, fit for a log line."""
     return repr(answer[:120].decode("utf-8", "replace")) if answer else "an empty answer"
+
+
+# What requests and urllib3 bury in their messages, and what it means to the owner.
+_REASONS = (
+    ("NameResolutionError", "no such host"),
+    ("Connection refused", "connection refused"),
+    ("timed out", "timed out"),
+    ("SSLError", "no valid certificate"),
+    ("Connection reset", "the connection was cut"),
+    ("RemoteDisconnected", "the connection was cut"),
+)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    return next((told for sign, told in _REASONS if sign in text), _one_line(error))
 
 
 def _one_line(error: Exception) -> str:

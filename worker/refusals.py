@@ -59,7 +59,7 @@ POP: Mapping[str, Row] = MappingProxyType(
         ),
         "WrongCredentials": Row(Answer.STOP, f"{_OTHER_NAME}: somebody else owns this one"),
         "WorkerMaintenance": Row(
-            Answer.HOLD, "end the maintenance at the horde's website when you are ready", 60
+            Answer.HOLD, "end the maintenance at the horde's website when you are ready", 15
         ),
         "WorkerFlaggedMaintenance": Row(Answer.STOP, _ASK_MODERATORS),
         "TooManyWorkers": Row(Answer.STOP, _FEWER_WORKERS),

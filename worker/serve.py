@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 REFRESH_SECONDS = 0.25
 DRAIN_SECONDS = 60.0  # for the job at work and for uploads, after the first signal
 ABANDON_SECONDS = 10.0  # for reporting faults after that
+HURRIED_SECONDS = 2.0  # after a second signal
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -34,6 +35,8 @@ def serve(bridge: Bridge, view: BoardView, is_done: Callable[[], bool] = lambda:
     with _counted_signals() as signals, view:
         bridge.start()
         while not bridge.is_stopping:
+            if signals.count:
+                log.info("stopping: the job at work is finished first; once more stops at once")
             if signals.count or is_done():
                 bridge.stop()
             view.refresh()
@@ -49,7 +52,7 @@ def _drain(bridge: Bridge, view: BoardView, signals: Signals) -> None:
     """Wait for the bridge's end, first with patience, then without."""
     if _ends_within(DRAIN_SECONDS, bridge, view, signals):
         return
-    log.warning("the job at work took too long to finish: faulting it")
+    log.warning("finishing took longer than %.0f s: what is not done is faulted", DRAIN_SECONDS)
     bridge.abandon()
     if not _ends_within(ABANDON_SECONDS, bridge, view, signals):
         log.error("some calls to the horde did not end in time; leaving them")
@@ -62,6 +65,7 @@ def _ends_within(seconds: float, bridge: Bridge, view: BoardView, signals: Signa
             return True
         if signals.count > 1:
             bridge.abandon()
+            bridge.join(HURRIED_SECONDS)  # a fault reported now spares its client the time-out
             raise Interrupted
         view.refresh()
     return False

@@ -67,6 +67,7 @@ class LiveView:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        self._live.console.print(status_line(self._board.view()))
 
 
 class PlainView:

@@ -300,4 +300,5 @@ class Refused(Reply):
     def text(self) -> str:
         """The message with every field it is about, on one line."""
         fields = "; ".join(f"{name}: {problem}" for name, problem in self.errors.items())
-        return " ".join(f"{self.message} {fields}".split())
+        message = self.message.partition(" You have requested this URI")[0].rstrip(".?! ")
+        return " ".join(f"{message} {fields}".split())
