@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from worker.errors import ConfigError, NotAllowed
+from hordelib.errors import HordelibError
+from worker.errors import ConfigError, NotAllowed, WorkerError
 from worker.exit_codes import ExitCode, exit_code
 
 CONFIG_FILE = "bridgeData.yaml"
@@ -32,12 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Interrupted, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
         return ExitCode.INTERRUPTED
-    except Exception as error:
-        code = exit_code(error)
-        if code is ExitCode.FAILED:
-            raise
+    except (WorkerError, HordelibError, OSError) as error:
         print(f"dreamer: {_line(error)}", file=sys.stderr)
-        return code
+        return exit_code(error)
 
 
 def _line(error: Exception) -> str:
