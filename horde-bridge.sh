@@ -115,6 +115,12 @@ case ${1:-} in
         usage
         exit
         ;;
+    demo | run | check | sandbox | test) ;;
+    *)
+        printf 'error: there is no command %s\n\n' "$1" >&2
+        usage >&2
+        exit 2
+        ;;
 esac
 case $project in *:*) die "the path $project has a colon, which Python cannot import from" ;; esac
 

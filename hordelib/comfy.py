@@ -74,6 +74,7 @@ def boot(folder: Path, device: Device, *, reserve_vram_bytes: int | None = None)
     thread's. Raises RuntimeMissing when it is not there, EngineError when the process already has
     another ComfyUI, another device, or modules that ComfyUI's would be mixed up with.
     """
+    folder = folder.resolve()
     if not (folder / "execution.py").is_file():
         raise RuntimeMissing(
             f"ComfyUI is not in {folder}: run ./update-runtime.sh, or, without a clone of the"
@@ -103,7 +104,7 @@ def _insist_on_same(running: ModuleType, folder: Path, device: Device) -> None:
     from comfy.model_management import get_torch_device
 
     loaded = Path(str(running.__file__)).resolve().parent.parent
-    if loaded != folder.resolve():
+    if loaded != folder:
         raise EngineError(f"this process runs ComfyUI from {loaded}: {folder} needs its own")
     if str(get_torch_device()) != device.name:
         used = get_torch_device()
@@ -175,22 +176,26 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
     except Exception as error:
-        raise ModelBroken(f"{path.name} can't be loaded: {first_line(error)}") from error
+        known = _device_trouble("loading the model", error)
+        raise known or ModelBroken(f"{path.name} can't be loaded: {first_line(error)}") from error
     parts = {"UNet": model, "text encoder": clip, "VAE": getattr(vae, "first_stage_model", None)}
     for part, loaded in parts.items():
         if loaded is None:
             raise ModelBroken(f"{path.name} has no {part}: not a complete checkpoint")
-    return Checkpoint(model, clip, vae, native_side(model))
+    return Checkpoint(model, clip, vae, _native_side(path, model))
 
 
-# The horde's engine treats every other family as 512.
-_NATIVE_SIDES = {"SDXL": 1024}
+# ComfyUI's classes for the families that our graph serves, with their picture size in pixels. The
+# horde's engine treats Stable Diffusion 1 and 2 alike.
+_NATIVE_SIDES = {"BaseModel": 512, "SDXL": 1024}
 
 
-def native_side(model: Any) -> int:
-    """The picture size in pixels that the model's family was trained on."""
-    families = (family.__name__ for family in type(model.model).__mro__)
-    return next((_NATIVE_SIDES[name] for name in families if name in _NATIVE_SIDES), 512)
+def _native_side(path: Path, model: Any) -> int:
+    family = type(model.model).__name__
+    if family not in _NATIVE_SIDES:
+        served = "Stable Diffusion 1, 2 and XL are served"
+        raise ModelBroken(f"{path.name} is a {family} model: {served}")
+    return _NATIVE_SIDES[family]
 
 
 def forget_models() -> None:
@@ -262,18 +267,30 @@ class _NoServer:
 
 
 def _explain(node: str, error: Exception | None) -> JobError | EngineError:
-    import comfy.model_management
-    import torch
+    from comfy.model_management import InterruptProcessingException
 
     if isinstance(error, JobError | EngineError):
         return error
-    if isinstance(error, comfy.model_management.InterruptProcessingException):
+    if isinstance(error, InterruptProcessingException):
         return Cancelled("stopped on request")
+    failed = GenerationFailed(f"{node}: {type(error).__name__}: {first_line(error)}")
+    return _device_trouble(node, error) or failed
+
+
+_DEVICE_FAULTS = ("CUDA error", "cuDNN error", "CUBLAS_STATUS")
+
+
+def _device_trouble(where: str, error: Exception | None) -> OutOfMemory | EngineError | None:
+    """What an error says about the device rather than the job; None: nothing."""
+    import comfy.model_management
+    import torch
+
     if isinstance(error, comfy.model_management.OOM_EXCEPTION | MemoryError):
-        return OutOfMemory(f"out of memory in {node}: {first_line(error)}")
-    if isinstance(error, getattr(torch, "AcceleratorError", ())) or "CUDA error" in str(error):
-        return EngineError(f"device fault in {node}: {first_line(error)}")
-    return GenerationFailed(f"{node}: {type(error).__name__}: {first_line(error)}")
+        return OutOfMemory(f"out of memory in {where}: {first_line(error)}")
+    is_fault = isinstance(error, getattr(torch, "AcceleratorError", ()))
+    if is_fault or any(sign in str(error) for sign in _DEVICE_FAULTS):
+        return EngineError(f"device fault in {where}: {first_line(error)}")
+    return None
 
 
 def first_line(error: BaseException | None) -> str:

@@ -60,7 +60,7 @@ def verify_checkpoint(path: Path) -> None:
         return
     try:
         size_bytes = _promised_bytes(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelBroken(f"{path}: not a safetensors file ({error}); fetch it again") from error
     if size_bytes != path.stat().st_size:
         raise ModelBroken(

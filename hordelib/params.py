@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from hordelib.samplers import SAMPLERS, Sampler, Scheduler, find_sampler
 Payload = Mapping[str, Any]
 
 SEEDS = 1 << 64  # ComfyUI's and torch's seeds are unsigned 64-bit numbers
+MAX_SEED_DIGITS = 100
 SIDE_STEP, MAX_SIDE = 64, 3072
 
 
@@ -103,17 +103,21 @@ def _integer(key: str, value: object) -> int:
     return value
 
 
+HUGE = 1e9  # beyond every limit: JSON's integers have no end, and float's do
+
+
 def _number(key: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidParams(key, value, "a number")
-    return float(value)
+    return float(max(min(value, HUGE), -HUGE))
 
 
 def _seed(key: str, value: object) -> int:
     """The server sends digits in a text; larger numbers than ComfyUI takes wrap around."""
-    if isinstance(value, bool) or not str(value).isdecimal():
-        raise InvalidParams(key, value, "digits")
-    return int(str(value)) % SEEDS
+    text = str(value)
+    if isinstance(value, bool) or not text.isdecimal() or len(text) > MAX_SEED_DIGITS:
+        raise InvalidParams(key, text[:40], f"at most {MAX_SEED_DIGITS} digits")
+    return int(text) % SEEDS
 
 
 def _sampler(key: str, value: object) -> Sampler:
@@ -152,7 +156,7 @@ _Limit = tuple[Callable[[float], bool], str]
 
 
 def _between(low: float, high: float) -> _Limit:
-    return lambda value: math.isfinite(value) and low <= value <= high, f"{low:g} to {high:g}"
+    return lambda value: low <= value <= high, f"{low:g} to {high:g}"
 
 
 _SIDE: _Limit = (

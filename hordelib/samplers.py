@@ -29,20 +29,19 @@ class Sampler:
     comfy_name: str
     step_noise: StepNoise = StepNoise.none
     batches: bool = True  # False: the step size depends on all images of the batch together
-    unet_calls_per_step: int = 1
 
 
 _ROWS = (
     Sampler("k_euler", "euler"),
     Sampler("k_euler_a", "euler_ancestral", StepNoise.gaussian),
-    Sampler("k_heun", "heun", unet_calls_per_step=2),
-    Sampler("k_dpm_2", "dpm_2", unet_calls_per_step=2),
-    Sampler("k_dpm_2_a", "dpm_2_ancestral", StepNoise.gaussian, unet_calls_per_step=2),
+    Sampler("k_heun", "heun"),
+    Sampler("k_dpm_2", "dpm_2"),
+    Sampler("k_dpm_2_a", "dpm_2_ancestral", StepNoise.gaussian),
     Sampler("k_lms", "lms"),
     Sampler("k_dpm_fast", "dpm_fast"),
-    Sampler("k_dpm_adaptive", "dpm_adaptive", batches=False, unet_calls_per_step=3),
-    Sampler("k_dpmpp_2s_a", "dpmpp_2s_ancestral", StepNoise.gaussian, unet_calls_per_step=2),
-    Sampler("k_dpmpp_sde", "dpmpp_sde", StepNoise.brownian, unet_calls_per_step=2),
+    Sampler("k_dpm_adaptive", "dpm_adaptive", batches=False),
+    Sampler("k_dpmpp_2s_a", "dpmpp_2s_ancestral", StepNoise.gaussian),
+    Sampler("k_dpmpp_sde", "dpmpp_sde", StepNoise.brownian),
     Sampler("k_dpmpp_2m", "dpmpp_2m"),
     Sampler("ddim", "ddim"),
     Sampler("uni_pc", "uni_pc"),

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from hordelib import Engine
-from hordelib.errors import Cancelled, EngineError, ModelMissing
+from hordelib.errors import EngineError, ModelMissing
 from tests.conftest import PROJECT
 from tests.looks import difference
 from tests.test_engine import SMALL
@@ -62,15 +62,6 @@ def test_a_failed_job_is_told_and_the_child_goes_on(
         running.generate(SMALL, tmp_path / "nothing.safetensors")
     assert running.generate(replace(SMALL, steps=1), checkpoint).images
     assert running.pid == pid
-
-
-def test_a_job_is_cancelled_within_a_step(running: EngineProcess, checkpoint: Path):
-    def cancel(done: int, _total: int) -> None:
-        if done == 2:
-            running.cancel()
-
-    with pytest.raises(Cancelled):
-        running.generate(LONG, checkpoint, cancel)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])

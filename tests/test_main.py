@@ -21,7 +21,7 @@ from tests.conftest import PROJECT
 from tests.looks import look
 from tests.sandbox_client import CLIENT_KEY, MODEL, MODELS, NEWBIE_KEY, WORKER_KEY, Api, offer
 from worker.exit_codes import ExitCode
-from worker.sandbox import Sandbox
+from worker.sandbox import Sandbox, State
 
 
 @dataclass
@@ -90,7 +90,8 @@ def test_help_names_every_command():
             text=True,
             check=True,
         )
-        assert all(command in done.stdout for command in COMMANDS) or arguments[0] in done.stdout
+        wanted = COMMANDS if arguments == ["--help"] else (f"dreamer {arguments[0]}",)
+        assert all(command in done.stdout for command in wanted)
 
 
 COMMANDS = ("demo", "run", "sandbox", "check")
@@ -163,6 +164,34 @@ def test_a_broken_checkpoint_is_told_by_its_name(home: Home, horde: Sandbox, tmp
     assert code == ExitCode.NO_MODEL
     assert "bad.safetensors" in output
     assert "fetch it again" in output
+
+
+def test_a_file_that_turns_out_to_be_no_model_ends_the_worker(home: Home, horde: Sandbox):
+    (home.folder / "other.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    home.write(
+        config(horde, more="models_to_skip: ['Dreamer Demo']\n")
+        + "custom_models:\n  - name: Demo XL\n    baseline: stable_diffusion_xl\n"
+        + "    filepath: other.safetensors\n"
+    )
+    with Api(horde.url, CLIENT_KEY) as client:
+        client.ask_id({"width": 64, "height": 64, "steps": 4}, models=["Demo XL"])
+        code, output = home.run("run")
+    assert code == ExitCode.NO_MODEL
+    assert "dreamer: no model is left to serve: other.safetensors" in output
+    assert [image.state for image in horde.books().generations] == [State.faulted]
+
+
+def test_a_lost_terminal_is_no_reason_to_stop(home: Home, horde: Sandbox):
+    home.write(config(horde, more="stats_output_frequency: 1\n"))
+    with Api(horde.url, CLIENT_KEY) as client, home.start("run") as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        worker.stdout.close()  # like `run | head -n 1`
+        client.ask_id({"width": 64, "height": 64, "steps": 4})
+        wait_for(lambda: horde.books().generations and horde.books().requests[0].done)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == ExitCode.OK
+    assert_nothing_left(worker.pid)
 
 
 def test_a_port_in_use_is_said_in_one_line(home: Home, horde: Sandbox):

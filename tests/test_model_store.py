@@ -54,6 +54,7 @@ TENSOR = {"t": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}
         (b"<html>not found</html>", "not a safetensors file"),
         (b"\xff" * 64, "not a safetensors file"),
         (_safetensors([1], b""), "not a safetensors file"),
+        (_safetensors({"t": {"data_offsets": []}}, b""), "not a safetensors file"),
         (_safetensors(TENSOR, b"abc"), "cut off"),
         (_safetensors(TENSOR, b"abcdefgh"), "damaged"),
     ],

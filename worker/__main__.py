@@ -36,6 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (WorkerError, HordelibError, OSError) as error:
         print(f"dreamer: {_line(error)}", file=sys.stderr)
         return exit_code(error)
+    finally:
+        _let_go_of_output()
+
+
+def _let_go_of_output() -> None:
+    """Where nobody reads our output any more, Python's last flush must not be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _line(error: Exception) -> str:
@@ -43,6 +54,8 @@ def _line(error: Exception) -> str:
         return "bridgeData.yaml can't be used:\n  " + "\n  ".join(error.problems)
     if isinstance(error, NotAllowed):
         return f"the horde won't have this worker: {error}. Remedy: {error.remedy}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error)
 
 

@@ -95,7 +95,7 @@ def engine_settings(config: BridgeConfig, home: Path, card: Card | None) -> Engi
     """The reserves in bytes, of the memory that this machine and its card have."""
     return EngineSettings(
         comfyui=home / config.comfyui_path if config.comfyui_path else None,
-        device="auto",
+        device="cuda:0" if card else "auto",  # a card that torch can't use is no CPU worker
         ram_reserve_bytes=config.ram_to_leave_free.bytes_of(psutil.virtual_memory().total),
         vram_reserve_bytes=config.vram_to_leave_free.bytes_of(card.memory_bytes) if card else None,
         log_file=home / "logs" / "engine.log",

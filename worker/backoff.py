@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+MOST_SECONDS = 600.0  # of what a server asks for: who asks for a day made a mistake
+
 
 class Backoff:
     """Delays that double from `first` to `cap` seconds, each shortened at random by up to half.
@@ -20,7 +22,7 @@ class Backoff:
         """Seconds to wait now; `at_least` is what the server asked for."""
         delay = self._next * random.uniform(0.5, 1.0)
         self._next = min(self._next * 2, self._cap)
-        return max(delay, at_least or 0.0)
+        return max(delay, min(at_least or 0.0, MOST_SECONDS))
 
     def reset(self) -> None:
         """Start over, after something worked."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +33,7 @@ class ImageEnd:
     state: JobState
     kudos: float = 0.0
     reason: str = ""
+    is_drop: bool = False  # the horde holds it against the worker
 
 
 _ORDER = (JobState.submitted, JobState.faulted, JobState.given_up)
@@ -64,7 +64,6 @@ class View:
     images_failed: int
     kudos: float
     device_seconds: float
-    uptime_seconds: float
 
     @property
     def waiting(self) -> int:
@@ -78,10 +77,6 @@ class View:
     def seconds_per_image(self) -> float | None:
         return self.device_seconds / self.images_done if self.images_done else None
 
-    @property
-    def kudos_per_hour(self) -> float:
-        return 3600 * self.kudos / max(self.uptime_seconds, 1.0)
-
 
 @dataclass
 class Board:
@@ -94,7 +89,6 @@ class Board:
     _faulted: int = 0
     _kudos: float = 0.0
     _device_seconds: float = 0.0
-    _started: float = field(default_factory=time.monotonic)
 
     def add(self, row: JobRow) -> None:
         with self._lock:
@@ -130,7 +124,6 @@ class Board:
                 images_failed=self._faulted,
                 kudos=self._kudos,
                 device_seconds=self._device_seconds,
-                uptime_seconds=time.monotonic() - self._started,
             )
 
     def _change(self, job_id: str, **changes: object) -> None:

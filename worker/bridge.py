@@ -12,16 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hordelib.engine import Generation
-from hordelib.errors import EngineError, JobError
+from hordelib.errors import EngineError, JobError, ModelBroken, ModelMissing
 from worker.backoff import Backoff
-from worker.board import Board, ImageEnd, JobRow, JobState
+from worker.board import Board, ImageEnd, JobRow
 from worker.delivery import Delivery
 from worker.engine_process import EngineProcess
-from worker.errors import EngineUnusable, NotAllowed, WorkerError
+from worker.errors import EngineUnusable, NotAllowed, NothingToServe, WorkerError
 from worker.fault_guard import FaultGuard
 from worker.horde_client import HordeClient
 from worker.intake import Work, take_in
@@ -92,7 +92,8 @@ class Bridge:
         self._engine_ready = threading.Event()
         self._places = threading.Semaphore(self._pace.waiting_jobs + 1)
         self._waiting: queue.Queue[Work | None] = queue.Queue()
-        self._finished: queue.Queue[Done | Fault | None] = queue.Queue()
+        # Bounded: where nothing can be delivered, nothing more is made.
+        self._finished: queue.Queue[Done | Fault | None] = queue.Queue(self._pace.deliverers)
         self._threads: list[threading.Thread] = []
         self._fault_guard = FaultGuard()
         self.failure: WorkerError | None = None
@@ -157,7 +158,7 @@ class Bridge:
         """Keeps `waiting_jobs` ahead of the engine. Ends when the bridge stops."""
         popper = Popper(
             self._horde,
-            self._offer,
+            lambda: replace(self._offer, models=tuple(self._models)),
             self._stopping,
             guard=self._fault_guard,
             idle=self._pace.idle_seconds,
@@ -193,9 +194,9 @@ class Bridge:
         """Parse the job; what can't be served is faulted at once, and its place is free again."""
         try:
             work = take_in(job, self._models)
-        except JobError as error:
+        except Exception as error:  # noqa: BLE001 - the job boundary
             self._board.add(JobRow(job.ids[0], job.model, len(job.ids)))
-            self._finished.put(Fault(job, str(error)))
+            self._finished.put(Fault(job, _reason(error)))
             self._places.release()
         else:
             self._board.add(JobRow(job.ids[0], job.model, len(job.ids), work.params))
@@ -227,14 +228,24 @@ class Bridge:
             self._board.running(job_id)
             try:
                 return Done(work.job, self._generate(work), work.notes)
-            except JobError as error:
+            except (ModelBroken, ModelMissing) as error:
+                self._withdraw(work.job.model, error)
                 return Fault(work.job, str(error))
             except EngineError as error:
                 if not self._hurry.is_set():
                     reason = str(error)
                     log.error("job %s: %s; a new engine tries it again", job_id, error)
                 self._start_engine()
+            except Exception as error:  # noqa: BLE001 - the job boundary
+                return Fault(work.job, _reason(error))
         return Fault(work.job, reason)
+
+    def _withdraw(self, model: str, error: JobError) -> None:
+        """Offer a model no more whose file can't be used: every job for it would fail."""
+        self._models = {name: path for name, path in self._models.items() if name != model}
+        log.error("%s is not offered any more: %s", model, error)
+        if not self._models:
+            self._fail(NothingToServe(f"no model is left to serve: {error}"))
 
     def _generate(self, work: Work) -> Generation:
         job_id = work.job.ids[0]
@@ -268,8 +279,11 @@ class Bridge:
         """Takes results as they come; with several of these threads, uploads overlap."""
         delivery = Delivery(self._horde, self._hurry)
         while (result := self._finished.get()) is not None:
-            ends = self._end(delivery, result)
-            self._fault_guard.count(sum(end.state is not JobState.submitted for end in ends))
+            try:
+                ends = self._end(delivery, result)
+            except Exception as error:  # noqa: BLE001 - the job boundary
+                ends = delivery.fault(result.job.ids, _reason(error), result.job.over_at)
+            self._fault_guard.count(sum(end.is_drop for end in ends))
             self._board.over(result.job.ids[0], ends)
 
     def _end(self, delivery: Delivery, result: Done | Fault) -> list[ImageEnd]:
@@ -279,6 +293,14 @@ class Bridge:
                 self._board.generated(job_id, generation.load_seconds + generation.run_seconds)
                 return delivery.deliver(job, generation.images, notes)
             case Fault(job, reason):
-                ends = delivery.fault(job.ids, reason)
+                ends = delivery.fault(job.ids, reason, job.over_at)
                 log.warning("job %s faulted: %s", job_id, reason)
                 return ends
+
+
+def _reason(error: Exception) -> str:
+    """Why a job is faulted. What is no JobError is a bug of ours: the log gets all of it."""
+    if isinstance(error, JobError):
+        return str(error)
+    log.error("a bug of ours failed a job", exc_info=error)
+    return f"internal error: {type(error).__name__}: {error}"

@@ -17,7 +17,7 @@ from hordelib.comfy import default_folder
 from worker.assembly import find_models, make_client
 from worker.config import BridgeConfig, load_config
 from worker.devices import first_card
-from worker.errors import ConfigError, HordeError, NotAllowed
+from worker.errors import ConfigError, EngineUnusable, HordeError, NotAllowed
 from worker.horde_client import HordeClient
 from worker.popper import insist_on_own_name
 from worker.wire import Account
@@ -98,7 +98,10 @@ def _torch() -> Iterator[Finding]:
 
 
 def _device(cuda_name: str | None) -> Finding:
-    card = first_card()
+    try:
+        card = first_card()
+    except EngineUnusable as error:
+        return failed("device", str(error), "reboot, or install the driver again")
     if card is None:
         return ok("device", "CPU (no NVIDIA card found; pictures take minutes instead of seconds)")
     name = f"{card.name}, driver {card.driver}, {card.free_bytes >> 20} MiB free"

@@ -21,20 +21,15 @@ Answer = TypeVar("Answer")
 
 
 class Delivery:
-    """Ends popped jobs at the horde. Calls that may work later are repeated, until `hurry` is set.
+    """Ends popped jobs at the horde. Calls that may work later are repeated.
 
-    Args:
-        hurry: set when the worker must exit soon; each call is then tried once.
-        keep_trying_seconds: how long a call is repeated. The presigned upload addresses live for
-            1800 s from the pop; past a job's ttl the horde may have given it to somebody else.
+    That is until the horde has given the job up, and while `hurry` is not set: each call is then
+    tried once.
     """
 
-    def __init__(
-        self, horde: HordeClient, hurry: threading.Event, keep_trying_seconds: float = 900
-    ):
+    def __init__(self, horde: HordeClient, hurry: threading.Event):
         self._horde = horde
         self._hurry = hurry
-        self._keep_trying_seconds = keep_trying_seconds
 
     def deliver(
         self, job: Job, pictures: Sequence[Picture], notes: Sequence[GenMetadata] = ()
@@ -47,52 +42,61 @@ class Delivery:
         is_batch = len(pictures) > 1
         return [
             self._deliver_image(
-                job_id, url, picture, (*notes, *([GenMetadata.batch_index(i)] if is_batch else []))
+                Submission.ok(
+                    job_id,
+                    picture.seed,
+                    (*notes, *([GenMetadata.batch_index(i)] if is_batch else [])),
+                ),
+                url,
+                picture,
+                job.over_at,
             )
             for i, (job_id, url, picture) in enumerate(slots)
         ]
 
-    def fault(self, ids: Sequence[str], reason: str) -> list[ImageEnd]:
+    def fault(self, ids: Sequence[str], reason: str, until: float) -> list[ImageEnd]:
         """Tell the horde that these images won't come, so that it can ask another worker."""
-        return [self._submit(Submission.faulted(job_id), reason) for job_id in ids]
+        return [self._submit(Submission.faulted(job_id), until, reason) for job_id in ids]
 
     def _deliver_image(
-        self, job_id: str, url: str, picture: Picture, notes: tuple[GenMetadata, ...]
+        self, submission: Submission, url: str, picture: Picture, until: float
     ) -> ImageEnd:
         webp = picture.to_webp()
         try:
-            self._insist("upload", lambda: self._horde.upload(url, webp))
+            self._insist("upload", lambda: self._horde.upload(url, webp), until)
         except (HordeUnreachable, HordeRefused) as error:
-            log.warning("job %s: not uploaded: %s", job_id, error)
-            return self._submit(Submission.faulted(job_id, picture.seed), f"not uploaded: {error}")
-        return self._submit(Submission.ok(job_id, picture.seed, notes))
+            log.warning("job %s: not uploaded: %s", submission.job_id, error)
+            fault = Submission.faulted(submission.job_id, picture.seed)
+            return self._submit(fault, until, f"not uploaded: {error}")
+        return self._submit(submission, until)
 
-    def _submit(self, submission: Submission, reason: str = "") -> ImageEnd:
-        state = JobState.submitted if submission.state is State.OK else JobState.faulted
+    def _submit(self, submission: Submission, until: float, reason: str = "") -> ImageEnd:
+        is_fault = submission.state is State.FAULTED
+        state = JobState.faulted if is_fault else JobState.submitted
         try:
-            kudos = self._insist("submit", lambda: self._horde.submit(submission))
+            kudos = self._insist("submit", lambda: self._horde.submit(submission), until)
         except HordeRefused as error:
             if error.fate is JobFate.DELIVERED:  # an earlier try went through, its answer was lost
-                return ImageEnd(state, 0.0, reason)
-            if error.fate is JobFate.OPEN and state is JobState.submitted:
-                return self._submit(Submission.faulted(submission.job_id), str(error))
+                return ImageEnd(state, 0.0, reason, is_drop=is_fault)
+            if error.fate is JobFate.OPEN and not is_fault:
+                return self._submit(Submission.faulted(submission.job_id), until, str(error))
             log.warning("job %s is over: %s", submission.job_id, error)
-            return ImageEnd(JobState.given_up, 0.0, str(error))
+            given_up_by_time = error.rc == "AbortedGen"
+            return ImageEnd(JobState.given_up, 0.0, str(error), is_drop=given_up_by_time)
         except HordeUnreachable as error:
             log.error("job %s could not be submitted: %s", submission.job_id, error)
-            return ImageEnd(JobState.given_up, 0.0, str(error))
-        return ImageEnd(state, kudos, reason)
+            return ImageEnd(JobState.given_up, 0.0, str(error), is_drop=True)
+        return ImageEnd(state, kudos, reason, is_drop=is_fault)
 
-    def _insist(self, what: str, call: Callable[[], Answer]) -> Answer:
+    def _insist(self, what: str, call: Callable[[], Answer], until: float) -> Answer:
         """Repeat a call while the horde can't be reached. Raises its last HordeUnreachable."""
         backoff = Backoff(1, 60)
-        end = time.monotonic() + self._keep_trying_seconds
         while True:
             try:
                 return call()
             except HordeUnreachable as error:
                 delay = backoff.delay(error.retry_after_seconds)
-                if self._hurry.is_set() or time.monotonic() + delay > end:
+                if self._hurry.is_set() or time.monotonic() + delay > until:
                     raise
                 log.warning("%s failed, again in %.0f s: %s", what, delay, error)
                 self._hurry.wait(delay)

@@ -18,7 +18,6 @@ from hordelib.errors import HordelibError, JobError
 from worker.messages import (
     Alive,
     Broken,
-    Cancel,
     Command,
     EngineSettings,
     Failed,
@@ -31,6 +30,7 @@ from worker.messages import (
 )
 
 HEARTBEAT_SECONDS = 1.0
+LOG_BYTES = 5 << 20  # a longer log is put aside at the next start
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ def main(pipe: Connection, settings: EngineSettings) -> None:
     """The spawned process: returns when told to stop, exits when the bridge is gone."""
     _leave_signals_to_the_bridge()
     _write_to(settings.log_file)
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # count cards as the driver does
     engine = Engine(
         comfyui=settings.comfyui,
         device=settings.device,
@@ -72,8 +73,6 @@ class EngineChild:
         match command:
             case Generate():
                 self._worker.submit(self._generate, command)
-            case Cancel():
-                self._engine.cancel()
             case Stop():
                 self._worker.shutdown(wait=True)
                 self._engine.close()
@@ -140,6 +139,8 @@ def _open_log(log_file: Path) -> TextIO:
     """The file, or nowhere: an engine does not fail for want of a log."""
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)
+        if log_file.is_file() and log_file.stat().st_size > LOG_BYTES:
+            log_file.replace(log_file.with_suffix(".old.log"))
         return log_file.open("a", buffering=1, encoding="utf-8", errors="replace")
     except OSError:
         return open(os.devnull, "a", encoding="utf-8")

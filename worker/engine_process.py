@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import multiprocessing
 import signal
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -20,7 +22,6 @@ from worker import engine_child
 from worker.messages import (
     Alive,
     Broken,
-    Cancel,
     Command,
     EngineSettings,
     Failed,
@@ -47,12 +48,13 @@ class Patience:
 
 
 class EngineProcess:
-    """One spawned child that owns one device. Used by one thread, but for `kill` and `cancel`."""
+    """One spawned child that owns one device. Used by one thread, but for `kill`."""
 
     def __init__(self, settings: EngineSettings, patience: Patience | None = None):
         self._settings = settings
         self._patience = patience or Patience()
         self._process: Any = None
+        self._spawning = threading.Lock()
         self._pipe: Connection[Any, Any] | None = None
         self._calls = 0
 
@@ -72,11 +74,13 @@ class EngineProcess:
         self.kill()
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
+        process = context.Process(
             target=engine_child.main, args=(theirs, self._settings), name="engine", daemon=True
         )
-        with _signals_blocked():
-            self._process.start()
+        with self._spawning, _signals_blocked():
+            process.start()
+            self._process = process
+            atexit.register(process.kill)  # it leaves SIGTERM, which multiprocessing sends, to us
         theirs.close()
         return self._await_ready()
 
@@ -108,11 +112,6 @@ class EngineProcess:
                 case _:
                     pass
 
-    def cancel(self) -> None:
-        """Have the job at work raise Cancelled within a step."""
-        with suppress(EngineError):
-            self._send(Cancel())
-
     def stop(self, timeout: float = 10) -> None:
         """Let the child end by itself, and kill it when that takes more than `timeout` seconds."""
         with suppress(EngineError):
@@ -122,10 +121,12 @@ class EngineProcess:
 
     def kill(self) -> None:
         """End the child at once; safe at any time, from any thread."""
-        process = self._process
+        with self._spawning:
+            process = self._process
         if process is not None:
             process.kill()
             process.join()
+            atexit.unregister(process.kill)
 
     def _await_ready(self) -> str:
         """Loading libraries can keep a child from saying anything: only `start` counts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 from hordelib.errors import RuntimeMissing
@@ -35,10 +36,16 @@ _ERRORS: tuple[tuple[type[Exception], ExitCode], ...] = (
     (EngineUnusable, ExitCode.NO_ENGINE),
     (RuntimeMissing, ExitCode.NO_ENGINE),
     (PortTaken, ExitCode.USAGE),
-    (OSError, ExitCode.DISK),
+)
+_DISK = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EFBIG", "EIO")
+    if hasattr(errno, name)
 )
 
 
 def exit_code(error: Exception) -> ExitCode:
-    """The code of the first row that `error` is an instance of; FAILED for any other."""
+    """By what the system says of a file, else the first row that fits; FAILED for any other."""
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return ExitCode.DISK
     return next((code for kind, code in _ERRORS if isinstance(error, kind)), ExitCode.FAILED)

@@ -7,6 +7,7 @@ own errors: HordeUnreachable, whenever there is no answer to make sense of.
 from __future__ import annotations
 
 import io
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -301,7 +302,8 @@ _REASONS = (
 
 def _reason(error: Exception) -> str:
     text = str(error)
-    return next((told for sign, told in _REASONS if sign in text), _one_line(error))
+    plain = re.sub(r"\?\S*", "?…", _one_line(error))  # a presigned address is a password
+    return next((told for sign, told in _REASONS if sign in text), plain)
 
 
 def _one_line(error: Exception) -> str:

@@ -37,11 +37,6 @@ class Generate:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
-    """Stop the job at work, if there is one."""
-
-
-@dataclass(frozen=True, slots=True)
 class Stop:
     """Finish the job at work, then exit."""
 
@@ -85,5 +80,5 @@ class Broken:
     reason: str
 
 
-Command = Generate | Cancel | Stop
+Command = Generate | Stop
 Report = Ready | Alive | Stepped | Finished | Failed | Broken

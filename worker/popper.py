@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from worker import refusals
 from worker.backoff import Backoff
@@ -12,15 +13,18 @@ from worker.delivery import Delivery
 from worker.errors import HordeOnHold, HordeRefused, HordeUnreachable, NotAllowed, UnusableJob
 from worker.fault_guard import FaultGuard
 from worker.horde_client import HordeClient
-from worker.wire import Account, HordeMessage, Job, NothingToDo, Offer, WorkerRecord
+from worker.wire import Account, HordeMessage, Job, NothingToDo, Offer, WorkerRecord, printable
 
 log = logging.getLogger(__name__)
+
+FAULT_SECONDS = 60.0  # for telling the horde of a job that could not be read
 
 
 class Popper:
     """Pops one job a call, and waits where the horde has none or can't be reached.
 
     Args:
+        offer: what the worker takes, asked at each pop, since a model may drop out.
         guard: says when too many jobs have failed to ask for more.
         idle: seconds between pops that bring nothing, from the first to the longest.
         first_contact_seconds: a horde never reached for so long is taken for a wrong address.
@@ -29,7 +33,7 @@ class Popper:
     def __init__(
         self,
         horde: HordeClient,
-        offer: Offer,
+        offer: Callable[[], Offer],
         stopping: threading.Event,
         *,
         guard: FaultGuard,
@@ -54,7 +58,10 @@ class Popper:
         while not self._reached and not self._stopping.is_set():
             try:
                 account = self._horde.whoami()
-                record = self._horde.worker_by_name(self._offer.name)
+                record = self._horde.worker_by_name(self._offer().name)
+            except HordeRefused as error:
+                told = f"{self._horde.url} answers, but not as a horde does ({error})"
+                raise HordeUnreachable(f"{told}: check horde_url") from error
             except HordeUnreachable as error:
                 self._when_unreachable(error)
             else:
@@ -76,7 +83,7 @@ class Popper:
             self._stopping.wait(seconds)
             return None
         try:
-            return self._when_answered(self._horde.pop(self._offer))
+            return self._when_answered(self._horde.pop(self._offer()))
         except HordeUnreachable as error:
             self._when_unreachable(error)
         except HordeOnHold as error:
@@ -87,7 +94,8 @@ class Popper:
             self._stopping.wait(self._trouble.delay())
         except UnusableJob as error:
             log.warning("faulting %d ids of an unreadable job: %s", len(error.ids), error)
-            Delivery(self._horde, self._stopping).fault(error.ids, str(error))
+            soon = time.monotonic() + FAULT_SECONDS
+            Delivery(self._horde, self._stopping).fault(error.ids, str(error), soon)
             self._guard.count(len(error.ids))
         return None
 
@@ -143,4 +151,4 @@ class Told:
         for message in messages:
             if message.id not in self._messages:
                 self._messages.add(message.id)
-                log.warning("message from the horde: %s", message.message)
+                log.warning("message from the horde: %s", printable(message.message))

@@ -19,7 +19,9 @@ REFRESH_SECONDS = 0.25
 DRAIN_SECONDS = 60.0  # for the job at work and for uploads, after the first signal
 ABANDON_SECONDS = 10.0  # for reporting faults after that
 HURRIED_SECONDS = 2.0  # after a second signal
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 class Interrupted(Exception):
@@ -34,18 +36,27 @@ def serve(bridge: Bridge, view: BoardView, is_done: Callable[[], bool] = lambda:
     """
     with _counted_signals() as signals, view:
         bridge.start()
-        while not bridge.is_stopping:
-            if signals.count:
-                log.info("stopping: the job at work is finished first; once more stops at once")
-            if signals.count or is_done():
-                bridge.stop()
-            view.refresh()
-            time.sleep(REFRESH_SECONDS)
-        _drain(bridge, view, signals)
+        try:
+            _watch(bridge, view, is_done, signals)
+            _drain(bridge, view, signals)
+        except BaseException:  # whatever it is, no bridge is left behind that nobody can stop
+            bridge.abandon()
+            bridge.join(HURRIED_SECONDS)  # a fault reported now spares its client the time-out
+            raise
         view.refresh()
     if bridge.failure is not None:
         raise bridge.failure
     return signals.count > 0
+
+
+def _watch(bridge: Bridge, view: BoardView, is_done: Callable[[], bool], signals: Signals) -> None:
+    while not bridge.is_stopping:
+        if signals.count:
+            log.info("stopping: the job at work is finished first; once more stops at once")
+        if signals.count or is_done():
+            bridge.stop()
+        view.refresh()
+        time.sleep(REFRESH_SECONDS)
 
 
 def _drain(bridge: Bridge, view: BoardView, signals: Signals) -> None:
@@ -64,8 +75,6 @@ def _ends_within(seconds: float, bridge: Bridge, view: BoardView, signals: Signa
         if bridge.join(REFRESH_SECONDS):
             return True
         if signals.count > 1:
-            bridge.abandon()
-            bridge.join(HURRIED_SECONDS)  # a fault reported now spares its client the time-out
             raise Interrupted
         view.refresh()
     return False

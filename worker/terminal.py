@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Protocol, Self
@@ -17,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.board import Board, JobRow, JobState, View
+from worker.wire import printable
 
 LIVE_ROWS = 10
 PLAIN_SECONDS = 2.0  # between plain lines while something moves
@@ -47,8 +50,13 @@ class BoardView(Protocol):
 
 
 def board_view(console: Console, board: Board, plain_seconds: float = PLAIN_SECONDS) -> BoardView:
-    """The live view where `console` is a terminal, else lines at most every `plain_seconds`."""
-    return LiveView(console, board) if console.is_terminal else PlainView(board, plain_seconds)
+    """The live view where `console` is a terminal, else lines at most every `plain_seconds`.
+
+    0 seconds: no lines but the last one.
+    """
+    if console.is_terminal:
+        return LiveView(console, board)
+    return PlainView(board, plain_seconds or math.inf)
 
 
 class LiveView:
@@ -59,7 +67,8 @@ class LiveView:
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def refresh(self) -> None:
-        self._live.update(_picture(self._board.view()), refresh=True)
+        with suppress(OSError):
+            self._live.update(_picture(self._board.view()), refresh=True)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -82,14 +91,15 @@ class PlainView:
     def refresh(self) -> None:
         line = status_line(self._board.view())
         if line != self._last_line and time.monotonic() - self._last_time >= self._seconds:
-            print(line, flush=True)
+            with suppress(OSError):  # whoever read it is gone, or the disk is full: serve on
+                print(line, flush=True)
             self._last_line, self._last_time = line, time.monotonic()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._seconds = 0.0
+        self._last_time = -math.inf
         self.refresh()
 
 
@@ -160,14 +170,15 @@ def _activity(running: JobRow | None) -> str:
 
 
 def _cells(row: JobRow) -> list[RenderableType]:
-    state = Text(row.state.value + (f": {row.reason}" if row.reason else ""), _STYLES[row.state])
+    reason = f": {printable(row.reason)}" if row.reason else ""
+    state = Text(row.state.value + reason, _STYLES[row.state])
     seconds = f"{row.seconds:.1f}" if row.seconds else ""
     kudos = f"{row.kudos:.2f}" if row.kudos else ""
     if row.params is None:
-        return [Text(row.model), "", "", "", str(row.images), seconds, kudos, state]
+        return [Text(printable(row.model)), "", "", "", str(row.images), seconds, kudos, state]
     params = row.params
     return [
-        Text(params.prompt, overflow="ellipsis"),
+        Text(printable(params.prompt), overflow="ellipsis"),
         f"{params.width}x{params.height}",
         str(params.seed),
         params.sampler.name,

@@ -16,6 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Payload = Mapping[str, Any]
 
+
+def printable(text: str) -> str:
+    """A stranger's text for our terminal and log: on one line, and without control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 # Kinds of jobs that this version does not serve; the horde's default is True for some of them.
 _NOT_SERVED: Mapping[str, bool] = {
     "allow_img2img": False,
@@ -25,6 +31,7 @@ _NOT_SERVED: Mapping[str, bool] = {
     "allow_sdxl_controlnet": False,
     "allow_lora": False,
 }
+CLEANER_SECONDS = 60
 _MOST_METADATA = 50
 _LONGEST_REF = 255
 
@@ -199,6 +206,11 @@ class Job:
     extra_sources: tuple[ExtraSource, ...] = ()
     messages: tuple[HordeMessage, ...] = ()
 
+    @property
+    def over_at(self) -> float:
+        """When the horde has given the job up: its ttl, and the minute until a cleaner comes by."""
+        return self.popped_at + self.ttl_seconds + CLEANER_SECONDS
+
 
 Popped = Job | NothingToDo
 
@@ -301,4 +313,4 @@ class Refused(Reply):
         """The message with every field it is about, on one line."""
         fields = "; ".join(f"{name}: {problem}" for name, problem in self.errors.items())
         message = self.message.partition(" You have requested this URI")[0].rstrip(".?! ")
-        return " ".join(f"{message} {fields}".split())
+        return printable(" ".join(f"{message} {fields}".split()))

@@ -6,6 +6,8 @@ right. Weights are ours; `shapes` is the world they were trained on, `expand` bu
 
 from pathlib import Path
 
+import psutil
+
 TRAINED = Path(__file__).parent / "demo_model.safetensors"
 FILE_NAME = "dreamer_demo.safetensors"
 
@@ -20,5 +22,13 @@ def ensure_checkpoint(models: Path | str) -> Path:
         from hordelib.demo_model.expand import write_checkpoint
 
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(checkpoint)
         write_checkpoint(TRAINED, checkpoint)
     return checkpoint
+
+
+def _sweep(checkpoint: Path) -> None:
+    """Remove what a killed process had begun to write; its number is in the file's name."""
+    for partial in checkpoint.parent.glob(f"{checkpoint.stem}.*.partial"):
+        if not psutil.pid_exists(int(partial.suffixes[-2][1:])):
+            partial.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ The UNet learnt to read its output. The VAE is a TAESD (ComfyUI's tiny autoencod
 same scenes.
 """
 
+import errno
 import os
 import re
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ def write_checkpoint(trained: Path, checkpoint: Path) -> None:
         save_file({key: value.contiguous() for key, value in state.items()}, partial)
         partial.replace(checkpoint)
     except SafetensorError as error:
-        raise OSError(f"{checkpoint} can't be written: {error}") from error
+        raise OSError(errno.EIO, f"{checkpoint} can't be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 
