@@ -130,6 +130,12 @@ case $command:${1:-} in
     test:-h | test:--help)
         test_usage
         ;;
+    *:-h | *:--help) # told without a set-up
+        cd "$project"
+        python=$runtime/.venv/bin/python
+        [ -x "$python" ] || python=${PYTHON:-python3}
+        exec "$python" -m worker "$command" --help
+        ;;
     test:*)
         set_up --test
         run_tests "$@"

@@ -1,62 +1,26 @@
-"""The command line: `python -m worker`, or `dreamer` where the project is installed with pip."""
+"""The command line: `python -m worker`, or `dreamer` where the project is installed with pip.
+
+Needs nothing but Python until a command runs, so that it can explain itself before the set-up.
+"""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import os
-import shutil
 import sys
-import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from hordelib.errors import HordelibError
-from worker.errors import ConfigError, NotAllowed, WorkerError
-from worker.exit_codes import ExitCode, exit_code
-
-CONFIG_FILE = "bridgeData.yaml"
-TEMPLATE = "bridgeData.template.yaml"
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code (see worker.exit_codes)."""
+    """Run a command; its exit code."""
     options = _parser().parse_args(argv)
-    options.home = options.home.expanduser().resolve()
-    os.environ.setdefault("DREAMER_RUNTIME", str(options.home))  # where ComfyUI is looked for
-    from worker.serve import Interrupted
-
     try:
-        return options.run(options)
-    except (Interrupted, KeyboardInterrupt):
+        from worker.commands import run_command
+
+        return run_command(options)
+    except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return ExitCode.INTERRUPTED
-    except (WorkerError, HordelibError, OSError) as error:
-        print(f"dreamer: {_line(error)}", file=sys.stderr)
-        return exit_code(error)
-    finally:
-        _let_go_of_output()
-
-
-def _let_go_of_output() -> None:
-    """Where nobody reads our output any more, Python's last flush must not be an error."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _line(error: Exception) -> str:
-    if isinstance(error, ConfigError):
-        return "bridgeData.yaml can't be used:\n  " + "\n  ".join(error.problems)
-    if isinstance(error, NotAllowed):
-        return f"the horde won't have this worker: {error}. Remedy: {error.remedy}"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return str(error)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,89 +33,15 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(),
         help="folder of bridgeData.yaml, models and logs (default: the current folder)",
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    demo = commands.add_parser("demo", help="serve a local horde's jobs and show the pictures")
-    demo.set_defaults(run=_demo)
-    run = commands.add_parser("run", help="serve the horde as bridgeData.yaml says")
-    run.set_defaults(run=_run)
+    commands = parser.add_subparsers(
+        title="commands", dest="command", required=True, metavar="COMMAND"
+    )
+    commands.add_parser("demo", help="serve a local horde's jobs and show the pictures")
+    commands.add_parser("run", help="serve the horde as bridgeData.yaml says")
     sandbox = commands.add_parser("sandbox", help="a local horde alone, to try clients and workers")
     sandbox.add_argument("--port", type=int, default=7001, help="on loopback (default: 7001)")
-    sandbox.set_defaults(run=_sandbox)
-    check = commands.add_parser("check", help="see whether everything is there that run needs")
-    check.set_defaults(run=_check)
+    commands.add_parser("check", help="see whether everything is there that run needs")
     return parser
-
-
-def _demo(options: argparse.Namespace) -> int:
-    from worker.demo import run_demo
-    from worker.terminal import make_console
-
-    return ExitCode.OK if run_demo(options.home, make_console()) else ExitCode.FAILED
-
-
-def _run(options: argparse.Namespace) -> int:
-    from worker.assembly import find_models, make_bridge
-    from worker.board import Board
-    from worker.config import load_config
-    from worker.serve import serve
-    from worker.terminal import board_view, make_console, set_up_logging
-
-    config_file = options.home / CONFIG_FILE
-    if not config_file.exists():
-        return _create_config(config_file)
-    config = load_config(config_file)
-    console = make_console()
-    set_up_logging(console, options.home / "logs" / "dreamer.log")
-    log = logging.getLogger("worker")
-    models = find_models(config, options.home)
-    for line in (*config.notes, *models.problems):
-        log.warning(line)
-    board = Board()
-    bridge = make_bridge(config, options.home, board, models)
-    log.info("offering %s as %r", ", ".join(models.files), config.dreamer_name)
-    serve(bridge, board_view(console, board, config.stats_output_frequency))
-    return ExitCode.OK
-
-
-def _create_config(config_file: Path) -> int:
-    shutil.copyfile(_template(), config_file)
-    config_file.chmod(0o600)  # it will hold the api key
-    print(
-        f"{config_file} was written. Fill in api_key, dreamer_name and models_to_load,\n"
-        "then run the same command again; `check` tells whether it will work.",
-        file=sys.stderr,
-    )
-    return ExitCode.USAGE
-
-
-def _template() -> Path:
-    """Beside the packages in a clone; pip puts it into the environment's share folder."""
-    beside = Path(__file__).parent.parent / TEMPLATE
-    installed = Path(sysconfig.get_path("data")) / "share" / "dreamer" / TEMPLATE
-    return beside if beside.is_file() else installed
-
-
-def _sandbox(options: argparse.Namespace) -> int:
-    from worker.demo import MODEL
-    from worker.sandbox import ReferenceModel, serve
-
-    serve({MODEL: ReferenceModel(baseline="stable diffusion 1")}, options.port)
-    return ExitCode.OK
-
-
-def _check(options: argparse.Namespace) -> int:
-    from worker.check import Verdict, findings
-
-    console = Console(highlight=False)
-    styles = {Verdict.ok: "green", Verdict.failed: "bold red", Verdict.skipped: "dim"}
-    code = ExitCode.OK
-    for finding in findings(options.home, options.home / CONFIG_FILE):
-        console.print(f"{finding.verdict:8}", style=styles[finding.verdict], end="")
-        console.print(f"{finding.name:14}{finding.detail}", markup=False, soft_wrap=True)
-        if finding.verdict is Verdict.failed:
-            console.print(f"{'':22}remedy: {finding.remedy}", markup=False, soft_wrap=True)
-            code = ExitCode.FAILED
-    return code
 
 
 if __name__ == "__main__":

@@ -1,0 +1,126 @@
+"""What each command does, and how its end becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from rich.console import Console
+
+from hordelib.errors import HordelibError
+from worker.assembly import find_models, make_bridge
+from worker.board import Board
+from worker.check import Verdict, findings
+from worker.config import load_config
+from worker.demo import MODEL, run_demo
+from worker.errors import ConfigError, NotAllowed, WorkerError
+from worker.exit_codes import ExitCode, exit_code
+from worker.sandbox import ReferenceModel
+from worker.sandbox import serve as serve_sandbox
+from worker.serve import Interrupted, serve
+from worker.terminal import board_view, make_console, set_up_logging
+
+CONFIG_FILE = "bridgeData.yaml"
+TEMPLATE = "bridgeData.template.yaml"
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Run `options.command` in the folder `options.home`; its exit code (worker.exit_codes)."""
+    options.home = options.home.expanduser().resolve()
+    os.environ.setdefault("DREAMER_RUNTIME", str(options.home))  # where ComfyUI is looked for
+    try:
+        return _COMMANDS[options.command](options)
+    except Interrupted:
+        print("stopped", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    except (WorkerError, HordelibError, OSError) as error:
+        print(f"dreamer: {_line(error)}", file=sys.stderr)
+        return exit_code(error)
+    finally:
+        _let_go_of_output()
+
+
+def _let_go_of_output() -> None:
+    """Where nobody reads our output any more, Python's last flush must not be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return "bridgeData.yaml can't be used:\n  " + "\n  ".join(error.problems)
+    if isinstance(error, NotAllowed):
+        return f"the horde won't have this worker: {error}. Remedy: {error.remedy}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    return ExitCode.OK if run_demo(options.home, make_console()) else ExitCode.FAILED
+
+
+def _run(options: argparse.Namespace) -> int:
+    config_file = options.home / CONFIG_FILE
+    if not config_file.exists():
+        return _create_config(config_file)
+    config = load_config(config_file)
+    console = make_console()
+    set_up_logging(console, options.home / "logs" / "dreamer.log")
+    log = logging.getLogger("worker")
+    models = find_models(config, options.home)
+    for line in (*config.notes, *models.problems):
+        log.warning(line)
+    board = Board()
+    bridge = make_bridge(config, options.home, board, models)
+    log.info("offering %s as %r", ", ".join(models.files), config.dreamer_name)
+    serve(bridge, board_view(console, board, config.stats_output_frequency))
+    return ExitCode.OK
+
+
+def _create_config(config_file: Path) -> int:
+    shutil.copyfile(_template(), config_file)
+    config_file.chmod(0o600)  # it will hold the api key
+    print(
+        f"{config_file} was written. Fill in api_key, dreamer_name and models_to_load,\n"
+        "then run the same command again; `check` tells whether it will work.",
+        file=sys.stderr,
+    )
+    return ExitCode.USAGE
+
+
+def _template() -> Path:
+    """Beside the packages in a clone; pip puts it into the environment's share folder."""
+    beside = Path(__file__).parent.parent / TEMPLATE
+    installed = Path(sysconfig.get_path("data")) / "share" / "dreamer" / TEMPLATE
+    return beside if beside.is_file() else installed
+
+
+def _sandbox(options: argparse.Namespace) -> int:
+    serve_sandbox({MODEL: ReferenceModel(baseline="stable diffusion 1")}, options.port)
+    return ExitCode.OK
+
+
+def _check(options: argparse.Namespace) -> int:
+
+    console = Console(highlight=False)
+    styles = {Verdict.ok: "green", Verdict.failed: "bold red", Verdict.skipped: "dim"}
+    code = ExitCode.OK
+    for finding in findings(options.home, options.home / CONFIG_FILE):
+        console.print(f"{finding.verdict:8}", style=styles[finding.verdict], end="")
+        console.print(f"{finding.name:14}{finding.detail}", markup=False, soft_wrap=True)
+        if finding.verdict is Verdict.failed:
+            console.print(f"{'':22}remedy: {finding.remedy}", markup=False, soft_wrap=True)
+            code = ExitCode.FAILED
+    return code
+
+
+_COMMANDS = {"demo": _demo, "run": _run, "sandbox": _sandbox, "check": _check}
