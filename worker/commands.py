@@ -110,7 +110,6 @@ def _sandbox(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-
     console = Console(highlight=False)
     styles = {Verdict.ok: "green", Verdict.failed: "bold red", Verdict.skipped: "dim"}
     code = ExitCode.OK
