@@ -42,7 +42,7 @@ class Pace:
     deliverers: int = 3
     engine_tries: int = 3  # failed starts in a row until the worker gives up
     idle_seconds: tuple[float, float] = (1.0, 5.0)  # between empty pops: the first, the longest
-    first_contact_seconds: float = 45.0  # a horde never reached for so long has a wrong address
+    first_contact_seconds: float = 30.0  # a horde never reached for so long has a wrong address
 
 
 @dataclass(frozen=True, slots=True)

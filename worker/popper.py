@@ -118,9 +118,10 @@ class Popper:
         if not self._reached:
             seconds_left = self._give_up_at - time.monotonic()
             if seconds_left <= 0:
-                raise HordeUnreachable(f"{error}; giving up: check horde_url") from error
+                told = f"the horde at {self._horde.url} can't be reached ({error})"
+                raise HordeUnreachable(f"{told}: check horde_url") from error
             delay = min(delay, seconds_left)
-        self._told.state(f"the horde can't be reached, trying again and again: {error}")
+        self._told.state(f"{self._horde.url} can't be reached, trying again and again: {error}")
         self._stopping.wait(delay)
 
 
