@@ -81,9 +81,7 @@ def test_the_picture_has_the_size_that_was_asked_for(engine: Engine, checkpoint:
     assert pixels(picture).shape == (64, 192, 3)
 
 
-def test_hires_fix_samples_twice_and_keeps_the_shape_of_the_first_pass(
-    engine: Engine, checkpoint: Path
-):
+def test_hires_fix_samples_twice_and_ends_at_the_size_asked_for(engine: Engine, checkpoint: Path):
     totals: list[int] = []
     params = replace(SMALL, width=576, height=576, steps=2, hires_fix=True)
     (picture,) = engine.generate(params, checkpoint, lambda _, total: totals.append(total)).images
