@@ -17,21 +17,28 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from hordelib.device_faults import device_trouble, first_line
 from hordelib.errors import (
     Cancelled,
     EngineError,
     GenerationFailed,
     JobError,
-    ModelBroken,
-    OutOfMemory,
     RuntimeMissing,
 )
-from hordelib.nodes.context import Checkpoint, RunContext
+from hordelib.nodes.context import RunContext
 
 log = logging.getLogger(__name__)
 
 # ComfyUI's top-level modules that we load: a program's own one of that name would be taken for it
-TOP_LEVEL = ("comfy", "comfy_execution", "execution", "nodes", "folder_paths", "latent_preview")
+TOP_LEVEL = (
+    "comfy",
+    "comfy_execution",
+    "comfy_extras",
+    "execution",
+    "nodes",
+    "folder_paths",
+    "latent_preview",
+)
 
 
 def default_folder() -> Path:
@@ -131,11 +138,39 @@ def _set_arguments(values: Mapping[str, object]) -> None:
 
 
 def _register_nodes() -> None:
-    from hordelib.nodes import endpoints, sampling
+    from hordelib.nodes.registry import NODES
 
     mappings = importlib.import_module("nodes").NODE_CLASS_MAPPINGS
-    for node in (endpoints.DreamerCheckpoint, endpoints.DreamerOutput, sampling.DreamerSampler):
-        mappings[node.__name__] = node
+    mappings |= {node.__name__: node for node in NODES}
+    _register_extras(mappings)
+
+
+# Modules of ComfyUI's own nodes that our graphs use, beside those of nodes.py.
+EXTRAS = (
+    "nodes_flux",
+    "nodes_ip2p",
+    "nodes_mask",
+    "nodes_model_advanced",
+    "nodes_post_processing",
+    "nodes_sd3",
+    "nodes_stable_cascade",
+)
+
+
+def _register_extras(mappings: dict[str, type]) -> None:
+    for name in EXTRAS:
+        module = importlib.import_module(f"comfy_extras.{name}")
+        mappings |= getattr(module, "NODE_CLASS_MAPPINGS", None) or _nodes_of_extension(module)
+
+
+def _nodes_of_extension(module: ModuleType) -> dict[str, type]:
+    """The nodes of a module in ComfyUI's newer form."""
+
+    async def listed() -> list[Any]:
+        extension = await module.comfy_entrypoint()
+        return await extension.get_node_list()
+
+    return {node.GET_SCHEMA().node_id: node for node in asyncio.run(listed())}
 
 
 @contextmanager
@@ -164,38 +199,6 @@ def _redirect_log(folder: Path) -> None:
         inside = str(getattr(module, "__file__", None) or "").startswith(str(folder))
         if inside and getattr(module, "logging", None) is logging:
             module.__dict__["logging"] = _ComfyLogging()
-
-
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a Stable Diffusion checkpoint (comfy.sd.load_checkpoint_guess_config).
-
-    Raises ModelBroken, naming the file, when it can't be read or has no UNet, text encoder or VAE.
-    """
-    import comfy.sd
-
-    try:
-        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
-    except Exception as error:
-        known = _device_trouble("loading the model", error)
-        raise known or ModelBroken(f"{path.name} can't be loaded: {first_line(error)}") from error
-    parts = {"UNet": model, "text encoder": clip, "VAE": getattr(vae, "first_stage_model", None)}
-    for part, loaded in parts.items():
-        if loaded is None:
-            raise ModelBroken(f"{path.name} has no {part}: not a complete checkpoint")
-    return Checkpoint(model, clip, vae, _native_side(path, model))
-
-
-# ComfyUI's classes for the families that our graph serves, with their picture size in pixels. The
-# horde's engine treats Stable Diffusion 1 and 2 alike.
-_NATIVE_SIDES = {"BaseModel": 512, "SDXL": 1024}
-
-
-def _native_side(path: Path, model: Any) -> int:
-    family = type(model.model).__name__
-    if family not in _NATIVE_SIDES:
-        served = "Stable Diffusion 1, 2 and XL are served"
-        raise ModelBroken(f"{path.name} is a {family} model: {served}")
-    return _NATIVE_SIDES[family]
 
 
 def forget_models() -> None:
@@ -274,25 +277,4 @@ def _explain(node: str, error: Exception | None) -> JobError | EngineError:
     if isinstance(error, InterruptProcessingException):
         return Cancelled("stopped on request")
     failed = GenerationFailed(f"{node}: {type(error).__name__}: {first_line(error)}")
-    return _device_trouble(node, error) or failed
-
-
-_DEVICE_FAULTS = ("CUDA error", "cuDNN error", "CUBLAS_STATUS")
-
-
-def _device_trouble(where: str, error: Exception | None) -> OutOfMemory | EngineError | None:
-    """What an error says about the device rather than the job; None: nothing."""
-    import comfy.model_management
-    import torch
-
-    if isinstance(error, comfy.model_management.OOM_EXCEPTION | MemoryError):
-        return OutOfMemory(f"out of memory in {where}: {first_line(error)}")
-    is_fault = isinstance(error, getattr(torch, "AcceleratorError", ()))
-    if is_fault or any(sign in str(error) for sign in _DEVICE_FAULTS):
-        return EngineError(f"device fault in {where}: {first_line(error)}")
-    return None
-
-
-def first_line(error: BaseException | None) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return device_trouble(node, error) or failed

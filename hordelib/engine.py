@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,11 +15,14 @@ import psutil
 
 from hordelib import comfy
 from hordelib.errors import Cancelled
+from hordelib.gen_metadata import GenMetadata
 from hordelib.images import Picture
-from hordelib.model_cache import MemoryBudget, ModelCache
-from hordelib.nodes.context import Checkpoint, RunContext
-from hordelib.params import GenerationParams
-from hordelib.workflows import text_to_image
+from hordelib.model import Model
+from hordelib.model_cache import MemoryBudget, ModelCache, ModelKey
+from hordelib.nodes.context import NodeNotes, RunContext
+from hordelib.our_nodes import model_keys
+from hordelib.params import GenerationParams, images_of
+from hordelib.workflows import build_graph
 
 OnStep = Callable[[int, int], None]
 
@@ -32,14 +36,15 @@ class Generation:
     """What one job came to."""
 
     images: tuple[Picture, ...]  # image i has seed + i
-    load_seconds: float  # until the checkpoint was in memory; near 0 when it already was
+    load_seconds: float  # until all files were in memory; near 0 when they already were
     run_seconds: float  # text encoding, sampling and decoding
+    notes: tuple[GenMetadata, ...] = ()  # what could not be done as asked
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
     params: GenerationParams
-    checkpoint: Path
+    model: Model
     on_step: OnStep
     cancelled: threading.Event
 
@@ -71,9 +76,10 @@ class Engine:
         self._thread = ThreadPoolExecutor(1, "engine")
         self._running = threading.Event()  # set: the job at work is to stop; each has its own
         self._executor: comfy.Executor | None = None
-        self._last_checkpoint: Path | None = None
+        self._last_keys: tuple[ModelKey, ...] = ()
+        self._notes = NodeNotes()
         budget = MemoryBudget(lambda: psutil.virtual_memory().available, ram_reserve_bytes)
-        self._cache = ModelCache(comfy.load_checkpoint, budget, comfy.forget_models)
+        self._cache = ModelCache(_load, budget, comfy.forget_models)
 
     def start(self) -> str:
         """Load ComfyUI (seconds) and return the device's name; the second call returns at once.
@@ -83,15 +89,16 @@ class Engine:
         return self._thread.submit(self._start).result()
 
     def generate(
-        self, params: GenerationParams, checkpoint: Path | str, on_step: OnStep = unwatched
+        self, params: GenerationParams, model: Model | Path | str, on_step: OnStep = unwatched
     ) -> Generation:
-        """Make the job's pictures with the checkpoint file. `on_step(done, total)` per step.
+        """Make the job's pictures with a model, or a checkpoint file. `on_step(done, total)`.
 
         Raises a JobError where this job fails (ModelMissing, ModelBroken, OutOfMemory, Cancelled…),
         and EngineError where the process should be given up.
         """
         cancelled = threading.Event()
-        job = _Job(params, Path(checkpoint).resolve(), on_step, cancelled)
+        model = model if isinstance(model, Model) else Model.of_checkpoint(model)
+        job = _Job(params, model, on_step, cancelled)
         try:
             return self._thread.submit(self._generate, job).result()
         except BaseException:  # a KeyboardInterrupt here must not leave the device at work
@@ -124,36 +131,47 @@ class Engine:
         self._running = job.cancelled
         self._start()
         assert self._executor is not None
-        if job.checkpoint != self._last_checkpoint:
-            self._executor.forget()  # its cached results hold on to the model before
-            self._last_checkpoint = job.checkpoint
+        graph = build_graph(job.params, job.model)
+        keys = model_keys(graph)
+        if keys != self._last_keys:
+            self._executor.forget()  # its cached results hold on to the models before
+            self._last_keys = keys
         started = time.monotonic()
-        with self._cache.lend(job.checkpoint) as model:
+        with ExitStack() as loans:
+            models = {key: loans.enter_context(self._cache.lend(key)) for key in keys}
             loaded = time.monotonic()
-            context = self._run(self._executor, job, model)
+            context = self._context(job, models)
+            if job.cancelled.is_set():
+                raise Cancelled("stopped on request")
+            self._executor.run(graph.to_api(), context)
         return Generation(
             images=tuple(
                 _picture(pixels, job.params, i) for i, pixels in enumerate(context.pixels)
             ),
             load_seconds=loaded - started,
             run_seconds=time.monotonic() - loaded,
+            notes=self._notes.of(graph.titles),
         )
 
-    def _run(self, executor: comfy.Executor, job: _Job, model: Checkpoint) -> RunContext:
-        if job.cancelled.is_set():
-            raise Cancelled("stopped on request")
-        name = str(job.checkpoint)
-        context = RunContext({name: model}, job.on_step, job.cancelled)
-        executor.run(text_to_image(job.params, name, model.native_side).to_api(), context)
-        return context
+    def _context(self, job: _Job, models: dict[ModelKey, Any]) -> RunContext:
+        images = images_of(job.params)
+        return RunContext(models, images, self._notes, job.on_step, job.cancelled)
 
     def _let_go(self) -> None:
         if self._executor is not None:
             self._executor.forget()
-            self._last_checkpoint = None
+            self._last_keys = ()
             self._cache.clear()
 
 
+def _load(key: ModelKey) -> Any:
+    """Imported late: what reads files needs torch."""
+    from hordelib.loaders import load
+
+    return load(key)
+
+
 def _picture(array: Any, params: GenerationParams, index: int) -> Picture:
-    height, width, _ = array.shape
-    return Picture(width, height, array.tobytes(), params.image_seed(index))
+    height, width, channels = array.shape
+    mode = "RGB" if channels == 3 else "RGBA"
+    return Picture(width, height, array.tobytes(), params.image_seed(index), mode)

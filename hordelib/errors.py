@@ -4,9 +4,14 @@ HordelibError
 ├── JobError               this job cannot be done; the next one may well succeed
 │   ├── InvalidParams      a field of the job has a value that can't be
 │   ├── NotServed          the job asks for something that this version does not do
+│   ├── BadSource          a source image or mask that can't be used
+│   ├── DownloadFailed     a file that the job needs could not be had in time
+│   │   └── DownloadRefused   and will not be had by asking again soon
+│   ├── BaselineMismatch   a LoRA or textual inversion that is made for another family of models
 │   ├── ModelMissing       the job names a model that is not on disk
 │   ├── ModelBroken        the model's file is there and cannot be used
 │   ├── OutOfMemory        the job does not fit into the device's memory
+│   ├── JudgeFailed        nobody can say whether a finished picture may leave: it does not
 │   ├── GenerationFailed   ComfyUI raised while it ran the graph
 │   └── Cancelled          somebody asked for the job to stop
 ├── RuntimeMissing         ComfyUI is not installed where it was looked for
@@ -48,6 +53,29 @@ class NotServed(JobError):
         return type(self), (self.field,)
 
 
+class BadSource(JobError):
+    """A source image or mask that can't be fetched, read, or used; the message says which."""
+
+
+class DownloadFailed(JobError):
+    """A file that the job names could not be had; the message says from where, and why."""
+
+
+class DownloadRefused(DownloadFailed):
+    """The site's last word on a file, or a file that no job may have.
+
+    Worth asking again after `valid_seconds`; 0 means that the answer costs nothing and is not kept.
+    """
+
+    def __init__(self, message: str, valid_seconds: float = 0.0):
+        super().__init__(message)
+        self.valid_seconds = valid_seconds
+
+
+class BaselineMismatch(JobError):
+    """A LoRA or textual inversion that is made for another family than the job's model."""
+
+
 class ModelMissing(JobError):
     """No file on disk for the model that the job names."""
 
@@ -58,6 +86,10 @@ class ModelBroken(JobError):
 
 class OutOfMemory(JobError):
     """The device ran out of memory, even with every idle model gone."""
+
+
+class JudgeFailed(JobError):
+    """A finished picture that could not be judged; that says nothing about the picture."""
 
 
 class GenerationFailed(JobError):

@@ -55,6 +55,14 @@ class Graph:
             raise KeyError(f"{title} ({node['class_type']}) has no input {sorted(unknown)}")
         node["inputs"].update(inputs)
 
+    def remove(self, title: str) -> None:
+        """Take a node out; its readers keep their links, so another one has to take its title."""
+        del self._nodes[title]
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        return tuple(self._nodes)
+
     def inputs(self, title: str) -> dict[str, Any]:
         """A copy of a node's inputs."""
         return dict(self._nodes[title]["inputs"])

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from hashlib import sha1
 from pathlib import Path
+from typing import Literal, Self
 
 from PIL import Image
+
+Mode = Literal["RGB", "RGBA", "L"]  # Pillow's: colours, colours with opacity, one channel
 
 # What the horde's other workers send, so that clients see the same quality and size.
 WEBP_QUALITY = 95
@@ -14,20 +18,46 @@ WEBP_METHOD = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One RGB image, 8 bits per channel, with the seed that makes it again."""
+class SourceImage:
+    """An image that a job starts from, upright: 8 bits per channel, rows from the top."""
 
     width: int
     height: int
-    rgb: bytes  # rows from the top, height * width * 3 bytes
-    seed: int
+    mode: Mode
+    pixels: bytes
 
     def __post_init__(self) -> None:
-        if len(self.rgb) != self.width * self.height * 3:
-            raise ValueError(f"{len(self.rgb)} bytes for {self.width}x{self.height} RGB pixels")
+        _insist_on_size(self)
+
+    @classmethod
+    def of_pil(cls, image: Image.Image, mode: Mode = "RGB") -> Self:
+        return cls(image.width, image.height, mode, image.convert(mode).tobytes())
 
     def to_pil(self) -> Image.Image:
-        return Image.frombytes("RGB", (self.width, self.height), self.rgb)
+        return Image.frombytes(self.mode, (self.width, self.height), self.pixels)
+
+    @property
+    def digest(self) -> str:
+        """Tells two images apart (SHA-1 of all that there is)."""
+        head = f"{self.mode} {self.width} {self.height} ".encode()
+        return sha1(head + self.pixels, usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One finished image, 8 bits per channel, with the seed that makes it again."""
+
+    width: int
+    height: int
+    pixels: bytes  # rows from the top
+    seed: int
+    mode: Mode = "RGB"
+
+    def __post_init__(self) -> None:
+        _insist_on_size(self)
+
+    def to_pil(self) -> Image.Image:
+        return Image.frombytes(self.mode, (self.width, self.height), self.pixels)
 
     def to_webp(self) -> bytes:
         """The file that is uploaded; the same picture always gives the same bytes."""
@@ -38,3 +68,10 @@ class Picture:
     def save(self, path: Path | str) -> None:
         """Write a file in the format of the path's ending. Raises ValueError for an unknown one."""
         self.to_pil().save(path)
+
+
+def _insist_on_size(image: SourceImage | Picture) -> None:
+    expected = image.width * image.height * len(image.mode)
+    if len(image.pixels) != expected:
+        size = f"{image.width}x{image.height} {image.mode}"
+        raise ValueError(f"{len(image.pixels)} bytes for {size} pixels")

@@ -1,4 +1,4 @@
-"""Checkpoints kept in main memory for as long as the budget allows, lent out under one mutex."""
+"""Model files kept in main memory for as long as the budget allows, lent out under one mutex."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ class MemoryBudget:
         return max(0, needed_bytes + self.reserve_bytes - self.free_bytes())
 
 
+@dataclass(frozen=True, slots=True)
+class ModelKey:
+    """One file, read in one way. `variant` tells apart what the same reader makes of it."""
+
+    kind: str
+    path: Path
+    variant: str = ""
+
+
 @dataclass(slots=True)
 class _Entry(Generic[Model]):
     model: Model
@@ -42,7 +51,7 @@ class ModelCache(Generic[Model]):
 
     def __init__(
         self,
-        load: Callable[[Path], Model],
+        load: Callable[[ModelKey], Model],
         budget: MemoryBudget,
         forget: Callable[[], None] = lambda: None,
     ):
@@ -50,18 +59,18 @@ class ModelCache(Generic[Model]):
         self._budget = budget
         self._forget = forget
         self._mutex = threading.RLock()
-        self._entries: dict[Path, _Entry[Model]] = {}  # least recently used first
+        self._entries: dict[ModelKey, _Entry[Model]] = {}  # least recently used first
 
     @contextmanager
-    def lend(self, path: Path) -> Generator[Model]:
+    def lend(self, key: ModelKey) -> Generator[Model]:
         """The model of this file, in memory until the block ends.
 
         Raises ModelMissing, what `load` raises, and OutOfMemory when the file does not fit although
         every idle model is gone.
         """
         with self._mutex:
-            entry = self._entries.pop(path, None) or self._read(path)
-            self._entries[path] = entry
+            entry = self._entries.pop(key, None) or self._read(key)
+            self._entries[key] = entry
             entry.loans += 1
         try:
             yield entry.model
@@ -69,25 +78,25 @@ class ModelCache(Generic[Model]):
             with self._mutex:
                 entry.loans -= 1
 
-    def holds(self, path: Path) -> bool:
+    def holds(self, key: ModelKey) -> bool:
         with self._mutex:
-            return path in self._entries
+            return key in self._entries
 
     def clear(self) -> None:
         """Drop every idle model."""
         with self._mutex:
-            for path in [path for path, entry in self._entries.items() if not entry.loans]:
-                self._drop(path)
+            for key in [key for key, entry in self._entries.items() if not entry.loans]:
+                self._drop(key)
 
-    def _read(self, path: Path) -> _Entry[Model]:
-        if not path.is_file():
-            raise ModelMissing(f"{path.name}: no such file in {path.parent}")
-        self._make_room(path)
-        return _Entry(self._load(path))
+    def _read(self, key: ModelKey) -> _Entry[Model]:
+        if not key.path.exists():
+            raise ModelMissing(f"{key.path.name}: no such file in {key.path.parent}")
+        self._make_room(key.path)
+        return _Entry(self._load(key))
 
     def _make_room(self, path: Path) -> None:
         """Drop idle models until the machine itself reports room for the file."""
-        needed_bytes = path.stat().st_size
+        needed_bytes = _size_bytes(path)
         idle = [key for key, entry in self._entries.items() if not entry.loans]
         while (shortfall_bytes := self._budget.shortfall_bytes(needed_bytes)) > 0:
             if not idle:
@@ -98,10 +107,16 @@ class ModelCache(Generic[Model]):
                 )
             self._drop(idle.pop(0))
 
-    def _drop(self, path: Path) -> None:
-        log.info("dropping %s from memory", path.name)
-        del self._entries[path]
+    def _drop(self, key: ModelKey) -> None:
+        log.info("dropping %s from memory", key.path.name)
+        del self._entries[key]
         self._forget()
+
+
+def _size_bytes(path: Path) -> int:
+    """Of a file, or of all files of a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _mib(budget: MemoryBudget) -> int:

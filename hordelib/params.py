@@ -1,25 +1,109 @@
-"""What to generate, checked once. Nothing past this module sees a raw payload."""
+"""What to generate, checked once, with everything that the job needs at hand."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from enum import Enum
+from pathlib import Path
+from typing import Any
 
-from hordelib.errors import InvalidParams, NotServed
-from hordelib.samplers import SAMPLERS, Sampler, Scheduler, find_sampler
-
-Payload = Mapping[str, Any]
+from hordelib.control_types import ControlType
+from hordelib.errors import InvalidParams
+from hordelib.images import SourceImage
+from hordelib.samplers import SAMPLERS, Sampler, Scheduler
 
 SEEDS = 1 << 64  # ComfyUI's and torch's seeds are unsigned 64-bit numbers
-MAX_SEED_DIGITS = 100
 SIDE_STEP, MAX_SIDE = 64, 3072
 
 
 def random_seed() -> int:
     """A seed nobody asked for: 32 bits, as the horde draws them."""
     return random.SystemRandom().randrange(1 << 32)
+
+
+@dataclass(frozen=True, slots=True)
+class TextOnly:
+    """Nothing to start from but noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromImage:
+    """Image to image: the picture starts from `image`, of any size."""
+
+    image: SourceImage
+
+
+@dataclass(frozen=True, slots=True)
+class Inpaint:
+    """Repaint `image` where `mask` (mode L, of the image's size) is white; keep it where black."""
+
+    image: SourceImage
+    mask: SourceImage
+
+
+@dataclass(frozen=True, slots=True)
+class Remix:
+    """Variations of pictures, each with its strength (Stable Cascade's unCLIP conditioning)."""
+
+    images: tuple[tuple[SourceImage, float], ...]
+
+
+Source = TextOnly | FromImage | Inpaint | Remix
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A LoRA file and how strongly it changes the UNet (`model`) and the text encoder (`clip`)."""
+
+    name: str  # as the client wrote it
+    path: Path
+    model: float = 1.0
+    clip: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """A picture that steers the composition, through a ControlNet."""
+
+    type: ControlType
+    image: SourceImage
+    model: Path  # the ControlNet's file
+    annotator: Path | None = None  # folder of the annotator's weights, for types that need some
+    strength: float = 1.0
+    image_is_control: bool = False  # `image` is a control map already: no annotator
+
+
+class ProcessorKind(Enum):
+    """What a post-processor does; they run in this order."""
+
+    face_fixer = "face_fixer"
+    upscaler = "upscaler"
+    background = "background"
+
+
+@dataclass(frozen=True, slots=True)
+class PostProcessor:
+    """One thing that is done to the finished picture."""
+
+    name: str  # the horde's
+    kind: ProcessorKind
+    path: Path  # the file of its weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QrCode:
+    """A QR code that the picture hides. Offsets in pixels of the picture; None centres it."""
+
+    text: str
+    protocol: str = "None"
+    module_drawer: str = "square"
+    function_layer_prompt: str = ""
+    x_offset: int | None = None
+    y_offset: int | None = None
+    border: int = 1  # in modules
+    model: Path  # the QR ControlNet's file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +116,7 @@ class GenerationParams:
 
     prompt: str
     negative_prompt: str = ""
-    width: int = 512  # pixels
+    width: int = 512  # pixels, before post-processing
     height: int = 512
     seed: int = field(default_factory=random_seed)
     images: int = 1
@@ -42,7 +126,18 @@ class GenerationParams:
     scheduler: Scheduler = Scheduler.normal
     clip_skip: int = 1  # 1 = the text encoder's output as the model was trained on it
     hires_fix: bool = False  # two passes, where the size is larger than the model's own
-    hires_denoise: float = 0.65  # of the second pass
+    hires_denoise: float | None = None  # of the second pass; None: the usual one
+    source: Source = TextOnly()
+    denoise: float = 1.0  # how much of the source is given up: 1 starts from noise alone
+    loras: tuple[Lora, ...] = ()
+    embeddings_folder: Path | None = None  # where `embedding:name` of a prompt is looked for
+    control: Control | None = None
+    return_control_map: bool = False  # the picture is what the annotator draws
+    tiling: bool = False  # the left edge continues the right one, the top the bottom
+    transparent: bool = False
+    qr_code: QrCode | None = None
+    post_processing: tuple[PostProcessor, ...] = ()
+    facefixer_strength: float = 0.75
 
     def __post_init__(self) -> None:
         for name, (is_valid, expected) in _LIMITS.items():
@@ -53,109 +148,12 @@ class GenerationParams:
         """Seed of image `index` of the batch; alone, that seed gives the same picture."""
         return (self.seed + index) % SEEDS
 
-    @classmethod
-    def from_payload(cls, payload: Payload) -> Self:
-        """Read a popped job's `payload` (horde API, /v2/generate/pop); absent keys get defaults.
 
-        Raises InvalidParams for a value of the wrong type or out of range, and NotServed for a key
-        that asks for another kind of job.
-        """
-        for key in UNSERVED:
-            if payload.get(key):
-                raise NotServed(key)
-        values: dict[str, Any] = {}
-        for key, (name, read) in _PAYLOAD_KEYS.items():
-            if payload.get(key) is not None:
-                values[name] = read(key, payload[key])
-        values["prompt"], values["negative_prompt"] = split_prompt(values.get("prompt", ""))
-        return cls(**values)
+_Limit = tuple[Callable[[Any], bool], str]
 
 
-def split_prompt(text: str) -> tuple[str, str]:
-    """Positive and negative prompt: the horde writes the negative one after the first `###`."""
-    positive, _, negative = text.partition("###")
-    return positive.strip(), negative.strip()
-
-
-UNSERVED = (
-    "source_image",
-    "control_type",
-    "return_control_map",
-    "loras",
-    "tis",
-    "post_processing",
-    "tiling",
-    "transparent",
-    "workflow",
-    "extra_texts",
-)
-
-
-def _text(key: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise InvalidParams(key, value, "a text")
-    return value
-
-
-def _integer(key: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidParams(key, value, "a whole number")
-    return value
-
-
-HUGE = 1e9  # beyond every limit: JSON's integers have no end, and float's do
-
-
-def _number(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidParams(key, value, "a number")
-    return float(max(min(value, HUGE), -HUGE))
-
-
-def _seed(key: str, value: object) -> int:
-    """The server sends digits in a text; larger numbers than ComfyUI takes wrap around."""
-    text = str(value)
-    if isinstance(value, bool) or not text.isdecimal() or len(text) > MAX_SEED_DIGITS:
-        raise InvalidParams(key, text[:40], f"at most {MAX_SEED_DIGITS} digits")
-    return int(text) % SEEDS
-
-
-def _sampler(key: str, value: object) -> Sampler:
-    sampler = find_sampler(_text(key, value))
-    if sampler is None:
-        raise InvalidParams(key, value, "one of " + ", ".join(SAMPLERS))
-    return sampler
-
-
-def _yes_no(key: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidParams(key, value, "true or false")
-    return value
-
-
-def _karras(key: str, value: object) -> Scheduler:
-    return Scheduler.karras if _yes_no(key, value) else Scheduler.normal
-
-
-_PAYLOAD_KEYS: dict[str, tuple[str, Callable[[str, object], object]]] = {
-    "prompt": ("prompt", _text),
-    "width": ("width", _integer),
-    "height": ("height", _integer),
-    "seed": ("seed", _seed),
-    "n_iter": ("images", _integer),
-    "ddim_steps": ("steps", _integer),
-    "cfg_scale": ("cfg", _number),
-    "sampler_name": ("sampler", _sampler),
-    "karras": ("scheduler", _karras),
-    "clip_skip": ("clip_skip", _integer),
-    "hires_fix": ("hires_fix", _yes_no),
-    "hires_fix_denoising_strength": ("hires_denoise", _number),
-}
-
-_Limit = tuple[Callable[[float], bool], str]
-
-
-def _between(low: float, high: float) -> _Limit:
+def between(low: float, high: float) -> _Limit:
+    """A limit of a number, and its words; never holds for NaN."""
     return lambda value: low <= value <= high, f"{low:g} to {high:g}"
 
 
@@ -167,9 +165,25 @@ _LIMITS: dict[str, _Limit] = {
     "width": _SIDE,
     "height": _SIDE,
     "seed": (lambda seed: 0 <= seed < SEEDS, "0 to 2^64 - 1"),
-    "images": _between(1, 20),
-    "steps": _between(1, 500),
-    "cfg": _between(0, 100),
-    "clip_skip": _between(1, 12),
-    "hires_denoise": _between(0.01, 1),
+    "images": between(1, 20),
+    "steps": between(1, 500),
+    "cfg": between(0, 100),
+    "clip_skip": between(1, 12),
+    "hires_denoise": (lambda share: share is None or 0.01 <= share <= 1, "0.01 to 1"),
+    "denoise": between(0.01, 1),
+    "facefixer_strength": between(0, 1),
 }
+
+
+def images_of(params: GenerationParams) -> dict[str, SourceImage]:
+    """Every image that the job starts from, by its name in the graph."""
+    match params.source:
+        case FromImage(image):
+            images = {"source": image}
+        case Inpaint(image, mask):
+            images = {"source": image, "mask": mask}
+        case Remix(pictures):
+            images = {f"remix_{i}": image for i, (image, _) in enumerate(pictures)}
+        case TextOnly():
+            images = dict[str, SourceImage]()
+    return images if params.control is None else {**images, "control": params.control.image}

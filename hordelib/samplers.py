@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import Enum, StrEnum
 
 
@@ -19,6 +20,13 @@ class Scheduler(StrEnum):
 
     normal = "normal"
     karras = "karras"
+    simple = "simple"
+    sgm_uniform = "sgm_uniform"
+    ddim_uniform = "ddim_uniform"
+    exponential = "exponential"
+    beta = "beta"
+    linear_quadratic = "linear_quadratic"
+    kl_optimal = "kl_optimal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,7 @@ _ROWS = (
     Sampler("plms", "euler"),
     Sampler("lcm", "lcm", StepNoise.gaussian),
     Sampler("dpmsolver", "dpmpp_2m"),
+    Sampler("dpmpp_2m_sde", "dpmpp_2m_sde", StepNoise.brownian),
 )
 SAMPLERS = {row.name: row for row in _ROWS}
 STEP_NOISE = {row.comfy_name: row.step_noise for row in _ROWS}
@@ -58,3 +67,16 @@ UNBATCHABLE = frozenset(row.comfy_name for row in _ROWS if not row.batches)
 def find_sampler(name: str) -> Sampler | None:
     """The row for a horde sampler name in any case (the server writes `DDIM`); None: unknown."""
     return SAMPLERS.get(name.lower())
+
+
+def nearest_sampler(name: str) -> Sampler:
+    """The known sampler that an unknown name resembles most; Euler, the plainest, if none does."""
+    similar = get_close_matches(_plain(name), _PLAIN_NAMES, n=1)
+    return _PLAIN_NAMES[similar[0]] if similar else SAMPLERS["k_euler"]
+
+
+def _plain(name: str) -> str:
+    return name.lower().removeprefix("k_")
+
+
+_PLAIN_NAMES = {_plain(name): row for row in reversed(_ROWS) for name in (row.comfy_name, row.name)}

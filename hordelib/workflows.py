@@ -4,32 +4,87 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hordelib.families import CASCADE
+from hordelib.fitting import fit
 from hordelib.graph import Graph
-from hordelib.params import GenerationParams
-from hordelib.stages import fix_hires, skip_clip_layers
+from hordelib.model import INPAINTING, INSTRUCT, Model
+from hordelib.our_nodes import FILE_INPUTS, OUR_NODES
+from hordelib.params import GenerationParams, Inpaint, TextOnly
+from hordelib.stages.cascade import run_in_two_stages
+from hordelib.stages.clip_skip import skip_clip_layers
+from hordelib.stages.control import draw_control_map, follow_control
+from hordelib.stages.guidance import guide
+from hordelib.stages.hires import fix_hires, start_size
+from hordelib.stages.inpaint_model import show_mask
+from hordelib.stages.instruct import change_as_told
+from hordelib.stages.loras import apply_loras
+from hordelib.stages.post_process import post_process
+from hordelib.stages.qr_code import hide_qr_code
+from hordelib.stages.source import start_from_source
+from hordelib.stages.text import even_prompts, find_embeddings
+from hordelib.stages.tiling import tile
 
 SPINES = Path(__file__).parent.parent / "comfy_workflows"
-
-# Spines are plain ComfyUI, so that they open and run there; in our process these nodes do the same
-# with the model cache, with a seed per image, and with pictures that stay in memory.
-OUR_NODES = {
-    "CheckpointLoaderSimple": "DreamerCheckpoint",
-    "KSampler": "DreamerSampler",
-    "SaveImage": "DreamerOutput",
-}
+QR_CODE_SPINE = "qr_code.json"
 
 
-def text_to_image(params: GenerationParams, checkpoint: str, native_side: int) -> Graph:
-    """The graph for a Stable Diffusion 1, 2 or XL checkpoint (a name that the engine has on loan).
+def build_graph(params: GenerationParams, model: Model) -> Graph:
+    """The graph of a job for a model. Pure: the same arguments always give the same graph."""
+    params, _ = fit(params, model.family)
+    graph = draw_control_map(params) if params.return_control_map else _picture(params, model)
+    post_process(graph, params)
+    graph.substitute(OUR_NODES)
+    return graph
 
-    `native_side` is the picture size that the model was trained on, in pixels. Pure: the same
-    parameters always give the same graph.
-    """
-    graph = Graph.load(SPINES / "stable_diffusion.json")
-    graph.set("checkpoint", ckpt_name=checkpoint)
+
+def _picture(params: GenerationParams, model: Model) -> Graph:
+    family = model.family
+    graph = Graph.load(SPINES / (family.spine if params.qr_code is None else QR_CODE_SPINE))
+    _name_files(graph, model)
     graph.set("prompt", text=params.prompt)
     graph.set("negative_prompt", text=params.negative_prompt)
-    graph.set("latent", width=params.width, height=params.height, batch_size=params.images)
+    if params.qr_code is not None:
+        hide_qr_code(graph, params, params.qr_code, family.model)
+    else:
+        _sample(graph, params, model)
+    if family.joins_prompts:
+        even_prompts(graph, family.clip)
+    skip_clip_layers(graph, params.clip_skip, family.clip)
+    if params.embeddings_folder is not None:
+        find_embeddings(graph, params.embeddings_folder, family.clip)
+    if params.tiling:
+        tile(graph, family.model, family.vae)
+    apply_loras(graph, params.loras, family.model, family.clip)
+    return graph
+
+
+def _name_files(graph: Graph, model: Model) -> None:
+    for title, path in model.files.items():
+        node = OUR_NODES[graph.class_type(title)]
+        graph.set(title, **{FILE_INPUTS[node].path: str(path)})
+
+
+def _sample(graph: Graph, params: GenerationParams, model: Model) -> None:
+    """From what the job starts with to the latent that is decoded."""
+    family = model.family
+    size = start_size(params, family.native_side)
+    _fill(graph, params, size)
+    if family.is_guided:
+        guide(graph, params.cfg)
+    if family is CASCADE:
+        run_in_two_stages(graph, params, size, family.native_side)
+        return
+    start_from_source(graph, params, size, family.vae)
+    if model.channels == INSTRUCT and not isinstance(params.source, TextOnly):
+        change_as_told(graph, family.vae)
+    if model.channels == INPAINTING and isinstance(params.source, Inpaint):
+        show_mask(graph, family.vae)
+    fix_hires(graph, params, family.native_side)
+    follow_control(graph, params, model)
+
+
+def _fill(graph: Graph, params: GenerationParams, size: tuple[int, int]) -> None:
+    graph.set("latent", width=size[0], height=size[1], batch_size=params.images)
     graph.set(
         "sampler",
         seed=params.seed,
@@ -38,7 +93,3 @@ def text_to_image(params: GenerationParams, checkpoint: str, native_side: int) -
         sampler_name=params.sampler.comfy_name,
         scheduler=params.scheduler.value,
     )
-    skip_clip_layers(graph, params.clip_skip)
-    fix_hires(graph, params, native_side)
-    graph.substitute(OUR_NODES)
-    return graph

@@ -12,20 +12,23 @@ from pathlib import Path
 import pytest
 
 from hordelib import Engine, GenerationParams
+from hordelib.model import Model
 from hordelib.samplers import SAMPLERS, Scheduler
 from tests.sandbox_client import CLIENT_KEY as CLIENT
 from tests.sandbox_client import MODEL, MODELS, Api
 from tests.sandbox_client import NEWBIE_KEY as NEWBIE
 from tests.sandbox_client import WORKER_KEY as WORKER
-from worker.assembly import make_offer
+from worker.assembly import Models, make_client, make_intake
 from worker.board import Board
 from worker.bridge import Bridge, Pace
+from worker.censorship import Censorship
 from worker.config import BridgeConfig
 from worker.engine_process import EngineProcess, Patience
 from worker.errors import EngineUnusable, HordeUnreachable, NotAllowed
 from worker.fault_guard import MOST_FAULTS
-from worker.horde_client import HordeClient
-from worker.messages import EngineSettings
+from worker.judge_process import JudgeProcess
+from worker.judging import Judging
+from worker.messages import EngineSettings, JudgeSettings
 from worker.sandbox import LostReply, Reply, Sandbox, State
 
 PARAMS = {
@@ -48,7 +51,9 @@ class Stage:
     sandbox: Sandbox
     client: Api
     engine: EngineProcess
+    judge: JudgeProcess
     checkpoint: Path
+    folder: Path  # an owner's, with nothing in it
     pace: Pace = field(default_factory=Pace)
 
     def config(self, **changes: object) -> BridgeConfig:
@@ -62,12 +67,14 @@ class Stage:
 
     def bridge(self, board: Board | None = None, **changes: object) -> Bridge:
         config = self.config(**changes)
-        key = config.api_key.get_secret_value()
+        model = Model.of_checkpoint(self.checkpoint, MODEL)
+        gone = {"checkpoint": self.checkpoint.with_name("gone.safetensors")}
+        models = {MODEL: model, GONE: replace(model, name=GONE, files=gone)}
         return Bridge(
-            HordeClient(config.horde_url, key, client_agent=config.bridge_agent),
+            make_client(config),
             self.engine,
-            make_offer(config, (MODEL, GONE)),
-            {MODEL: self.checkpoint, GONE: self.checkpoint.with_name("gone.safetensors")},
+            make_intake(config, self.folder, Models(models, ())),
+            Judging(self.judge, Censorship(config.nsfw, config.censor_nsfw, config.censorlist)),
             board=board or Board(),
             pace=self.pace,
         )
@@ -103,10 +110,20 @@ def child(tmp_path_factory: pytest.TempPathFactory) -> Generator[EngineProcess]:
     engine.kill()
 
 
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Generator[JudgeProcess]:
+    folder = tmp_path_factory.mktemp("judge")
+    judge = JudgeProcess(JudgeSettings(folder, False, folder / "judge.log"))
+    yield judge
+    judge.kill()
+
+
 @pytest.fixture
-def stage(child: EngineProcess, checkpoint: Path) -> Generator[Stage]:
+def stage(
+    child: EngineProcess, judge: JudgeProcess, checkpoint: Path, tmp_path: Path
+) -> Generator[Stage]:
     with Sandbox(MODELS, limits={}) as sandbox, Api(sandbox.url, CLIENT) as client:
-        yield Stage(sandbox, client, child, checkpoint)
+        yield Stage(sandbox, client, child, judge, checkpoint, tmp_path)
 
 
 @dataclass
@@ -124,10 +141,11 @@ class Service:
 
 @pytest.fixture(scope="module")
 def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
-    log_file = tmp_path_factory.mktemp("service") / "engine.log"
-    engine = EngineProcess(EngineSettings(None, "auto", 256 << 20, None, log_file))
+    folder = tmp_path_factory.mktemp("service")
+    engine = EngineProcess(EngineSettings(None, "auto", 256 << 20, None, folder / "engine.log"))
+    judge = JudgeProcess(JudgeSettings(folder, False, folder / "judge.log"))
     with Sandbox(MODELS, limits={}) as sandbox, Api(sandbox.url, CLIENT) as client:
-        stage = Stage(sandbox, client, engine, checkpoint)
+        stage = Stage(sandbox, client, engine, judge, checkpoint, folder)
         board = Board()
         bridge = stage.bridge(board)
         bridge.start()

@@ -13,13 +13,17 @@ from typing import Any
 import pytest
 
 from hordelib import Engine
-from hordelib.comfy import Executor, load_checkpoint
+from hordelib.comfy import Executor
 from hordelib.engine import unwatched
-from hordelib.nodes.context import RunContext
-from hordelib.workflows import OUR_NODES, SPINES, text_to_image
+from hordelib.loaders import load
+from hordelib.model_cache import ModelKey
+from hordelib.nodes.context import NodeNotes, RunContext
+from hordelib.our_nodes import OUR_NODES
+from hordelib.workflows import SPINES, build_graph
 from tests.conftest import PROJECT
+from tests.family_files import touch_files_of_the_reference
 from tests.test_engine import SMALL
-from tests.test_graph import CASES
+from tests.test_graph import CASES, MODEL
 
 STOCK = {ours: theirs for theirs, ours in OUR_NODES.items()}
 
@@ -27,21 +31,23 @@ STOCK = {ours: theirs for theirs, ours in OUR_NODES.items()}
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("name", CASES)
 def test_our_graphs_are_valid_to_comfyui(name: str):
-    assert _problems(text_to_image(CASES[name], "model", 512).to_api()) == ""
+    assert _problems(build_graph(CASES[name], MODEL).to_api()) == ""
 
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("spine", sorted(SPINES.glob("*.json")), ids=lambda spine: spine.stem)
-def test_spines_are_valid_to_comfyui_as_they_are(spine: Path, checkpoint: Path):
+def test_spines_are_valid_to_comfyui_as_they_are(spine: Path, checkpoint: Path, tmp_path: Path):
+    """What somebody sees who opens them in ComfyUI beside a horde worker's models."""
     import folder_paths
 
     folder_paths.add_model_folder_path("checkpoints", str(checkpoint.parent))
+    touch_files_of_the_reference(tmp_path)
     assert _problems(json.loads(spine.read_text("utf-8"))) == ""
 
 
 @pytest.mark.usefixtures("engine")
 def test_a_broken_graph_is_not_valid_to_comfyui():
-    graph = text_to_image(SMALL, "model", 512).to_api()
+    graph = build_graph(SMALL, MODEL).to_api()
     graph["sampler"]["inputs"]["sampler_name"] = "k_best"
     assert "k_best" in _problems(graph)
 
@@ -51,7 +57,7 @@ def test_a_single_picture_is_stock_comfyuis_bit_for_bit(
     engine: Engine, checkpoint: Path, sampler: str
 ):
     """KSampler in place of our sampler node: the same graph, the same pixels."""
-    ours = text_to_image(SMALL, "model", 512)
+    ours = build_graph(SMALL, MODEL)
     ours.set("sampler", sampler_name=sampler, steps=6)
     theirs = ours.to_api()
     theirs["sampler"]["class_type"] = STOCK["DreamerSampler"]
@@ -60,8 +66,9 @@ def test_a_single_picture_is_stock_comfyuis_bit_for_bit(
 
 
 def _run(graph: dict[str, Any], checkpoint: Path) -> list[bytes]:
-    loaded = load_checkpoint(checkpoint)
-    context = RunContext({"model": loaded}, unwatched, threading.Event())
+    loaded = load(ModelKey("checkpoint", checkpoint))
+    models = {ModelKey("checkpoint", MODEL.files["checkpoint"]): loaded}
+    context = RunContext(models, {}, NodeNotes(), unwatched, threading.Event())
     Executor().run(graph, context)
     return [array.tobytes() for array in context.pixels]
 

@@ -16,6 +16,8 @@ import pytest
 
 from hordelib import Engine
 from hordelib.errors import EngineError, ModelMissing
+from hordelib.families import SD1
+from hordelib.model import Model
 from tests.conftest import PROJECT
 from tests.looks import difference
 from tests.test_engine import SMALL
@@ -49,7 +51,9 @@ def test_the_child_makes_the_picture_that_the_engine_makes(
     running: EngineProcess, engine: Engine, checkpoint: Path
 ):
     steps: list[int] = []
-    theirs = running.generate(SMALL, checkpoint, lambda done, _total: steps.append(done))
+    theirs = running.generate(
+        SMALL, Model.of_checkpoint(checkpoint), lambda done, _total: steps.append(done)
+    )
     assert difference(theirs.images[0], engine.generate(SMALL, checkpoint).images[0]) == 0
     assert steps == list(range(1, SMALL.steps + 1))
 
@@ -59,8 +63,10 @@ def test_a_failed_job_is_told_and_the_child_goes_on(
 ):
     pid = running.pid
     with pytest.raises(ModelMissing, match="nothing"):
-        running.generate(SMALL, tmp_path / "nothing.safetensors")
-    assert running.generate(replace(SMALL, steps=1), checkpoint).images
+        running.generate(
+            SMALL, Model("nothing", SD1, {"checkpoint": tmp_path / "nothing.safetensors"})
+        )
+    assert running.generate(replace(SMALL, steps=1), Model.of_checkpoint(checkpoint)).images
     assert running.pid == pid
 
 
@@ -77,10 +83,10 @@ def test_a_killed_child_is_noticed_at_once_and_replaced(
             killed_at.append(time.monotonic())
 
     with pytest.raises(EngineError, match=number.name):
-        running.generate(LONG, checkpoint, kill)
+        running.generate(LONG, Model.of_checkpoint(checkpoint), kill)
     assert time.monotonic() - killed_at[0] < 2
     running.start()
-    assert running.generate(replace(SMALL, steps=1), checkpoint).images
+    assert running.generate(replace(SMALL, steps=1), Model.of_checkpoint(checkpoint)).images
 
 
 def test_a_frozen_child_is_killed_after_its_missed_heartbeats(
@@ -94,7 +100,7 @@ def test_a_frozen_child_is_killed_after_its_missed_heartbeats(
             os.kill(pid, signal.SIGSTOP)
 
     with pytest.raises(EngineError, match="hung"):
-        running.generate(LONG, checkpoint, freeze)
+        running.generate(LONG, Model.of_checkpoint(checkpoint), freeze)
     assert not psutil.pid_exists(pid)
 
 

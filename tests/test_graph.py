@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
+from hordelib.families import SD1
 from hordelib.graph import Graph, Link
+from hordelib.model import Model
+from hordelib.our_nodes import OUR_NODES
 from hordelib.params import GenerationParams
 from hordelib.samplers import SAMPLERS, Scheduler
-from hordelib.workflows import OUR_NODES, SPINES, text_to_image
+from hordelib.workflows import SPINES, build_graph
 
 GOLDEN = Path(__file__).parent / "golden"
+MODEL = Model("m", SD1, {"checkpoint": Path("model.safetensors")})
 
 # One golden file each: what a change of the graph code changes is seen in the diff.
 CASES = {
@@ -37,12 +41,12 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_parameters_become_the_golden_graph(name: str):
-    graph = text_to_image(CASES[name], "model.safetensors", 512).to_api()
+    graph = build_graph(CASES[name], MODEL).to_api()
     assert graph == json.loads((GOLDEN / f"{name}.json").read_text("utf-8"))
 
 
 def test_the_same_parameters_give_the_same_graph():
-    one, other = (text_to_image(CASES["everything"], "m", 512).to_api() for _ in range(2))
+    one, other = (build_graph(CASES["everything"], MODEL).to_api() for _ in range(2))
     assert one == other
 
 
@@ -71,7 +75,7 @@ def test_a_node_inserted_behind_an_output_is_read_by_all_its_readers():
 
 def test_a_misspelt_input_is_refused():
     with pytest.raises(KeyError, match="no input"):
-        text_to_image(CASES["plain"], "m", 512).set("sampler", step=3)
+        build_graph(CASES["plain"], MODEL).set("sampler", step=3)
 
 
 def test_two_nodes_of_one_title_are_refused(tmp_path: Path):

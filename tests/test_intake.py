@@ -1,16 +1,44 @@
+"""From a popped job to work: what is fetched, what is left out and said so, and what is refused."""
+
 from __future__ import annotations
 
+import base64
+import io
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from hordelib.errors import JobError, NotServed
-from tests.test_params import PAYLOAD
-from worker.intake import take_in
+from hordelib.control_types import ControlType, control_net_file
+from hordelib.errors import BadSource, JobError, ModelMissing, NotServed
+from hordelib.families import SD1, SD2
+from hordelib.model import INPAINTING, Model
+from hordelib.params import FromImage, Inpaint, Lora, TextOnly
+from tests.test_payload import PAYLOAD
+from worker.assembly import Models as Found
+from worker.assembly import make_adapters, make_offer
+from worker.config import BridgeConfig
+from worker.intake import Intake, Work
+from worker.sources import SourceFetcher
 from worker.wire import Job
 
-MODELS = {"Deliberate": Path("deliberate.safetensors")}
+NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens there
+TakeIn = Callable[..., Work]
+
+
+def model(name: str, **changes: Any) -> Model:
+    values: dict[str, Any] = {"family": SD1, "files": {"checkpoint": Path(f"{name}.safetensors")}}
+    return Model(name, **values | changes)
+
+
+MODELS = {
+    "Deliberate": model("Deliberate"),
+    "Painter": model("Painter", channels=INPAINTING),
+    "Old": model("Old", family=SD2),
+}
 
 
 def job(payload: dict[str, Any] | None = None, **changes: Any) -> Job:
@@ -20,33 +48,149 @@ def job(payload: dict[str, Any] | None = None, **changes: Any) -> Job:
         "payload": PAYLOAD | (payload or {}),
         "ttl_seconds": 150,
         "upload_urls": ("http://one", "http://two"),
-        "popped_at": 0.0,
+        "popped_at": time.monotonic(),
     }
     return Job(**values | changes)
 
 
-def test_there_are_as_many_images_as_ids_whatever_the_payload_says():
-    assert take_in(job({"n_iter": 7}), MODELS).params.images == 2
+def base64_png(mode: str = "RGB", size: tuple[int, int] = (64, 64), colour: Any = "red") -> str:
+    file = io.BytesIO()
+    Image.new(mode, size, colour).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
-def test_a_model_that_is_not_offered_is_refused():
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The models of an owner, who has nothing but a ControlNet for canny."""
+    control_net = control_net_file(tmp_path, ControlType.canny)
+    control_net.parent.mkdir(parents=True)
+    control_net.touch()
+    return tmp_path
+
+
+@pytest.fixture
+def intake(folder: Path) -> Intake:
+    config = BridgeConfig.model_validate(
+        {"api_key": "a-key", "dreamer_name": "tester", "cache_home": str(folder)}
+    )
+    return Intake(
+        make_offer(config, folder, Found(MODELS, ())),
+        MODELS,
+        folder,
+        SourceFetcher(NOBODY, client_agent="tester"),
+        make_adapters(config, folder, (NOBODY,)),
+    )
+
+
+def bodies(work: Work) -> list[dict[str, str]]:
+    return [note.body() for note in work.notes]
+
+
+def test_there_are_as_many_images_as_ids_whatever_the_payload_says(intake: Intake):
+    assert intake.take_in(job({"n_iter": 7})).params.images == 2
+
+
+def test_a_model_that_is_not_offered_is_refused(intake: Intake):
     with pytest.raises(JobError, match="'Anything'"):
-        take_in(job(model="Anything"), MODELS)
+        intake.take_in(job(model="Anything"))
 
 
-def test_a_source_image_is_refused_by_name():
-    with pytest.raises(NotServed, match="source_image"):
-        take_in(job(source_image="http://source"), MODELS)
+def test_a_withdrawn_model_leaves_the_offer(intake: Intake):
+    assert intake.withdraw("Deliberate")
+    assert intake.offer().models == ("Painter", "Old")
+    with pytest.raises(JobError, match="'Deliberate'"):
+        intake.take_in(job())
+    intake.withdraw("Painter")
+    assert not intake.withdraw("Old")
 
 
-@pytest.mark.parametrize("tis", [None, [], "x", [7], [{}]])
-def test_odd_lists_of_textual_inversions_are_no_trouble(tis: Any):
-    assert take_in(job({"tis": tis}), MODELS).notes == ()
+def test_a_source_image_is_what_the_picture_starts_from(intake: Intake):
+    work = intake.take_in(job({"denoising_strength": 0.4}, source_image=base64_png()))
+    assert isinstance(work.params.source, FromImage)
+    assert (work.params.source.image.width, work.params.denoise) == (64, 0.4)
 
 
-def test_what_is_left_out_is_noted():
-    payload = {"tis": [{"name": "7808", "strength": 1.0}], "use_nsfw_censor": True}
-    bodies = [note.body() for note in take_in(job(payload), MODELS).notes]
-    assert bodies[0] == {"type": "ti", "value": "download_failed", "ref": "7808"}
-    assert bodies[1]["type"] == "information"
-    assert "use_nsfw_censor" in bodies[1]["ref"]
+def test_a_mask_makes_it_a_repainting(intake: Intake):
+    asked = job(
+        source_image=base64_png(),
+        source_mask=base64_png("L", (32, 32), 255),
+        source_processing="inpainting",
+    )
+    source = intake.take_in(asked).params.source
+    assert isinstance(source, Inpaint)
+    assert set(source.mask.pixels) == {255}
+
+
+def test_an_inpainting_model_gets_something_to_repaint_whatever_the_job_brings(intake: Intake):
+    work = intake.take_in(job(model="Painter"))
+    assert isinstance(work.params.source, Inpaint)
+    assert bodies(work)[0]["type"] == "source_image"
+
+
+@pytest.mark.parametrize("source", ["no base64 at all", base64.b64encode(b"a text").decode()])
+def test_a_source_that_is_no_picture_is_a_fault_that_names_it(intake: Intake, source: str):
+    with pytest.raises(BadSource, match="source_image"):
+        intake.take_in(job(source_image=source))
+
+
+def test_a_controlling_picture_is_not_started_from_too(intake: Intake):
+    work = intake.take_in(job({"control_type": "canny"}, source_image=base64_png()))
+    assert work.params.control is not None
+    assert isinstance(work.params.source, TextOnly)
+
+
+def test_a_controlling_picture_is_started_from_where_the_job_says_how_much(intake: Intake):
+    payload = {"control_type": "canny", "denoising_strength": 0.6}
+    work = intake.take_in(job(payload, source_image=base64_png()))
+    assert work.params.control is not None
+    assert isinstance(work.params.source, FromImage)
+
+
+def test_a_control_type_without_its_files_is_a_fault_that_names_them(intake: Intake):
+    with pytest.raises(ModelMissing, match=r"hed.*diff_control_sd15_hed_fp16"):
+        intake.take_in(job({"control_type": "hed"}, source_image=base64_png()))
+
+
+def test_a_control_type_without_a_picture_is_a_fault(intake: Intake):
+    with pytest.raises(BadSource, match="control_type"):
+        intake.take_in(job({"control_type": "canny"}))
+
+
+def test_a_lora_of_the_owners_is_found_by_its_name(intake: Intake, folder: Path):
+    path = folder / "lora" / "Mine.safetensors"
+    path.write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    work = intake.take_in(job({"loras": [{"name": "mine", "model": 0.5}]}))
+    assert work.params.loras == (Lora("mine", path, model=0.5),)
+    assert work.notes == ()
+
+
+def test_what_cannot_be_had_is_left_out_and_noted(intake: Intake):
+    payload = {"loras": [{"name": "../../x"}], "tis": [{"name": "7808", "strength": 1.0}]}
+    work = intake.take_in(job(payload, ttl_seconds=1))
+    assert work.params.loras == ()
+    assert bodies(work) == [
+        {"type": "lora", "value": "download_failed", "ref": "../../x"},
+        {"type": "ti", "value": "download_failed", "ref": "7808"},
+    ]
+
+
+def test_choices_of_words_are_made_with_the_jobs_seed(intake: Intake):
+    prompts = {intake.take_in(job({"prompt": "{a|b|c|d} fox"})).params.prompt for _ in range(3)}
+    assert len(prompts) == 1
+    assert prompts < {"a fox", "b fox", "c fox", "d fox"}
+
+
+@pytest.mark.parametrize(
+    ("payload", "error"),
+    [
+        ({"transparent": True}, NotServed),
+        ({"workflow": "qr_code"}, ModelMissing),
+        ({"post_processing": ["GFPGAN"]}, ModelMissing),
+        ({"post_processing": ["../../etc/passwd"]}, ModelMissing),
+    ],
+)
+def test_what_would_be_another_picture_is_a_fault(
+    intake: Intake, payload: dict[str, Any], error: type[JobError]
+):
+    with pytest.raises(error):
+        intake.take_in(job(payload))

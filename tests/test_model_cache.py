@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from hordelib.errors import ModelMissing, OutOfMemory
-from hordelib.model_cache import MemoryBudget, ModelCache
+from hordelib.model_cache import MemoryBudget, ModelCache, ModelKey
 
 KIB = 1024
 
@@ -40,9 +40,9 @@ class Machine:
     def free_bytes(self) -> int:
         return self.total_bytes - self.used_bytes
 
-    def load(self, path: Path) -> Loaded:
-        self.loads.append(path.name)
-        return Loaded(path, self)
+    def load(self, key: ModelKey) -> Loaded:
+        self.loads.append(key.path.name)
+        return Loaded(key.path, self)
 
 
 @pytest.fixture
@@ -57,45 +57,46 @@ def cache(machine: Machine) -> ModelCache[Loaded]:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Callable[[str, int], Path]:
-    def make(name: str, kib: int) -> Path:
+def file(tmp_path: Path) -> Callable[[str, int], ModelKey]:
+    def make(name: str, kib: int) -> ModelKey:
         path = tmp_path / name
         path.write_bytes(bytes(kib * KIB))
-        return path
+        return ModelKey("checkpoint", path)
 
     return make
 
 
-def use(cache: ModelCache[Loaded], *paths: Path) -> None:
-    for path in paths:
-        with cache.lend(path) as model:
-            assert model.path == path
+def use(cache: ModelCache[Loaded], *keys: ModelKey) -> None:
+    for key in keys:
+        with cache.lend(key) as model:
+            assert model.path == key.path
 
 
 def test_least_recently_used_goes_first(
-    cache: ModelCache[Loaded], machine: Machine, file: Callable[[str, int], Path]
+    cache: ModelCache[Loaded], machine: Machine, file: Callable[[str, int], ModelKey]
 ):
     a, b, c = file("a", 400), file("b", 400), file("c", 300)
     use(cache, a, b, a, c, a)
     assert machine.loads == ["a", "b", "c"]
-    assert [cache.holds(path) for path in (a, b, c)] == [True, False, True]
+    assert [cache.holds(key) for key in (a, b, c)] == [True, False, True]
 
 
 def test_a_model_on_loan_is_never_dropped(
-    cache: ModelCache[Loaded], file: Callable[[str, int], Path]
+    cache: ModelCache[Loaded], file: Callable[[str, int], ModelKey]
 ):
-    with cache.lend(file("a", 600)) as a:
+    a = file("a", 600)
+    with cache.lend(a):
         with (
             pytest.raises(OutOfMemory, match=r"300 MiB|MiB are missing"),
             cache.lend(file("b", 600)),
         ):
             pass
         cache.clear()
-        assert cache.holds(a.path)
+        assert cache.holds(a)
 
 
 def test_what_other_programs_use_counts(
-    cache: ModelCache[Loaded], machine: Machine, file: Callable[[str, int], Path]
+    cache: ModelCache[Loaded], machine: Machine, file: Callable[[str, int], ModelKey]
 ):
     a, b = file("a", 300), file("b", 300)
     use(cache, a)
@@ -105,21 +106,22 @@ def test_what_other_programs_use_counts(
 
 
 def test_a_missing_file_is_no_entry(cache: ModelCache[Loaded], tmp_path: Path):
-    with pytest.raises(ModelMissing, match="gone"), cache.lend(tmp_path / "gone"):
+    gone = ModelKey("checkpoint", tmp_path / "gone")
+    with pytest.raises(ModelMissing, match="gone"), cache.lend(gone):
         pass
-    assert not cache.holds(tmp_path / "gone")
+    assert not cache.holds(gone)
 
 
 def test_many_threads_never_exceed_the_budget(
-    cache: ModelCache[Loaded], machine: Machine, file: Callable[[str, int], Path]
+    cache: ModelCache[Loaded], machine: Machine, file: Callable[[str, int], ModelKey]
 ):
-    paths = [file(str(i), 80 * (i + 1)) for i in range(5)]
+    keys = [file(str(i), 80 * (i + 1)) for i in range(5)]
     lowest = [machine.free_bytes()]
 
     def work(seed: int) -> None:
         random = Random(seed)
         for _ in range(200):
-            with suppress(OutOfMemory), cache.lend(random.choice(paths)):
+            with suppress(OutOfMemory), cache.lend(random.choice(keys)):
                 lowest[0] = min(lowest[0], machine.free_bytes())
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
@@ -128,4 +130,4 @@ def test_many_threads_never_exceed_the_budget(
     for thread in threads:
         thread.join()
     assert lowest[0] >= 100 * KIB
-    assert len(machine.loads) > len(paths)  # the budget was felt
+    assert len(machine.loads) > len(keys)  # the budget was felt

@@ -36,7 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
-    commands.add_parser("demo", help="serve a local horde's jobs and show the pictures")
+    demo = commands.add_parser("demo", help="serve a local horde's jobs and show the pictures")
+    demo.add_argument("--all", action="store_true", help="one for each thing that a job can ask")
     commands.add_parser("run", help="serve the horde as bridgeData.yaml says")
     sandbox = commands.add_parser("sandbox", help="a local horde alone, to try clients and workers")
     sandbox.add_argument("--port", type=int, default=7001, help="on loopback (default: 7001)")

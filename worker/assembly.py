@@ -2,59 +2,94 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from hordelib.errors import JobError
+from hordelib.errors import JobError, ModelMissing
+from hordelib.lora_store import LoraStore, Quota
+from hordelib.model import Model
 from hordelib.model_store import ModelStore, verify_checkpoint
+from worker import capabilities
+from worker.adapters import Adapters
 from worker.board import Board
 from worker.bridge import Bridge, Pace
+from worker.capabilities import Capability
+from worker.censorship import Censorship
+from worker.civitai import SITES, Civitai, Hordeling
 from worker.config import BridgeConfig
+from worker.config_keys import PROJECT_URL
 from worker.devices import Card, first_card
+from worker.download_memo import DownloadMemo
+from worker.downloads import Downloader
 from worker.engine_process import EngineProcess, Patience
 from worker.errors import NothingToServe
 from worker.horde_client import HordeClient
+from worker.intake import TI_FOLDER, Intake
+from worker.judge_process import JudgeProcess
+from worker.judging import Judging
+from worker.lora_finder import LORA, TI, LoraFinder
 from worker.messages import EngineSettings
+from worker.safety_policy import judge_settings
+from worker.sources import SourceFetcher
+from worker.web import Web
 from worker.wire import Offer
+
+CLIENT_AGENT = f"Dreamer:0.1.0:{PROJECT_URL}"
+LORA_FOLDER = "lora"
+DISK_FLOOR_BYTES = 2 << 30  # no download leaves less of the disk free
+TI_QUOTA_BYTES = 1 << 30
+GB = 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What the configured names came to: files that serve, and a line for each that doesn't."""
+    """What the configured names came to: models that serve, and a line for each that doesn't."""
 
-    files: Mapping[str, Path]
+    served: Mapping[str, Model]
     problems: tuple[str, ...]
 
 
 def find_models(config: BridgeConfig, home: Path) -> Models:
-    """The file of each configured model; one that is missing or damaged becomes a problem."""
+    """The files of each configured model; a missing or damaged one becomes a problem."""
     custom = {model.name: home / model.filepath for model in config.custom_models}
     store = ModelStore(config.models_folder(home), custom)
-    files: dict[str, Path] = {}
+    served: dict[str, Model] = {}
     problems: list[str] = []
     for name in config.models:
         try:
-            path = store.checkpoint(name)
-            verify_checkpoint(path)
+            served[name] = _whole_model(store, name)
         except JobError as error:
             problems.append(str(error))
-        else:
-            files[name] = path
-    return Models(files, tuple(problems))
+    return Models(served, tuple(problems))
+
+
+def _whole_model(store: ModelStore, name: str) -> Model:
+    model = Model.of_checkpoint(store.checkpoint(name), name)
+    for path in model.files.values():
+        if not path.is_file():
+            raise ModelMissing(f"model {name!r}: there is no file {path}")
+        verify_checkpoint(path)
+    return model
 
 
 def make_client(config: BridgeConfig) -> HordeClient:
     return HordeClient(
-        config.horde_url, config.api_key.get_secret_value(), client_agent=config.bridge_agent
+        config.horde_url, config.api_key.get_secret_value(), client_agent=CLIENT_AGENT
     )
 
 
-def make_bridge(config: BridgeConfig, home: Path, board: Board, models: Models) -> Bridge:
-    """The worker that the configuration describes. Raises NothingToServe without a model."""
-    if not models.files:
+def make_bridge(
+    config: BridgeConfig, home: Path, board: Board, models: Models, offer: Offer | None = None
+) -> Bridge:
+    """The worker that the configuration describes. Raises NothingToServe without a model.
+
+    `offer` replaces the one that follows from what is installed.
+    """
+    if not models.served:
         raise NothingToServe("no model can be served: " + "; ".join(models.problems))
     engine = EngineProcess(
         engine_settings(config, home, first_card()),
@@ -67,18 +102,82 @@ def make_bridge(config: BridgeConfig, home: Path, board: Board, models: Models) 
     return Bridge(
         make_client(config),
         engine,
-        make_offer(config, tuple(models.files)),
-        models.files,
+        make_intake(config, home, models, offer),
+        make_judging(config, home),
         board=board,
         pace=Pace(waiting_jobs=config.queue_size),
     )
 
 
-def make_offer(config: BridgeConfig, models: tuple[str, ...]) -> Offer:
+def make_intake(
+    config: BridgeConfig, home: Path, models: Models, offer: Offer | None = None
+) -> Intake:
+    folder = config.models_folder(home)
+    return Intake(
+        offer or make_offer(config, home, models),
+        models.served,
+        folder,
+        SourceFetcher(config.horde_url, client_agent=CLIENT_AGENT),
+        make_adapters(config, folder),
+    )
+
+
+def make_adapters(
+    config: BridgeConfig, models_folder: Path, sites: tuple[str, ...] = SITES
+) -> Adapters:
+    """What finds LoRAs and textual inversions, on disk and at `sites`."""
+    token = config.civitai_api_token
+    tokens = {site: token.get_secret_value() for site in sites} if token else {}
+    web = Web(CLIENT_AGENT, tokens)
+    civitai = Civitai(web, sites, nsfw=config.nsfw)
+    downloader = Downloader(web)
+    memo = DownloadMemo(models_folder / LORA_FOLDER / "refused.json")
+    return Adapters(
+        LoraFinder(
+            LORA,
+            _store(models_folder / LORA_FOLDER, config.max_lora_cache_size * GB),
+            civitai,
+            downloader,
+            memo,
+        ),
+        LoraFinder(
+            TI,
+            _store(models_folder / TI_FOLDER, TI_QUOTA_BYTES),
+            civitai,
+            downloader,
+            memo,
+            copies=Hordeling(web),
+        ),
+    )
+
+
+def _store(folder: Path, most_bytes: int) -> LoraStore:
+    folder.mkdir(parents=True, exist_ok=True)
+    free_bytes = lambda: shutil.disk_usage(folder).free  # noqa: E731
+    return LoraStore(folder, Quota(most_bytes, DISK_FLOOR_BYTES, free_bytes))
+
+
+def make_judging(config: BridgeConfig, home: Path) -> Judging:
+    return Judging(
+        JudgeProcess(judge_settings(config, home)),
+        Censorship(config.nsfw, config.censor_nsfw, config.censorlist),
+    )
+
+
+def find_capabilities(
+    config: BridgeConfig, home: Path, models: Models
+) -> tuple[Capability, ...]:
+    """The kinds of jobs that can be served, and what those lack that can't."""
+    return capabilities.capabilities(config, config.models_folder(home), models.served.values())
+
+
+def make_offer(config: BridgeConfig, home: Path, models: Models) -> Offer:
+    agent = capabilities.bridge_agent(config.models_folder(home), models.served.values())
+    flags = {each.flag: each.is_offered for each in find_capabilities(config, home, models)}
     return Offer(
         name=config.dreamer_name,
-        models=models,
-        bridge_agent=config.bridge_agent,
+        models=tuple(models.served),
+        bridge_agent=config.bridge_agent or agent,
         max_pixels=config.max_pixels,
         amount=config.max_batch,
         nsfw=config.nsfw,
@@ -88,6 +187,7 @@ def make_offer(config: BridgeConfig, models: tuple[str, ...]) -> Offer:
         allow_unsafe_ip=config.allow_unsafe_ip,
         extra_slow_worker=config.extra_slow_worker,
         limit_max_steps=config.limit_max_steps,
+        **flags,
     )
 
 

@@ -46,7 +46,7 @@ class JobRow:
     job_id: str
     model: str
     images: int
-    params: GenerationParams | None = None  # None: the payload could not be read
+    params: GenerationParams | None = None  # None: not read yet, or not readable
     state: JobState = JobState.waiting
     step: int = 0
     steps: int = 0
@@ -93,6 +93,9 @@ class Board:
     def add(self, row: JobRow) -> None:
         with self._lock:
             self._open[row.job_id] = row
+
+    def understood(self, job_id: str, params: GenerationParams) -> None:
+        self._change(job_id, params=params)
 
     def stepped(self, job_id: str, step: int, steps: int) -> None:
         self._change(job_id, step=step, steps=steps)

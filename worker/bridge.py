@@ -1,7 +1,8 @@
-"""The straight line between the horde and the device: pop → parse → run → deliver.
+"""The straight line between the horde and the device: pop → take in → run → judge → deliver.
 
-One thread pops ahead, one feeds the engine, a few deliver; a job moves through them in that order.
-Every popped id ends exactly once: submitted, faulted, or over because the horde said so.
+One thread pops ahead, a few read jobs and fetch what they name, one feeds the engine, a few judge
+and deliver; a job moves through them in that order. Every popped id ends exactly once: submitted,
+faulted, or over because the horde said so.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from hordelib.engine import Generation
 from hordelib.errors import EngineError, JobError, ModelBroken, ModelMissing
@@ -24,9 +24,10 @@ from worker.engine_process import EngineProcess
 from worker.errors import EngineUnusable, NotAllowed, NothingToServe, WorkerError
 from worker.fault_guard import FaultGuard
 from worker.horde_client import HordeClient
-from worker.intake import Work, take_in
+from worker.intake import Intake, Work
+from worker.judging import Judging
 from worker.popper import Popper
-from worker.wire import GenMetadata, Job, Offer
+from worker.wire import Job
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Pace:
     """The bridge's own times and counts."""
 
     waiting_jobs: int = 1  # popped ahead, beside the one at work
+    preparers: int = 2
     deliverers: int = 3
     engine_tries: int = 3  # failed starts in a row until the worker gives up
     idle_seconds: tuple[float, float] = (1.0, 5.0)  # between empty pops: the first, the longest
@@ -55,18 +57,22 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A job whose pictures are ready to be delivered."""
+    """A job whose pictures are made, and not judged yet."""
 
-    job: Job
+    work: Work
     generation: Generation
-    notes: tuple[GenMetadata, ...]
+
+    @property
+    def job(self) -> Job:
+        return self.work.job
 
 
 class Bridge:
     """Serves jobs until it is told to stop, or can't go on; then `failure` says why.
 
     Args:
-        models: the files that serve the offer's models.
+        intake: says what is offered, and makes work of jobs.
+        judging: says which pictures may leave.
         board: is told of every job's way.
     """
 
@@ -74,16 +80,16 @@ class Bridge:
         self,
         horde: HordeClient,
         engine: EngineProcess,
-        offer: Offer,
-        models: Mapping[str, Path],
+        intake: Intake,
+        judging: Judging,
         *,
         board: Board,
         pace: Pace | None = None,
     ):
         self._horde = horde
         self._engine = engine
-        self._offer = offer
-        self._models = models
+        self._intake = intake
+        self._judging = judging
         self._board = board
         self._pace = pace or Pace()
         self._stopping = threading.Event()  # take no more jobs
@@ -91,20 +97,23 @@ class Bridge:
         self._introduced = threading.Event()  # the horde knows our key
         self._engine_ready = threading.Event()
         self._places = threading.Semaphore(self._pace.waiting_jobs + 1)
+        self._popped: queue.Queue[Job | None] = queue.Queue()
         self._waiting: queue.Queue[Work | None] = queue.Queue()
         # Bounded: where nothing can be delivered, nothing more is made.
         self._finished: queue.Queue[Done | Fault | None] = queue.Queue(self._pace.deliverers)
         self._threads: list[threading.Thread] = []
+        self._preparers: list[threading.Thread] = []
+        self._deliverers: list[threading.Thread] = []
         self._fault_guard = FaultGuard()
         self.failure: WorkerError | None = None
 
     # ---- life ------------------------------------------------------------------------------
 
     def start(self) -> None:
+        self._preparers = self._spawn_all("preparer", self._take_in_jobs, self._pace.preparers)
+        self._deliverers = self._spawn_all("deliverer", self._deliver_jobs, self._pace.deliverers)
         self._spawn("popper", self._pop_jobs)
         self._spawn("feeder", self._run_jobs)
-        for number in range(self._pace.deliverers):
-            self._spawn(f"deliverer-{number}", self._deliver_jobs)
 
     def stop(self) -> None:
         """Take no more jobs: the one at work is finished, those that wait are faulted."""
@@ -119,6 +128,7 @@ class Bridge:
         self._hurry.set()
         self.stop()
         self._engine.kill()
+        self._judging.kill()
 
     @property
     def is_stopping(self) -> bool:
@@ -131,10 +141,16 @@ class Bridge:
             thread.join(max(0.0, end - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _spawn(self, name: str, work: Callable[[], None]) -> None:
+    def _spawn_all(
+        self, name: str, work: Callable[[], None], count: int
+    ) -> list[threading.Thread]:
+        return [self._spawn(f"{name}-{number}", work) for number in range(count)]
+
+    def _spawn(self, name: str, work: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _guard(self, work: Callable[[], None]) -> None:
         """A thread's outermost frame: what stops one stops the bridge, and is told."""
@@ -152,13 +168,13 @@ class Bridge:
             self._hurry.set()  # what is submitted with this key is not taken either
         self.stop()
 
-    # ---- pop → parse -----------------------------------------------------------------------
+    # ---- pop -------------------------------------------------------------------------------
 
     def _pop_jobs(self) -> None:
         """Keeps `waiting_jobs` ahead of the engine. Ends when the bridge stops."""
         popper = Popper(
             self._horde,
-            lambda: replace(self._offer, models=tuple(self._models)),
+            self._intake.offer,
             self._stopping,
             guard=self._fault_guard,
             idle=self._pace.idle_seconds,
@@ -173,10 +189,19 @@ class Bridge:
                 if job is None:
                     self._places.release()
                 else:
-                    self._accept(job)
+                    self._board.add(JobRow(job.ids[0], job.model, len(job.ids)))
+                    self._popped.put(job)
         finally:
-            self._fault_waiting()
-            self._waiting.put(None)
+            self._end_of_jobs()
+
+    def _end_of_jobs(self) -> None:
+        """Let the preparers end, give back what the engine won't come to, and let it end too."""
+        for _ in self._preparers:
+            self._popped.put(None)
+        for preparer in self._preparers:
+            preparer.join()
+        self._fault_waiting()
+        self._waiting.put(None)
 
     def _fault_waiting(self) -> None:
         """Give back at once what the engine will not come to, for another worker to take."""
@@ -190,16 +215,22 @@ class Bridge:
                 return True
         return False
 
-    def _accept(self, job: Job) -> None:
-        """Parse the job; what can't be served is faulted at once, and its place is free again."""
+    # ---- take in: parse and fetch ----------------------------------------------------------
+
+    def _take_in_jobs(self) -> None:
+        """With several of these threads, downloads of one job don't keep the next one waiting."""
+        while (job := self._popped.get()) is not None:
+            self._take_in(job)
+
+    def _take_in(self, job: Job) -> None:
+        """What can't be served is faulted at once, and its place is free again."""
         try:
-            work = take_in(job, self._models)
+            work = self._intake.take_in(job)
         except Exception as error:  # noqa: BLE001 - the job boundary
-            self._board.add(JobRow(job.ids[0], job.model, len(job.ids)))
             self._finished.put(Fault(job, _reason(error)))
             self._places.release()
         else:
-            self._board.add(JobRow(job.ids[0], job.model, len(job.ids), work.params))
+            self._board.understood(job.ids[0], work.params)
             self._waiting.put(work)
 
     # ---- run -------------------------------------------------------------------------------
@@ -208,15 +239,26 @@ class Bridge:
         """Feeds the engine, job after job. Ends when the popper has, and nothing waits."""
         try:
             self._introduced.wait()
-            self._start_engine()
+            self._start_children()
             self._engine_ready.set()
             while (work := self._waiting.get()) is not None:
                 self._finished.put(self._run(work))
                 self._places.release()
         finally:
             self._engine.stop()
-            for _ in range(self._pace.deliverers):
-                self._finished.put(None)
+            self._end_of_results()
+
+    def _start_children(self) -> None:
+        self._start_engine()
+        if not self._stopping.is_set():
+            self._judging.start()
+
+    def _end_of_results(self) -> None:
+        for _ in self._deliverers:
+            self._finished.put(None)
+        for deliverer in self._deliverers:
+            deliverer.join()
+        self._judging.stop()
 
     def _run(self, work: Work) -> Done | Fault:
         """Run one job; an engine that dies under it is replaced, and the job gets one more try."""
@@ -227,7 +269,7 @@ class Bridge:
                 break
             self._board.running(job_id)
             try:
-                return Done(work.job, self._generate(work), work.notes)
+                return Done(work, self._generate(work))
             except (ModelBroken, ModelMissing) as error:
                 self._withdraw(work.job.model, error)
                 return Fault(work.job, str(error))
@@ -242,16 +284,15 @@ class Bridge:
 
     def _withdraw(self, model: str, error: JobError) -> None:
         """Offer a model no more whose file can't be used: every job for it would fail."""
-        self._models = {name: path for name, path in self._models.items() if name != model}
         log.error("%s is not offered any more: %s", model, error)
-        if not self._models:
+        if not self._intake.withdraw(model):
             self._fail(NothingToServe(f"no model is left to serve: {error}"))
 
     def _generate(self, work: Work) -> Generation:
         job_id = work.job.ids[0]
         return self._engine.generate(
             work.params,
-            work.checkpoint,
+            work.model,
             lambda done, total: self._board.stepped(job_id, done, total),
         )
 
@@ -273,7 +314,7 @@ class Bridge:
             else:
                 return
 
-    # ---- deliver ---------------------------------------------------------------------------
+    # ---- judge → deliver -------------------------------------------------------------------
 
     def _deliver_jobs(self) -> None:
         """Takes results as they come; with several of these threads, uploads overlap."""
@@ -283,15 +324,16 @@ class Bridge:
                 ends = self._end(delivery, result)
             except Exception as error:  # noqa: BLE001 - the job boundary
                 ends = delivery.fault(result.job.ids, _reason(error), result.job.over_at)
+            self._intake.let_go(result.job)
             self._fault_guard.count(sum(end.is_drop for end in ends))
             self._board.over(result.job.ids[0], ends)
 
     def _end(self, delivery: Delivery, result: Done | Fault) -> list[ImageEnd]:
         job_id = result.job.ids[0]
         match result:
-            case Done(job, generation, notes):
+            case Done(work, generation):
                 self._board.generated(job_id, generation.load_seconds + generation.run_seconds)
-                return delivery.deliver(job, generation.images, notes)
+                return delivery.deliver(work.job, self._judging.judge(work, generation))
             case Fault(job, reason):
                 ends = delivery.fault(job.ids, reason, job.over_at)
                 log.warning("job %s faulted: %s", job_id, reason)

@@ -14,12 +14,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from hordelib.comfy import default_folder
-from worker.assembly import find_models, make_client
+from worker.assembly import Models, find_capabilities, find_models, make_client
 from worker.config import BridgeConfig, load_config
 from worker.devices import first_card
-from worker.errors import ConfigError, EngineUnusable, HordeError, NotAllowed
+from worker.errors import ConfigError, EngineUnusable, HordeError, JudgeUnusable, NotAllowed
 from worker.horde_client import HordeClient
 from worker.popper import insist_on_own_name
+from worker.safety_policy import judge_settings, unfound
 from worker.wire import Account
 
 MIN_PYTHON = (3, 11)
@@ -31,12 +32,13 @@ SET_UP = "run ./update-runtime.sh"
 class Verdict(StrEnum):
     ok = "ok"
     failed = "FAILED"
+    warning = "WARNING"
     skipped = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One prerequisite. `remedy` says what the owner does about a failed one."""
+    """One prerequisite. `remedy` says what the owner does about one that is not ok."""
 
     name: str
     verdict: Verdict
@@ -61,11 +63,14 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
     yield _disk(home)
     if isinstance(config, BridgeConfig):
         yield ok("configuration", str(config_file))
-        yield from _models(config, home)
+        models = find_models(config, home)
+        yield from _models(models)
+        yield from _kinds(config, home, models)
+        yield _safety(config, home)
         yield from _horde(config)
     else:
         yield from config
-        for name in ("model files", "horde", "api key", "worker name"):
+        for name in ("model files", "safety", "horde", "api key", "worker name"):
             yield Finding(name, Verdict.skipped, "needs the configuration")
 
 
@@ -145,12 +150,35 @@ def _disk(home: Path) -> Finding:
     return ok("disk", detail)
 
 
-def _models(config: BridgeConfig, home: Path) -> Iterator[Finding]:
-    models = find_models(config, home)
-    for name, path in models.files.items():
-        yield ok("model files", f"{name}: {path}")
+def _models(models: Models) -> Iterator[Finding]:
+    for name, model in models.served.items():
+        files = ", ".join(str(path) for path in model.files.values())
+        yield ok("model files", f"{name} ({model.family.name}): {files}")
     for problem in models.problems:
         yield failed("model files", problem, "put the file there, or take the name out")
+
+
+def _kinds(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding]:
+    """Kinds of jobs that would be offered if their files were there."""
+    offered: list[str] = []
+    for kind in find_capabilities(config, home, models):
+        if kind.missing:
+            remedy = f"put the files there, or set {kind.flag}: false to hear no more of it"
+            yield Finding(kind.flag, Verdict.warning, f"not offered: {kind.missing}", remedy)
+        elif kind.is_offered:
+            offered.append(kind.flag.removeprefix("allow_"))
+    yield ok("kinds of jobs", ", ".join(["txt2img", *offered]))
+
+
+def _safety(config: BridgeConfig, home: Path) -> Finding:
+    try:
+        lack = unfound(config, home)
+    except JudgeUnusable as error:
+        return failed("safety", str(error), "do that, or set safety: best_effort")
+    if lack:
+        return Finding("safety", Verdict.warning, lack, "do that, for the sake of the horde")
+    judges = "NudeNet, horde_safety" if judge_settings(config, home).horde_safety else "NudeNet"
+    return ok("safety", judges)
 
 
 def _horde(config: BridgeConfig) -> Iterator[Finding]:

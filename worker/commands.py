@@ -13,17 +13,18 @@ from pathlib import Path
 from rich.console import Console
 
 from hordelib.errors import HordelibError
-from worker.assembly import find_models, make_bridge
+from worker.assembly import Models, find_capabilities, find_models, make_bridge
 from worker.board import Board
 from worker.check import Verdict, findings
-from worker.config import load_config
-from worker.demo import MODEL, run_demo
+from worker.config import BridgeConfig, load_config
+from worker.demo import REFERENCE, run_demo
 from worker.errors import ConfigError, NotAllowed, WorkerError
 from worker.exit_codes import ExitCode, exit_code
-from worker.sandbox import ReferenceModel
+from worker.safety_policy import unfound
 from worker.sandbox import serve as serve_sandbox
 from worker.serve import Interrupted, serve
 from worker.terminal import board_view, make_console, set_up_logging
+from worker.wishes import ALL, FEW
 
 CONFIG_FILE = "bridgeData.yaml"
 TEMPLATE = "bridgeData.template.yaml"
@@ -65,7 +66,8 @@ def _line(error: Exception) -> str:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    return ExitCode.OK if run_demo(options.home, make_console()) else ExitCode.FAILED
+    wishes = ALL if options.all else FEW
+    return ExitCode.OK if run_demo(options.home, make_console(), wishes) else ExitCode.FAILED
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -77,13 +79,24 @@ def _run(options: argparse.Namespace) -> int:
     set_up_logging(console, options.home / "logs" / "dreamer.log")
     log = logging.getLogger("worker")
     models = find_models(config, options.home)
-    for line in (*config.notes, *models.problems):
+    for line in _warnings(config, options.home, models):
         log.warning(line)
     board = Board()
     bridge = make_bridge(config, options.home, board, models)
-    log.info("offering %s as %r", ", ".join(models.files), config.dreamer_name)
+    log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
     serve(bridge, board_view(console, board, config.stats_output_frequency))
     return ExitCode.OK
+
+
+def _warnings(config: BridgeConfig, home: Path, models: Models) -> list[str]:
+    """What the owner should know before it starts. Raises JudgeUnusable as `safety` says."""
+    lacking = [
+        f"{capability.flag}: not offered, {capability.missing}"
+        for capability in find_capabilities(config, home, models)
+        if capability.missing
+    ]
+    lines = (*config.notes, *models.problems, *lacking, unfound(config, home))
+    return [line for line in lines if line]
 
 
 def _create_config(config_file: Path) -> int:
@@ -105,19 +118,25 @@ def _template() -> Path:
 
 
 def _sandbox(options: argparse.Namespace) -> int:
-    serve_sandbox({MODEL: ReferenceModel(baseline="stable diffusion 1")}, options.port)
+    serve_sandbox(REFERENCE, options.port)
     return ExitCode.OK
 
 
 def _check(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
-    styles = {Verdict.ok: "green", Verdict.failed: "bold red", Verdict.skipped: "dim"}
+    styles = {
+        Verdict.ok: "green",
+        Verdict.failed: "bold red",
+        Verdict.warning: "bold yellow",
+        Verdict.skipped: "dim",
+    }
     code = ExitCode.OK
     for finding in findings(options.home, options.home / CONFIG_FILE):
         console.print(f"{finding.verdict:8}", style=styles[finding.verdict], end="")
-        console.print(f"{finding.name:14}{finding.detail}", markup=False, soft_wrap=True)
+        console.print(f"{finding.name:23}{finding.detail}", markup=False, soft_wrap=True)
+        if finding.remedy:
+            console.print(f"{'':31}remedy: {finding.remedy}", markup=False, soft_wrap=True)
         if finding.verdict is Verdict.failed:
-            console.print(f"{'':22}remedy: {finding.remedy}", markup=False, soft_wrap=True)
             code = ExitCode.FAILED
     return code
 

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from worker.config_file import ConfigDocument, read_document
-from worker.config_keys import BASELINES, DEFAULT_BRIDGE_AGENT, KEYS
+from worker.config_keys import BASELINES, KEYS
 from worker.errors import ConfigError
 
 _UNIT_BYTES: Final = {"": 2**20, "mib": 2**20, "gib": 2**30, "mb": 10**6, "gb": 10**9}
@@ -92,10 +92,15 @@ def _is_private(host: str) -> bool:
         return host == "localhost"
 
 
-def _api_key(key: SecretStr) -> SecretStr:
-    text = key.get_secret_value()
+def _token(token: SecretStr) -> SecretStr:
+    text = token.get_secret_value()
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError
+    return token
+
+
+def _api_key(key: SecretStr) -> SecretStr:
+    text = _token(key).get_secret_value()
     if _SHARED_KEY.fullmatch(text):
         raise ValueError
     return key
@@ -126,6 +131,12 @@ def _baseline(text: str) -> str:
     return BASELINES[text.lower()]
 
 
+def _censored_words(words: str) -> str:
+    if not re.search(r"[^\W_]", words):
+        raise ValueError
+    return words
+
+
 def _path(path: Path) -> Path:
     try:
         return path.expanduser()
@@ -136,6 +147,7 @@ def _path(path: Path) -> Path:
 ModelName = Annotated[StrictStr, Field(min_length=3, max_length=255)]
 OfferedModel = Annotated[ModelName, AfterValidator(_single_model)]
 BlacklistWord = Annotated[StrictStr, Field(min_length=1, max_length=15)]
+CensoredWords = Annotated[StrictStr, Field(max_length=100), AfterValidator(_censored_words)]
 Username = Annotated[StrictStr, Field(pattern=r"^.+#\d+$")]
 Baseline = Annotated[StrictStr, AfterValidator(_baseline)]
 OwnerPath = Annotated[Path, AfterValidator(_path)]
@@ -168,10 +180,21 @@ class BridgeConfig(BaseModel):
     max_batch: Annotated[StrictInt, Field(ge=1, le=20)] = 4
     queue_size: Annotated[StrictInt, Field(ge=0, le=4)] = 1
     nsfw: StrictBool = True
+    censor_nsfw: StrictBool = False
+    censorlist: tuple[CensoredWords, ...] = ()
+    safety: Literal["required", "best_effort"] = "best_effort"
     blacklist: Annotated[tuple[BlacklistWord, ...], Field(max_length=200)] = ()
     priority_usernames: tuple[Username, ...] = ()
     require_upfront_kudos: StrictBool = False
     allow_unsafe_ip: StrictBool = True
+    allow_img2img: StrictBool = True
+    allow_painting: StrictBool = True
+    allow_post_processing: StrictBool = True
+    allow_controlnet: StrictBool = True
+    allow_sdxl_controlnet: StrictBool = True
+    allow_lora: StrictBool = True
+    max_lora_cache_size: Annotated[StrictInt, Field(ge=1, le=2048)] = 10
+    civitai_api_token: Annotated[SecretStr, AfterValidator(_token)] | None = None
     extra_slow_worker: StrictBool = False
     limit_max_steps: StrictBool = False
     vram_to_leave_free: Reserve = MemoryReserve(percent=10)
@@ -183,9 +206,9 @@ class BridgeConfig(BaseModel):
     process_timeout: Annotated[StrictInt, Field(ge=30, le=3600)] = 600
     stats_output_frequency: Annotated[StrictInt, Field(ge=0, le=86400)] = 30
     horde_url: Annotated[StrictStr, AfterValidator(_base_url)] = "https://aihorde.net"
-    bridge_agent: Annotated[StrictStr, Field(max_length=1000), AfterValidator(_bridge_agent)] = (
-        DEFAULT_BRIDGE_AGENT
-    )
+    bridge_agent: (
+        Annotated[StrictStr, Field(max_length=1000), AfterValidator(_bridge_agent)] | None
+    ) = None
     notes: tuple[str, ...] = ()
     """Lines for the owner, shown once at start: old keys of the file and what became of them."""
 
@@ -243,8 +266,8 @@ def _problem_line(detail: ErrorDetails) -> str:
 
 
 def shown(key: str, value: object) -> str:
-    """A value as a problem line shows it: on one line, not too long, and never the api key."""
-    if key == "api_key":
+    """A value as a problem line shows it: on one line, not too long, and never a secret."""
+    if key in ("api_key", "civitai_api_token"):
         return "its value can't be one"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

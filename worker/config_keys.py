@@ -11,9 +11,6 @@ from types import MappingProxyType
 
 PROJECT_URL = "https://github.com/dreamer-horde/dreamer"
 
-# The server grants features and the full reward by name and version: "AI Horde Worker" >= 24.
-DEFAULT_BRIDGE_AGENT = f"AI Horde Worker:24.1.0:{PROJECT_URL}"
-
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -63,7 +60,24 @@ KEYS: Mapping[str, Key] = MappingProxyType(
             "a whole number from 0 to 4",
             "Jobs that wait, prepared, while the device is busy.",
         ),
-        "nsfw": Key(_YES_NO, "false: requests marked as not safe for work are not taken."),
+        "nsfw": Key(
+            _YES_NO,
+            "false: requests marked as not safe for work are not taken, and pictures found to be "
+            "so are replaced by a plain card.",
+        ),
+        "censor_nsfw": Key(
+            _YES_NO, "true: pictures found not safe for work are replaced by a plain card."
+        ),
+        "censorlist": Key(
+            "a list of words or phrases of at most 100 characters, each with a letter or digit",
+            "Pictures with one of these in their prompt are replaced by a plain card; whole words "
+            "count, in any letter case.",
+        ),
+        "safety": Key(
+            "required or best_effort",
+            "required: no horde but one on this machine is served without horde_safety, which "
+            "finds CSAM. best_effort: it is, with a warning at start and in `check`.",
+        ),
         "blacklist": Key(
             "a list of at most 200 words of 1 to 15 characters",
             "Requests with one of these words in their prompt are not taken.",
@@ -77,6 +91,34 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         ),
         "allow_unsafe_ip": Key(
             _YES_NO, "false: image to image requests sent through a VPN are not taken."
+        ),
+        "allow_img2img": Key(_YES_NO, "false: no jobs that start from a picture."),
+        "allow_painting": Key(_YES_NO, "false: no inpainting and outpainting jobs."),
+        "allow_post_processing": Key(
+            _YES_NO,
+            "false: no upscaling, face fixing and background removal. Offered when all their files "
+            "are there; `check` names those that are missing.",
+        ),
+        "allow_controlnet": Key(
+            _YES_NO,
+            "false: no ControlNet jobs. Offered when the files of all control types are there; "
+            "`check` names those that are missing.",
+        ),
+        "allow_sdxl_controlnet": Key(
+            _YES_NO,
+            "false: no QR code jobs for SDXL models, and no transparent pictures. Offered when "
+            "their files are there.",
+        ),
+        "allow_lora": Key(
+            _YES_NO, "false: no jobs with LoRAs. Those that are not on disk come from CivitAI."
+        ),
+        "max_lora_cache_size": Key(
+            "a whole number of GB from 1 to 2048",
+            "Disk space for downloaded LoRAs; the least recently used go first.",
+        ),
+        "civitai_api_token": Key(
+            "your token of civitai.com, without spaces",
+            "Lets CivitAI hand out LoRAs that need an account; sent to nobody else.",
         ),
         "extra_slow_worker": Key(
             _YES_NO,
@@ -115,7 +157,8 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         ),
         "bridge_agent": Key(
             "name:version:url, at most 1000 characters",
-            "How the worker introduces itself; the horde grants features by name and version.",
+            "How the worker introduces itself; the horde grants features by name and version. Not "
+            "set: as the newest worker that it knows, or an older one where files are missing.",
         ),
     }
 )
@@ -129,13 +172,14 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "nataili_cache_home": "cache_home",
         "models_folder_parent": "cache_home",
         "image_models_to_load": "models_to_load",
+        "allow_inpainting": "allow_painting",
+        "CIVIT_API_TOKEN": "civitai_api_token",
     }
 )
 
 _MEASURED = "no longer needed: memory is measured, and vram_to_leave_free bounds it"
 _NAMED = "replaced by models_to_load: name the models"
-_NO_LORA = "not needed yet: jobs with LoRAs are not served, and the offer says so"
-_NO_JUDGE = "not done yet: pictures are not checked here; nsfw: false takes no such requests"
+_CPU_JUDGE = "no longer needed: pictures are judged on the CPU, and the device is for jobs"
 _NO_TEXT = "not served: this worker makes pictures, not text"
 _NO_ALCHEMY = "not served yet: alchemy jobs"
 _ONE_BATCH = "no longer needed: one batch at a time per device is faster, all else overlaps with it"
@@ -146,23 +190,11 @@ _ONE_MODEL_COPY = "no longer needed: model files are read where they are"
 # Keys of older workers that do nothing here, each with the reason the owner is told.
 RETIRED: Mapping[str, str] = MappingProxyType(
     {
-        "allow_img2img": "not served yet: image to image jobs, and the offer says so",
-        "allow_painting": "not served yet: inpainting jobs, and the offer says so",
-        "allow_inpainting": "not served yet: inpainting jobs, and the offer says so",
-        "allow_post_processing": "not served yet: upscalers and face fixers, the offer says so",
-        "allow_controlnet": "not served yet: ControlNet jobs, and the offer says so",
-        "allow_sdxl_controlnet": "not served yet: ControlNet jobs, and the offer says so",
-        "allow_lora": "not served yet: jobs with LoRAs, and the offer says so",
-        "max_lora_cache_size": _NO_LORA,
-        "civitai_api_token": _NO_LORA,
-        "CIVIT_API_TOKEN": _NO_LORA,
-        "purge_loras_on_download": _NO_LORA,
+        "purge_loras_on_download": "no longer needed: max_lora_cache_size bounds what is kept",
         "max_threads": _ONE_BATCH,
         "threads": _ONE_BATCH,
         "post_process_job_overlap": _ONE_BATCH,
-        "censor_nsfw": _NO_JUDGE,
-        "safety_on_gpu": _NO_JUDGE,
-        "censorlist": "replaced by blacklist: requests with such words are not taken at all",
+        "safety_on_gpu": _CPU_JUDGE,
         "dynamic_models": _NAMED,
         "number_of_dynamic_models": _NAMED,
         "number_of_dynamic_models_to_load": _NAMED,
@@ -187,7 +219,7 @@ RETIRED: Mapping[str, str] = MappingProxyType(
         "temp_dir": _ONE_MODEL_COPY,
         "ray_temp_dir": _ONE_MODEL_COPY,
         "disable_disk_cache": _ONE_MODEL_COPY,
-        "post_process_timeout": "not needed yet: post-processing is not served",
+        "post_process_timeout": "replaced by process_timeout: it is a part of the job",
         "download_timeout": "no longer needed: a job's own time limit bounds its downloads",
         "minutes_allowed_without_jobs": "no longer needed: an hour without jobs is no fault",
         "suppress_speed_warnings": "no longer needed: there are no speed warnings to hide",

@@ -14,8 +14,9 @@ PAGE = "index.html"
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One picture: `file` holds a WebP."""
+    """One picture: `file` holds a WebP; `label` says what it is there to show."""
 
+    label: str
     prompt: str
     settings: str
     seed: int
@@ -47,6 +48,7 @@ def _slug(prompt: str) -> str:
 def _figure(name: str, shot: Shot) -> str:
     return _FIGURE.substitute(
         name=escape(name),
+        label=f"<i>{escape(shot.label)}</i><br>" if shot.label else "",
         prompt=escape(shot.prompt),
         seed=shot.seed,
         settings=escape(shot.settings),
@@ -55,7 +57,7 @@ def _figure(name: str, shot: Shot) -> str:
 
 _FIGURE = Template(
     """<figure><a href="$name"><img src="$name" alt="$prompt"></a>
-<figcaption><b>$prompt</b><br>seed $seed<br>$settings</figcaption></figure>"""
+<figcaption>$label<b>$prompt</b><br>seed $seed<br>$settings</figcaption></figure>"""
 )
 
 _PAGE = Template(
@@ -65,9 +67,11 @@ _PAGE = Template(
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem; background: #16181d; color: #e6e6e6 }
 main { display: grid; grid-template-columns: repeat(auto-fill, 16rem); gap: 1.5rem }
 figure { margin: 0; background: #22252c; border-radius: .5rem; overflow: hidden }
-img { display: block; width: 16rem; height: 16rem }
+img { display: block; width: 16rem; height: 16rem; object-fit: contain }
 figcaption { padding: .6rem .8rem; color: #a8adb8; font-size: .85rem }
-b { color: #fff }
+b { color: #fff; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 4;
+    overflow: hidden; overflow-wrap: anywhere }
+i { color: #8fd0ff; font-style: normal }
 </style></head>
 <body><h1>$count pictures by Dreamer</h1>
 <main>

@@ -6,18 +6,36 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
+from hordelib.gen_metadata import GenMetadata
 from hordelib.images import Picture
 from worker.backoff import Backoff
 from worker.board import ImageEnd, JobState
 from worker.errors import HordeRefused, HordeUnreachable, JobFate
 from worker.horde_client import HordeClient
-from worker.wire import GenMetadata, Job, State, Submission
+from worker.wire import Job, State, Submission
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture that may leave, with all that its client should know."""
+
+    picture: Picture
+    notes: tuple[GenMetadata, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A picture that may not leave, since nobody could say that it may."""
+
+    seed: int
+    reason: str
 
 
 class Delivery:
@@ -31,28 +49,35 @@ class Delivery:
         self._horde = horde
         self._hurry = hurry
 
-    def deliver(
-        self, job: Job, pictures: Sequence[Picture], notes: Sequence[GenMetadata] = ()
-    ) -> list[ImageEnd]:
-        """Upload and submit each picture; one that can't be uploaded is reported as faulted.
+    def deliver(self, job: Job, images: Sequence[Image | Withheld]) -> list[ImageEnd]:
+        """Upload and submit each image; one that can't be uploaded is reported as faulted.
 
-        `notes` go with every picture, and its place in the batch where there are several.
+        Where there are several, each says its place in the batch.
         """
-        slots = zip(job.ids, job.upload_urls, pictures, strict=True)
-        is_batch = len(pictures) > 1
+        slots = zip(job.ids, job.upload_urls, images, strict=True)
+        is_batch = len(images) > 1
         return [
-            self._deliver_image(
-                Submission.ok(
-                    job_id,
-                    picture.seed,
-                    (*notes, *([GenMetadata.batch_index(i)] if is_batch else [])),
-                ),
-                url,
-                picture,
-                job.over_at,
+            self._end_image(
+                job_id, url, image, ([GenMetadata.batch_index(i)] if is_batch else []), job.over_at
             )
-            for i, (job_id, url, picture) in enumerate(slots)
+            for i, (job_id, url, image) in enumerate(slots)
         ]
+
+    def _end_image(
+        self,
+        job_id: str,
+        url: str,
+        image: Image | Withheld,
+        place: Sequence[GenMetadata],
+        until: float,
+    ) -> ImageEnd:
+        match image:
+            case Image(picture, notes):
+                submission = Submission.ok(job_id, picture.seed, (*notes, *place))
+                return self._deliver_image(submission, url, picture, until)
+            case Withheld(seed, reason):
+                log.warning("job %s: %s", job_id, reason)
+                return self._submit(Submission.faulted(job_id, seed), until, reason)
 
     def fault(self, ids: Sequence[str], reason: str, until: float) -> list[ImageEnd]:
         """Tell the horde that these images won't come, so that it can ask another worker."""

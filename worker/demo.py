@@ -1,68 +1,46 @@
-"""The demo: a local horde, a client with a handful of wishes, and this worker between them."""
+"""The demo: a local horde, a client with wishes, and this worker between them."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import requests
 from rich.console import Console
 
 from hordelib.demo_model import ensure_checkpoint
-from worker.assembly import find_models, make_bridge
+from worker.assembly import find_models, make_bridge, make_offer
 from worker.board import Board
+from worker.bridge import Bridge
+from worker.capabilities import NEWEST_AGENT
 from worker.config import BridgeConfig
 from worker.contact_sheet import Shot, write_contact_sheet
+from worker.demo_models import lay_out
 from worker.sandbox import ReferenceModel, Sandbox
 from worker.serve import Interrupted, serve
 from worker.terminal import board_view, jobs_table, set_up_logging
+from worker.wishes import (
+    CENSORED_WORD,
+    FEW,
+    INPAINTING_MODEL,
+    MODEL,
+    PIX2PIX_MODEL,
+    USUAL,
+    Wish,
+)
 
-MODEL = "Dreamer Demo"
+REFERENCE = {
+    MODEL: ReferenceModel(baseline="stable diffusion 1"),
+    INPAINTING_MODEL: ReferenceModel(baseline="stable diffusion 1", inpainting=True),
+    PIX2PIX_MODEL: ReferenceModel(baseline="stable diffusion 1"),
+}
+ALL_MODELS = "demo-models"  # beside the owner's: these files only look like the horde's
 WORKER_KEY, CLIENT_KEY = "sandbox-worker-key-000", "sandbox-client-key-000"
 TIMEOUT_SECONDS = 30
 POLL_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """One request that the demo's client posts."""
-
-    prompt: str
-    seed: int
-    sampler: str = "k_euler"
-    pixels: int = 64
-    images: int = 1
-    karras: bool = False
-    steps: int = 15
-    cfg: float = 4.0
-
-    def body(self) -> dict[str, object]:
-        """The body of POST generate/async."""
-        params = {
-            "width": self.pixels,
-            "height": self.pixels,
-            "seed": str(self.seed),
-            "sampler_name": self.sampler,
-            "n": self.images,
-            "karras": self.karras,
-            "steps": self.steps,
-            "cfg_scale": self.cfg,
-        }
-        return {"prompt": self.prompt, "params": params, "models": [MODEL], "r2": True}
-
-
-WISHES = (
-    Wish("a red circle on a blue background", seed=1),
-    Wish("a large yellow star on a purple background", seed=2, sampler="k_dpmpp_2m", karras=True),
-    Wish("a green heart on a white background", seed=3, sampler="k_euler_a"),
-    Wish("an orange triangle on a cyan background", seed=4, pixels=128),
-    Wish("a pink diamond at the top on a black background", seed=5, sampler="k_dpmpp_2m"),
-    Wish("a white cross on a green background", seed=6, sampler="k_euler_a", pixels=128),
-    Wish("a blue ring on a yellow background", seed=70, images=4, sampler="k_euler_a"),
-)
 
 
 class Client:
@@ -117,42 +95,68 @@ class Waiting:
         return self._client.is_over(request_id)
 
 
-def run_demo(home: Path, console: Console) -> bool:
-    """Serve the demo's wishes and lay the pictures out in `home`/demo-output/index.html.
+def run_demo(home: Path, console: Console, wishes: Sequence[Wish] = FEW) -> bool:
+    """Serve the wishes and lay the pictures out in `home`/demo-output/index.html.
 
     Whether every picture was made. Raises Interrupted after a signal, OSError for a full disk, and
     what a bridge fails with.
     """
     set_up_logging(console, home / "logs" / "dreamer.log", logging.WARNING)
     console.print("The demo model is made ready (330 MB, the first time only) …")
-    ensure_checkpoint(home / "models")
-    with Sandbox(models={MODEL: ReferenceModel(baseline="stable diffusion 1")}) as sandbox:
+    config_of = _prepare(home, wishes)
+    with Sandbox(models=REFERENCE) as sandbox:
         console.print(f"A local horde listens at {sandbox.url}")
         client = Client(sandbox.url, CLIENT_KEY)
-        ids = [client.post(wish) for wish in WISHES]
+        ids = [client.post(wish) for wish in wishes]
         board = Board()
-        config = demo_config(sandbox.url)
+        config = config_of(sandbox.url)
         console.print(f"{len(ids)} requests are posted; the worker starts …")
-        bridge = make_bridge(config, home, board, find_models(config, home))
+        bridge = _make_bridge(config, home, board)
         if serve(bridge, board_view(console, board), Waiting(client, ids).is_done):
             raise Interrupted
         console.print(jobs_table(board.view().rows))
-        shots = _collect(client, ids)
+        shots = _collect(client, ids, wishes)
     page = write_contact_sheet(home / "demo-output", shots)
-    wanted = sum(wish.images for wish in WISHES)
+    wanted = sum(wish.images for wish in wishes)
     console.print(f"{len(shots)} of {wanted} pictures, {board.view().kudos:.2f} kudos")
     console.print(str(page), soft_wrap=True, highlight=False)
     return len(shots) == wanted
 
 
-def demo_config(horde_url: str) -> BridgeConfig:
-    """A worker for a machine of any speed, and for the demo model alone."""
+def _prepare(home: Path, wishes: Sequence[Wish]) -> Callable[[str], BridgeConfig]:
+    """Put the files there that the wishes need; gives the configuration for a horde's address."""
+    if wishes is FEW:
+        ensure_checkpoint(home / "models")
+        return demo_config
+    lay_out(home / ALL_MODELS / "models", ensure_checkpoint(home / "models"))
+    return lambda url: demo_config(url, cache_home=ALL_MODELS, models=tuple(REFERENCE))
+
+
+def _make_bridge(config: BridgeConfig, home: Path, board: Board) -> Bridge:
+    """Offers a kind of job although some of its files are not there: no wish asks for those."""
+    models = find_models(config, home)
+    offer = replace(
+        make_offer(config, home, models),
+        bridge_agent=NEWEST_AGENT,
+        allow_controlnet=True,
+        allow_post_processing=True,
+    )
+    return make_bridge(config, home, board, models, offer)
+
+
+def demo_config(
+    horde_url: str, *, cache_home: str = ".", models: tuple[str, ...] = (MODEL,)
+) -> BridgeConfig:
+    """A worker for a machine of any speed, and for the demo's models alone."""
     return BridgeConfig.model_validate(
         {
             "api_key": WORKER_KEY,
             "dreamer_name": "Demo Dreamer",
             "horde_url": horde_url,
-            "models_to_load": (MODEL,),
+            "models_to_load": models,
+            "cache_home": cache_home,
+            "max_power": 18,
+            "censorlist": (CENSORED_WORD,),
             "ram_to_leave_free": "256 MiB",
             "preload_timeout": 600,
             "inference_step_timeout": 600,
@@ -161,16 +165,18 @@ def demo_config(horde_url: str) -> BridgeConfig:
     )
 
 
-def _collect(client: Client, ids: Sequence[str]) -> list[Shot]:
+def _collect(client: Client, ids: Sequence[str], wishes: Sequence[Wish]) -> list[Shot]:
     """What the horde hands out to the client, with what was asked for."""
     return [
-        Shot(
-            prompt=wish.prompt,
-            settings=f"{wish.pixels}x{wish.pixels}, {wish.sampler}"
-            f"{' karras' if wish.karras else ''}, {wish.steps} steps, cfg {wish.cfg:g}",
-            seed=seed,
-            file=file,
-        )
-        for request_id, wish in zip(ids, WISHES, strict=True)
+        Shot(wish.label, wish.prompt, _settings(wish), seed, file)
+        for request_id, wish in zip(ids, wishes, strict=True)
         for seed, file in client.pictures(request_id)
     ]
+
+
+def _settings(wish: Wish) -> str:
+    params = {**USUAL, **wish.params}
+    karras = " karras" if params["karras"] else ""
+    size = f"{params['width']}x{params['height']}"
+    sampler = f"{params['sampler_name']}{karras}"
+    return f"{size}, {sampler}, {params['steps']} steps, cfg {params['cfg_scale']:g}"

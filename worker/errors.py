@@ -3,6 +3,7 @@
 WorkerError
 ├── ConfigError               bridgeData.yaml can't be used; the owner has to change it
 ├── NothingToServe            none of the configured models has a file that can be used
+├── JudgeUnusable             pictures can't be judged as configured, so none may leave
 ├── EngineUnusable            no engine process can be had: ComfyUI, torch or the device is at fault
 └── HordeError                a call to the horde or its storage did not end as hoped
     ├── HordeUnreachable      no answer, or none that makes sense: the same call may succeed later
@@ -39,6 +40,10 @@ class NothingToServe(WorkerError):
 
 class EngineUnusable(WorkerError):
     """The engine process did not start, again and again."""
+
+
+class JudgeUnusable(WorkerError):
+    """A judge that is required is not installed, or its process did not start."""
 
 
 class HordeError(WorkerError):

@@ -10,6 +10,7 @@ from worker.errors import (
     ConfigError,
     EngineUnusable,
     HordeUnreachable,
+    JudgeUnusable,
     NotAllowed,
     NothingToServe,
 )
@@ -25,6 +26,7 @@ class ExitCode(IntEnum):
     NO_MODEL = 5  # no model file can be used
     NO_ENGINE = 6  # ComfyUI, torch or the device does not work
     DISK = 7  # full, read-only, or not ours to write
+    NO_JUDGE = 8  # pictures can't be judged as bridgeData.yaml wants it
     INTERRUPTED = 130  # a second Ctrl-C
 
 
@@ -35,6 +37,7 @@ _ERRORS: tuple[tuple[type[Exception], ExitCode], ...] = (
     (NothingToServe, ExitCode.NO_MODEL),
     (EngineUnusable, ExitCode.NO_ENGINE),
     (RuntimeMissing, ExitCode.NO_ENGINE),
+    (JudgeUnusable, ExitCode.NO_JUDGE),
     (PortTaken, ExitCode.USAGE),
 )
 _DISK = frozenset(

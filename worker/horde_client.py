@@ -7,7 +7,6 @@ own errors: HordeUnreachable, whenever there is no answer to make sense of.
 from __future__ import annotations
 
 import io
-import re
 import threading
 import time
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from requests.auth import AuthBase
 
 from worker import refusals
 from worker.errors import HordeRefused, HordeUnreachable, UnusableJob, UploadRefused
+from worker.network_reasons import network_reason
 from worker.wire import (
     Account,
     EmptyPop,
@@ -244,7 +244,7 @@ class HordeClient:
                     _body(call, response, sum(self._timeout)),
                 )
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise HordeUnreachable(f"{call}: {_reason(error)}") from error
+            raise HordeUnreachable(f"{call}: {network_reason(error)}") from error
 
 
 def _body(call: str, response: requests.Response, seconds: float) -> bytes:
@@ -287,23 +287,6 @@ def _read(call: str, shape: TypeAdapter[Read], answer: bytes) -> Read:
 def _excerpt(answer: bytes) -> str:
     """The beginning of an answer, fit for a log line."""
     return repr(answer[:120].decode("utf-8", "replace")) if answer else "an empty answer"
-
-
-# What requests and urllib3 bury in their messages, and what it means to the owner.
-_REASONS = (
-    ("NameResolutionError", "no such host"),
-    ("Connection refused", "connection refused"),
-    ("timed out", "timed out"),
-    ("SSLError", "no valid certificate"),
-    ("Connection reset", "the connection was cut"),
-    ("RemoteDisconnected", "the connection was cut"),
-)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    plain = re.sub(r"\?\S*", "?…", _one_line(error))  # a presigned address is a password
-    return next((told for sign, told in _REASONS if sign in text), plain)
 
 
 def _one_line(error: Exception) -> str:

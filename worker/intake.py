@@ -1,4 +1,4 @@
-"""From a popped job to work for the engine: parse it, and say what can't be done as asked.
+"""From a popped job to work for the engine: read it, fetch what it names, say what is left out.
 
 A job whose picture would not be what was asked for is faulted. What only makes a picture plainer is
 left out and disclosed to the client, as the horde's other workers do: faulting costs the client his
@@ -10,49 +10,161 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
-from hordelib.errors import JobError
-from hordelib.params import GenerationParams
-from worker.wire import GenMetadata, Job, MetadataType, MetadataValue
+from hordelib import control_types, post_processors
+from hordelib.errors import BadSource, JobError, ModelMissing
+from hordelib.families import FAMILIES
+from hordelib.fitting import fit
+from hordelib.gen_metadata import GenMetadata
+from hordelib.images import SourceImage
+from hordelib.model import Model
+from hordelib.params import Control, GenerationParams, QrCode, TextOnly
+from hordelib.payload import ControlRequest, JobRequest, read_payload
+from hordelib.prompts import complete_prompts
+from hordelib.qr_code import control_net_file, read_qr_code
+from hordelib.sources import Sources, flattened, to_source
+from worker.adapters import Adapters, Search
+from worker.sources import SourceFetcher, fetch_sources
+from worker.wire import Job, Offer
+
+FETCH_SHARE = 0.5  # of a job's time to live that fetching may take
+TI_FOLDER = "ti"
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A job that was understood. `notes` go with each of its pictures."""
+    """A job that was understood, with all that it needs. `notes` go with each of its pictures."""
 
     job: Job
     params: GenerationParams
-    checkpoint: Path
+    model: Model
+    use_nsfw_censor: bool = False
     notes: tuple[GenMetadata, ...] = ()
 
+    @property
+    def prompt(self) -> str:
+        """As it is drawn, the negative one after `###`."""
+        return f"{self.params.prompt}###{self.params.negative_prompt}"
 
-def take_in(job: Job, models: Mapping[str, Path]) -> Work:
-    """Read the job; `models` has the file of each model that is offered.
 
-    Raises JobError (mostly InvalidParams, which names the field) for a job that can't be served.
+class Intake:
+    """What this worker takes, and how it makes work of it. Any thread may call.
+
+    Args:
+        offer: all but the models, which are those that were not withdrawn.
+        models: by the horde's names.
+        models_folder: with the files of ControlNets and post-processors.
     """
-    if job.model not in models:
-        raise JobError(f"model {job.model!r} is not one that this worker offers")
-    payload = {**job.payload, "source_image": job.source_image}
-    notes = (*_left_out_tis(payload.pop("tis", None)), *_uncensored(payload))
-    params = replace(GenerationParams.from_payload(payload), images=len(job.ids))
-    return Work(job, params, models[job.model], notes)
+
+    def __init__(
+        self,
+        offer: Offer,
+        models: Mapping[str, Model],
+        models_folder: Path,
+        sources: SourceFetcher,
+        adapters: Adapters,
+    ):
+        self._offer = offer
+        self._models = models
+        self._folder = models_folder
+        self._sources = sources
+        self._adapters = adapters
+
+    def offer(self) -> Offer:
+        """What to say at the next pop."""
+        return replace(self._offer, models=tuple(self._models))
+
+    def withdraw(self, name: str) -> bool:
+        """Offer a model no more; whether any is left."""
+        self._models = {each: model for each, model in self._models.items() if each != name}
+        return bool(self._models)
+
+    def take_in(self, job: Job) -> Work:
+        """Read the job and fetch what it names, within a part of its time to live.
+
+        Raises JobError (mostly InvalidParams, which names the field) for what can't be served.
+        """
+        model = self._models.get(job.model)
+        if model is None:
+            raise JobError(f"model {job.model!r} is not one that this worker offers")
+        request = read_payload(job.payload, images=len(job.ids))
+        params, notes = self._complete(request, job, model)
+        fitted, left_out = fit(params, model.family)
+        return Work(job, fitted, model, request.use_nsfw_censor, (*notes, *left_out))
+
+    def let_go(self, job: Job) -> None:
+        """The job is over: nothing that was fetched for it is needed any more."""
+        self._adapters.release(job.ids[0])
+
+    def _complete(
+        self, request: JobRequest, job: Job, model: Model
+    ) -> tuple[GenerationParams, tuple[GenMetadata, ...]]:
+        """The parameters with everything that the payload only names, and what there is to note."""
+        params, baseline = request.params, model.family.name
+        deadline = job.popped_at + FETCH_SHARE * job.ttl_seconds
+        processors = post_processors.resolve(self._folder, request.post_processing)
+        qr_code, qr_notes = self._qr_code(request, baseline)
+        pictures = fetch_sources(job, self._sources)
+        found = self._adapters.find(
+            request.loras, request.tis, params.seed, Search(job.ids[0], baseline, deadline)
+        )
+        prompt, negative_prompt = complete_prompts(
+            params.prompt, params.negative_prompt, params.seed, found.tis, found.triggers
+        )
+        params, source_notes = _start(params, request, job, pictures, model)
+        completed = replace(
+            params,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            loras=found.loras,
+            embeddings_folder=self._folder / TI_FOLDER,
+            control=self._control(request.control, pictures.image),
+            return_control_map=bool(request.control and request.control.return_control_map),
+            post_processing=processors,
+            qr_code=qr_code,
+        )
+        return completed, (*request.notes, *qr_notes, *source_notes, *found.notes)
+
+    def _control(self, wanted: ControlRequest | None, image: SourceImage | None) -> Control | None:
+        if wanted is None:
+            return None
+        if image is None:
+            raise BadSource("source_image: missing, and control_type needs one")
+        missing = control_types.missing_files(self._folder)[wanted.type]
+        if missing:
+            names = ", ".join(path.name for path in missing)
+            raise ModelMissing(f"control_type {wanted.type}: there is no {names}")
+        return Control(
+            type=wanted.type,
+            image=flattened(image),
+            model=control_types.control_net_file(self._folder, wanted.type),
+            annotator=control_types.annotator_file(self._folder, wanted.type),
+            strength=wanted.strength,
+            image_is_control=wanted.image_is_control,
+        )
+
+    def _qr_code(
+        self, request: JobRequest, baseline: str
+    ) -> tuple[QrCode | None, tuple[GenMetadata, ...]]:
+        if request.workflow != "qr_code":
+            return None, ()
+        control_net = control_net_file(self._folder, baseline)
+        if control_net is None or not control_net.is_file():
+            raise ModelMissing(f"workflow qr_code: no ControlNet for it with {baseline}")
+        return read_qr_code(request.extra_texts, control_net)
 
 
-def _left_out_tis(tis: Any) -> list[GenMetadata]:
-    """Textual inversions can't be had here, and the horde hands such jobs to every worker."""
-    names = [str(ti["name"]) for ti in _objects(tis) if "name" in ti]
-    return [GenMetadata(MetadataType.TI, MetadataValue.DOWNLOAD_FAILED, name) for name in names]
+def _start(
+    params: GenerationParams, request: JobRequest, job: Job, pictures: Sources, model: Model
+) -> tuple[GenerationParams, tuple[GenMetadata, ...]]:
+    """The parameters with what to start from.
 
-
-def _uncensored(payload: Mapping[str, Any]) -> list[GenMetadata]:
-    if not payload.get("use_nsfw_censor"):
-        return []
-    told = "this worker can't tell NSFW pictures apart: use_nsfw_censor had no effect"
-    return [GenMetadata(MetadataType.INFORMATION, MetadataValue.SEE_REF, told)]
-
-
-def _objects(value: object) -> list[dict[str, Any]]:
-    entries = cast("list[object]", value) if isinstance(value, list) else []
-    return [cast("dict[str, Any]", entry) for entry in entries if isinstance(entry, dict)]
+    A picture that controls is not started from too, unless the job says how much of it to keep.
+    """
+    control = request.control
+    only_controls = control is not None and params.denoise >= 1 and pictures.mask is None
+    if only_controls:
+        sourced_params = replace(params, source=TextOnly())
+        return sourced_params, pictures.notes
+    sourced = to_source(job.source_processing, pictures, inpaints=model.inpaints)
+    return replace(params, source=sourced.source), sourced.notes

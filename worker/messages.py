@@ -1,4 +1,4 @@
-"""What the bridge and its engine child say to each other over the pipe.
+"""What the bridge and its child processes say to each other over their pipes.
 
 All are frozen and hold plain data only, so that unpickling one never imports torch.
 """
@@ -10,7 +10,10 @@ from pathlib import Path
 
 from hordelib.engine import Generation
 from hordelib.errors import JobError
+from hordelib.images import Picture
+from hordelib.model import Model
 from hordelib.params import GenerationParams
+from hordelib.safety import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Generate:
 
     number: int
     params: GenerationParams
-    checkpoint: Path
+    model: Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,9 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    device: str
+    """The child takes commands from now on. `what` names the engine's device, or the judges."""
+
+    what: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +80,44 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The engine can't go on; the child exits after it."""
+    """The child can't go on; it exits after this."""
 
     reason: str
 
 
-Command = Generate | Stop
-Report = Ready | Alive | Stepped | Finished | Failed | Broken
+# to the judge's child, and back
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSettings:
+    """`models` holds the weights of horde_safety, which is used where `horde_safety` says so."""
+
+    models: Path
+    horde_safety: bool
+    log_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One picture: `index` is its place among those of the job."""
+
+    job_id: str
+    index: int
+    picture: Picture
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    job_id: str
+    index: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """Nothing can be said about the picture; the judge is as good as before."""
+
+    job_id: str
+    index: int
+    reason: str

@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hordelib.gen_metadata import GenMetadata, MetadataType
+
 Payload = Mapping[str, Any]
 
 
@@ -22,18 +24,8 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-# Kinds of jobs that this version does not serve; the horde's default is True for some of them.
-_NOT_SERVED: Mapping[str, bool] = {
-    "allow_img2img": False,
-    "allow_painting": False,
-    "allow_post_processing": False,
-    "allow_controlnet": False,
-    "allow_sdxl_controlnet": False,
-    "allow_lora": False,
-}
 CLEANER_SECONDS = 60
 _MOST_METADATA = 50
-_LONGEST_REF = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +45,12 @@ class Offer:
     allow_unsafe_ip: bool = True
     extra_slow_worker: bool = False
     limit_max_steps: bool = False
+    allow_img2img: bool = False
+    allow_painting: bool = False
+    allow_post_processing: bool = False
+    allow_controlnet: bool = False
+    allow_sdxl_controlnet: bool = False
+    allow_lora: bool = False
 
     def body(self) -> dict[str, Any]:
         """The body of POST generate/pop: every key, so that no server default decides."""
@@ -70,51 +68,13 @@ class Offer:
             "allow_unsafe_ipaddr": self.allow_unsafe_ip,
             "extra_slow_worker": self.extra_slow_worker,
             "limit_max_steps": self.limit_max_steps,
-            **_NOT_SERVED,
+            "allow_img2img": self.allow_img2img,
+            "allow_painting": self.allow_painting,
+            "allow_post_processing": self.allow_post_processing,
+            "allow_controlnet": self.allow_controlnet,
+            "allow_sdxl_controlnet": self.allow_sdxl_controlnet,
+            "allow_lora": self.allow_lora,
         }
-
-
-class MetadataType(StrEnum):
-    """What a note about an image is about (gen_metadata.type)."""
-
-    LORA = "lora"
-    TI = "ti"
-    CENSORSHIP = "censorship"
-    SOURCE_IMAGE = "source_image"
-    SOURCE_MASK = "source_mask"
-    EXTRA_SOURCE_IMAGES = "extra_source_images"
-    BATCH_INDEX = "batch_index"
-    INFORMATION = "information"
-    AESTHETIC_SCORE = "aesthetic_score"
-
-
-class MetadataValue(StrEnum):
-    """What is said about it (gen_metadata.value)."""
-
-    DOWNLOAD_FAILED = "download_failed"
-    PARSE_FAILED = "parse_failed"
-    BASELINE_MISMATCH = "baseline_mismatch"
-    CSAM = "csam"
-    NSFW = "nsfw"
-    SEE_REF = "see_ref"
-
-
-@dataclass(frozen=True, slots=True)
-class GenMetadata:
-    """One note about one image. A `ref` is cut at 255 characters, the most the horde takes."""
-
-    type: MetadataType
-    value: MetadataValue
-    ref: str | None = None
-
-    @classmethod
-    def batch_index(cls, index: int) -> Self:
-        """Which image of its batch this is, counted from 0."""
-        return cls(MetadataType.BATCH_INDEX, MetadataValue.SEE_REF, str(index))
-
-    def body(self) -> dict[str, str]:
-        note = {"type": self.type.value, "value": self.value.value}
-        return note if self.ref is None else {**note, "ref": self.ref[:_LONGEST_REF]}
 
 
 class State(StrEnum):
@@ -142,16 +102,24 @@ class Submission:
         return cls(job_id, seed, State.FAULTED)
 
     def body(self) -> dict[str, Any]:
-        """The body of POST generate/submit. The horde takes at most 50 notes; the rest is cut."""
+        """The body of POST generate/submit. The horde takes at most 50 notes; the rest is cut.
+
+        That a picture was censored counts by its note alone, whatever `state` and `censored` say.
+        """
         body: dict[str, Any] = {
             "id": self.job_id,
             "generation": "R2" if self.state is State.OK else "faulted",
             "seed": self.seed,
             "state": self.state.value,
-            "censored": False,
+            "censored": any(map(_is_censorship, self.gen_metadata)),
         }
-        notes = [note.body() for note in self.gen_metadata[:_MOST_METADATA]]
+        notes = sorted(self.gen_metadata, key=_is_censorship, reverse=True)  # it is never cut
+        notes = [note.body() for note in notes[:_MOST_METADATA]]
         return {**body, "gen_metadata": notes} if notes else body
+
+
+def _is_censorship(note: GenMetadata) -> bool:
+    return note.type is MetadataType.CENSORSHIP
 
 
 class Reply(BaseModel):

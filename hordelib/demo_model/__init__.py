@@ -10,6 +10,10 @@ import psutil
 
 TRAINED = Path(__file__).parent / "demo_model.safetensors"
 FILE_NAME = "dreamer_demo.safetensors"
+TRAINED_CONTROL = Path(__file__).parent / "control_net.safetensors"
+CONTROL_FILE_NAME = "dreamer_demo_control.safetensors"
+LORA_FILE_NAME = "dreamer_demo_lora.safetensors"
+EMBEDDING_FILE_NAME = "dreamer_demo_red.safetensors"
 
 
 def ensure_checkpoint(models: Path | str) -> Path:
@@ -25,6 +29,53 @@ def ensure_checkpoint(models: Path | str) -> Path:
         _sweep(checkpoint)
         write_checkpoint(TRAINED, checkpoint)
     return checkpoint
+
+
+def ensure_control_net(models: Path | str) -> Path:
+    """The demo model's ControlNet in `models`/controlnet, written there on first use (37 MB).
+
+    It draws the shapes of edges (canny) and of filled maps (scribble). Raises OSError when it can't
+    be written; nothing half-written stays under its name.
+    """
+    control_net = Path(models) / "controlnet" / CONTROL_FILE_NAME
+    if not control_net.is_file():
+        from hordelib.demo_model.control_net import write_control_net
+
+        control_net.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(control_net)
+        write_control_net(TRAINED_CONTROL, TRAINED, control_net)
+    return control_net
+
+
+def ensure_lora(models: Path | str) -> Path:
+    """The demo model's LoRA in `models`/lora, written there on first use (40 KB).
+
+    Its UNet part swaps red and blue, its text encoder part circles and squares. Raises OSError when
+    it can't be written.
+    """
+    lora = Path(models) / "lora" / LORA_FILE_NAME
+    if not lora.is_file():
+        from hordelib.demo_model.adapters import write_lora
+
+        lora.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(lora)
+        write_lora(ensure_checkpoint(models), lora)
+    return lora
+
+
+def ensure_embedding(models: Path | str) -> Path:
+    """The demo model's textual inversion in `models`/ti, written there on first use (2 KB).
+
+    `embedding:dreamer_demo_red` says "red". Raises OSError when it can't be written.
+    """
+    embedding = Path(models) / "ti" / EMBEDDING_FILE_NAME
+    if not embedding.is_file():
+        from hordelib.demo_model.adapters import write_embedding
+
+        embedding.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(embedding)
+        write_embedding(ensure_checkpoint(models), embedding)
+    return embedding
 
 
 def _sweep(checkpoint: Path) -> None:

@@ -38,21 +38,27 @@ def write_checkpoint(trained: Path, checkpoint: Path) -> None:
     Raises OSError when it can't be written.
     """
     weights = load_file(trained)
-    unet = _part(weights, "unet.")
+    unet = part(weights, "unet.")
     state = {f"model.diffusion_model.{key}": value.half() for key, value in widen(unet).items()}
-    state |= {f"first_stage_model.{key}": value for key, value in _part(weights, "vae.").items()}
+    state |= {f"first_stage_model.{key}": value for key, value in part(weights, "vae.").items()}
     state |= {f"cond_stage_model.transformer.{key}": v for key, v in text_encoder().items()}
-    partial = checkpoint.with_suffix(f".{os.getpid()}.partial")
+    save_whole(state, checkpoint)
+
+
+def save_whole(state: StateDict, path: Path) -> None:
+    """Write a safetensors file, whole or not at all. Raises OSError when it can't be written."""
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         save_file({key: value.contiguous() for key, value in state.items()}, partial)
-        partial.replace(checkpoint)
+        partial.replace(path)
     except SafetensorError as error:
-        raise OSError(errno.EIO, f"{checkpoint} can't be written: {error}") from error
+        raise OSError(errno.EIO, f"{path} can't be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _part(weights: StateDict, prefix: str) -> StateDict:
+def part(weights: StateDict, prefix: str) -> StateDict:
+    """The tensors below a prefix, without it."""
     return {
         key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
     }
@@ -60,11 +66,10 @@ def _part(weights: StateDict, prefix: str) -> StateDict:
 
 def widen(narrow: StateDict) -> StateDict:
     """Every tensor of the narrow UNet at its place in the full-width one."""
-    per_group = narrow["input_blocks.0.0.weight"].shape[0] // GROUPS
+    live = live_channels(narrow)
     per_head = narrow["middle_block.1.transformer_blocks.0.attn1.to_q.weight"].shape[0] // HEADS
     hidden = narrow["middle_block.1.transformer_blocks.0.ff.net.2.weight"].shape[1]
     time = narrow["time_embed.0.weight"].shape[0]
-    live = [WIDTH // GROUPS * group + i for group in range(GROUPS) for i in range(per_group)]
     places: dict[str, Place] = {
         "channels": (live, WIDTH),
         "skip": (
@@ -80,9 +85,15 @@ def widen(narrow: StateDict) -> StateDict:
         ),
     }
     return {
-        key: _spread(value, [places.get(axis) for axis in _axes(key, value, len(live))])
+        key: spread(value, [places.get(axis) for axis in _axes(key, value, len(live))])
         for key, value in narrow.items()
     }
+
+
+def live_channels(narrow: StateDict) -> list[int]:
+    """Where the narrow UNet's channels are among the full ones: the first few of each group."""
+    per_group = narrow["input_blocks.0.0.weight"].shape[0] // GROUPS
+    return [WIDTH // GROUPS * group + i for group in range(GROUPS) for i in range(per_group)]
 
 
 # What each axis of a weight counts, by its key; the first pattern that is found decides. "" is an
@@ -114,7 +125,8 @@ def _axes(key: str, value: torch.Tensor, live: int) -> list[str]:
     return [*axes, "", "", ""][: value.ndim]
 
 
-def _spread(value: torch.Tensor, places: Sequence[Place | None]) -> torch.Tensor:
+def spread(value: torch.Tensor, places: Sequence[Place | None]) -> torch.Tensor:
+    """The tensor at its places, an axis each, in a larger one of zeros; None: the axis as it is."""
     shape = [place[1] if place else size for place, size in zip(places, value.shape, strict=True)]
     index = [
         torch.tensor(place[0]) if place else torch.arange(size)

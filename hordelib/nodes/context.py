@@ -3,30 +3,57 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from hordelib.gen_metadata import GenMetadata
+from hordelib.images import SourceImage
+from hordelib.model_cache import ModelKey
 
 # ComfyUI hands an object of the caller's to every node that declares this hidden input; it was made
 # for PNG metadata and takes anything. So nodes need no globals, and two engines don't meet.
 HIDDEN_INPUT = {"context": "EXTRA_PNGINFO"}
+# With the node's title, for nodes that have something to disclose.
+HIDDEN_INPUTS = {**HIDDEN_INPUT, "title": "UNIQUE_ID"}
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The parts of a Stable Diffusion checkpoint: ComfyUI's ModelPatcher, CLIP and VAE objects."""
+    """The parts of a checkpoint file: ComfyUI's ModelPatcher, CLIP and VAE objects."""
 
     model: Any
     clip: Any
     vae: Any
-    native_side: int  # pixels; the picture size that its family was trained on
+
+
+class NodeNotes:
+    """What nodes have to disclose, by their titles.
+
+    ComfyUI does not execute a node again whose inputs are the same as in the run before, so a
+    node's notes stay until it is executed again; it then calls `put`, with or without notes.
+    """
+
+    def __init__(self) -> None:
+        self._notes: dict[str, tuple[GenMetadata, ...]] = {}
+
+    def put(self, title: str, *notes: GenMetadata) -> None:
+        """Replace what the node of this title had to say."""
+        self._notes[title] = notes
+
+    def of(self, titles: Collection[str]) -> tuple[GenMetadata, ...]:
+        """The notes of a graph's nodes, each once."""
+        found = [note for title in titles for note in self._notes.get(title, ())]
+        return tuple(dict.fromkeys(found))
 
 
 @dataclass(slots=True)
 class RunContext:
     """One run of one graph."""
 
-    checkpoints: dict[str, Checkpoint]  # by the name in the graph; on loan for the time of the run
+    models: Mapping[ModelKey, Any]  # on loan for the time of the run
+    images: Mapping[str, SourceImage]  # by the name in the graph
+    notes: NodeNotes
     on_step: Callable[[int, int], None]  # (steps done, steps in all)
     cancelled: threading.Event
-    pixels: list[Any] = field(default_factory=list[Any])  # uint8 arrays (height, width, 3)
+    pixels: list[Any] = field(default_factory=list[Any])  # uint8 arrays (height, width, 3 or 4)

@@ -1,12 +1,15 @@
-"""Where a graph meets the engine: models come in from the cache, pictures go out in memory."""
+"""Where a graph meets the engine: models and source images come in, pictures go out in memory."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext
 
 
@@ -22,8 +25,40 @@ class DreamerCheckpoint:
         return {"required": {"ckpt_name": ("STRING", {})}, "hidden": HIDDEN_INPUT}
 
     def take(self, ckpt_name: str, context: RunContext) -> tuple[Any, Any, Any]:
-        checkpoint = context.checkpoints[ckpt_name]
+        checkpoint = context.models[ModelKey("checkpoint", Path(ckpt_name))]
         return checkpoint.model, checkpoint.clip, checkpoint.vae
+
+
+class DreamerImage:
+    """LoadImage without the file: one of the job's source images.
+
+    `digest` tells ComfyUI whether it is the image of the run before.
+    """
+
+    CATEGORY = "dreamer"
+    FUNCTION = "take"
+    RETURN_TYPES: ClassVar[tuple[str, ...]] = ("IMAGE", "MASK")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {"name": ("STRING", {}), "digest": ("STRING", {})},
+            "hidden": HIDDEN_INPUT,
+        }
+
+    def take(self, name: str, digest: str, context: RunContext) -> tuple[Tensor, Tensor]:
+        """Pixels (1, height, width, 3) and mask (1, height, width), 0 to 1.
+
+        The mask is what LoadImage gives, 1 where the image is transparent; of an image of mode L
+        it is the image itself.
+        """
+        image = context.images[name]
+        array = np.frombuffer(image.pixels, np.uint8).astype(np.float32) / 255.0
+        values = torch.tensor(array).reshape(1, image.height, image.width, len(image.mode))
+        if image.mode == "L":
+            return values.expand(-1, -1, -1, 3), values[..., 0]
+        opaque = values[..., 3] if image.mode == "RGBA" else torch.ones_like(values[..., 0])
+        return values[..., :3], 1.0 - opaque
 
 
 class DreamerOutput:
@@ -46,7 +81,7 @@ class DreamerOutput:
         return float("nan")  # never equal to itself: runs although the same pictures came before
 
     def hand_over(self, images: Tensor, context: RunContext, **_inputs: Any) -> dict[str, Any]:
-        """`images` is (batch, height, width, 3), 0 to 1."""
+        """`images` is (batch, height, width, 3 or 4), 0 to 1."""
         for image in images.cpu().numpy():
             context.pixels.append(np.clip(255.0 * image, 0, 255).astype(np.uint8))
         return {}

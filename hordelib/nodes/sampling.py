@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
+import comfy.utils
 import torch
 from torch import Tensor
 
@@ -50,12 +51,14 @@ class DreamerSampler:
         model = settings["model"]
         images = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
         seeds = [(seed + i) % SEEDS for i in range(len(images))]
+        mask = _masks(latent_image, len(images))
         size = 1 if settings["sampler_name"] in UNBATCHABLE else len(images)
         starts = range(0, len(images), size)
         done = [
             _sample_batch(
                 images[start : start + size],
                 seeds[start : start + size],
+                mask[start : start + size] if mask is not None else None,
                 _progress(context, part, len(starts)),
                 **settings,
             )
@@ -67,8 +70,22 @@ class DreamerSampler:
 Progress = Callable[[int, Tensor, Tensor, int], None]
 
 
+def _masks(latent_image: Latent, images: int) -> Tensor | None:
+    """The latent's noise mask, one for each image; None where all is sampled."""
+    if "noise_mask" not in latent_image:
+        return None
+    mask: Tensor = latent_image["noise_mask"]
+    return comfy.utils.repeat_to_batch_size(mask, images)
+
+
 def _sample_batch(
-    images: Tensor, seeds: list[int], progress: Progress, *, model: Any, **settings: Any
+    images: Tensor,
+    seeds: list[int],
+    noise_mask: Tensor | None,
+    progress: Progress,
+    *,
+    model: Any,
+    **settings: Any,
 ) -> Tensor:
     """What KSampler does (ComfyUI's nodes.common_ksampler), with noise per image."""
     schedule = comfy.samplers.KSampler(
@@ -89,6 +106,7 @@ def _sample_batch(
         settings["positive"],
         settings["negative"],
         images,
+        noise_mask=noise_mask,
         callback=progress,
         disable_pbar=True,
         seed=seeds[0],

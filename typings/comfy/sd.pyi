@@ -1,3 +1,22 @@
+from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
-def load_checkpoint_guess_config(ckpt_path: str) -> tuple[Any, Any, Any, Any]: ...
+from torch import Tensor
+
+class CLIPType(Enum): ...
+
+class VAE:
+    def __init__(self, sd: Mapping[str, Tensor]) -> None: ...
+    def throw_exception_if_invalid(self) -> None: ...
+
+def load_checkpoint_guess_config(
+    ckpt_path: str,
+    output_vae: bool = ...,
+    output_clip: bool = ...,
+    output_clipvision: bool = ...,
+    *,
+    output_model: bool = ...,
+) -> tuple[Any, Any, Any, Any]: ...
+def load_diffusion_model(unet_path: str) -> Any: ...
+def load_clip(*, ckpt_paths: list[str], clip_type: CLIPType) -> Any: ...

@@ -1,0 +1,38 @@
+"""What reads each kind of model file into memory; the model cache asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hordelib.loaders.annotators import load_annotator
+from hordelib.loaders.backgrounds import load_subject_finder
+from hordelib.loaders.checkpoints import load_checkpoint
+from hordelib.loaders.clip_visions import load_clip_vision
+from hordelib.loaders.control_nets import load_control_net
+from hordelib.loaders.diffusion_models import load_diffusion_model
+from hordelib.loaders.face_fixers import load_face_fixer
+from hordelib.loaders.loras import load_lora
+from hordelib.loaders.text_encoders import load_text_encoder
+from hordelib.loaders.upscalers import load_upscaler
+from hordelib.loaders.vaes import load_vae
+from hordelib.model_cache import ModelKey
+
+LOADERS: dict[str, Callable[[ModelKey], Any]] = {
+    "annotator": load_annotator,
+    "checkpoint": load_checkpoint,
+    "upscaler": load_upscaler,
+    "face_fixer": load_face_fixer,
+    "background": load_subject_finder,
+    "clip_vision": load_clip_vision,
+    "control_net": load_control_net,
+    "diffusion_model": load_diffusion_model,
+    "lora": load_lora,
+    "text_encoder": load_text_encoder,
+    "vae": load_vae,
+}
+
+
+def load(key: ModelKey) -> Any:
+    """The model of this file. Raises ModelBroken, naming the file, when it can't be used."""
+    return LOADERS[key.kind](key)

@@ -1,0 +1,30 @@
+"""LoRA files: the tensors that are added to a model's weights."""
+
+from __future__ import annotations
+
+import logging
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hordelib.device_faults import first_line
+from hordelib.model_cache import ModelKey
+
+log = logging.getLogger(__name__)
+
+
+def load_lora(key: ModelKey) -> dict[str, Tensor]:
+    """The file's tensors by name. Of a file that can't be used there are none, never an error.
+
+    A job whose LoRA is broken gets its picture without it; the node that applies LoRAs says so.
+    """
+    try:
+        tensors = load_file(key.path)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        log.warning("LoRA %s can't be read: %s", key.path.name, first_line(error))
+        return {}
+    if not all(bool(tensor.float().isfinite().all()) for tensor in tensors.values()):
+        log.warning("LoRA %s is broken: it holds values that are not numbers", key.path.name)
+        return {}
+    return tensors

@@ -1,0 +1,20 @@
+"""What every loader does with what ComfyUI raises."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hordelib.device_faults import device_trouble, first_line
+from hordelib.errors import ModelBroken
+
+
+@contextmanager
+def reading(path: Path) -> Generator[None]:
+    """Turn any error while this file is read into OutOfMemory, EngineError or ModelBroken."""
+    try:
+        yield
+    except Exception as error:
+        known = device_trouble("loading the model", error)
+        raise known or ModelBroken(f"{path.name} can't be loaded: {first_line(error)}") from error

@@ -1,0 +1,19 @@
+"""VAEs alone in a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hordelib.loaders.reading import reading
+from hordelib.model_cache import ModelKey
+
+
+def load_vae(key: ModelKey) -> Any:
+    """ComfyUI's VAE object of the file. Raises ModelBroken, naming it, when it is none."""
+    import comfy.sd
+    import comfy.utils
+
+    with reading(key.path):
+        vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(key.path)))
+        vae.throw_exception_if_invalid()
+    return vae

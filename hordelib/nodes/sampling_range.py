@@ -1,0 +1,98 @@
+"""DreamerSamplerAdvanced: some of a sampler's steps, with a seed per image."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import comfy.sample
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from hordelib.nodes.context import HIDDEN_INPUT, RunContext
+from hordelib.nodes.noise import first_noise, seeded_sampler
+from hordelib.nodes.sampling import Latent, _progress
+from hordelib.params import SEEDS
+
+SWITCH = (["enable", "disable"],)
+
+
+class DreamerSamplerAdvanced:
+    """Takes and gives what KSamplerAdvanced does; image i of the batch is made with seed + i."""
+
+    CATEGORY = "dreamer"
+    FUNCTION = "sample"
+    RETURN_TYPES: ClassVar[tuple[str, ...]] = ("LATENT",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "add_noise": SWITCH,
+                "noise_seed": ("INT", {"min": 0, "max": SEEDS - 1}),
+                "steps": ("INT", {"min": 1, "max": 10000}),
+                "cfg": ("FLOAT", {"min": 0.0, "max": 100.0}),
+                "sampler_name": (comfy.samplers.KSampler.SAMPLERS,),
+                "scheduler": (comfy.samplers.KSampler.SCHEDULERS,),
+                "positive": ("CONDITIONING",),
+                "negative": ("CONDITIONING",),
+                "latent_image": ("LATENT",),
+                "start_at_step": ("INT", {"min": 0, "max": 10000}),
+                "end_at_step": ("INT", {"min": 0, "max": 10000}),
+                "return_with_leftover_noise": SWITCH,
+            },
+            "hidden": HIDDEN_INPUT,
+        }
+
+    def sample(
+        self,
+        model: Any,
+        latent_image: Latent,
+        noise_seed: int,
+        context: RunContext,
+        **settings: Any,
+    ) -> tuple[Latent]:
+        images = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
+        seeds = [(noise_seed + i) % SEEDS for i in range(len(images))]
+        is_noisy = settings["add_noise"] == "disable"
+        samples = comfy.sample.sample_custom(
+            model,
+            torch.zeros_like(images) if is_noisy else first_noise(images, seeds),
+            settings["cfg"],
+            seeded_sampler(settings["sampler_name"], seeds),
+            _sigmas(model, **settings),
+            settings["positive"],
+            settings["negative"],
+            images,
+            callback=_progress(context, 0, 1),
+            disable_pbar=True,
+            seed=seeds[0],
+        )
+        return ({**latent_image, "samples": samples},)
+
+
+def _sigmas(
+    model: Any,
+    *,
+    steps: int,
+    sampler_name: str,
+    scheduler: str,
+    start_at_step: int,
+    end_at_step: int,
+    **settings: Any,
+) -> Tensor:
+    """The noise levels from the first to the last of the steps, the last one 0 if so asked."""
+    schedule = comfy.samplers.KSampler(
+        model,
+        steps=steps,
+        device=model.load_device,
+        sampler=sampler_name,
+        scheduler=scheduler,
+        denoise=1.0,
+        model_options=model.model_options,
+    )
+    sigmas = schedule.sigmas[start_at_step : end_at_step + 1].clone()
+    if settings["return_with_leftover_noise"] == "disable":
+        sigmas[-1] = 0
+    return sigmas

@@ -1,0 +1,177 @@
+"""Prompts for the model: bounded, with their embeddings, and of one length."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hordelib.embeddings import Widths, fingerprint, resolve
+from hordelib.errors import GenerationFailed
+from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
+from hordelib.nodes.context import HIDDEN_INPUTS, RunContext
+from hordelib.prompts import bound
+
+MOST_CHUNKS = 32  # of 75 tokens: 2,400 in all
+MOST_WEIGHT = 20.0  # of a word, either way; more is beyond what half precision can hold
+
+Conditioning = list[list[Any]]  # ComfyUI's: pairs of (1, tokens, width) and a dict
+Tokens = dict[str, list[list[tuple[Any, ...]]]]  # by encoder: chunks of (token or vector, weight)
+
+
+class DreamerEmbeddings:
+    """A text encoder that looks for `embedding:name` in one folder. The one it gets stays as it is.
+
+    ComfyUI keeps the folder in each tokenizer, where all users of the model would share it.
+    """
+
+    CATEGORY = "dreamer"
+    FUNCTION = "point"
+    RETURN_TYPES: ClassVar[tuple[str, ...]] = ("CLIP",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"clip": ("CLIP",), "folder": ("STRING", {})}}
+
+    @classmethod
+    def IS_CHANGED(cls, folder: str, **_inputs: Any) -> str:
+        return fingerprint(Path(folder))
+
+    def point(self, clip: Any, folder: str) -> tuple[Any]:
+        pointed = clip.clone()
+        pointed.tokenizer = copy.copy(clip.tokenizer)
+        for name, part in _tokenizers(clip.tokenizer):
+            own = copy.copy(part)
+            own.embedding_directory = folder
+            setattr(pointed.tokenizer, name, own)
+        return (pointed,)
+
+
+class DreamerText:
+    """CLIPTextEncode, with what it would leave out in silence disclosed."""
+
+    CATEGORY = "dreamer"
+    FUNCTION = "encode"
+    RETURN_TYPES: ClassVar[tuple[str, ...]] = ("CONDITIONING",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {"text": ("STRING", {}), "clip": ("CLIP",)},
+            "hidden": HIDDEN_INPUTS,
+        }
+
+    def encode(self, text: str, clip: Any, context: RunContext, title: str) -> tuple[Conditioning]:
+        """Raises GenerationFailed where the text encoder gives no numbers."""
+        bounded, cut = bound(text)
+        resolved, notes = resolve(bounded, _folder(clip.tokenizer), encoder_widths(clip.tokenizer))
+        tokens: Tokens = clip.tokenize(resolved)
+        changes = [*cut, *_shorten(tokens), *_tame(tokens)]
+        context.notes.put(title, *notes, *map(_told, changes))
+        encoded: Conditioning = clip.encode_from_tokens_scheduled(tokens)
+        if not all(bool(cond.isfinite().all()) for cond, _ in encoded):
+            raise GenerationFailed(f"{title}: the text encoder gives values that are not numbers")
+        return (encoded,)
+
+
+def _told(change: str) -> GenMetadata:
+    return GenMetadata(MetadataType.INFORMATION, MetadataValue.SEE_REF, change)
+
+
+def _tokenizers(tokenizer: Any) -> Iterator[tuple[str, Any]]:
+    """The part for each of the model's text encoders, by its attribute's name."""
+    parts: dict[str, Any] = tokenizer.__dict__
+    for name, part in parts.items():
+        if hasattr(part, "embedding_directory"):
+            yield name, part
+
+
+def _folder(tokenizer: Any) -> Path | None:
+    folders = {part.embedding_directory for _, part in _tokenizers(tokenizer)}
+    folder = folders.pop() if folders else None
+    return None if folder is None else Path(folder)
+
+
+def encoder_widths(tokenizer: Any) -> Widths:
+    """How wide the token vectors of each text encoder are, by ComfyUI's name for it."""
+    return {part.embedding_key: part.embedding_size for _, part in _tokenizers(tokenizer)}
+
+
+def _shorten(tokens: Tokens) -> list[str]:
+    """Cut every encoder's chunks at the limit; what was changed, in words."""
+    longest = max(map(len, tokens.values()))
+    for encoder, chunks in tokens.items():
+        tokens[encoder] = chunks[:MOST_CHUNKS]
+    cut = f"a prompt of {longest} chunks of 75 tokens was cut after {MOST_CHUNKS}"
+    return [cut] if longest > MOST_CHUNKS else []
+
+
+def _tame(tokens: Tokens) -> list[str]:
+    """Bring every weight within the limit; what was changed, in words."""
+    wild = [
+        (chunk, i)
+        for chunks in tokens.values()
+        for chunk in chunks
+        for i, (_, weight, *_) in enumerate(chunk)
+        if not abs(weight) <= MOST_WEIGHT
+    ]
+    for chunk, i in wild:
+        token, weight, *rest = chunk[i]
+        tamed = 1.0 if math.isnan(weight) else math.copysign(MOST_WEIGHT, weight)
+        chunk[i] = (token, tamed, *rest)
+    return [f"weights in a prompt beyond {MOST_WEIGHT:g} were brought down to it"] if wild else []
+
+
+class DreamerEvenChunks:
+    """Two prompts of one length, so that ComfyUI runs the UNet once a step for both of them.
+
+    Where one is a multiple of the other, the shorter is repeated: for cross attention, tokens that
+    come twice change nothing. Else the shorter is padded with `empty`, the encoded empty prompt,
+    which is not even encoded unless it is needed.
+    """
+
+    CATEGORY = "dreamer"
+    FUNCTION = "even"
+    RETURN_TYPES: ClassVar[tuple[str, ...]] = ("CONDITIONING", "CONDITIONING")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        both = {"positive": ("CONDITIONING",), "negative": ("CONDITIONING",)}
+        return {"required": {**both, "empty": ("CONDITIONING", {"lazy": True})}}
+
+    def check_lazy_status(
+        self, positive: Conditioning, negative: Conditioning, empty: Conditioning | None = None
+    ) -> list[str]:
+        shorter, longer = sorted((_length(positive), _length(negative)))
+        return ["empty"] if empty is None and longer % shorter else []
+
+    def even(
+        self, positive: Conditioning, negative: Conditioning, empty: Conditioning | None = None
+    ) -> tuple[Conditioning, Conditioning]:
+        length = max(_length(positive), _length(negative))
+        return _stretch(positive, length, empty), _stretch(negative, length, empty)
+
+
+def _length(conditioning: Conditioning) -> int:
+    """Tokens of the longest entry."""
+    return max(cond.shape[1] for cond, _ in conditioning)
+
+
+def _stretch(conditioning: Conditioning, length: int, empty: Conditioning | None) -> Conditioning:
+    return [[stretch(cond, length, empty), extra] for cond, extra in conditioning]
+
+
+def stretch(cond: Tensor, length: int, empty: Conditioning | None) -> Tensor:
+    """`cond` (1, tokens, width) with `length` tokens: repeated, or padded with the empty prompt."""
+    repeats, rest = divmod(length, cond.shape[1])
+    if not rest:
+        return cond.repeat(1, repeats, 1) if repeats > 1 else cond
+    assert empty is not None
+    chunk: Tensor = empty[0][0]
+    padding = chunk.repeat(1, (length - cond.shape[1]) // chunk.shape[1], 1)
+    return torch.cat([cond, padding], dim=1)

@@ -1,0 +1,220 @@
+"""Clients' image files: a stranger's bytes become upright pixels, or the reason why not.
+
+The horde re-encodes what clients send as WebP of at most 3072 * 3072 pixels, but nothing here
+relies on it: types are told by signature, sizes by the header before anything is decoded. Colour
+profiles are ignored.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from hordelib.errors import BadSource
+from hordelib.images import SourceImage
+from hordelib.params import MAX_SIDE
+
+MAX_BYTES = 16 * 1024 * 1024
+MAX_PIXELS = 4096 * 4096
+
+# What is counted, how much of it is read, and the markers that begin it. Encoders write about 10
+# scans; each one more costs a pass over the whole picture.
+_JPEG_PARTS = (("scans", 100, (0xDA,)), ("segments", 10_000, (*range(0xE0, 0xF0), 0xFE)))
+
+# The horde sends masks as lossy WebP: within this distance, black and white are meant.
+MASK_NOISE = 16
+
+_SIGNATURES: tuple[tuple[int, bytes, type[ImageFile.ImageFile]], ...] = (
+    (8, b"WEBP", WebPImagePlugin.WebPImageFile),
+    (0, b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (0, b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    (0, b"GIF8", GifImagePlugin.GifImageFile),
+    (0, b"BM", BmpImagePlugin.BmpImageFile),
+    (0, b"II*\0", TiffImagePlugin.TiffImageFile),
+    (0, b"MM\0*", TiffImagePlugin.TiffImageFile),
+)
+
+# EXIF 2.3, tag 274: what has to be done to see the picture upright.
+_TURNS: Mapping[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What Pillow raises for files that are not what they say.
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,  # a GIF whose first frame is larger than its header says
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image, and in `changes` what the file held besides: a line each, for the client."""
+
+    image: SourceImage
+    changes: tuple[str, ...] = ()
+
+
+def decode(data: bytes, field: str = "source_image") -> Decoded:
+    """A PNG, JPEG, WEBP, GIF, BMP or TIFF file as RGB, or RGBA if some of it is transparent.
+
+    Turned upright, and made smaller where a side is longer than any picture of the horde. Raises
+    BadSource, which names `field` and the reason. Memory is bounded by MAX_BYTES and MAX_PIXELS.
+    """
+    image, changes = _read(data, field)
+    return Decoded(SourceImage.of_pil(image, "RGBA" if image.mode == "RGBA" else "RGB"), changes)
+
+
+def decode_mask(data: bytes, field: str = "source_mask") -> Decoded:
+    """The same for a mask: mode L, white where the picture is to be repainted.
+
+    Transparent parts count as black. Where that leaves nothing but black, the transparency itself
+    is the mask and its transparent parts are repainted, as in a source image without a mask.
+    """
+    image, changes = _read(data, field)
+    return Decoded(SourceImage.of_pil(_clean(_whiteness(image)), "L"), changes)
+
+
+def alpha_mask(image: SourceImage) -> SourceImage:
+    """The mask in an image of mode RGBA: white where it is transparent."""
+    return SourceImage.of_pil(_clean(_transparency(image.to_pil())), "L")
+
+
+def _transparency(image: Image.Image) -> Image.Image:
+    return image.getchannel("A").point([255 - value for value in range(256)])
+
+
+def _whiteness(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image.convert("L")
+    black = Image.new("RGBA", image.size, "black")
+    white = Image.alpha_composite(black, image).convert("L")
+    lowest, highest = image.getchannel("A").getextrema()
+    return white if white.getbbox() or lowest == highest else _transparency(image)
+
+
+def _clean(mask: Image.Image) -> Image.Image:
+    return mask.point([_cleaned(value) for value in range(256)])
+
+
+def _cleaned(value: int) -> int:
+    if value < MASK_NOISE:
+        return 0
+    return 255 if value >= 256 - MASK_NOISE else value
+
+
+def _read(data: bytes, field: str) -> tuple[Image.Image, tuple[str, ...]]:
+    """RGB or RGBA, upright and small enough; and the changes."""
+    plugin = _plugin(data, field)
+    try:
+        with plugin(io.BytesIO(data)) as file:
+            _insist_on_pixels(file.size, field)
+            changes = _changes(file)
+            file.load()
+            return _fitted(_upright(_coloured(file), file)), changes
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BadSource(f"{field}: the {plugin.format} file is damaged: {reason}") from error
+
+
+def _plugin(data: bytes, field: str) -> type[ImageFile.ImageFile]:
+    if len(data) > MAX_BYTES:
+        raise BadSource(f"{field}: {len(data)} bytes: at most {MAX_BYTES} are read")
+    for start, signature, plugin in _SIGNATURES:
+        if data.startswith(signature, start):
+            _insist_on_few_parts(data, plugin, field)
+            return plugin
+    raise BadSource(
+        f"{field}: starts with {data[:12]!r}: expected a PNG, JPEG, WEBP, GIF, BMP or TIFF file"
+    )
+
+
+def _insist_on_few_parts(data: bytes, plugin: type[ImageFile.ImageFile], field: str) -> None:
+    """A JPEG file of a few MB can hold hours of work, or a million objects.
+
+    In the data of a scan, no byte 255 stands before any of these markers (ITU T.81, B.1.1.5).
+    """
+    if plugin is not JpegImagePlugin.JpegImageFile:
+        return
+    for part, most, markers in _JPEG_PARTS:
+        found = sum(data.count(bytes((0xFF, marker))) for marker in markers)
+        if found > most:
+            raise BadSource(f"{field}: a JPEG file of {found} {part}: at most {most} are read")
+
+
+def _insist_on_pixels(size: tuple[int, int], field: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise BadSource(f"{field}: {width}x{height} pixels: at most {MAX_PIXELS} are decoded")
+
+
+def _changes(file: ImageFile.ImageFile) -> tuple[str, ...]:
+    animated = getattr(file, "is_animated", False)
+    return ("only the first frame of the animation was used",) if animated else ()
+
+
+def _coloured(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # one channel of 16 bits
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    coloured = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    opaque = coloured.mode == "RGB" or coloured.getchannel("A").getextrema() == (255, 255)
+    return coloured.convert("RGB") if opaque else coloured
+
+
+def _upright(image: Image.Image, file: ImageFile.ImageFile) -> Image.Image:
+    turn = _TURNS.get(_orientation(file))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(file: ImageFile.ImageFile) -> object:
+    try:
+        return file.getexif().get(ExifTags.Base.Orientation)
+    except _UNREADABLE:
+        return None  # the picture is whole; only the note on how it was held is damaged
+
+
+def _fitted(image: Image.Image) -> Image.Image:
+    largest = max(image.size)
+    if largest <= MAX_SIDE:
+        return image
+    width, height = (max(1, round(side * MAX_SIDE / largest)) for side in image.size)
+    return _resized(image, (width, height))
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Colours and opacity each on their own: inpainting may use what is under the transparency."""
+    colours = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    if image.mode == "RGBA":
+        colours.putalpha(image.getchannel("A").resize(size, Image.Resampling.LANCZOS))
+    return colours

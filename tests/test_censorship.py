@@ -1,0 +1,172 @@
+"""What is censored, what goes in its place, and what the horde is told of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
+from hordelib.images import Picture
+from hordelib.safety import Verdict
+from tests.safety_stand_in import install, put_weights
+from worker.censor_card import censor_card
+from worker.censorship import AsItIs, Cause, Censorship, Outcome, Replaced, asks_for
+from worker.check import Verdict as Checked
+from worker.check import findings
+from worker.config import load_config
+from worker.errors import JudgeUnusable
+from worker.exit_codes import ExitCode, exit_code
+from worker.safety_policy import is_public, judge_settings, unfound
+from worker.wire import Submission
+
+NSFW = Verdict(nsfw=True)
+CSAM = Verdict(nsfw=True, csam=True)
+
+
+def cause(outcome: Outcome) -> Cause | None:
+    return outcome.cause if isinstance(outcome, Replaced) else None
+
+
+@pytest.mark.parametrize(
+    ("policy", "use_nsfw_censor", "expected"),
+    [
+        (Censorship(), False, None),
+        (Censorship(nsfw=False), False, Cause.NSFW),
+        (Censorship(censor_nsfw=True), False, Cause.NSFW),
+        (Censorship(), True, Cause.NSFW),
+    ],
+)
+def test_nsfw_is_censored_where_owner_or_client_want_none(
+    policy: Censorship, use_nsfw_censor: bool, expected: Cause | None
+):
+    given = {"use_nsfw_censor": use_nsfw_censor}
+    assert cause(policy.outcome("a cat", verdict=NSFW, **given)) == expected
+    assert policy.outcome("a cat", verdict=Verdict(), **given) == AsItIs()
+
+
+def test_csam_is_always_replaced_and_told_as_such():
+    outcome = Censorship().outcome("a cat", use_nsfw_censor=False, verdict=CSAM)
+    note = GenMetadata(MetadataType.CENSORSHIP, MetadataValue.CSAM)
+    assert outcome == Replaced(Cause.CSAM, note)
+
+
+def test_an_accusation_comes_before_a_word_of_the_list():
+    policy = Censorship(censorlist=("cat",))
+    assert cause(policy.outcome("cat", use_nsfw_censor=True, verdict=CSAM)) is Cause.CSAM
+    assert cause(policy.outcome("cat", use_nsfw_censor=True, verdict=NSFW)) is Cause.WORD
+    assert cause(policy.outcome("cat", use_nsfw_censor=False, verdict=Verdict())) is Cause.WORD
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "found"),
+    [
+        ("a giant SPIDER", "spider", True),
+        ("a giant spider", "Giant  Spider", True),
+        ("((giant) spider:1.3)", "giant spider", True),
+        ("giant_spider", "giant spider", True),
+        ("a\nspider", "spider", True),
+        ("spiders", "spider", False),
+        ("a spiderweb", "spider", False),
+        ("spider, giant", "giant spider", False),
+        ("a web ### spider", "spider", False),
+        ("ＳＰＩＤＥＲ", "spider", True),  # noqa: RUF001 - full-width letters
+        ("Straße", "STRASSE", True),
+        ("", "spider", False),
+    ],
+)
+def test_whole_words_of_the_positive_prompt_count(prompt: str, words: str, found: bool):
+    assert asks_for(prompt, words) is found
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 512), (512, 64), (1024, 768)])
+def test_a_card_is_as_large_as_the_picture_and_has_nothing_of_it(size: tuple[int, int]):
+    width, height = size
+    first = Picture(width, height, bytes([255, 0, 0] * width * height), seed=7)
+    other = Picture(width, height, bytes([0, 255, 0, 9] * width * height), seed=7, mode="RGBA")
+    card = censor_card(first, Cause.NSFW)
+    assert card == censor_card(other, Cause.NSFW)
+    assert (card.width, card.height, card.seed, card.mode) == (width, height, 7, "RGB")
+    assert len(card.to_webp()) < 20_000
+
+
+def test_a_card_has_text_within_its_frame():
+    for side in (64, 512):
+        card = censor_card(Picture(side, side, bytes(side * side * 3), seed=1), Cause.WORD).to_pil()
+        grey = card.convert("L")
+        assert sum(grey.histogram()[200:]) > 20  # pixels of the writing
+        inside = side // 16 + max(1, side // 128)
+        beside = grey.crop((inside, side // 4, inside + max(1, side // 64), side * 3 // 4))
+        assert beside.getextrema() == (grey.getpixel((0, 0)),) * 2
+
+
+def test_the_horde_is_told_by_a_note_that_is_never_cut():
+    note = GenMetadata(MetadataType.CENSORSHIP, MetadataValue.NSFW)
+    many = tuple(GenMetadata.batch_index(i) for i in range(60))
+    body = Submission.ok("id", 1, (*many, note)).body()
+    assert body["gen_metadata"][0] == {"type": "censorship", "value": "nsfw"}
+    assert len(body["gen_metadata"]) == 50
+    assert (body["state"], body["censored"]) == ("ok", True)
+    assert Submission.ok("id", 1, many[:2]).body()["censored"] is False
+
+
+# ---- how well the owner wants it judged --------------------------------------------------------
+
+
+def written(home: Path, *, url: str = "https://aihorde.net", safety: str = "best_effort") -> Path:
+    path = home / "bridgeData.yaml"
+    path.write_text(
+        'api_key: "abcdefghijklmnopqrstuv"\ndreamer_name: "a worker"\n'
+        "models_to_load: [Deliberate]\n"
+        f"horde_url: {url}\nsafety: {safety}\n",
+        "utf-8",
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("url", "public"),
+    [
+        ("https://aihorde.net", True),
+        ("http://192.168.1.7:7001", True),
+        ("http://127.0.0.1:7001", False),
+        ("http://[::1]:7001", False),
+        ("http://localhost:7001", False),
+    ],
+)
+def test_only_a_horde_on_this_machine_is_not_public(url: str, public: bool):
+    assert is_public(url) is public
+
+
+def test_a_public_horde_is_not_served_without_a_checker_that_is_required(tmp_path: Path):
+    config = load_config(written(tmp_path, safety="required"))
+    with pytest.raises(JudgeUnusable, match=r"safety: required, but .*pip install") as caught:
+        unfound(config, tmp_path)
+    assert exit_code(caught.value) is ExitCode.NO_JUDGE
+
+
+def test_best_effort_serves_and_says_what_is_not_checked(tmp_path: Path):
+    config = load_config(written(tmp_path))
+    assert "not checked for CSAM" in unfound(config, tmp_path)
+    assert not judge_settings(config, tmp_path).horde_safety
+
+
+def test_a_local_horde_asks_for_no_checker(tmp_path: Path):
+    config = load_config(written(tmp_path, url="http://127.0.0.1:7001", safety="required"))
+    assert unfound(config, tmp_path) == ""
+
+
+def test_a_checker_that_is_there_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    install(monkeypatch)
+    put_weights(tmp_path / "models")
+    config = load_config(written(tmp_path, safety="required"))
+    assert unfound(config, tmp_path) == ""
+    assert judge_settings(config, tmp_path).horde_safety
+
+
+def test_check_says_so_loudly(tmp_path: Path):
+    found = findings(tmp_path, written(tmp_path))
+    finding = next(each for each in found if each.name == "safety")
+    assert finding.verdict is Checked.warning
+    assert "pip install" in finding.detail
+    assert finding.remedy

@@ -1,0 +1,206 @@
+"""The judge as a child process: real processes, really killed, and no picture without a verdict."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hordelib.errors import JudgeFailed
+from hordelib.safety import Verdict
+from tests.conftest import PROJECT
+from tests.safety_stand_in import PLAIN, install, put_weights
+from worker.child import Child
+from worker.errors import JudgeUnusable
+from worker.judge_process import JudgePatience, JudgeProcess
+from worker.messages import Judged, JudgeSettings, Ready
+
+PATIENCE = JudgePatience(heartbeat=2, restarts=(0.01, 0.1))
+
+
+def settings(models: Path, *, horde_safety: bool = True) -> JudgeSettings:
+    return JudgeSettings(models, horde_safety, models / "judge.log")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch)
+        yield put_weights(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def judge(models: Path) -> Generator[JudgeProcess]:
+    process = JudgeProcess(settings(models), PATIENCE)
+    assert process.start() == "NudeNet, horde_safety"
+    yield process
+    process.stop()
+
+
+def pid_of(judge: JudgeProcess) -> int:
+    assert judge.pid is not None
+    return judge.pid
+
+
+def test_a_picture_gets_the_verdict_of_all_judges(judge: JudgeProcess):
+    assert judge.judge("a", 0, PLAIN, "a cat") == Verdict()
+    assert judge.judge("a", 1, PLAIN, "nsfw").nsfw
+    assert judge.judge("a", 2, PLAIN, "csam").csam
+
+
+@pytest.mark.parametrize("prompt", ["undecided", "raise"])
+def test_a_picture_that_cannot_be_judged_fails_alone(judge: JudgeProcess, prompt: str):
+    pid = judge.pid
+    with pytest.raises(JudgeFailed, match="image 3 could not be judged"):
+        judge.judge("a", 3, PLAIN, prompt)
+    assert judge.judge("a", 4, PLAIN, "a cat") == Verdict()
+    assert judge.pid == pid
+
+
+def test_a_judge_killed_between_pictures_is_replaced(judge: JudgeProcess):
+    killed = pid_of(judge)
+    os.kill(killed, signal.SIGKILL)
+    assert judge.judge("a", 0, PLAIN, "nsfw").nsfw
+    assert judge.pid != killed
+
+
+def test_a_judge_killed_over_a_picture_is_replaced_and_asked_again(judge: JudgeProcess):
+    killed = pid_of(judge)
+    assert judge.judge("a", 0, PLAIN, "die once") == Verdict()
+    assert judge.pid != killed
+
+
+def test_a_picture_that_kills_two_judges_does_not_leave(judge: JudgeProcess):
+    started = time.monotonic()
+    with pytest.raises(JudgeFailed, match="ended by SIGKILL"):
+        judge.judge("a", 0, PLAIN, "die")
+    assert time.monotonic() - started < PATIENCE.heartbeat + PATIENCE.picture / 10  # by exit code
+    assert judge.judge("a", 1, PLAIN, "a cat") == Verdict()
+
+
+def test_a_frozen_judge_is_killed_after_its_missed_heartbeats(judge: JudgeProcess):
+    frozen = pid_of(judge)
+    started = time.monotonic()
+    with pytest.raises(JudgeFailed, match="the judge hung"):
+        judge.judge("a", 0, PLAIN, "freeze")
+    assert time.monotonic() - started < 2 * PATIENCE.heartbeat + 10  # it was asked twice
+    assert not psutil.pid_exists(frozen)
+
+
+def test_no_picture_leaves_without_its_own_verdict_while_judges_are_killed(judge: JudgeProcess):
+    judge.judge("before", 0, PLAIN, "a cat")
+    over = threading.Event()
+    killed: set[int] = set()
+
+    def kill() -> None:
+        while len(killed) < 3 and not over.wait(0.2):
+            if judge.is_alive and judge.pid not in killed:
+                killed.add(pid_of(judge))
+                os.kill(pid_of(judge), signal.SIGKILL)
+
+    def ask(index: int) -> bool | None:
+        try:
+            return judge.judge("many", index, PLAIN, "nsfw" if index % 2 else "a cat").nsfw
+        except JudgeFailed:
+            return None
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with ThreadPoolExecutor(4) as deliverers:
+        found = list(deliverers.map(ask, range(30)))
+    over.set()
+    killer.join()
+    assert all(nsfw in (None, index % 2 == 1) for index, nsfw in enumerate(found))
+    assert any(nsfw is not None for nsfw in found)
+    assert killed
+
+
+def test_many_threads_get_each_its_own_verdict(judge: JudgeProcess):
+    judge.judge("before", 0, PLAIN, "a cat")
+
+    def ask(index: int) -> bool:
+        return judge.judge("many", index, PLAIN, "csam" if index % 3 == 0 else "a cat").csam
+
+    with ThreadPoolExecutor(4) as deliverers:
+        assert list(deliverers.map(ask, range(24))) == [index % 3 == 0 for index in range(24)]
+
+
+def confused(pipe: Connection, _settings: JudgeSettings) -> None:
+    """A child that answers with its first picture's name, whatever it is asked about later."""
+    child = Child(pipe)
+    child.report(Ready("nobody"))
+    first = None
+    for asked in child.commands():
+        first = first or asked
+        child.report(Judged(first.job_id, first.index, Verdict()))
+
+
+@pytest.mark.parametrize(("job_id", "index"), [("b", 0), ("a", 1)])
+def test_a_verdict_on_another_picture_is_refused(models: Path, job_id: str, index: int):
+    judge = JudgeProcess(settings(models), PATIENCE, main=confused)
+    judge.start()
+    first = judge.pid
+    assert judge.judge("a", 0, PLAIN, "") == Verdict()
+    assert (
+        judge.judge(job_id, index, PLAIN, "") == Verdict()
+    )  # by a new child, for whom it is first
+    assert judge.pid != first
+    judge.stop()
+
+
+def test_killing_the_judge_for_good_ends_what_waits_for_it(models: Path):
+    judge = JudgeProcess(settings(models), JudgePatience())
+    judge.start()
+    with ThreadPoolExecutor(1) as deliverer:
+        waiting = deliverer.submit(judge.judge, "a", 0, PLAIN, "freeze")
+        frozen = psutil.Process(pid_of(judge))
+        while frozen.status() != psutil.STATUS_STOPPED:
+            os.sched_yield()
+        judge.kill()
+        with pytest.raises(JudgeFailed, match="stopping"):
+            waiting.result(timeout=2)
+    with pytest.raises(JudgeFailed, match="stopping"):
+        judge.judge("a", 1, PLAIN, "a cat")
+    assert not judge.is_alive
+
+
+def test_a_judge_that_cannot_start_says_why(tmp_path: Path, models: Path):
+    broken = put_weights(tmp_path, anime=b"broken")
+    judge = JudgeProcess(settings(broken), PATIENCE)
+    with pytest.raises(JudgeUnusable, match=r"PytorchStreamReader failed.*judge\.log"):
+        judge.start()
+    assert not judge.is_alive
+
+
+def test_nudenet_judges_alone_where_horde_safety_is_not_used(tmp_path: Path):
+    judge = JudgeProcess(settings(tmp_path, horde_safety=False), PATIENCE)
+    assert judge.start() == "NudeNet"
+    assert judge.judge("a", 0, PLAIN, "csam") == Verdict()
+    judge.stop()
+    assert not judge.is_alive
+
+
+def test_the_bridge_imports_none_of_what_judges_need():
+    heavy = ("torch", "onnxruntime", "cv2", "nudenet", "horde_safety")
+    script = (
+        "import sys, worker.judge_process, worker.safety_policy, worker.censor_card\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"

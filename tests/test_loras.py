@@ -1,0 +1,298 @@
+"""LoRAs on real ComfyUI: what they change, what they leave alone, and what is said of misfits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hordelib import Engine, GenerationParams
+from hordelib.demo_model import ensure_lora
+from hordelib.demo_model.shapes import Scene
+from hordelib.errors import ModelMissing
+from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
+from hordelib.graph import Graph, Link
+from hordelib.loaders.checkpoints import load_checkpoint
+from hordelib.loaders.loras import load_lora
+from hordelib.model import Model
+from hordelib.model_cache import ModelKey
+from hordelib.nodes.context import Checkpoint
+from hordelib.params import Lora
+from hordelib.samplers import SAMPLERS
+from hordelib.workflows import build_graph
+from tests.looks import difference, look
+
+PLAIN = Scene("circle", "red", "green")
+SMALL = GenerationParams(
+    prompt=PLAIN.caption,
+    width=64,
+    height=64,
+    seed=3,
+    steps=10,
+    cfg=4.0,
+    sampler=SAMPLERS["k_euler"],
+)
+QUICK = replace(SMALL, steps=2)
+StateDict = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def lora(models: Path) -> Lora:
+    """The demo model's: its UNet part swaps red and blue, its text part circles and squares."""
+    return Lora("demo", ensure_lora(models))
+
+
+@pytest.mark.parametrize(
+    ("model", "clip", "scene"),
+    [
+        (1.0, 0.0, Scene("circle", "blue", "green")),
+        (0.0, 1.0, Scene("square", "red", "green")),
+        (1.0, 1.0, Scene("square", "blue", "green")),
+    ],
+)
+def test_a_lora_changes_the_unet_and_the_text_encoder_each_by_its_strength(
+    engine: Engine, checkpoint: Path, lora: Lora, model: float, clip: float, scene: Scene
+):
+    params = replace(SMALL, loras=(replace(lora, model=model, clip=clip),))
+    made = engine.generate(params, checkpoint)
+    seen = look(made.images[0], scene)
+    assert (seen.colour, seen.background, made.notes) == (scene.colour, "green", ())
+    assert seen.overlap > look(made.images[0], replace(scene, shape=_other(scene.shape))).overlap
+
+
+def _other(shape: str) -> str:
+    return "circle" if shape == "square" else "square"
+
+
+def test_the_job_after_a_lora_is_as_if_there_had_been_none(
+    engine: Engine, checkpoint: Path, lora: Lora
+):
+    before = engine.generate(QUICK, checkpoint).images
+    changed = engine.generate(replace(QUICK, loras=(lora,)), checkpoint).images
+    weaker = replace(lora, model=0.5, clip=0.5)
+    between = engine.generate(replace(QUICK, loras=(weaker,)), checkpoint).images
+    assert len({before, changed, between}) == 3
+    assert engine.generate(replace(QUICK, loras=(lora,)), checkpoint).images == changed
+    assert engine.generate(QUICK, checkpoint).images == before
+
+
+def test_five_loras_add_up(engine: Engine, checkpoint: Path, lora: Lora):
+    fifth = replace(lora, model=0.2, clip=0.0)
+    together = engine.generate(replace(SMALL, loras=(fifth,) * 5), checkpoint).images[0]
+    once = replace(lora, clip=0.0)
+    alone = engine.generate(replace(SMALL, loras=(once,)), checkpoint).images[0]
+    assert difference(together, alone) <= 8
+    assert look(together, replace(PLAIN, colour="blue")).colour == "blue"
+
+
+def test_a_negative_strength_is_the_opposite(engine: Engine, checkpoint: Path, lora: Lora):
+    both = (replace(lora, clip=0.0), replace(lora, model=-1.0, clip=0.0))
+    plain, undone = (
+        engine.generate(replace(QUICK, loras=loras), checkpoint).images[0] for loras in ((), both)
+    )
+    assert difference(plain, undone) <= 2
+
+
+def test_a_lora_of_no_strength_is_not_even_read(engine: Engine, checkpoint: Path, tmp_path: Path):
+    absent = Lora("absent", tmp_path / "absent.safetensors", model=0.0, clip=0.0)
+    params = replace(QUICK, loras=(absent,))
+    assert engine.generate(params, checkpoint).images == engine.generate(QUICK, checkpoint).images
+
+
+def test_a_loras_missing_file_is_named(engine: Engine, checkpoint: Path, tmp_path: Path):
+    absent = Lora("absent", tmp_path / "absent.safetensors")
+    with pytest.raises(ModelMissing, match=r"absent\.safetensors"):
+        engine.generate(replace(QUICK, loras=(absent,)), checkpoint)
+
+
+# ---- on every graph --------------------------------------------------------------------------
+
+
+def _readers(graph: Graph, link: Link) -> set[str]:
+    return {title for title, _ in graph.readers(link)}
+
+
+def test_everything_in_a_graph_reads_the_model_and_the_text_encoder_after_the_loras(
+    checkpoint: Path, lora: Lora
+):
+    params = replace(
+        SMALL,
+        width=1024,
+        height=1024,
+        hires_fix=True,
+        clip_skip=2,
+        tiling=True,
+        loras=(lora, lora),
+        embeddings_folder=Path("ti"),
+    )
+    graph = build_graph(params, Model.of_checkpoint(checkpoint))
+    assert _readers(graph, Link("checkpoint", 0)) == {"lora_0"}
+    assert _readers(graph, Link("checkpoint", 1)) == {"lora_0"}
+    assert _readers(graph, Link("lora_0", 0)) == _readers(graph, Link("lora_0", 1)) == {"lora_1"}
+    assert _readers(graph, Link("lora_1", 0)) == {"tiled_model"}
+    assert _readers(graph, Link("lora_1", 1)) == {"embeddings"}
+    encoders = {"prompt", "negative_prompt", "empty_prompt"}
+    assert _readers(graph, Link("clip_skip", 0)) == encoders
+    assert _readers(graph, Link("tiled_model", 0)) == {"sampler", "upscale_sampler"}
+
+
+# ---- files that do not fit -------------------------------------------------------------------
+
+
+def _foreign(state: StateDict) -> StateDict:
+    """As for another family: same names, a wider text encoder."""
+    return {
+        name: value.repeat(1, 2) if value.shape[-1:] == (768,) else value
+        for name, value in state.items()
+    }
+
+
+def _of_nothing_known(state: StateDict) -> StateDict:
+    return {
+        name.replace("lora_unet_", "lora_unet_x").replace("te_", "tx_"): v
+        for name, v in state.items()
+    }
+
+
+def _mostly_unknown(state: StateDict) -> StateDict:
+    strange = {f"lora_unet_strange_{i}.lora_up.weight": torch.ones(4, 2) for i in range(30)}
+    return state | strange
+
+
+def _without_halves(state: StateDict) -> StateDict:
+    return {name: value for name, value in state.items() if ".lora_down" not in name}
+
+
+def _not_numbers(state: StateDict) -> StateDict:
+    return {name: value * torch.nan for name, value in state.items()}
+
+
+def _vectors(_state: StateDict) -> StateDict:
+    return {"emb_params": torch.ones(1, 768)}
+
+
+@pytest.fixture(scope="module")
+def loaded(engine: Engine, checkpoint: Path) -> Checkpoint:
+    """The demo model in ComfyUI's objects; `engine` has started ComfyUI."""
+    return load_checkpoint(ModelKey("checkpoint", checkpoint))
+
+
+def notes(path: Path, loaded: Checkpoint) -> tuple[GenMetadata, ...]:
+    from hordelib.nodes.loras import fit_to_model
+
+    weights = load_lora(ModelKey("lora", path))
+    return fit_to_model(weights, loaded.model, loaded.clip).notes("Misfit")
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        (_foreign, MetadataValue.BASELINE_MISMATCH),
+        (_of_nothing_known, MetadataValue.BASELINE_MISMATCH),
+        (_mostly_unknown, MetadataValue.BASELINE_MISMATCH),
+        (_without_halves, MetadataValue.PARSE_FAILED),
+        (_not_numbers, MetadataValue.PARSE_FAILED),
+        (_vectors, MetadataValue.PARSE_FAILED),
+    ],
+)
+def test_a_lora_that_does_not_fit_is_disclosed(
+    loaded: Checkpoint,
+    lora: Lora,
+    tmp_path: Path,
+    change: Callable[[StateDict], StateDict],
+    value: MetadataValue,
+):
+    path = tmp_path / "changed.safetensors"
+    save_file(change(load_file(lora.path)), path)
+    assert notes(path, loaded) == (GenMetadata(MetadataType.LORA, value, "Misfit"),)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 5000, b"<html>not found</html>"])
+def test_a_file_that_is_no_lora_is_disclosed(loaded: Checkpoint, tmp_path: Path, content: bytes):
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(content)
+    failed = GenMetadata(MetadataType.LORA, MetadataValue.PARSE_FAILED, "Misfit")
+    assert notes(path, loaded) == (failed,)
+
+
+def test_misfits_are_left_out_and_the_others_are_applied(
+    engine: Engine, checkpoint: Path, lora: Lora, tmp_path: Path
+):
+    foreign, broken = tmp_path / "foreign.safetensors", tmp_path / "broken.safetensors"
+    save_file(_foreign(load_file(lora.path)), foreign)
+    broken.write_bytes(b"<html>not found</html>")
+    loras = (Lora("Foreign", foreign), lora, Lora("Broken", broken))
+    made = engine.generate(replace(QUICK, loras=loras), checkpoint)
+    assert [(note.value, note.ref) for note in made.notes] == [
+        (MetadataValue.BASELINE_MISMATCH, "Foreign"),
+        (MetadataValue.PARSE_FAILED, "Broken"),
+    ]
+    assert made.images == engine.generate(replace(QUICK, loras=(lora,)), checkpoint).images
+
+
+def test_a_lora_that_fits_in_part_is_applied_and_told(
+    engine: Engine, checkpoint: Path, lora: Lora, tmp_path: Path
+):
+    state = load_file(lora.path)
+    strange = {f"lora_unet_strange_{i}.lora_up.weight": torch.ones(4, 2) for i in range(4)}
+    path = tmp_path / "part.safetensors"
+    save_file(state | strange, path)
+    params = replace(QUICK, loras=(Lora("Part", path),))
+    made = engine.generate(params, checkpoint)
+    assert [note.ref for note in made.notes] == [
+        "LoRA Part fits in part: 10 of 14 parts fit, 0 have another shape"
+    ]
+    assert engine.generate(params, checkpoint).notes == made.notes  # nothing is computed again
+    assert made.images == engine.generate(replace(QUICK, loras=(lora,)), checkpoint).images
+
+
+# ---- other kinds of adapters -----------------------------------------------------------------
+
+PART = "lora_unet_middle_block_1_transformer_blocks_0_attn2_to_v"  # 320 x 768
+KINDS = {
+    "lora": {"lora_up.weight": (320, 4), "lora_down.weight": (4, 768)},
+    "lora with a core": {
+        "lora_up.weight": (320, 4),
+        "lora_mid.weight": (4, 4, 1, 1),
+        "lora_down.weight": (4, 768),
+    },
+    "loha": {
+        "hada_w1_a": (320, 4),
+        "hada_w1_b": (4, 768),
+        "hada_w2_a": (320, 4),
+        "hada_w2_b": (4, 768),
+    },
+    "lokr": {"lokr_w1": (8, 8), "lokr_w2": (40, 96)},
+    "lokr in factors": {"lokr_w1": (8, 8), "lokr_w2_a": (40, 4), "lokr_w2_b": (4, 96)},
+    "plain difference": {"diff": (320, 768)},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_adapter_is_judged_by_its_shape(loaded: Checkpoint, kind: str):
+    from hordelib.nodes.loras import fit_to_model
+
+    fitting, wide = (
+        {
+            f"{PART}.{name}": torch.ones([2 * n if n in (768, 96) and grown else n for n in shape])
+            for name, shape in KINDS[kind].items()
+        }
+        for grown in (False, True)
+    )
+    fits, misfits = (fit_to_model(state, loaded.model, loaded.clip) for state in (fitting, wide))
+    assert (fits.parts, len(fits.patches), fits.is_usable) == (1, 1, True)
+    assert (misfits.parts, misfits.misshapen, misfits.is_usable) == (1, 1, False)
+
+
+def test_the_demo_models_lora_is_the_same_each_time_it_is_made(
+    checkpoint: Path, lora: Lora, tmp_path: Path
+):
+    from hordelib.demo_model.adapters import write_lora
+
+    write_lora(checkpoint, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == lora.path.read_bytes()

@@ -1,0 +1,132 @@
+"""Networks of real architectures, made so small or so simple that one knows what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from spandrel.architectures.Compact import Compact
+from spandrel.architectures.DAT import DAT
+from spandrel.architectures.ESRGAN import ESRGAN
+from spandrel.architectures.GFPGAN import GFPGAN
+from spandrel.architectures.RestoreFormer import RestoreFormer
+from spandrel_extra_arches.architectures.CodeFormer import CodeFormer
+from torch import Tensor, nn
+
+GREEN = (-1.0, 1.0, -1.0)  # what a face fixer answers for pure green
+
+
+def write_compact(path: Path, scale: int = 4) -> Path:
+    """An upscaler that repeats pixels: all that it would add to that is zero."""
+    return _write(path, _zeros(lambda: Compact(num_feat=4, num_conv=1, upscale=scale)))
+
+
+def write_esrgan(path: Path) -> Path:
+    """RealESRGAN_x4plus of one block, whose convolutions hand their input on; 4 times as large."""
+    network = ESRGAN(num_filters=8, num_blocks=1, scale=4)
+    for name, parameter in network.named_parameters():
+        is_inside_block = name.startswith("model.1.sub.")
+        if parameter.dim() == 4 and not is_inside_block:
+            nn.init.dirac_(parameter)
+        else:
+            nn.init.zeros_(parameter)
+    return _write(path, network.state_dict())
+
+
+def write_dat(path: Path) -> Path:
+    """A DAT with random weights, twice as large."""
+    torch.manual_seed(0)
+    network = DAT(embed_dim=8, split_size=[2, 4], depth=[2], num_heads=[2], upscale=2, img_size=8)
+    return _write(path, network.state_dict())
+
+
+def write_green_faces(path: Path) -> Path:
+    """A small RestoreFormer that draws every face in pure green."""
+    state = _zeros(
+        lambda: RestoreFormer(
+            n_embed=4,
+            embed_dim=32,
+            ch=32,
+            out_ch=3,
+            ch_mult=(1, 1, 1, 1, 1, 1),
+            num_res_blocks=1,
+            attn_resolutions=(16,),
+            dropout=0.0,
+            in_channels=3,
+            resolution=512,
+            z_channels=32,
+            double_z=False,
+            enable_mid=True,
+            head_size=8,
+        )
+    )
+    return _write(path, state | {"decoder.conv_out.bias": torch.tensor(GREEN)})
+
+
+def write_gfpgan(path: Path) -> Path:
+    """GFPGAN in its real size, all weights zero, that draws every face in pure green."""
+    state = _zeros(lambda: GFPGAN(different_w=True, input_is_latent=True, sft_half=True))
+    last = "stylegan_decoder.to_rgbs.6.bias"
+    return _write(path, {"params_ema": state | {last: torch.tensor(GREEN).reshape(1, 3, 1, 1)}})
+
+
+def write_codeformer(path: Path) -> Path:
+    """CodeFormer in its real size, all weights zero, that draws every face in pure green."""
+    state = _zeros(CodeFormer)
+    last = max(
+        (name for name in state if name.startswith("generator.") and name.endswith(".bias")),
+        key=lambda name: int(name.split(".")[2]),
+    )
+    return _write(path, {"params_ema": state | {last: torch.tensor(GREEN)}})
+
+
+def write_brightness(path: Path) -> Path:
+    """U-2-Net's input and output, and between them only this: the brighter, the surer."""
+    picture, mask = _tensor("picture", 3), _tensor("mask", 1)
+    axes = _text(1, "axes") + _number(8, 1) + _number(20, 7)
+    mean = _text(1, "picture") + _text(2, "mask") + _text(4, "ReduceMean") + _bytes(5, axes)
+    graph = _bytes(1, mean) + _text(2, "brightness") + _bytes(11, picture) + _bytes(12, mask)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_number(1, 8) + _bytes(7, graph) + _bytes(8, _text(1, "") + _number(2, 13)))
+    return path
+
+
+def _zeros(make: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    """A state of zeros that takes no room in its file."""
+    with torch.device("meta"):
+        shapes = make().state_dict()
+    return {name: torch.zeros(1).expand(value.shape) for name, value in shapes.items()}
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(state), path)
+    return path
+
+
+# The few messages of ONNX's format (protocol buffers) that a graph of one node needs.
+
+
+def _varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(value)) + value
+
+
+def _text(field: int, value: str) -> bytes:
+    return _bytes(field, value.encode())
+
+
+def _tensor(name: str, channels: int) -> bytes:
+    """ValueInfoProto: float32 (1, channels, 320, 320)."""
+    sizes = b"".join(_bytes(1, _number(1, size)) for size in (1, channels, 320, 320))
+    return _text(1, name) + _bytes(2, _bytes(1, _number(1, 1) + _bytes(2, sizes)))

@@ -1,0 +1,1 @@
+CACHE_FOLDER_PATH: str

@@ -1,0 +1,3 @@
+from typing import Any
+
+def get_deep_danbooru_model(*, device: str = "cpu") -> Any: ...

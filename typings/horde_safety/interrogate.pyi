@@ -1,0 +1,3 @@
+from typing import Any
+
+def get_interrogator_no_blip(*, device: str | None = None) -> Any: ...

@@ -1,0 +1,4 @@
+from pathlib import Path
+from typing import Any
+
+def load(filename: str | Path) -> Any: ...

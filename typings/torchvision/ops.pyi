@@ -1,0 +1,6 @@
+from torch import Tensor
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor: ...
+def roi_align(
+    input: Tensor, boxes: list[Tensor], output_size: int, *, aligned: bool
+) -> Tensor: ...

@@ -1,0 +1,93 @@
+"""LoRAs and textual inversions of a job: found or downloaded, and noted where they can't be had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from hordelib.errors import BaselineMismatch, DownloadFailed
+from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
+from hordelib.lora_store import LoraFile
+from hordelib.params import Lora
+from hordelib.payload import LoraRequest, TiRequest
+from hordelib.prompts import PlacedTi, pick_trigger
+from worker.lora_finder import LoraFinder, Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is of a job's LoRAs and textual inversions."""
+
+    loras: tuple[Lora, ...] = ()
+    triggers: tuple[str, ...] = ()
+    tis: tuple[PlacedTi, ...] = ()
+    notes: tuple[GenMetadata, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """For which job files are wanted, for a model of which baseline, and until when."""
+
+    job_id: str
+    baseline: str
+    deadline: float  # time.monotonic()
+
+
+class Adapters:
+    """Finds them all. A file that was found is the job's until `release`."""
+
+    def __init__(self, loras: LoraFinder, tis: LoraFinder):
+        self._loras = loras
+        self._tis = tis
+
+    def find(
+        self, loras: Sequence[LoraRequest], tis: Sequence[TiRequest], seed: int, search: Search
+    ) -> Found:
+        """What can't be had, or was made for other models, is left out and noted."""
+        draws = Random(seed)
+        found = Found()
+        for lora in loras:
+            found = self._with_lora(found, lora, draws, search)
+        for ti in tis:
+            found = self._with_ti(found, ti, search)
+        return found
+
+    def release(self, job_id: str) -> None:
+        self._loras.release(job_id)
+        self._tis.release(job_id)
+
+    def _with_lora(self, found: Found, lora: LoraRequest, draws: Random, search: Search) -> Found:
+        wanted = Wanted(lora.name, search.baseline, lora.is_version)
+        file = _find(self._loras, wanted, MetadataType.LORA, search)
+        if isinstance(file, GenMetadata):
+            return _noted(found, file)
+        trigger = pick_trigger(lora.inject_trigger, file.about.triggers, draws)
+        return replace(
+            found,
+            loras=(*found.loras, Lora(lora.name, file.path, lora.model, lora.clip)),
+            triggers=(*found.triggers, trigger),
+        )
+
+    def _with_ti(self, found: Found, ti: TiRequest, search: Search) -> Found:
+        file = _find(self._tis, Wanted(ti.name, search.baseline), MetadataType.TI, search)
+        if isinstance(file, GenMetadata):
+            return _noted(found, file)
+        placed = PlacedTi(file.path.stem, ti.inject_ti, ti.strength)
+        return replace(found, tis=(*found.tis, placed))
+
+
+def _find(
+    finder: LoraFinder, wanted: Wanted, kind: MetadataType, search: Search
+) -> LoraFile | GenMetadata:
+    """The file, or the note that says why there is none."""
+    try:
+        return finder.find(wanted, job_id=search.job_id, deadline=search.deadline)
+    except BaselineMismatch:
+        return GenMetadata(kind, MetadataValue.BASELINE_MISMATCH, wanted.name)
+    except DownloadFailed:
+        return GenMetadata(kind, MetadataValue.DOWNLOAD_FAILED, wanted.name)
+
+
+def _noted(found: Found, note: GenMetadata) -> Found:
+    return replace(found, notes=(*found.notes, note))

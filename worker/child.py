@@ -1,0 +1,103 @@
+"""The child's side of the pipe: what every child process of the bridge does in the same way."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from hordelib.errors import HordelibError
+from worker.messages import Alive, Broken, Stop
+
+HEARTBEAT_SECONDS = 1.0
+LOG_BYTES = 5 << 20  # a longer log is put aside at the next start
+
+log = logging.getLogger(__name__)
+
+
+def set_up_process(log_file: Path) -> None:
+    """First thing in a spawned process: signals and the terminal are the bridge's."""
+    _leave_signals_to_the_bridge()
+    _write_to(log_file)
+
+
+class Child:
+    """Takes commands and sends reports; no child outlives its bridge."""
+
+    def __init__(self, pipe: Connection):
+        self._pipe = pipe
+        self._sending = threading.Lock()
+        self._stopped = threading.Event()
+
+    def commands(self) -> Iterator[Any]:
+        """What the bridge asks for, until it says Stop; the process exits when it is gone.
+
+        From the first one on, a thread says every second that this process is alive.
+        """
+        threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True).start()
+        while not isinstance(command := self._next(), Stop):
+            yield command
+        self._stopped.set()
+
+    def report(self, report: object) -> None:
+        """Any thread may."""
+        try:
+            with self._sending:
+                self._pipe.send(report)
+        except OSError:
+            os._exit(1)  # nobody listens any more
+
+    def give_up(self, error: Exception) -> NoReturn:
+        """Tell the bridge why this process can't go on, and end it."""
+        log.error("this process can't go on", exc_info=error)
+        known = isinstance(error, HordelibError)
+        self.report(Broken(str(error) if known else f"{type(error).__name__}: {error}"))
+        os._exit(1)
+
+    def _next(self) -> object:
+        try:
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            log.warning("the bridge is gone: exiting")
+            os._exit(1)
+
+    def _heartbeat(self) -> None:
+        while not self._stopped.wait(HEARTBEAT_SECONDS):
+            self.report(Alive())
+
+
+def _leave_signals_to_the_bridge() -> None:
+    """Ctrl-C reaches the whole process group; what it means for the job is for the bridge."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):  # the bridge blocked them around the spawn
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+def _write_to(log_file: Path) -> None:
+    """Send all that this process prints to a file: the terminal is the bridge's."""
+    file = _open_log(log_file)
+    os.dup2(file.fileno(), sys.stdout.fileno())
+    os.dup2(file.fileno(), sys.stderr.fileno())
+    faulthandler.enable(file)
+    logging.basicConfig(
+        stream=file, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+
+def _open_log(log_file: Path) -> TextIO:
+    """The file, or nowhere: a child does not fail for want of a log."""
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        if log_file.is_file() and log_file.stat().st_size > LOG_BYTES:
+            log_file.replace(log_file.with_suffix(".old.log"))
+        return log_file.open("a", buffering=1, encoding="utf-8", errors="replace")
+    except OSError:
+        return open(os.devnull, "a", encoding="utf-8")

@@ -1,0 +1,26 @@
+"""Why a call over the network failed, in words for its owner."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+# What requests and urllib3 bury in their messages, and what it means.
+_REASONS = (
+    ("NameResolutionError", "no such host"),
+    ("Connection refused", "connection refused"),
+    ("timed out", "timed out"),
+    ("SSLError", "no valid certificate"),
+    ("CERTIFICATE_VERIFY_FAILED", "no valid certificate"),
+    ("Connection reset", "the connection was cut"),
+    ("RemoteDisconnected", "the connection was cut"),
+)
+
+
+def network_reason(error: Exception) -> str:
+    """One line without the query of any address: a presigned one is a password."""
+    if isinstance(error, socket.gaierror):
+        return "no such host"
+    text = str(error)
+    plain = re.sub(r"\?\S*", "?…", " ".join(text.split())[:300])
+    return next((told for sign, told in _REASONS if sign in text), plain)

@@ -1,0 +1,214 @@
+"""GET requests to sites that serve files: where they may lead, and what a refusal means.
+
+Every call ends by its deadline (time.monotonic()), give or take one silence of the network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+
+from hordelib.errors import DownloadFailed, DownloadRefused
+from worker.network_reasons import network_reason
+
+CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 5.0
+_CHUNK_BYTES = 256 * 1024
+_MOST_REDIRECTS = 5
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOUR, _DAY = 3600.0, 86400.0
+
+# What a status says for good: the reason, and for how long there is no sense in asking again.
+_LAST_WORDS: Mapping[int, tuple[str, float]] = MappingProxyType(
+    {
+        400: ("it does not understand the request", _HOUR),
+        401: ("an account is needed that may have it; see civitai_api_token", _DAY),
+        402: ("it must be paid for", _DAY),
+        403: ("it is forbidden", _DAY),
+        404: ("there is none", 7 * _DAY),
+        410: ("it is gone", 7 * _DAY),
+        451: ("it is unavailable for legal reasons", 7 * _DAY),
+    }
+)
+
+
+class TryLater(DownloadFailed):
+    """The same request may succeed after `pause_seconds`; None where the server named no time."""
+
+    def __init__(self, message: str, pause_seconds: float | None = None):
+        super().__init__(message)
+        self.pause_seconds = pause_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer whose body has not been read. `site` names it in messages."""
+
+    site: str
+    status: int
+    headers: Mapping[str, str]
+    _raw: urllib3.HTTPResponse
+
+    def chunks(self, deadline: float) -> Generator[bytes]:
+        """The body, a piece at a time. Raises TryLater when it stops, or takes too long."""
+        try:
+            while chunk := self._raw.read1(_CHUNK_BYTES, decode_content=False):
+                yield chunk
+                if time.monotonic() > deadline:
+                    raise TryLater(f"{self.site}: too slow for the time that the job has")
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise TryLater(f"{self.site}: {network_reason(error)}") from error
+
+
+class Web:
+    """Asks sites for things, each with the token that is its own. Any thread may use it.
+
+    `tokens`: bearer token by origin ("https://host"); no other site ever sees it, and no message or
+    repr holds it. Only https is spoken, so that nobody in the owner's own network has the
+    certificate of a name that leads there; but for a site on this machine. `pause_seconds` lie
+    between two tries of `read`, twice as many before the last one.
+    """
+
+    def __init__(
+        self,
+        user_agent: str,
+        tokens: Mapping[str, str] = MappingProxyType({}),
+        *,
+        pause_seconds: float = 1.0,
+    ):
+        self._user_agent = user_agent
+        self._pauses = (pause_seconds, 2 * pause_seconds)
+        self._tokens = {_origin(site): token for site, token in tokens.items() if token}
+
+    @property
+    def has_token(self) -> bool:
+        return bool(self._tokens)
+
+    @contextmanager
+    def get(self, url: str, deadline: float, *, start_byte: int = 0) -> Generator[Answer]:
+        """The answer to a GET with status 200, 206 or 416.
+
+        Raises DownloadRefused for a last word, TryLater for anything that may pass, DownloadFailed
+        for a redirect to where we do not go.
+        """
+        target, start = url, {"Range": f"bytes={start_byte}-"} if start_byte else {}
+        for _ in range(_MOST_REDIRECTS + 1):
+            _raise_if_unsafe(target, first=url)
+            with self._opened(target, start, deadline) as response:
+                if not response.is_redirect:
+                    yield _answer(response, _site(target))
+                    return
+                target = urljoin(target, response.headers["Location"])
+                _raise_if_login(target, _site(url))
+        raise DownloadFailed(f"{_site(url)}: more than {_MOST_REDIRECTS} redirects")
+
+    def read(self, url: str, deadline: float, most_bytes: int) -> bytes:
+        """A small body as a whole. Raises as `get` does after three tries, or where it is large."""
+        for pause in self._pauses:
+            try:
+                return self._read(url, deadline, most_bytes)
+            except TryLater as error:
+                wait_until_next_try(error, pause, deadline)
+        return self._read(url, deadline, most_bytes)
+
+    def _read(self, url: str, deadline: float, most_bytes: int) -> bytes:
+        body = bytearray()
+        with self.get(url, deadline) as answer:
+            for chunk in answer.chunks(deadline):
+                body += chunk
+                if len(body) > most_bytes:
+                    raise DownloadFailed(
+                        f"{answer.site}: an answer of more than {most_bytes} bytes"
+                    )
+        return bytes(body)
+
+    @contextmanager
+    def _opened(
+        self, url: str, headers: Mapping[str, str], deadline: float
+    ) -> Generator[requests.Response]:
+        left_seconds = deadline - time.monotonic()
+        if left_seconds <= 0:
+            raise TryLater(f"{_site(url)}: no time left")
+        with requests.Session() as session:
+            session.trust_env = not _is_loopback(url)  # a proxy can't reach this machine
+            session.auth = _nothing_of_netrc
+            try:
+                response = session.get(
+                    url,
+                    headers={**headers, **self._headers(url)},
+                    timeout=(
+                        min(CONNECT_SECONDS, left_seconds),
+                        min(SILENCE_SECONDS, left_seconds),
+                    ),
+                    allow_redirects=False,
+                    stream=True,
+                )
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                raise TryLater(f"{_site(url)}: {network_reason(error)}") from error
+            with response:
+                yield response
+
+    def _headers(self, url: str) -> dict[str, str]:
+        headers = {"User-Agent": self._user_agent, "Accept-Encoding": "identity"}
+        token = self._tokens.get(_origin(url))
+        return {**headers, "Authorization": f"Bearer {token}"} if token else headers
+
+
+def wait_until_next_try(error: TryLater, pause_seconds: float, deadline: float) -> None:
+    """Sleep as long as the server asked for, or `pause_seconds`; raises where that is too long."""
+    pause = max(pause_seconds, error.pause_seconds or 0.0)
+    if time.monotonic() + pause >= deadline:
+        raise error
+    time.sleep(pause)
+
+
+def _nothing_of_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Keeps requests from adding what it finds for the host in the owner's .netrc."""
+    return request
+
+
+def _answer(response: requests.Response, site: str) -> Answer:
+    """Raises for every status that brings no body worth reading."""
+    status = response.status_code
+    if status in _LAST_WORDS:
+        reason, valid_seconds = _LAST_WORDS[status]
+        raise DownloadRefused(f"{site}: {reason} (HTTP {status})", valid_seconds)
+    if status not in (200, 206, 416):
+        pause = response.headers.get("Retry-After", "")
+        raise TryLater(f"{site}: HTTP {status}", float(pause) if pause.isdecimal() else None)
+    raw: urllib3.HTTPResponse = response.raw
+    return Answer(site, status, response.headers, raw)
+
+
+def _raise_if_unsafe(url: str, first: str) -> None:
+    """Everything over https; a site on this machine may stay on this machine without."""
+    scheme = urlsplit(url).scheme
+    local = _is_loopback(url) and _is_loopback(first) and scheme == "http"
+    if not local and (scheme != "https" or _is_loopback(url)):
+        raise DownloadFailed(f"{_site(first)}: leads to {_origin(url)[:80]}, which is not safe")
+
+
+def _raise_if_login(url: str, site: str) -> None:
+    if urlsplit(url).path.rstrip("/").endswith("/login"):
+        reason, valid_seconds = _LAST_WORDS[401]
+        raise DownloadRefused(f"{site}: {reason} (redirected to its login)", valid_seconds)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
+
+
+def _site(url: str) -> str:
+    """The host alone: what follows it may be a password."""
+    return (urlsplit(url).hostname or "nowhere")[:80]
+
+
+def _is_loopback(url: str) -> bool:
+    return urlsplit(url).hostname in _LOOPBACK

@@ -1,0 +1,213 @@
+"""What the demo's client asks for: a handful of pictures, or one for each thing a job can ask."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
+
+from hordelib.demo_model import EMBEDDING_FILE_NAME, LORA_FILE_NAME
+from hordelib.demo_model.shapes import Scene, draw
+
+MODEL = "Dreamer Demo"
+INPAINTING_MODEL = "Dreamer Demo Inpainting"
+PIX2PIX_MODEL = "Dreamer Demo pix2pix"
+CENSORED_WORD = "spider"  # the demo's owner has it on his censorlist
+USUAL: Mapping[str, object] = MappingProxyType(
+    {
+        "width": 64,
+        "height": 64,
+        "sampler_name": "k_euler",
+        "karras": False,
+        "steps": 15,
+        "cfg_scale": 4.0,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One request. `params` are the horde's, over the usual ones; `sources` its pictures by key.
+
+    `label` says what the request is there to show.
+    """
+
+    prompt: str
+    params: Mapping[str, object]
+    label: str = ""
+    sources: Mapping[str, Image.Image] = field(default_factory=dict[str, Image.Image])
+    processing: str = "img2img"
+    model: str = MODEL
+
+    @property
+    def images(self) -> int:
+        count = self.params.get("n", 1)
+        assert isinstance(count, int)
+        return count
+
+    def body(self) -> dict[str, object]:
+        """The body of POST generate/async."""
+        body: dict[str, object] = {
+            "prompt": self.prompt,
+            "params": {**USUAL, **self.params},
+            "models": [self.model],
+            "r2": True,
+        }
+        if self.sources:
+            body["source_processing"] = self.processing
+        return body | {key: _base64(image) for key, image in self.sources.items()}
+
+
+def _base64(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+FEW = (
+    Wish("a red circle on a blue background", {"seed": "1"}),
+    Wish(
+        "a large yellow star on a purple background",
+        {"seed": "2", "sampler_name": "k_dpmpp_2m", "karras": True},
+    ),
+    Wish("a green heart on a white background", {"seed": "3", "sampler_name": "k_euler_a"}),
+    Wish("an orange triangle on a cyan background", {"seed": "4", "width": 128, "height": 128}),
+    Wish(
+        "a pink diamond at the top on a black background",
+        {"seed": "5", "sampler_name": "k_dpmpp_2m"},
+    ),
+    Wish(
+        "a white cross on a green background",
+        {"seed": "6", "sampler_name": "k_euler_a", "width": 128, "height": 128},
+    ),
+    Wish(
+        "a blue ring on a yellow background",
+        {"seed": "70", "n": 4, "sampler_name": "k_euler_a"},
+    ),
+)
+
+_CIRCLE = "a red circle on a blue background"
+_STAR = Scene("star", "yellow", "purple", size="large")
+
+
+def _right_half() -> Image.Image:
+    mask = Image.new("L", (64, 64))
+    ImageDraw.Draw(mask).rectangle((32, 0, 64, 64), fill=255)
+    return mask
+
+
+def _framed() -> Image.Image:
+    """A small picture in the middle of a transparent canvas."""
+    canvas = Image.new("RGBA", (128, 64))
+    canvas.paste(draw(_STAR, 64), (32, 0))
+    return canvas
+
+
+def _outline() -> Image.Image:
+    """White lines on black, as a control map has them."""
+    drawn = draw(Scene("square", "white", "black", place="on the left"), 128).convert("L")
+    edges = drawn.filter(ImageFilter.FIND_EDGES).point([255 * (value > 64) for value in range(256)])
+    return edges.convert("RGB")
+
+
+def _sketch() -> Image.Image:
+    return ImageOps.invert(_outline())
+
+
+# The horde calls files without their suffix.
+_LORA, _EMBEDDING = (Path(name).stem for name in (LORA_FILE_NAME, EMBEDDING_FILE_NAME))
+_LARGE = {"width": 128, "height": 128}
+
+ALL = (
+    *FEW,
+    Wish("a yellow square", {"seed": "8", "tiling": True, **_LARGE}, "tiling: no seams"),
+    Wish(
+        _CIRCLE,
+        {"seed": "9", "width": 576, "height": 576, "hires_fix": True, "steps": 8},
+        "hires fix: two passes",
+    ),
+    Wish(_CIRCLE, {"seed": "10", "clip_skip": 2}, "clip skip 2"),
+    Wish(_CIRCLE, {"seed": "11", "sampler_name": "lcm", "cfg_scale": 1.5}, "sampler lcm"),
+    Wish(
+        _CIRCLE + ", plain" * 150 + " ### blurry",
+        {"seed": "12"},
+        "a prompt of 300 tokens",
+    ),
+    Wish("a {red|green|cyan} {heart|ring} on a white background", {"seed": "13"}, "dynamic prompt"),
+    Wish(
+        _CIRCLE,
+        {"seed": "14", "denoising_strength": 0.3, "cfg_scale": 1.0},
+        "image to image: denoising strength 0.3",
+        {"source_image": draw(_STAR, 64)},
+    ),
+    Wish(
+        _CIRCLE,
+        {"seed": "15"},
+        "inpainting: the right half",
+        {"source_image": draw(_STAR, 64), "source_mask": _right_half()},
+        "inpainting",
+    ),
+    Wish(
+        _STAR.caption,
+        {"seed": "16", "width": 128},
+        "outpainting: both sides",
+        {"source_image": _framed()},
+        "outpainting",
+    ),
+    Wish(
+        _CIRCLE,
+        {"seed": "17"},
+        "an inpainting model of 9 channels",
+        {"source_image": draw(_STAR, 64), "source_mask": _right_half()},
+        "inpainting",
+        INPAINTING_MODEL,
+    ),
+    Wish(
+        _CIRCLE,
+        {"seed": "171", "denoising_strength": 0.9},
+        "instruct-pix2pix: the prompt says what to change",
+        {"source_image": draw(_STAR, 64)},
+        model=PIX2PIX_MODEL,
+    ),
+    Wish(
+        "a yellow square on a purple background",
+        {"seed": "18", "control_type": "canny", **_LARGE},
+        "ControlNet: canny",
+        {"source_image": draw(Scene("square", "red", "white", place="on the left"), 128)},
+    ),
+    Wish(
+        "a yellow square on a purple background",
+        {"seed": "19", "control_type": "scribble", **_LARGE},
+        "ControlNet: scribble",
+        {"source_image": _sketch()},
+    ),
+    Wish(
+        "a yellow square on a purple background",
+        {"seed": "20", "control_type": "canny", "image_is_control": True, **_LARGE},
+        "ControlNet: the image is the control map",
+        {"source_image": _outline()},
+    ),
+    Wish(
+        "a yellow square on a purple background",
+        {"seed": "21", "control_type": "canny", "return_control_map": True, **_LARGE},
+        "ControlNet: the control map itself",
+        {"source_image": draw(Scene("square", "red", "white", place="on the left"), 128)},
+    ),
+    Wish(_CIRCLE, {"seed": "22", "loras": [{"name": _LORA}]}, "LoRA: swaps red and blue"),
+    Wish(
+        "a circle on a blue background",
+        {"seed": "23", "tis": [{"name": _EMBEDDING, "inject_ti": "prompt"}]},
+        "textual inversion",
+    ),
+    Wish(
+        "a green heart on a white background",
+        {"seed": "24", "post_processing": ["RealESRGAN_x4plus"]},
+        "post-processing: an upscaler",
+    ),
+    Wish(f"{_CIRCLE}, {CENSORED_WORD}", {"seed": "25"}, "censored: a word of the censorlist"),
+)
