@@ -99,8 +99,8 @@ def _likeness(colours: Values) -> Values:
     """(windows, 9, 9): how alike two pixels of a window are, for windows of colours (..., 9, 3)."""
     size = WINDOW**2
     apart = colours - colours.mean(1, keepdims=True)
-    covariance: Values = apart.mT @ apart / size + SMOOTHNESS / size * np.eye(3)
-    return (1 + apart @ np.linalg.inv(covariance) @ apart.mT) / size
+    covariance: Values = apart.swapaxes(1, 2) @ apart / size + SMOOTHNESS / size * np.eye(3)
+    return (1 + apart @ np.linalg.inv(covariance) @ apart.swapaxes(1, 2)) / size
 
 
 def _windows(grid: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ import json
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -73,7 +73,7 @@ def _family(path: Path, unet: Shapes) -> Family:
         raise ModelBroken(f"{path.name} is stage B of Stable Cascade: name the file of stage C")
     family = next((row for names, row in _MARKS if unet.keys() >= names), None)
     family = family or _TEXT_WIDTHS.get(_text_width(unet))
-    if family is None or "double_stream_modulation_img.lin.weight" in unet:  # Flux 2
+    if family is None or any(is_other(unet) for is_other in _LOOKALIKES):
         raise ModelBroken(f"{path.name} is of no model family that is served")
     return family
 
@@ -85,6 +85,14 @@ _MARKS: tuple[tuple[set[str], Family], ...] = (
     ({"double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"}, FLUX),
     ({"txt_norm.weight", "img_in.weight"}, QWEN_IMAGE),
     ({"cap_embedder.1.weight", "x_embedder.weight"}, Z_IMAGE),
+)
+
+
+_PATCH = 64  # values of a patch of the latent: 16 channels of 2 x 2
+_LOOKALIKES: tuple[Callable[[Shapes], bool], ...] = (
+    lambda unet: "double_stream_modulation_img.lin.weight" in unet,  # Flux 2
+    lambda unet: "distilled_guidance_layer.norms.0.scale" in unet,  # Chroma
+    lambda unet: unet.get("img_in.weight", (0, _PATCH))[1] != _PATCH,  # Flux fill, canny, depth
 )
 
 

@@ -70,7 +70,7 @@ class Control:
     type: ControlType
     image: SourceImage
     model: Path  # the ControlNet's file
-    annotator: Path | None = None  # folder of the annotator's weights, for types that need some
+    annotator: Path | None = None  # the file of the annotator's weights, for types that need some
     strength: float = 1.0
     image_is_control: bool = False  # `image` is a control map already: no annotator
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from hordelib.control_types import ControlType
 from hordelib.errors import InvalidParams, NotServed
@@ -24,7 +24,8 @@ MAX_LORAS = 5  # the server refuses requests with more
 MAX_TIS = 20
 MAX_NAME = 255
 WORKFLOWS = ("auto_detect", "qr_code")
-TI_PLACES = ("prompt", "negprompt", "")
+TiPlace = Literal["prompt", "negprompt", ""]
+TI_PLACES: Mapping[str, TiPlace] = {"prompt": "prompt", "negprompt": "negprompt", "": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class TiRequest:
     """A textual inversion, and which prompt it is written into; "" leaves that to the client."""
 
     name: str
-    inject_ti: str = ""
+    inject_ti: TiPlace = ""
     strength: float = 1.0
 
 
@@ -257,7 +258,7 @@ def _ti(key: str, entry: Payload) -> TiRequest:
         raise InvalidParams(f"{key}.inject_ti", place, '"prompt" or "negprompt"')
     return TiRequest(
         name=_name(f"{key}.name", entry.get("name")),
-        inject_ti=place,
+        inject_ti=TI_PLACES[place],
         strength=_within(f"{key}.strength", entry.get("strength", 1.0), -10, 10),
     )
 

@@ -126,6 +126,10 @@ def test_a_family_of_several_files_finds_them_beside_its_main_one(tmp_path: Path
             {**HEADERS["flux_1"], "double_stream_modulation_img.lin.weight": (1,)},
             "of no model family that is served",
         ),
+        (
+            {**HEADERS["flux_dev"], "img_in.weight": (3072, 384)},
+            "of no model family that is served",
+        ),
         ({"something.weight": (1,)}, "of no model family that is served"),
     ],
 )

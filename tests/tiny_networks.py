@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,10 @@ def write_esrgan(path: Path) -> Path:
 
 def write_dat(path: Path) -> Path:
     """A DAT with random weights, twice as large."""
-    torch.manual_seed(0)
-    network = DAT(embed_dim=8, split_size=[2, 4], depth=[2], num_heads=[2], upscale=2, img_size=8)
+    network = DAT(embed_dim=32, split_size=[2, 4], depth=[2], num_heads=[2], upscale=2, img_size=8)
+    seeded = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.05, generator=seeded)
     return _write(path, network.state_dict())
 
 
@@ -83,11 +86,14 @@ def write_codeformer(path: Path) -> Path:
 
 
 def write_brightness(path: Path) -> Path:
-    """U-2-Net's input and output, and between them only this: the brighter, the surer."""
+    """U-2-Net's input and output, and between them only this: bright is the subject."""
     picture, mask = _tensor("picture", 3), _tensor("mask", 1)
     axes = _text(1, "axes") + _number(8, 1) + _number(20, 7)
-    mean = _text(1, "picture") + _text(2, "mask") + _text(4, "ReduceMean") + _bytes(5, axes)
-    graph = _bytes(1, mean) + _text(2, "brightness") + _bytes(11, picture) + _bytes(12, mask)
+    mean = _text(1, "picture") + _text(2, "mean") + _text(4, "ReduceMean") + _bytes(5, axes)
+    alpha = _text(1, "alpha") + _varint(2 << 3 | 5) + struct.pack("<f", 1.0) + _number(20, 1)
+    surely = _text(1, "mean") + _text(2, "mask") + _text(4, "HardSigmoid") + _bytes(5, alpha)
+    nodes = _bytes(1, mean) + _bytes(1, surely)
+    graph = nodes + _text(2, "brightness") + _bytes(11, picture) + _bytes(12, mask)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(_number(1, 8) + _bytes(7, graph) + _bytes(8, _text(1, "") + _number(2, 13)))
     return path

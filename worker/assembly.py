@@ -164,9 +164,7 @@ def make_judging(config: BridgeConfig, home: Path) -> Judging:
     )
 
 
-def find_capabilities(
-    config: BridgeConfig, home: Path, models: Models
-) -> tuple[Capability, ...]:
+def find_capabilities(config: BridgeConfig, home: Path, models: Models) -> tuple[Capability, ...]:
     """The kinds of jobs that can be served, and what those lack that can't."""
     return capabilities.capabilities(config, config.models_folder(home), models.served.values())
 

@@ -141,9 +141,7 @@ class Bridge:
             thread.join(max(0.0, end - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _spawn_all(
-        self, name: str, work: Callable[[], None], count: int
-    ) -> list[threading.Thread]:
+    def _spawn_all(self, name: str, work: Callable[[], None], count: int) -> list[threading.Thread]:
         return [self._spawn(f"{name}-{number}", work) for number in range(count)]
 
     def _spawn(self, name: str, work: Callable[[], None]) -> threading.Thread:

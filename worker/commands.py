@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import sysconfig
+import warnings
 from pathlib import Path
 
 from rich.console import Console
@@ -34,6 +35,7 @@ def run_command(options: argparse.Namespace) -> int:
     """Run `options.command` in the folder `options.home`; its exit code (worker.exit_codes)."""
     options.home = options.home.expanduser().resolve()
     os.environ.setdefault("DREAMER_RUNTIME", str(options.home))  # where ComfyUI is looked for
+    warnings.filterwarnings("ignore", module="PIL")  # of strangers' files; errors still count
     try:
         return _COMMANDS[options.command](options)
     except Interrupted:

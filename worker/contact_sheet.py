@@ -33,7 +33,7 @@ def write_contact_sheet(folder: Path, shots: Sequence[Shot]) -> Path:
         old.unlink()
     figures: list[str] = []
     for number, shot in enumerate(shots, start=1):
-        name = f"{number:02}-{_slug(shot.prompt)}-{shot.seed}.webp"
+        name = f"{number:02}-{_slug(shot.label or shot.prompt)}-{shot.seed}.webp"
         (folder / name).write_bytes(shot.file)
         figures.append(_figure(name, shot))
     page = folder / PAGE

@@ -14,7 +14,7 @@ UPSCALER = "RealESRGAN_x4plus"
 # Models that see their source: file, channels of the UNet's input, how strongly they see
 SEEING = (
     ("dreamer_demo_inpainting.safetensors", INPAINTING, 0.0),
-    ("dreamer_demo_pix2pix.safetensors", INSTRUCT, 0.3),
+    ("dreamer_demo_pix2pix.safetensors", INSTRUCT, 0.05),
 )
 
 

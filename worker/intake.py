@@ -13,7 +13,6 @@ from pathlib import Path
 
 from hordelib import control_types, post_processors
 from hordelib.errors import BadSource, JobError, ModelMissing
-from hordelib.families import FAMILIES
 from hordelib.fitting import fit
 from hordelib.gen_metadata import GenMetadata
 from hordelib.images import SourceImage
@@ -167,4 +166,5 @@ def _start(
         sourced_params = replace(params, source=TextOnly())
         return sourced_params, pictures.notes
     sourced = to_source(job.source_processing, pictures, inpaints=model.inpaints)
-    return replace(params, source=sourced.source), sourced.notes
+    denoise = params.denoise if pictures.image is not None else 1.0
+    return replace(params, source=sourced.source, denoise=denoise), sourced.notes

@@ -114,12 +114,17 @@ def status_line(view: View) -> str:
     return " | ".join(parts)
 
 
+PROMPT_COLUMNS = 48  # of the terminal; a prompt may be any length
+
+
 def jobs_table(rows: tuple[JobRow, ...]) -> Table:
     """One row per job: what was asked, how long it took, how it ended."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("prompt", "size", "seed", "sampler", "images", "seconds", "kudos", "state"):
         numeric = heading in ("seed", "images", "seconds", "kudos")
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+        justify = "right" if numeric else "left"
+        widest = PROMPT_COLUMNS if heading == "prompt" else None
+        table.add_column(heading, justify=justify, no_wrap=True, max_width=widest)
     for row in rows:
         table.add_row(*_cells(row))
     return table

@@ -125,11 +125,15 @@ _LARGE = {"width": 128, "height": 128}
 
 ALL = (
     *FEW,
-    Wish("a yellow square", {"seed": "8", "tiling": True, **_LARGE}, "tiling: no seams"),
+    Wish(
+        "a large yellow star on the right on a purple background",
+        {"seed": "1", "tiling": True, "width": 128},
+        "tiling: the right edge continues on the left",
+    ),
     Wish(
         _CIRCLE,
-        {"seed": "9", "width": 576, "height": 576, "hires_fix": True, "steps": 8},
-        "hires fix: two passes",
+        {"seed": "9", "width": 576, "height": 576, "hires_fix": True, "steps": 6},
+        "hires fix: two passes (the demo model knows 64 to 128 pixels)",
     ),
     Wish(_CIRCLE, {"seed": "10", "clip_skip": 2}, "clip skip 2"),
     Wish(_CIRCLE, {"seed": "11", "sampler_name": "lcm", "cfg_scale": 1.5}, "sampler lcm"),
@@ -140,7 +144,7 @@ ALL = (
     ),
     Wish("a {red|green|cyan} {heart|ring} on a white background", {"seed": "13"}, "dynamic prompt"),
     Wish(
-        _CIRCLE,
+        "a star",
         {"seed": "14", "denoising_strength": 0.3, "cfg_scale": 1.0},
         "image to image: denoising strength 0.3",
         {"source_image": draw(_STAR, 64)},

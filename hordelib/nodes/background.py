@@ -18,8 +18,10 @@ from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext
 
 # Edges are found at this size at most: the subject's mask has 320 pixels a side to begin with, and
-# the work grows with the area.
+# time and memory grow with the area.
 MATTING_SIDE = 1024
+# Where more of the picture than this is open, the network saw no subject that edges could be of.
+MOSTLY_OPEN = 0.5
 
 
 class DreamerStripBackground:
@@ -60,8 +62,10 @@ def _strip_one(finder: SubjectFinder, picture: Tensor) -> Tensor:
 
 def _alpha(finder: SubjectFinder, image: Image.Image) -> Tensor:
     """(1, 1, height, width) of the image's size."""
-    known = trimap(finder.find(image))
-    alpha = closed_form_alpha(np.asarray(image) / 255, known)
+    mask = finder.find(image)
+    known = trimap(mask)
+    is_found = (known == 0.5).mean() < MOSTLY_OPEN
+    alpha = closed_form_alpha(np.asarray(image) / 255, known) if is_found else mask / 255
     return torch.tensor(alpha, dtype=torch.float32)[None, None]
 
 

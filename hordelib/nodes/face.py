@@ -47,6 +47,8 @@ class DreamerFaceFixer:
         self, image: Tensor, model_name: str, strength: float, context: RunContext
     ) -> tuple[Tensor]:
         """`image` is (batch, height, width, 3 or 4), 0 to 1."""
+        if strength == 0:
+            return (image,)
         fixer: FaceFixer = context.models[ModelKey("face_fixer", Path(model_name))]
         fixed = image.clone()
         with _on_device(fixer) as device:
