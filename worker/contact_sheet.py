@@ -57,7 +57,7 @@ def _figure(name: str, shot: Shot) -> str:
 
 _FIGURE = Template(
     """<figure><a href="$name"><img src="$name" alt="$prompt"></a>
-<figcaption>$label<b>$prompt</b><br>seed $seed<br>$settings</figcaption></figure>"""
+<figcaption>$label<b>$prompt</b>seed $seed<br>$settings</figcaption></figure>"""
 )
 
 _PAGE = Template(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,12 +11,16 @@ import comfy.model_management
 import comfy.utils
 import torch
 import torch.nn.functional as F
-from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
 from torch import Tensor
 
 from hordelib.loaders.upscalers import Upscaler
 from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext
+
+# It brings in spandrel_extra_arches, whose torch.jit.script makes torch warn the whole program.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)
+    from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
 
 TILE, OVERLAP = 512, 32  # pixels; ComfyUI's own
 
