@@ -14,7 +14,7 @@ from typing import Any, Self
 import psutil
 
 from hordelib import comfy
-from hordelib.errors import Cancelled
+from hordelib.errors import Cancelled, GenerationFailed, ModelBroken, ModelMissing
 from hordelib.gen_metadata import GenMetadata
 from hordelib.images import Picture
 from hordelib.model import Model
@@ -138,7 +138,7 @@ class Engine:
             self._last_keys = keys
         started = time.monotonic()
         with ExitStack() as loans:
-            models = {key: loans.enter_context(self._cache.lend(key)) for key in keys}
+            models = {key: self._borrow(loans, key, job.model) for key in keys}
             loaded = time.monotonic()
             context = self._context(job, models)
             if job.cancelled.is_set():
@@ -152,6 +152,15 @@ class Engine:
             run_seconds=time.monotonic() - loaded,
             notes=self._notes.of(graph.titles),
         )
+
+    def _borrow(self, loans: ExitStack, key: ModelKey, model: Model) -> Any:
+        """A file until the loans end. A broken LoRA or ControlNet says nothing of the model."""
+        try:
+            return loans.enter_context(self._cache.lend(key))
+        except (ModelBroken, ModelMissing) as error:
+            if key.path in model.files.values():
+                raise
+            raise GenerationFailed(str(error)) from error
 
     def _context(self, job: _Job, models: dict[ModelKey, Any]) -> RunContext:
         images = images_of(job.params)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from hordelib.errors import ModelBroken, ModelMissing
 
@@ -13,6 +14,15 @@ CHECKPOINTS = (
     "compvis"  # the folder's name in every horde worker: existing folders serve as they are
 )
 SUFFIXES = (".safetensors", ".ckpt")
+# Files that the horde's model reference calls otherwise than their models.
+REFERENCE_FILES: Mapping[str, str] = MappingProxyType(
+    {
+        "Stable Cascade 1.0": "stable_cascade_stage_c",
+        "Flux.1-Schnell fp8 (Compact)": "flux1CompactCLIPAnd_Flux1SchnellFp8",
+        "Qwen-Image_fp8": "qwen_image_fp8_e4m3fn",
+        "Z-Image-Turbo": "z_image_turbo_bf16",
+    }
+)
 
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100 << 20  # the format's own limit
@@ -31,7 +41,7 @@ class ModelStore:
 
     def checkpoint(self, name: str) -> Path:
         """The file of a model. Raises ModelMissing, naming where it was looked for."""
-        path = self.custom.get(name) or self._called_like(name)
+        path = self.custom.get(name) or self._called_like(REFERENCE_FILES.get(name, name))
         if path is None:
             raise ModelMissing(f"model {name!r}: no file of that name in {self._checkpoints}")
         if not path.is_file():

@@ -166,7 +166,7 @@ def test_every_problem_is_named_at_once(written: Written):
         ("models_to_load: []", "names no model"),
         ("models_to_skip: [Deliberate]", "names no model"),
         ("models_to_load: Deliberate", "a list"),
-        ("custom_models: [{name: mine, baseline: flux_1, filepath: a}]", "[0].baseline: 'flux_1'"),
+        ("custom_models: [{name: mine, baseline: pixart, filepath: a}]", "[0].baseline: 'pixart'"),
         ("custom_models: [{name: mine, baseline: stable diffusion 1}]", "filepath: missing"),
         ("max_power: '8'", "a whole number"),
         ("max_power: true", "a whole number"),

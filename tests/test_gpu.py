@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hordelib.demo_model.shapes import Scene
+from hordelib.model import Model
 from hordelib.samplers import SAMPLERS
 from tests.looks import difference, look
 from tests.test_engine import SMALL
@@ -29,7 +30,7 @@ def child(tmp_path_factory: pytest.TempPathFactory) -> Generator[EngineProcess]:
 
 
 def test_the_picture_shows_what_the_prompt_says(child: EngineProcess, checkpoint: Path):
-    (picture,) = child.generate(SMALL, checkpoint).images
+    (picture,) = child.generate(SMALL, Model.of_checkpoint(checkpoint)).images
     seen = look(picture, Scene("circle", "red", "blue"))
     assert (seen.colour, seen.background) == ("red", "blue")
 
@@ -39,9 +40,9 @@ def test_image_i_of_a_batch_is_the_picture_of_seed_plus_i(
     child: EngineProcess, checkpoint: Path, sampler: str
 ):
     batch = replace(SMALL, sampler=SAMPLERS[sampler], images=3, steps=5)
-    for picture in child.generate(batch, checkpoint).images:
+    for picture in child.generate(batch, Model.of_checkpoint(checkpoint)).images:
         alone = replace(batch, images=1, seed=picture.seed)
-        assert difference(picture, child.generate(alone, checkpoint).images[0]) <= 2
+        assert difference(picture, child.generate(alone, Model.of_checkpoint(checkpoint)).images[0]) <= 2
 
 
 def test_memory_is_left_free(checkpoint: Path, tmp_path: Path):
@@ -52,7 +53,7 @@ def test_memory_is_left_free(checkpoint: Path, tmp_path: Path):
     settings = EngineSettings(None, "cuda:0", 1 << 28, reserve_bytes, tmp_path / "engine.log")
     process = EngineProcess(settings)
     process.start()
-    process.generate(replace(SMALL, images=4), checkpoint)
+    process.generate(replace(SMALL, images=4), Model.of_checkpoint(checkpoint))
     after = first_card()
     process.stop()
     assert after is not None

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from hordelib.demo_model.shapes import Scene, draw
 from tests.conftest import PROJECT
@@ -169,7 +171,13 @@ def test_a_broken_checkpoint_is_told_by_its_name(home: Home, horde: Sandbox, tmp
 
 
 def test_a_file_that_turns_out_to_be_no_model_ends_the_worker(home: Home, horde: Sandbox):
-    (home.folder / "other.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    """Its header is that of a Stable Diffusion XL model, and most of it is missing."""
+    unet = "model.diffusion_model."
+    some = {
+        f"{unet}input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3),
+        f"{unet}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(640, 2048),
+    }
+    save_file(some, home.folder / "other.safetensors")
     home.write(
         config(horde, more="models_to_skip: ['Dreamer Demo']\n")
         + "custom_models:\n  - name: Demo XL\n    baseline: stable_diffusion_xl\n"

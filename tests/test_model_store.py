@@ -71,3 +71,10 @@ def test_a_whole_file_passes(tmp_path: Path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(_safetensors(TENSOR, b"abcd"))
     verify_checkpoint(path)
+
+
+def test_models_are_found_by_the_file_names_of_the_model_reference(tmp_path: Path):
+    file = tmp_path / "compvis" / "stable_cascade_stage_c.safetensors"
+    file.parent.mkdir()
+    file.touch()
+    assert ModelStore(tmp_path).checkpoint("Stable Cascade 1.0") == file

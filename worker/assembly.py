@@ -68,7 +68,9 @@ def find_models(config: BridgeConfig, home: Path) -> Models:
 
 
 def _whole_model(store: ModelStore, name: str) -> Model:
-    model = Model.of_checkpoint(store.checkpoint(name), name)
+    main = store.checkpoint(name)
+    verify_checkpoint(main)
+    model = Model.of_checkpoint(main, name)
     for path in model.files.values():
         if not path.is_file():
             raise ModelMissing(f"model {name!r}: there is no file {path}")

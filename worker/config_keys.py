@@ -44,7 +44,8 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         ),
         "custom_models": Key(
             "a list of {name, baseline, filepath}; baseline is stable diffusion 1, "
-            "stable diffusion 2 or stable_diffusion_xl",
+            "stable diffusion 2, stable_diffusion_xl, stable_cascade, flux_1, qwen_image or "
+            "z_image_turbo",
             "Checkpoint files of your own; the horde asks for the customizer role.",
         ),
         "max_power": Key(
@@ -259,5 +260,9 @@ BASELINES: Mapping[str, str] = MappingProxyType(
         "stable_diffusion_2": "stable diffusion 2",
         "stable diffusion xl": "stable_diffusion_xl",
         "stable_diffusion_xl": "stable_diffusion_xl",
+        "stable_cascade": "stable_cascade",
+        "flux_1": "flux_1",
+        "qwen_image": "qwen_image",
+        "z_image_turbo": "z_image_turbo",
     }
 )

@@ -145,8 +145,8 @@ ALL = (
     Wish("a {red|green|cyan} {heart|ring} on a white background", {"seed": "13"}, "dynamic prompt"),
     Wish(
         "a star",
-        {"seed": "14", "denoising_strength": 0.3, "cfg_scale": 1.0},
-        "image to image: denoising strength 0.3",
+        {"seed": "14", "denoising_strength": 0.1, "cfg_scale": 1.0},
+        "image to image: denoising strength 0.1",
         {"source_image": draw(_STAR, 64)},
     ),
     Wish(
