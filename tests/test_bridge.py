@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import signal
 import time
@@ -10,10 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hordelib import Engine, GenerationParams
+from hordelib.demo_model.shapes import Scene, draw
 from hordelib.model import Model
 from hordelib.samplers import SAMPLERS, Scheduler
+from tests.looks import pixels
 from tests.sandbox_client import CLIENT_KEY as CLIENT
 from tests.sandbox_client import MODEL, MODELS, Api
 from tests.sandbox_client import NEWBIE_KEY as NEWBIE
@@ -266,6 +271,63 @@ def test_an_engine_killed_under_a_job_is_replaced_and_the_job_is_served(stage: S
     stage.serve(stage.bridge(board), kill_once)
     assert killed
     assert [g.state for g in stage.sandbox.books().generations] == [State.ok]
+
+
+def test_a_judge_killed_over_a_picture_is_replaced_and_the_picture_is_delivered(stage: Stage):
+    stage.ask()
+    killed: list[int] = []
+
+    def kill_once() -> bool:
+        if stage.judge.pid is not None and stage.judge.is_alive and not killed:
+            killed.append(stage.judge.pid)
+            os.kill(stage.judge.pid, signal.SIGKILL)
+        return stage.all_done()
+
+    stage.serve(stage.bridge(), kill_once)
+    assert killed
+    assert [g.state for g in stage.sandbox.books().generations] == [State.ok]
+
+
+def test_no_picture_leaves_while_nobody_can_judge_it(stage: Stage):
+    asked = stage.ask()
+    bridge = stage.bridge()
+
+    def keep_killing() -> bool:
+        if stage.judge.pid is not None and stage.judge.is_alive:
+            os.kill(stage.judge.pid, signal.SIGKILL)
+        states = [g.state for g in stage.sandbox.books().of_request(asked)]
+        return State.faulted in states or State.ok in states
+
+    stage.serve(bridge, keep_killing)
+    assert State.ok not in [g.state for g in stage.sandbox.books().of_request(asked)]
+    assert stage.sandbox.books().tally.calls.get("upload", 0) == 0
+
+
+def test_a_source_image_and_its_mask_come_over_the_horde(service: Service):
+    star = draw(Scene("star", "yellow", "purple", size="large"), 64)
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (32, 0, 64, 64))
+    asked = service.stage.client.ask_id(
+        PARAMS,
+        prompt=PROMPT,
+        models=[MODEL],
+        source_image=base64_png(star),
+        source_mask=base64_png(mask),
+        source_processing="img2img",
+    )
+    assert service.finish(asked) == [State.ok]
+    (image,) = service.stage.sandbox.books().of_request(asked)
+    webp = service.stage.sandbox.image(image.id)
+    assert webp is not None
+    with Image.open(io.BytesIO(webp)) as delivered:
+        kept = abs(pixels(delivered) - pixels(star))[:, :30]
+    assert kept.mean() < 6  # WebP twice: the horde's, and ours
+
+
+def base64_png(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def test_stopping_finishes_the_job_at_work_and_faults_the_one_that_waits(stage: Stage):

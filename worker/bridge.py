@@ -98,6 +98,7 @@ class Bridge:
         self._engine_ready = threading.Event()
         self._places = threading.Semaphore(self._pace.waiting_jobs + 1)
         self._popped: queue.Queue[Job | None] = queue.Queue()
+        self._being_read: dict[str, Job] = {}
         self._waiting: queue.Queue[Work | None] = queue.Queue()
         # Bounded: where nothing can be delivered, nothing more is made.
         self._finished: queue.Queue[Done | Fault | None] = queue.Queue(self._pace.deliverers)
@@ -197,7 +198,10 @@ class Bridge:
         for _ in self._preparers:
             self._popped.put(None)
         for preparer in self._preparers:
-            preparer.join()
+            while preparer.is_alive() and not self._hurry.is_set():
+                preparer.join(POLL_SECONDS)
+        for job_id in list(self._being_read):  # a download that nobody waits for any more
+            self._give_back(job_id)
         self._fault_waiting()
         self._waiting.put(None)
 
@@ -222,14 +226,25 @@ class Bridge:
 
     def _take_in(self, job: Job) -> None:
         """What can't be served is faulted at once, and its place is free again."""
+        self._being_read[job.ids[0]] = job
+        taken: Work | Fault
         try:
-            work = self._intake.take_in(job)
+            taken = self._intake.take_in(job)
         except Exception as error:  # noqa: BLE001 - the job boundary
-            self._finished.put(Fault(job, _reason(error)))
-            self._places.release()
+            taken = Fault(job, _reason(error))
+        if self._being_read.pop(job.ids[0], None) is None:
+            return  # it was given back meanwhile
+        if isinstance(taken, Work):
+            self._board.understood(job.ids[0], taken.params)
+            self._waiting.put(taken)
         else:
-            self._board.understood(job.ids[0], work.params)
-            self._waiting.put(work)
+            self._finished.put(taken)
+            self._places.release()
+
+    def _give_back(self, job_id: str) -> None:
+        job = self._being_read.pop(job_id, None)
+        if job is not None:
+            self._finished.put(Fault(job, STOPPING))
 
     # ---- run -------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
 def _warnings(config: BridgeConfig, home: Path, models: Models) -> list[str]:
     """What the owner should know before it starts. Raises JudgeUnusable as `safety` says."""
     lacking = [
-        f"{capability.flag}: not offered, {capability.missing}"
+        f"{capability.flag}: not offered; check says what is missing"
         for capability in find_capabilities(config, home, models)
         if capability.missing
     ]

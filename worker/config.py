@@ -191,7 +191,7 @@ class BridgeConfig(BaseModel):
     allow_painting: StrictBool = True
     allow_post_processing: StrictBool = True
     allow_controlnet: StrictBool = True
-    allow_sdxl_controlnet: StrictBool = True
+    allow_sdxl_controlnet: StrictBool = False
     allow_lora: StrictBool = True
     max_lora_cache_size: Annotated[StrictInt, Field(ge=1, le=2048)] = 10
     civitai_api_token: Annotated[SecretStr, AfterValidator(_token)] | None = None

@@ -107,8 +107,8 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         ),
         "allow_sdxl_controlnet": Key(
             _YES_NO,
-            "false: no QR code jobs for SDXL models, and no transparent pictures. Offered when "
-            "their files are there.",
+            "true: QR code jobs for SDXL models. Not offered yet: the horde's flag stands for "
+            "transparent pictures too, which are not served.",
         ),
         "allow_lora": Key(
             _YES_NO, "false: no jobs with LoRAs. Those that are not on disk come from CivitAI."
