@@ -16,6 +16,7 @@ import psutil
 from hordelib import comfy
 from hordelib.errors import Cancelled, GenerationFailed, ModelBroken, ModelMissing
 from hordelib.gen_metadata import GenMetadata
+from hordelib.graph import Graph
 from hordelib.images import Picture
 from hordelib.model import Model
 from hordelib.model_cache import MemoryBudget, ModelCache, ModelKey
@@ -143,7 +144,7 @@ class Engine:
             context = self._context(job, models)
             if job.cancelled.is_set():
                 raise Cancelled("stopped on request")
-            self._executor.run(graph.to_api(), context)
+            _run(self._executor, graph, context)
         return Generation(
             images=tuple(
                 _picture(pixels, job.params, i) for i, pixels in enumerate(context.pixels)
@@ -171,6 +172,14 @@ class Engine:
             self._executor.forget()
             self._last_keys = ()
             self._cache.clear()
+
+
+def _run(executor: comfy.Executor, graph: Graph, context: RunContext) -> None:
+    """The model itself is loaded by now: a file that a node can't use is another one."""
+    try:
+        executor.run(graph.to_api(), context)
+    except ModelBroken as error:
+        raise GenerationFailed(str(error)) from error
 
 
 def _load(key: ModelKey) -> Any:

@@ -21,7 +21,7 @@ import torch
 from hordelib import Engine
 from hordelib.annotators import READERS, draw_at_size, read_annotator
 from hordelib.control_types import ControlType
-from hordelib.errors import ModelBroken
+from hordelib.errors import GenerationFailed
 from hordelib.params import Control
 from tests.test_control import SHOWN, TOLD, control_map, source
 
@@ -121,7 +121,7 @@ def test_weights_of_another_network_are_named(engine: Engine, tmp_path: Path):
     control = Control(
         type=ControlType.mlsd, image=source(SHOWN), model=Path("none"), annotator=weights
     )
-    with pytest.raises(ModelBroken, match=r"mlsd_large_512_fp32\.pth"):
+    with pytest.raises(GenerationFailed, match=r"mlsd_large_512_fp32\.pth"):
         control_map(engine, replace(TOLD, control=control))
 
 

@@ -27,7 +27,7 @@ from hordelib.control_types import (
 )
 from hordelib.demo_model import TRAINED_CONTROL, ensure_control_net, ensure_lora
 from hordelib.demo_model.shapes import Scene, draw
-from hordelib.errors import InvalidParams, ModelBroken, ModelMissing, NotServed
+from hordelib.errors import GenerationFailed, InvalidParams, ModelMissing, NotServed
 from hordelib.families import SD1, SD2, SDXL
 from hordelib.images import SourceImage
 from hordelib.model import Model
@@ -405,12 +405,14 @@ def test_files_that_are_no_control_net_are_named_and_the_next_job_runs(
     garbage.write_bytes(b"\xff" * 5000)
     renamed = tmp_path / "canny.safetensors"
     renamed.symlink_to(difference_net)
+    other = tmp_path / "checkpoint.safetensors"
+    other.symlink_to(checkpoint)
     for path, reason in (
         (garbage, "can't be loaded"),
-        (checkpoint, "no ControlNet"),
+        (other, "no ControlNet"),
         (renamed, "rename it to diff_canny"),
     ):
-        with pytest.raises(ModelBroken, match=reason) as caught:
+        with pytest.raises(GenerationFailed, match=reason) as caught:
             make(engine, checkpoint, replace(TOLD, control=replace(control, model=path)))
         assert path.name in str(caught.value)
     assert make(engine, checkpoint, replace(TOLD, steps=1, control=control))
@@ -425,5 +427,5 @@ def test_a_control_net_for_another_family_is_refused(
         state[key] = torch.zeros(320, 1024)
     path = tmp_path / "control_canny_sd2.safetensors"
     save_file(state, path)
-    with pytest.raises(ModelBroken, match="text width of 1024"):
+    with pytest.raises(GenerationFailed, match="text width of 1024"):
         make(engine, checkpoint, replace(TOLD, control=replace(control, model=path)))

@@ -14,7 +14,7 @@ from torch import Tensor
 from hordelib import Engine, GenerationParams
 from hordelib.demo_model import ensure_lora
 from hordelib.demo_model.shapes import Scene
-from hordelib.errors import ModelMissing
+from hordelib.errors import GenerationFailed
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.graph import Graph, Link
 from hordelib.loaders.checkpoints import load_checkpoint
@@ -106,7 +106,7 @@ def test_a_lora_of_no_strength_is_not_even_read(engine: Engine, checkpoint: Path
 
 def test_a_loras_missing_file_is_named(engine: Engine, checkpoint: Path, tmp_path: Path):
     absent = Lora("absent", tmp_path / "absent.safetensors")
-    with pytest.raises(ModelMissing, match=r"absent\.safetensors"):
+    with pytest.raises(GenerationFailed, match=r"absent\.safetensors"):
         engine.generate(replace(QUICK, loras=(absent,)), checkpoint)
 
 

@@ -317,9 +317,9 @@ _STAR = pixels(draw(Scene("star", "yellow", "purple", size="large"), 64))
 DEMO_LOOKS: dict[str, Callable[[Pixels], bool]] = {
     "*-tiling-*.webp": lambda seen: abs(seen[:, 0] - seen[:, -1]).mean() < 20,
     "*-hires-fix-*.webp": lambda seen: seen.shape == (576, 576, 3),
-    "*-inpainting-the-right-*.webp": lambda seen: abs(seen - _STAR)[:, :32].mean() < 4,
-    "*-inpainting-model-*.webp": lambda seen: abs(seen - _STAR)[:, :32].mean() < 4,
-    "*-outpainting-*.webp": lambda seen: abs(seen[:, 32:96] - _STAR).mean() < 4,
+    "*-inpainting-the-right-*.webp": lambda seen: abs(seen - _STAR)[:, :28].mean() < 6,
+    "*-inpainting-model-*.webp": lambda seen: abs(seen - _STAR)[:, :28].mean() < 6,
+    "*-outpainting-*.webp": lambda seen: abs(seen[:, 36:92] - _STAR[:, 4:60]).mean() < 6,
     "*-control-map-itself-*.webp": lambda seen: 0 < (seen > 128).mean() < 0.1,
     "*-post-processing-*.webp": lambda seen: seen.shape == (256, 256, 3),
     "*-censored-*.webp": lambda seen: seen.std() < 60,

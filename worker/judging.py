@@ -11,6 +11,7 @@ from hordelib.images import Picture
 from worker.censor_card import censor_card
 from worker.censorship import AsItIs, Censorship, Replaced
 from worker.delivery import Image, Withheld
+from worker.errors import JudgeUnusable
 from worker.intake import Work
 from worker.judge_process import JudgeProcess
 
@@ -25,8 +26,13 @@ class Judging:
         self._censorship = censorship
 
     def start(self) -> None:
-        """Raises JudgeUnusable when no picture could be judged."""
-        log.info("pictures are judged by %s", self._judge.start())
+        """Raises JudgeUnusable when no picture could be judged, after a second try."""
+        try:
+            names = self._judge.start()
+        except JudgeUnusable as error:
+            log.error("the judge did not start: %s", error)
+            names = self._judge.start()
+        log.info("pictures are judged by %s", names)
 
     def stop(self) -> None:
         self._judge.stop()
