@@ -48,7 +48,6 @@ class Family:
     native_side: int  # pixels; the picture size that it was trained on
     comfy_classes: frozenset[str]  # ComfyUI's classes of the loaded UNets
     serves: frozenset[Part]
-    civitai: tuple[str, ...]  # how the base models of LoRAs and TIs that fit begin, on CivitAI
     loaders: tuple[Loader, ...] = (Loader("checkpoint"),)  # the first one's is the main file
     model: Link = _MODEL  # where the spine has the UNet,
     clip: Link = _CLIP  # the text encoder,
@@ -68,7 +67,6 @@ _ROWS = (
         512,
         frozenset({"BaseModel", "SD15_instructpix2pix"}),
         _STABLE_DIFFUSION | {Part.qr_code},
-        ("SD 1", "SD1"),
     ),
     Family(
         "stable diffusion 2",
@@ -76,7 +74,6 @@ _ROWS = (
         512,
         frozenset({"BaseModel"}),
         _STABLE_DIFFUSION - {Part.control},
-        ("SD 2", "SD2"),
     ),
     Family(
         "stable_diffusion_xl",
@@ -84,7 +81,6 @@ _ROWS = (
         1024,
         frozenset({"SDXL", "SDXL_instructpix2pix"}),
         _STABLE_DIFFUSION - {Part.control} | {Part.qr_code},
-        ("SDXL", "Pony", "Illustrious", "NoobAI"),
     ),
     Family(
         "stable_cascade",
@@ -92,7 +88,6 @@ _ROWS = (
         1024,
         frozenset({"StableCascade_C", "StableCascade_B"}),
         frozenset({Part.hires_fix, Part.clip_skip, Part.lora, Part.remix}),
-        ("Stable Cascade",),
         (
             Loader("stage_c", "stable_cascade_stage_c", "", "stable_cascade_stage_c.safetensors"),
             Loader("stage_b", "stable_cascade_stage_b", "", "stable_cascade_stage_b.safetensors"),
@@ -108,7 +103,6 @@ _ROWS = (
         1024,
         frozenset({"Flux"}),
         frozenset({Part.lora}),
-        ("Flux.1",),
         joins_prompts=False,
     ),
     Family(
@@ -117,7 +111,6 @@ _ROWS = (
         1024,
         frozenset({"Flux"}),
         frozenset({Part.lora}),
-        ("Flux.1",),
         joins_prompts=False,
         is_guided=True,
     ),
@@ -127,7 +120,6 @@ _ROWS = (
         1328,
         frozenset({"QwenImage"}),
         frozenset({Part.lora}),
-        ("Qwen",),
         (
             Loader("diffusion_model", "unet", "", "qwen_image_fp8_e4m3fn.safetensors"),
             Loader(
@@ -149,7 +141,6 @@ _ROWS = (
         1024,
         frozenset({"Lumina2"}),
         frozenset({Part.lora}),
-        ("ZImage", "Z-Image"),
         (
             Loader("diffusion_model", "unet", "", "z_image_turbo_bf16.safetensors"),
             Loader("text_encoder", "text_encoders", "../text_encoders", "qwen_3_4b.safetensors"),

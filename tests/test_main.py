@@ -98,7 +98,7 @@ def test_help_names_every_command():
         assert all(command in done.stdout for command in wanted)
 
 
-COMMANDS = ("demo", "run", "sandbox", "check")
+COMMANDS = ("demo", "run", "check", "fetch", "sandbox")
 
 
 def test_the_first_run_writes_the_configuration_and_says_what_to_fill_in(home: Home):
@@ -322,6 +322,7 @@ DEMO_LOOKS: dict[str, Callable[[Pixels], bool]] = {
     "*-outpainting-*.webp": lambda seen: abs(seen[:, 36:92] - _STAR[:, 4:60]).mean() < 6,
     "*-control-map-itself-*.webp": lambda seen: 0 < (seen > 128).mean() < 0.1,
     "*-post-processing-*.webp": lambda seen: seen.shape == (256, 256, 3),
+    "*-qr-code-*.webp": lambda seen: seen.shape == (192, 192, 3) and seen.std() > 40,
     "*-censored-*.webp": lambda seen: seen.std() < 60,
 }
 

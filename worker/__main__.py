@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="serve a local horde's jobs and show the pictures")
     demo.add_argument("--all", action="store_true", help="one for each thing that a job can ask")
     commands.add_parser("run", help="serve the horde as bridgeData.yaml says")
+    commands.add_parser("fetch", help="download the weights of ControlNet's annotators (1.5 GB)")
     sandbox = commands.add_parser("sandbox", help="a local horde alone, to try clients and workers")
     sandbox.add_argument("--port", type=int, default=7001, help="on loopback (default: 7001)")
     commands.add_parser("check", help="see whether everything is there that run needs")

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from hordelib import control_types
 from hordelib.comfy import default_folder
+from worker.annotator_weights import all_weights, damaged
 from worker.assembly import Models, find_capabilities, find_models, make_client
 from worker.config import BridgeConfig, load_config
 from worker.devices import first_card
@@ -65,6 +67,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield ok("configuration", str(config_file))
         models = find_models(config, home)
         yield from _models(models)
+        yield from _annotators(config, home)
         yield from _kinds(config, home, models)
         yield _safety(config, home)
         yield from _horde(config)
@@ -156,6 +159,13 @@ def _models(models: Models) -> Iterator[Finding]:
         yield ok("model files", f"{name} ({model.family.name}): {files}")
     for problem in models.problems:
         yield failed("model files", problem, "put the file there, or take the name out")
+
+
+def _annotators(config: BridgeConfig, home: Path) -> Iterator[Finding]:
+    folder = config.models_folder(home) / control_types.FOLDER / control_types.ANNOTATORS
+    for weights in damaged(folder, all_weights()):
+        told = f"{folder / weights.file} is cut off, damaged, or another file"
+        yield failed("annotators", told, "remove it, and run ./horde-bridge.sh fetch")
 
 
 def _kinds(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding]:

@@ -13,18 +13,28 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hordelib import control_types
 from hordelib.errors import HordelibError
-from worker.assembly import Models, find_capabilities, find_models, make_bridge
+from worker.annotator_weights import all_weights, fetch_missing
+from worker.assembly import (
+    CLIENT_AGENT,
+    Models,
+    find_capabilities,
+    find_models,
+    make_bridge,
+)
 from worker.board import Board
 from worker.check import Verdict, findings
 from worker.config import BridgeConfig, load_config
 from worker.demo import REFERENCE, run_demo
+from worker.downloads import Downloader
 from worker.errors import ConfigError, NotAllowed, WorkerError
 from worker.exit_codes import ExitCode, exit_code
 from worker.safety_policy import unfound
 from worker.sandbox import serve as serve_sandbox
 from worker.serve import Interrupted, serve
 from worker.terminal import board_view, make_console, set_up_logging
+from worker.web import Web
 from worker.wishes import ALL, FEW
 
 CONFIG_FILE = "bridgeData.yaml"
@@ -124,6 +134,16 @@ def _sandbox(options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def _fetch(options: argparse.Namespace) -> int:
+    config_file = options.home / CONFIG_FILE
+    if not config_file.exists():
+        return _create_config(config_file)
+    models_folder = load_config(config_file).models_folder(options.home)
+    folder = models_folder / control_types.FOLDER / control_types.ANNOTATORS
+    fetch_missing(folder, all_weights(), Downloader(Web(CLIENT_AGENT)), print)
+    return ExitCode.OK
+
+
 def _check(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     styles = {
@@ -143,4 +163,10 @@ def _check(options: argparse.Namespace) -> int:
     return code
 
 
-_COMMANDS = {"demo": _demo, "run": _run, "sandbox": _sandbox, "check": _check}
+_COMMANDS = {
+    "demo": _demo,
+    "run": _run,
+    "check": _check,
+    "fetch": _fetch,
+    "sandbox": _sandbox,
+}

@@ -23,8 +23,8 @@ class Shot:
     file: bytes
 
 
-def write_contact_sheet(folder: Path, shots: Sequence[Shot]) -> Path:
-    """Write the pictures and the page into `folder`; the page's path.
+def write_contact_sheet(folder: Path, shots: Sequence[Shot], remark: str = "") -> Path:
+    """Write the pictures and the page into `folder`; the page's path. `remark` ends the page.
 
     Pictures of an earlier sheet go. Raises OSError where the folder can't be written.
     """
@@ -37,7 +37,10 @@ def write_contact_sheet(folder: Path, shots: Sequence[Shot]) -> Path:
         (folder / name).write_bytes(shot.file)
         figures.append(_figure(name, shot))
     page = folder / PAGE
-    page.write_text(_PAGE.substitute(count=len(shots), figures="\n".join(figures)), "utf-8")
+    page.write_text(
+        _PAGE.substitute(count=len(shots), figures="\n".join(figures), remark=escape(remark)),
+        "utf-8",
+    )
     return page
 
 
@@ -76,6 +79,6 @@ i { color: #8fd0ff; font-style: normal }
 <body><h1>$count pictures by Dreamer</h1>
 <main>
 $figures
-</main></body></html>
+</main><p>$remark</p></body></html>
 """
 )

@@ -27,6 +27,7 @@ from worker.wishes import (
     FEW,
     INPAINTING_MODEL,
     MODEL,
+    NOT_SHOWN,
     PIX2PIX_MODEL,
     USUAL,
     Wish,
@@ -116,7 +117,8 @@ def run_demo(home: Path, console: Console, wishes: Sequence[Wish] = FEW) -> bool
             raise Interrupted
         console.print(jobs_table(board.view().rows))
         shots = _collect(client, ids, wishes)
-    page = write_contact_sheet(home / "demo-output", shots)
+    remark = "" if wishes is FEW else NOT_SHOWN
+    page = write_contact_sheet(home / "demo-output", shots, remark)
     wanted = sum(wish.images for wish in wishes)
     console.print(f"{len(shots)} of {wanted} pictures, {board.view().kudos:.2f} kudos")
     console.print(str(page), soft_wrap=True, highlight=False)

@@ -6,8 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
+from hordelib import qr_code
 from hordelib.control_types import ControlType, control_net_file
 from hordelib.demo_model import ensure_checkpoint, ensure_control_net, ensure_embedding, ensure_lora
+from hordelib.families import SD1
 from hordelib.model import INPAINTING, INSTRUCT
 
 UPSCALER = "RealESRGAN_x4plus"
@@ -27,6 +29,9 @@ def lay_out(folder: Path, checkpoint: Path) -> None:
     control_net = ensure_control_net(folder)
     for control in (ControlType.canny, ControlType.scribble):
         _link(control_net, control_net_file(folder, control))
+    qr_control_net = qr_code.control_net_file(folder, SD1.name)
+    assert qr_control_net is not None
+    _link(control_net, qr_control_net)
     _write_variants(folder, checkpoint)
 
 

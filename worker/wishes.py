@@ -91,6 +91,13 @@ FEW = (
     ),
 )
 
+# What no file of this project can show, for the page.
+NOT_SHOWN = (
+    "Not shown, because their weights are not part of this project: face fixers, background"
+    " removal, the other ControlNet types, remix, and models of other families. docs/jobs.md says"
+    " which files they need."
+)
+
 _CIRCLE = "a red circle on a blue background"
 _STAR = Scene("star", "yellow", "purple", size="large")
 
@@ -212,6 +219,18 @@ ALL = (
         "a green heart on a white background",
         {"seed": "24", "post_processing": ["RealESRGAN_x4plus"]},
         "post-processing: an upscaler",
+    ),
+    Wish(
+        "a yellow square on a purple background",
+        {
+            "seed": "26",
+            "width": 192,
+            "height": 192,
+            "steps": 8,
+            "workflow": "qr_code",
+            "extra_texts": [{"reference": "qr_code", "text": "AI"}],
+        },
+        "a QR code's pattern (too small a model for one that can be read)",
     ),
     Wish(f"{_CIRCLE}, {CENSORED_WORD}", {"seed": "25"}, "censored: a word of the censorlist"),
 )

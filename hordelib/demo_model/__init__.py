@@ -48,7 +48,7 @@ def ensure_control_net(models: Path | str) -> Path:
 
 
 def ensure_lora(models: Path | str) -> Path:
-    """The demo model's LoRA in `models`/lora, written there on first use (40 KB).
+    """The demo model's LoRA in `models`/lora, written there on first use (69 KB).
 
     Its UNet part swaps red and blue, its text encoder part circles and squares. Raises OSError when
     it can't be written.
