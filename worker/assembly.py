@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -13,7 +14,7 @@ from hordelib.errors import JobError, ModelMissing
 from hordelib.lora_store import LoraStore, Quota
 from hordelib.model import Model
 from hordelib.model_store import ModelStore, verify_checkpoint
-from worker import capabilities
+from worker import capabilities, engine_child, judge_child
 from worker.adapters import Adapters
 from worker.board import Board
 from worker.bridge import Bridge, Pace
@@ -84,8 +85,24 @@ def make_client(config: BridgeConfig) -> HordeClient:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Children:
+    """What runs in the child processes. Tests put mains that fail on purpose in their place."""
+
+    engine: Callable[[Any, Any], None] = engine_child.main
+    judge: Callable[[Any, Any], None] = judge_child.main
+
+
+OURS = Children()
+
+
 def make_bridge(
-    config: BridgeConfig, home: Path, board: Board, models: Models, offer: Offer | None = None
+    config: BridgeConfig,
+    home: Path,
+    board: Board,
+    models: Models,
+    offer: Offer | None = None,
+    children: Children = OURS,
 ) -> Bridge:
     """The worker that the configuration describes. Raises NothingToServe without a model.
 
@@ -100,12 +117,13 @@ def make_bridge(
             step=config.inference_step_timeout,
             job=config.process_timeout,
         ),
+        children.engine,
     )
     return Bridge(
         make_client(config),
         engine,
         make_intake(config, home, models, offer),
-        make_judging(config, home),
+        make_judging(config, home, children),
         board=board,
         pace=Pace(waiting_jobs=config.queue_size),
     )
@@ -159,9 +177,9 @@ def _store(folder: Path, most_bytes: int) -> LoraStore:
     return LoraStore(folder, Quota(most_bytes, DISK_FLOOR_BYTES, free_bytes))
 
 
-def make_judging(config: BridgeConfig, home: Path) -> Judging:
+def make_judging(config: BridgeConfig, home: Path, children: Children = OURS) -> Judging:
     return Judging(
-        JudgeProcess(judge_settings(config, home)),
+        JudgeProcess(judge_settings(config, home), main=children.judge),
         Censorship(config.nsfw, config.censor_nsfw, config.censorlist),
     )
 

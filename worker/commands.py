@@ -18,6 +18,8 @@ from hordelib.errors import HordelibError
 from worker.annotator_weights import all_weights, fetch_missing
 from worker.assembly import (
     CLIENT_AGENT,
+    OURS,
+    Children,
     Models,
     find_capabilities,
     find_models,
@@ -86,18 +88,22 @@ def _run(options: argparse.Namespace) -> int:
     config_file = options.home / CONFIG_FILE
     if not config_file.exists():
         return _create_config(config_file)
-    config = load_config(config_file)
+    run_worker(load_config(config_file), options.home)
+    return ExitCode.OK
+
+
+def run_worker(config: BridgeConfig, home: Path, children: Children = OURS) -> None:
+    """Serve as `config` says until a signal. Raises what ends it otherwise."""
     console = make_console()
-    set_up_logging(console, options.home / "logs" / "dreamer.log")
+    set_up_logging(console, home / "logs" / "dreamer.log")
     log = logging.getLogger("worker")
-    models = find_models(config, options.home)
-    for line in _warnings(config, options.home, models):
+    models = find_models(config, home)
+    for line in _warnings(config, home, models):
         log.warning(line)
     board = Board()
-    bridge = make_bridge(config, options.home, board, models)
+    bridge = make_bridge(config, home, board, models, children=children)
     log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
     serve(bridge, board_view(console, board, config.stats_output_frequency))
-    return ExitCode.OK
 
 
 def _warnings(config: BridgeConfig, home: Path, models: Models) -> list[str]:

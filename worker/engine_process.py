@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hordelib.engine import Generation, OnStep, unwatched
 from hordelib.errors import EngineError
@@ -26,12 +28,20 @@ class Patience:
 
 
 class EngineProcess:
-    """One spawned child that owns one device. Used by one thread, but for `kill`."""
+    """One spawned child that owns one device. Used by one thread, but for `kill`.
 
-    def __init__(self, settings: EngineSettings, patience: Patience | None = None):
+    `main` is what the child runs; tests put one that fails on purpose in its place.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        patience: Patience | None = None,
+        main: Callable[[Any, Any], None] = engine_child.main,
+    ):
         self._patience = patience or Patience()
         self._child = ChildProcess(
-            "engine", engine_child.main, settings, log_file=settings.log_file, gone=EngineError
+            "engine", main, settings, log_file=settings.log_file, gone=EngineError
         )
         self._calls = 0
 
