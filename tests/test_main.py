@@ -98,7 +98,7 @@ def test_help_names_every_command():
         assert all(command in done.stdout for command in wanted)
 
 
-COMMANDS = ("demo", "run", "check", "fetch", "sandbox")
+COMMANDS = ("demo", "run", "check", "models", "fetch", "sandbox")
 
 
 def test_the_first_run_writes_the_configuration_and_says_what_to_fill_in(home: Home):
