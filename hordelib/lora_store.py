@@ -226,7 +226,7 @@ class LoraStore:
     def used_bytes(self) -> int:
         """What counts against the quota: files, those under way in full, and parts left over."""
         with self._lock:
-            parts = sum(_size(part) for part in self._idle_parts())
+            parts = sum(size_on_disk(part) for part in self._idle_parts())
             whole = sum(file.about.size_bytes for file in self._ours.values())
             return whole + parts + sum(self._arriving.values())
 
@@ -245,7 +245,7 @@ class LoraStore:
 
     def _owners(self) -> list[LoraFile]:
         return [
-            LoraFile(path, LoraRecord(name=path.stem, size_bytes=_size(path)))
+            LoraFile(path, LoraRecord(name=path.stem, size_bytes=size_on_disk(path)))
             for path in self._folder.glob(f"*{SUFFIX}")
             if path.name not in self._ours and path.name not in self._arriving
         ]
@@ -289,7 +289,7 @@ class LoraStore:
         """Raises DownloadFailed before anything is removed, when all of it would not do."""
         removable = self._removable(_part_of(file.path))
         missing_bytes = self._missing_bytes(file)
-        if missing_bytes > sum(_size(path) for path in removable):
+        if missing_bytes > sum(size_on_disk(path) for path in removable):
             raise DownloadFailed(
                 f"no room for {file.about.size_bytes / _MIB:.1f} MiB: files in use and the disk's"
                 " reserve take the rest; raise max_lora_cache_size, or free disk space"
@@ -309,9 +309,10 @@ class LoraStore:
     def _missing_bytes(self, file: LoraFile) -> int:
         """Bytes to be removed before the file may come, as the disk says now."""
         size_bytes = file.about.size_bytes
-        own_part = _size(_part_of(file.path))
+        own_part = size_on_disk(_part_of(file.path))
         to_come = sum(
-            size - _size(_part_of(self._folder / name)) for name, size in self._arriving.items()
+            size - size_on_disk(_part_of(self._folder / name))
+            for name, size in self._arriving.items()
         )
         over_quota = self.used_bytes - own_part + size_bytes - self._quota.most_bytes
         reserved = self._quota.floor_bytes + to_come + size_bytes - own_part
@@ -399,7 +400,8 @@ def _measured(file: LoraFile) -> LoraFile:
     return measured
 
 
-def _size(path: Path) -> int:
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
     try:
         return path.stat().st_size
     except OSError:

@@ -8,11 +8,11 @@ import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.civitai_server import safetensors
+from tests.civitai_server import on_loopback, safetensors
 
 STEP_BYTES = 65536  # more than a file keeps in memory before it is written
 Json = dict[str, Any]
@@ -87,25 +87,12 @@ def reference_server() -> Generator[ReferenceServer]:
     class Handler(_Handler):
         server_site = site
 
-    http = _Server(("127.0.0.1", 0), Handler)
-    site.url = f"http://127.0.0.1:{http.server_address[1]}"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
     try:
-        yield site
+        with on_loopback(Handler) as site.url:
+            yield site
     finally:
         for event in site.held.values():
             event.set()
-        http.shutdown()
-        thread.join()
-        http.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is what some tests are about."""
 
 
 class _Handler(BaseHTTPRequestHandler):

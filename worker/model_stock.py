@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from hordelib.lora_store import PART
+from hordelib.lora_store import PART, size_on_disk
 from worker.model_reference import ReferenceEntry, ReferenceFile
 from worker.verified_files import VerifiedFiles
 
@@ -96,11 +96,11 @@ def look(
 
 def _look_at(path: Path, about: ReferenceFile, verified: VerifiedFiles) -> FileStock:
     if not path.is_file():
-        part_bytes = _size(path.with_name(path.name + PART))
+        part_bytes = size_on_disk(path.with_name(path.name + PART))
         state = State.incomplete if part_bytes else State.missing
         return FileStock(about, path, state, part_bytes)
     known = verified.known(path)
-    return FileStock(about, path, _state(known, about.sha256), _size(path))
+    return FileStock(about, path, _state(known, about.sha256), size_on_disk(path))
 
 
 def _state(known: str, wanted: str) -> State:
@@ -109,13 +109,6 @@ def _state(known: str, wanted: str) -> State:
     if not known:
         return State.unread
     return State.verified if known == wanted else State.other
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 # ---- deciding --------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hordelib.errors import DownloadFailed, DownloadRefused, ModelBroken
-from hordelib.lora_store import PART
+from hordelib.lora_store import PART, size_on_disk
 from worker.backoff import Backoff
 from worker.download_memo import DownloadMemo
 from worker.downloads import Download, Downloader
@@ -187,7 +187,9 @@ class _Turn:
 def arrived_bytes(stocks: Sequence[Stock]) -> int:
     """How much of the models' files is on disk now, begun ones included."""
     paths = [file.path for stock in stocks for file in stock.files]
-    return sum(_size(path) or _size(path.with_name(path.name + PART)) for path in paths)
+    return sum(
+        size_on_disk(path) or size_on_disk(path.with_name(path.name + PART)) for path in paths
+    )
 
 
 def progress_text(stocks: Sequence[Stock]) -> str:
@@ -201,12 +203,5 @@ def _room_bytes(path: Path) -> int:
     """The largest file that leaves the disk its reserve, what has come of it included."""
     path.parent.mkdir(parents=True, exist_ok=True)
     free_bytes = shutil.disk_usage(path.parent).free
-    part_bytes = _size(path.with_name(path.name + PART))
+    part_bytes = size_on_disk(path.with_name(path.name + PART))
     return max(free_bytes + part_bytes - DISK_FLOOR_BYTES, 0)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
