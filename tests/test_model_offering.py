@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -130,7 +131,22 @@ def test_a_file_of_another_content_is_never_offered(site: ReferenceServer, tmp_p
 
 def test_a_model_that_can_not_be_had_leaves_the_others(site: ReferenceServer, tmp_path: Path):
     site.statuses["/files/One.safetensors"] = 404
-    assert models_of(config(site, tmp_path), tmp_path) == ("Two",)
+    rest = site.hold("/files/Two.safetensors")
+    keeper = offering(config(site, tmp_path), tmp_path)
+    threading.Timer(0.3, rest.set).start()
+    models = keeper.first_models()
+    assert list(models.served) == ["Two"]
+    assert models.problems == ("One: 127.0.0.1: there is none (HTTP 404)",)
+
+
+def test_a_file_that_is_as_listed_and_no_model_is_told_and_not_offered(
+    site: ReferenceServer, tmp_path: Path
+):
+    site.offer_model("Nonsense", b"as the reference has it", file="x.safetensors")
+    keeper = offering(config(site, tmp_path, models_to_load=["Nonsense"]), tmp_path)
+    models = keeper.first_models()
+    assert models.served == {}
+    assert "x.safetensors: not a safetensors file" in models.problems[-1]
 
 
 def test_where_none_can_be_had_each_is_told(site: ReferenceServer, tmp_path: Path):

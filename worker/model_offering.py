@@ -68,7 +68,7 @@ class ModelOffering:
                 failed.append(str(error))
                 continue
             if model is not None:
-                return Models({model.name: model}, models.problems)
+                return Models({model.name: model}, (*models.problems, *failed))
         return Models({}, (*models.problems, *failed))
 
     def _offer_arrivals(self, intake: Intake) -> None:
