@@ -133,8 +133,11 @@ def test_a_model_that_can_not_be_had_leaves_the_others(site: ReferenceServer, tm
     site.statuses["/files/One.safetensors"] = 404
     rest = site.hold("/files/Two.safetensors")
     keeper = offering(config(site, tmp_path), tmp_path)
-    threading.Timer(0.3, rest.set).start()
+    refused = tmp_path / "models" / "refused.json"
+    release = threading.Thread(target=lambda: (wait_for(refused.exists), rest.set()))
+    release.start()
     models = keeper.first_models()
+    release.join()
     assert list(models.served) == ["Two"]
     assert models.problems == ("One: 127.0.0.1: there is none (HTTP 404)",)
 
