@@ -59,6 +59,13 @@ class Picture:
     def to_pil(self) -> Image.Image:
         return Image.frombytes(self.mode, (self.width, self.height), self.pixels)
 
+    @classmethod
+    def of_file(cls, file: bytes, seed: int) -> Self:
+        """The picture in a file that `to_webp` made. Raises OSError where it is damaged."""
+        with Image.open(io.BytesIO(file)) as image:
+            mode = "RGBA" if image.mode == "RGBA" else "RGB"
+            return cls(image.width, image.height, image.convert(mode).tobytes(), seed, mode)
+
     def to_webp(self) -> bytes:
         """The file that is uploaded; the same picture always gives the same bytes."""
         file = io.BytesIO()

@@ -20,8 +20,8 @@ from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import NodeNotes, RunContext
 from hordelib.our_nodes import OUR_NODES
 from hordelib.workflows import SPINES, build_graph
-from tests.conftest import PROJECT
 from tests.family_files import touch_files_of_the_reference
+from tests.owner import PROJECT
 from tests.test_engine import SMALL
 from tests.test_graph import CASES, MODEL
 
