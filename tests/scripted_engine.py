@@ -17,7 +17,16 @@ from hordelib.engine import Generation
 from hordelib.errors import Cancelled
 from hordelib.images import Picture
 from worker.child import Child, set_up_process
-from worker.messages import Cancel, EngineSettings, Failed, Finished, Generate, Ready, Stepped
+from worker.messages import (
+    Cancel,
+    Drawn,
+    EngineSettings,
+    Failed,
+    Finished,
+    Generate,
+    Ready,
+    Stepped,
+)
 
 STEP_SECONDS = 0.05
 
@@ -45,8 +54,10 @@ def _generate(child: Child, job: Generate, cancelled: Event) -> None:
         if cancelled.is_set():
             child.report(Failed(job.number, Cancelled("stopped on request")))
             return
+    for picture in _pictures(job):
+        child.report(Drawn(job.number, picture))
     seconds = STEP_SECONDS * job.params.steps
-    child.report(Finished(job.number, Generation(tuple(_pictures(job)), 0.0, seconds)))
+    child.report(Finished(job.number, Generation((), 0.0, seconds)))
 
 
 def _pictures(job: Generate) -> Iterator[Picture]:

@@ -49,7 +49,7 @@ class Stage:
         ttl_seconds: int = LONG_SECONDS,
         model: str = MODEL,
         lora: str = "",
-        **params: int,
+        steps: int = 4,
     ) -> Work:
         """A job whose ttl, without the cleaner's minute, begins now."""
         self.jobs += 1
@@ -61,7 +61,7 @@ class Stage:
             upload_urls=("https://put",),
             popped_at=time.monotonic() - 60,
         )
-        wanted = GenerationParams(prompt=prompt, width=64, height=64, **{"steps": 4} | params)
+        wanted = GenerationParams(prompt=prompt, width=64, height=64, steps=steps)
         if lora:
             wanted = replace(wanted, loras=(Lora(lora, Path(lora)),))
         self.board.add(JobRow(job.id, model, 1))

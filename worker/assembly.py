@@ -117,8 +117,10 @@ def make_bridge(
     engine = EngineProcess(
         engine_settings(config, home, first_card()),
         Patience(
-            model=config.preload_timeout,
+            load=config.preload_timeout,
+            first_step=config.preload_timeout,
             step=config.inference_step_timeout,
+            decode=config.preload_timeout,
             job=config.process_timeout,
         ),
         children.engine,

@@ -127,7 +127,7 @@ class Runner:
 
         self._board.running(job_id)
         try:
-            return self._engine.generate(work.params, work.model, on_step, job_id)
+            return self._engine.generate(work.params, work.model, on_step, job_id=job_id)
         except Cancelled as error:
             raise self._too_late(work) from error
 
