@@ -9,7 +9,7 @@ WorkerError
     ├── HordeUnreachable      no answer, or none that makes sense: the same call may succeed later
     ├── HordeOnHold           the horde gives this worker nothing for now: keep asking, slowly
     ├── HordeRefused          a clear no to this one call: asking again will not help
-    │   └── UploadRefused     the storage did not take a picture; its job is still open
+    │   └── UploadRefused     a picture can't be put where it should; its job is still open
     ├── NotAllowed            this worker may not serve as it is set up: stop and tell the owner
     └── UnusableJob           jobs were handed out in a shape we can't serve: fault their ids
 """
@@ -54,11 +54,19 @@ class HordeUnreachable(HordeError):
     """No answer, a broken one, a 5xx or a rate limit.
 
     `retry_after_seconds` is the wait that the server asked for, None where it named none.
+    `may_have_worked`: the server may have done what it was asked, and only its answer is lost.
     """
 
-    def __init__(self, message: str, retry_after_seconds: float | None = None):
+    def __init__(
+        self,
+        message: str,
+        retry_after_seconds: float | None = None,
+        *,
+        may_have_worked: bool = False,
+    ):
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.may_have_worked = may_have_worked
 
 
 class HordeOnHold(HordeError):
@@ -82,16 +90,8 @@ class JobFate(Enum):
 class HordeRefused(HordeError):
     """The horde said no to this call and will say no again."""
 
-    def __init__(
-        self,
-        rc: str,
-        status: int,
-        message: str,
-        *,
-        remedy: str = "",
-        fate: JobFate = JobFate.OVER,
-    ):
-        super().__init__(f"{rc} (HTTP {status}): {message}")
+    def __init__(self, rc: str, status: int, message: str, *, remedy: str, fate: JobFate):
+        super().__init__(f"{rc}: {message}")
         self.rc = rc
         self.status = status
         self.remedy = remedy
@@ -99,10 +99,7 @@ class HordeRefused(HordeError):
 
 
 class UploadRefused(HordeRefused):
-    """The storage answered 4xx to a picture: the address expired or was never good."""
-
-    def __init__(self, status: int, message: str):
-        super().__init__("UploadRefused", status, message, fate=JobFate.OPEN)
+    """A picture can't be put where the horde said."""
 
 
 class NotAllowed(HordeError):

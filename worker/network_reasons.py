@@ -8,6 +8,7 @@ import socket
 # What requests and urllib3 bury in their messages, and what it means.
 _REASONS = (
     ("NameResolutionError", "no such host"),
+    ("Failed to resolve", "no such host"),
     ("Connection refused", "connection refused"),
     ("timed out", "timed out"),
     ("SSLError", "no valid certificate"),
