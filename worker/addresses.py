@@ -109,9 +109,17 @@ def addresses(host: str, port: int, seconds: float) -> tuple[Address, ...]:
     return answer.result(seconds)
 
 
-def _resolved(host: str, port: int) -> tuple[Address, ...]:
+def written_out(host: str) -> tuple[Address, ...]:
+    """The address that a host is written as, in any way that the resolver reads; none of a name."""
     try:
-        rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return _resolved(host, 0, socket.AI_NUMERICHOST)
+    except OSError:
+        return ()
+
+
+def _resolved(host: str, port: int, flags: int = 0) -> tuple[Address, ...]:
+    try:
+        rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
         return tuple(dict.fromkeys(ipaddress.ip_address(row[4][0]) for row in rows))
     except ValueError as error:  # letters or a length that no name has
         raise socket.gaierror(f"no such host: {error}") from error

@@ -22,7 +22,7 @@ from urllib3.exceptions import LocationValueError
 from urllib3.util import parse_url
 
 from worker import refusals
-from worker.addresses import Neighbourhood, NoBusiness, is_this_machine
+from worker.addresses import Neighbourhood, NoBusiness, is_this_machine, written_out
 from worker.backoff import retry_after_seconds
 from worker.errors import HordeError, HordeRefused, HordeUnreachable, UnusableJob
 from worker.http_call import HttpCall, HttpSession
@@ -167,9 +167,12 @@ class HordeClient:
         Raises UploadRefused when this address will never take it: it lives for 1800 s, and may be
         none where this horde has any business.
         """
-        call = f"PUT {_upload_host(url)}"
+        host = _upload_host(url)
+        call = f"PUT {host}"
         seconds = sum(self._timeout) + len(image) / self._upload_bytes_per_second
         try:
+            if found := written_out(host):  # a proxy of the owner's might go there
+                self._neighbourhood.permitted(host, found)
             reply = self._send(
                 call,
                 "PUT",
@@ -290,7 +293,7 @@ def _upload_host(url: str) -> str:
         raise _nowhere("an address that can't be read") from error
     if target.scheme not in ("http", "https") or not target.host or target.auth is not None:
         raise _nowhere("expected an http(s) address with a host, and without a password")
-    return target.host
+    return target.host.strip("[]")
 
 
 def _nowhere(why: str) -> HordeError:
