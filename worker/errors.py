@@ -84,14 +84,14 @@ class JobFate(Enum):
 
     OVER = "the job is no longer ours"
     DELIVERED = "the horde has the result, from this call or an earlier one"
-    OPEN = "the job still waits for our result: fault it, or send a correct one"
+    OPEN = "the job is still open, and must be faulted"
 
 
 class HordeRefused(HordeError):
-    """The horde said no to this call and will say no again."""
+    """The horde said no to this call and will say no again. The message holds the remedy."""
 
     def __init__(self, rc: str, status: int, message: str, *, remedy: str, fate: JobFate):
-        super().__init__(f"{rc}: {message}")
+        super().__init__(f"{rc}: {message}; {remedy}")
         self.rc = rc
         self.status = status
         self.remedy = remedy

@@ -156,6 +156,7 @@ SUBMIT: Rows = MappingProxyType(
             404, Answer.GIVE_UP, "nothing to do: the request expired or its sender cancelled it"
         ),
         **_OF_ANY_HORDE,
+        "HTTP4xx": Row(404, Answer.GIVE_UP, _SEE_MESSAGE, fate=JobFate.OPEN),
         # The server answers so to a key that it does not know, too.
         "HTTP5xx": Row(
             500,
