@@ -18,7 +18,6 @@ from hordelib.errors import Cancelled, EngineError, ModelMissing
 from hordelib.families import SD1
 from hordelib.model import Model
 from tests.looks import difference
-from tests.owner import PROJECT
 from tests.test_engine import SMALL
 from worker.engine_process import EngineProcess, Patience
 from worker.messages import Cancel, EngineSettings
