@@ -41,6 +41,7 @@ from worker.messages import EngineSettings, JudgeSettings
 from worker.pace import Pace
 from worker.results import Cleared, JobState, Made
 from worker.sandbox import LostReply, Reply, Sandbox, State
+from worker.terminal import status_line
 from worker.wire import Slot, slots_of
 
 PARAMS = {
@@ -283,6 +284,27 @@ def test_an_engine_killed_under_a_job_is_replaced_and_the_job_is_served(stage: S
     stage.serve(stage.bridge(board), kill_once)
     assert killed
     assert [g.state for g in stage.sandbox.books().generations] == [State.ok]
+
+
+def test_an_engine_that_does_not_answer_is_shown_within_two_seconds(stage: Stage):
+    stage.ask(steps=100)
+    board = Board()
+    bridge = stage.bridge(board)
+
+    def is_silent() -> bool:
+        bridge.watch()
+        return "silent for" in status_line(board.view())
+
+    bridge.start()
+    wait_until(lambda: (row := board.view().running) is not None and row.step > 2, 60)
+    assert stage.engine.pid is not None
+    assert not is_silent()
+    os.kill(stage.engine.pid, signal.SIGSTOP)
+    wait_until(is_silent, 2)
+    os.kill(stage.engine.pid, signal.SIGCONT)
+    wait_until(lambda: not is_silent(), 2)
+    bridge.abandon()
+    assert bridge.join(10)
 
 
 def test_a_judge_killed_over_a_picture_is_replaced_and_the_picture_is_delivered(stage: Stage):

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2  # how soon a thread notices that it should stop
 FAULT_SECONDS = 60.0  # for telling the horde of a job that could not be read
-SILENCE_SECONDS = 1.5  # of the engine, until the owner is told
+SILENCE_SECONDS = 1.5  # of the engine, until it is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,6 @@ class Bridge:
         self._threads: list[threading.Thread] = []
         self._preparers: list[threading.Thread] = []
         self._finishers: list[threading.Thread] = []
-        self._is_silent = False
         self.failure: WorkerError | None = None
 
     # ---- pop -------------------------------------------------------------------------------
@@ -276,12 +275,9 @@ class Bridge:
         return self._books.in_hand
 
     def watch(self) -> None:
-        """To be called now and then: tells the owner when the engine does not answer."""
+        """To be called now and then: shows the owner when the engine does not answer."""
         silent_seconds = self._runner.silent_seconds
-        if silent_seconds > SILENCE_SECONDS and not self._is_silent:
-            log.warning("the engine has not said a word for %.1f s", silent_seconds)
-        self._is_silent = silent_seconds > SILENCE_SECONDS
-        self._books.board.silent(silent_seconds if self._is_silent else 0.0)
+        self._books.board.silent(silent_seconds if silent_seconds > SILENCE_SECONDS else 0.0)
 
     def join(self, timeout: float) -> bool:
         """Wait for the end of all threads, up to `timeout` seconds; whether they have ended."""
