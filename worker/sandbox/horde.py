@@ -8,7 +8,7 @@ sees what the server would have done meanwhile.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from threading import RLock
@@ -26,7 +26,7 @@ from worker.sandbox import (
     settlement,
 )
 from worker.sandbox.admission import Asked
-from worker.sandbox.books import Books, Tally
+from worker.sandbox.books import Absence, Books, Tally
 from worker.sandbox.dispatch import Handout
 from worker.sandbox.errors import Refusal
 from worker.sandbox.matching import Offer
@@ -137,6 +137,12 @@ class Horde:
         return replies.empty_pop(found, messages)
 
     @_atomic
+    def lose_pop(self, ids: Iterable[str]) -> None:
+        """Put on record that the reply which handed these out did not reach its worker."""
+        for id in ids:
+            self._records.generations[id].unheard = True
+
+    @_atomic
     def submit(self, key: str, body: SubmitBody, embedded: bytes | None = None) -> Json:
         """Settle one generation; `embedded` is the WebP of an image sent in the body itself."""
         if embedded is not None:
@@ -203,8 +209,8 @@ class Horde:
     # For those who run the sandbox.
 
     @_atomic
-    def books(self, tally: Tally) -> Books:
-        return books.write(self._records, self.store, tally)
+    def books(self, tally: Tally, away: Sequence[Absence] = ()) -> Books:
+        return books.write(self._records, self.store, tally, away)
 
     @_atomic
     def clean(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from worker.sandbox import pricing
 from worker.sandbox.dispatch import LIFE_SECONDS
-from worker.sandbox.errors import Refusal, ServerBug
-from worker.sandbox.records import Generation, Records, Request, State, Worker
+from worker.sandbox.errors import Refusal, SandboxError, ServerBug
+from worker.sandbox.records import Generation, Records, Request, Settling, State, Worker
 from worker.sandbox.wire import SubmitBody
 
 MAX_METADATA = 50
@@ -19,7 +19,19 @@ DROPPING_MESSAGE = (
 
 
 def submit(records: Records, key: str, body: SubmitBody, now: float) -> float:
-    """Settle one generation; its reward. Raises Refusal or ServerBug."""
+    """Settle one generation; its reward. Raises Refusal or ServerBug. Either is put on record."""
+    rc = ""
+    try:
+        return _settle(records, key, body, now)
+    except SandboxError as error:
+        rc = error.rc or type(error).__name__
+        raise
+    finally:
+        if body.id in records.generations:
+            records.generations[body.id].settlings.append(Settling(now, body.state, rc))
+
+
+def _settle(records: Records, key: str, body: SubmitBody, now: float) -> float:
     generation = _claimed(records, key, body.id)
     if generation.state is State.ok:
         raise Refusal("DuplicateGen", id=generation.id)
@@ -51,16 +63,14 @@ def drop(generation: Generation, state: State, now: float) -> None:
 
 def clean(records: Records, at: float) -> None:
     """What the server's cleaner does once a minute, as of the time `at`."""
-    for generation in records.generations.values():
-        overdue = at - generation.popped_at > generation.ttl_seconds
-        if generation.state is State.processing and overdue:
+    for generation in records.in_hand():
+        if at - generation.popped_at > generation.ttl_seconds:
             drop(generation, State.aborted, at)
-    for request in records.requests.values():
-        if request.expired:
-            continue
-        if request.restarted >= FAULTS_OF_A_FAULTED_REQUEST and not request.done:
+    for request in records.unfinished():
+        if request.restarted >= FAULTS_OF_A_FAULTED_REQUEST:
             request.faulted = True
-        if request.expires_at <= at:
+    for request in records.requests.values():
+        if request.expires_at <= at and not request.expired:
             _expire(request)
 
 
