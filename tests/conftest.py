@@ -32,6 +32,12 @@ def engine() -> Generator[Engine]:
         yield engine
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("chaos", "what tests/chaos does to a worker")
+    group.addoption("--jobs", type=int, default=300, help="images that are asked for (300)")
+    group.addoption("--seed", type=int, default=0, help="what all is drawn from (0)")
+
+
 def pytest_configure() -> None:
     """A shell starts what runs in its background with Ctrl-C ignored, and children inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -28,6 +28,7 @@ from worker.download_memo import DownloadMemo
 from worker.downloads import Downloader
 from worker.engine_process import EngineProcess, Patience
 from worker.errors import NothingToServe
+from worker.fault_guard import MOST_FAULTS
 from worker.horde_client import HordeClient
 from worker.intake import TI_FOLDER, Intake
 from worker.judge_process import JudgeProcess
@@ -87,10 +88,14 @@ def make_client(config: BridgeConfig) -> HordeClient:
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """What runs in the child processes. Tests put mains that fail on purpose in their place."""
+    """What runs in the child processes. Tests put mains that fail on purpose in their place.
+
+    `most_faults` of jobs within an hour are put up with before the worker asks for no more.
+    """
 
     engine: Callable[[Any, Any], None] = engine_child.main
     judge: Callable[[Any, Any], None] = judge_child.main
+    most_faults: int = MOST_FAULTS
 
 
 OURS = Children()
@@ -125,7 +130,7 @@ def make_bridge(
         make_intake(config, home, models, offer),
         make_judging(config, home, children),
         board=board,
-        pace=Pace(waiting_jobs=config.queue_size),
+        pace=Pace(waiting_jobs=config.queue_size, most_faults=children.most_faults),
     )
 
 

@@ -22,7 +22,7 @@ from worker.board import Board, ImageEnd, JobRow
 from worker.delivery import Delivery
 from worker.engine_process import EngineProcess
 from worker.errors import EngineUnusable, NotAllowed, NothingToServe, WorkerError
-from worker.fault_guard import FaultGuard
+from worker.fault_guard import MOST_FAULTS, FaultGuard
 from worker.horde_client import HordeClient
 from worker.intake import Intake, Work
 from worker.judging import Judging
@@ -45,6 +45,7 @@ class Pace:
     engine_tries: int = 3  # failed starts in a row until the worker gives up
     idle_seconds: tuple[float, float] = (1.0, 5.0)  # between empty pops: the first, the longest
     first_contact_seconds: float = 30.0  # a horde never reached for so long has a wrong address
+    most_faults: int = MOST_FAULTS  # within an hour, before the worker asks for no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Bridge:
         self._threads: list[threading.Thread] = []
         self._preparers: list[threading.Thread] = []
         self._deliverers: list[threading.Thread] = []
-        self._fault_guard = FaultGuard()
+        self._fault_guard = FaultGuard(most_faults=self._pace.most_faults)
         self.failure: WorkerError | None = None
 
     # ---- life ------------------------------------------------------------------------------

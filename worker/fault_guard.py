@@ -19,8 +19,9 @@ MOST_FAULTS = 12  # of 20: those at work may fail as well, and a batch counts on
 class FaultGuard:
     """Counts the images that were not delivered within the last hour. Any thread may use it."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, clock: Callable[[], float] = time.monotonic, most_faults: int = MOST_FAULTS):
         self._clock = clock
+        self._most_faults = most_faults
         self._lock = threading.Lock()
         self._faults: deque[float] = deque()
 
@@ -34,6 +35,6 @@ class FaultGuard:
             now = self._clock()
             while self._faults and self._faults[0] <= now - WINDOW_SECONDS:
                 self._faults.popleft()
-            if len(self._faults) < MOST_FAULTS:
+            if len(self._faults) < self._most_faults:
                 return 0.0
-            return self._faults[-MOST_FAULTS] + WINDOW_SECONDS - now
+            return self._faults[-self._most_faults] + WINDOW_SECONDS - now

@@ -51,11 +51,15 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds: the least time a worker gets, how often the cleaner runs, how long links live."""
+    """Seconds: the least time a worker gets, how often the cleaner runs, how long links live.
+
+    `drop_window_seconds`: how long a dropped job counts against its worker.
+    """
 
     min_ttl_seconds: int = 150
     cleaner_seconds: int = 60
     link_seconds: int = 1800
+    drop_window_seconds: int = 3600
 
 
 def _atomic(
@@ -86,7 +90,9 @@ class Horde:
         self._clock = clock
         self._timing = timing
         self._records = Records(
-            dict(models), {user.key: Account(user, user.kudos) for user in users}
+            dict(models),
+            {user.key: Account(user, user.kudos) for user in users},
+            drop_window_seconds=timing.drop_window_seconds,
         )
         self._lock = RLock()
         self._started_at = clock()

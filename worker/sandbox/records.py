@@ -196,6 +196,8 @@ class Records:
     maintenance_mode: bool = False
     invite_only_mode: bool = False
     timeout_until: float = 0.0
+    drop_window_seconds: float = 3600.0
+    """For how long a dropped job counts against its worker."""
 
     def account(self, key: str) -> Account:
         if key not in self.accounts:

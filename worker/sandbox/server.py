@@ -14,7 +14,7 @@ from typing import Self
 from aiohttp import web
 
 from worker.sandbox.app import App, TallyBook
-from worker.sandbox.books import Absence, Books
+from worker.sandbox.books import Absence, Books, Tally
 from worker.sandbox.errors import PortTaken
 from worker.sandbox.faults import Endpoint, Faults
 from worker.sandbox.horde import DEFAULT_MAINTENANCE_MESSAGE, Horde, Timing
@@ -83,7 +83,11 @@ class Sandbox:
 
     def books(self) -> Books:
         """What has happened until now."""
-        return self.horde.books(self._tally.copy(), self._away)
+        return self.horde.books(self.tally(), self._away)
+
+    def tally(self) -> Tally:
+        """The calls alone: as cheap after ten thousand jobs as after one."""
+        return self._tally.copy()
 
     def image(self, generation_id: str) -> bytes | None:
         """The bytes uploaded for a generation."""
