@@ -9,6 +9,10 @@ usage: ./horde-bridge.sh COMMAND [OPTIONS]
   demo      serve jobs of a local horde with a small model, and show the pictures
   run       serve the AI Horde as bridgeData.yaml says
   check     look at every prerequisite; each failed line says what to do
+  status    what the worker is doing, and what it has done
+  pause     have the running worker finish what is in hand, free the device and take no more jobs
+  resume    have it serve again
+  drain     have it finish what is in hand, then end
   fetch     download the weights of ControlNet's annotators (1.5 GB)
   sandbox   run the local horde alone, to try clients and workers by hand
   test      run the test suite; what follows goes to pytest (test tests/chaos -k kill)
@@ -116,7 +120,7 @@ case ${1:-} in
         usage
         exit
         ;;
-    demo | run | check | fetch | sandbox | test) ;;
+    demo | run | check | status | pause | resume | drain | fetch | sandbox | test) ;;
     *)
         printf 'error: there is no command %s\n\n' "$1" >&2
         usage >&2

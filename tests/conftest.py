@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from hordelib import Engine, demo_checkpoint
+from tests.owner import PROJECT, Home
+from tests.sandbox_client import MODELS
 from worker.devices import first_card
-
-PROJECT = Path(__file__).parent.parent
+from worker.sandbox import Sandbox
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +37,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("chaos", "what tests/chaos does to a worker")
     group.addoption("--jobs", type=int, default=300, help="images that are asked for (300)")
     group.addoption("--seed", type=int, default=0, help="what all is drawn from (0)")
+
+
+@pytest.fixture
+def home(tmp_path: Path, checkpoint: Path) -> Home:
+    folder = tmp_path / "an owner's folder"
+    folder.mkdir()
+    (folder / "models").symlink_to(checkpoint.parent.parent)
+    return Home(folder)
+
+
+@pytest.fixture
+def horde() -> Generator[Sandbox]:
+    with Sandbox(MODELS, limits={}) as sandbox:
+        yield sandbox
 
 
 def pytest_configure() -> None:

@@ -17,11 +17,11 @@ from hordelib.comfy import Executor
 from hordelib.engine import unwatched
 from hordelib.loaders import load
 from hordelib.model_cache import ModelKey
-from hordelib.nodes.context import NodeNotes, RunContext
+from hordelib.nodes.context import NodeNotes, RunContext, Wanted
 from hordelib.our_nodes import OUR_NODES
 from hordelib.workflows import SPINES, build_graph
-from tests.conftest import PROJECT
 from tests.family_files import touch_files_of_the_reference
+from tests.owner import PROJECT
 from tests.test_engine import SMALL
 from tests.test_graph import CASES, MODEL
 
@@ -68,9 +68,9 @@ def test_a_single_picture_is_stock_comfyuis_bit_for_bit(
 def _run(graph: dict[str, Any], checkpoint: Path) -> list[bytes]:
     loaded = load(ModelKey("checkpoint", checkpoint))
     models = {ModelKey("checkpoint", MODEL.files["checkpoint"]): loaded}
-    context = RunContext(models, {}, NodeNotes(), unwatched, threading.Event())
+    context = RunContext(models, {}, NodeNotes(), unwatched, threading.Event(), (Wanted("", 0, 0),))
     Executor().run(graph, context)
-    return [array.tobytes() for array in context.pixels]
+    return [picture.pixels for picture in context.pictures]
 
 
 def _problems(graph: dict[str, Any]) -> str:

@@ -18,8 +18,8 @@ from hordelib import Engine
 from hordelib.errors import EngineError, ModelMissing
 from hordelib.families import SD1
 from hordelib.model import Model
-from tests.conftest import PROJECT
 from tests.looks import difference
+from tests.owner import PROJECT
 from tests.test_engine import SMALL
 from worker.engine_process import EngineProcess, Patience
 from worker.messages import EngineSettings

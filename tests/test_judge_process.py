@@ -18,7 +18,7 @@ import pytest
 
 from hordelib.errors import JudgeFailed
 from hordelib.safety import Verdict
-from tests.conftest import PROJECT
+from tests.owner import PROJECT
 from tests.safety_stand_in import PLAIN, install, put_weights
 from worker.child import Child
 from worker.errors import JudgeUnusable

@@ -192,7 +192,9 @@ def test_help_works_before_any_set_up(bare: Clone, arguments: list[str]):
 def test_the_help_names_each_command(bare: Clone):
     shown = bare.run("horde-bridge.sh").stdout
     listed = [line.split()[0] for line in shown.splitlines() if line.startswith("  ")]
-    assert listed == ["demo", "run", "check", "fetch", "sandbox", "test"]
+    assert listed == [
+        "demo", "run", "check", "status", "pause", "resume", "drain", "fetch", "sandbox", "test"
+    ]  # fmt: skip
 
 
 def test_the_first_set_up_shows_steps_then_versions(set_up_once: tuple[Clone, str]):

@@ -2,6 +2,7 @@
 
 WorkerError
 ├── ConfigError               bridgeData.yaml can't be used; the owner has to change it
+├── StateTaken                another worker runs with the same state folder
 ├── NothingToServe            none of the configured models has a file that can be used
 ├── JudgeUnusable             pictures can't be judged as configured, so none may leave
 ├── EngineUnusable            no engine process can be had: ComfyUI, torch or the device is at fault
@@ -17,6 +18,7 @@ WorkerError
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 
 
 class WorkerError(Exception):
@@ -32,6 +34,17 @@ class ConfigError(WorkerError):
     def __init__(self, problems: tuple[str, ...]):
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class StateTaken(WorkerError):
+    """Two workers would answer for each other's jobs. `holder` is the other one's process."""
+
+    def __init__(self, folder: Path, holder: int | None):
+        process = f"process {holder}" if holder else "another worker"
+        super().__init__(
+            f"{process} runs with {folder} already; stop it, or give this one a home of its own"
+        )
+        self.holder = holder
 
 
 class NothingToServe(WorkerError):
@@ -54,11 +67,19 @@ class HordeUnreachable(HordeError):
     """No answer, a broken one, a 5xx or a rate limit.
 
     `retry_after_seconds` is the wait that the server asked for, None where it named none.
+    `may_have_worked`: the server may have acted on the call before its answer was lost.
     """
 
-    def __init__(self, message: str, retry_after_seconds: float | None = None):
+    def __init__(
+        self,
+        message: str,
+        retry_after_seconds: float | None = None,
+        *,
+        may_have_worked: bool = False,
+    ):
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.may_have_worked = may_have_worked
 
 
 class HordeOnHold(HordeError):

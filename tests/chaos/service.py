@@ -12,8 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.conftest import PROJECT
-from tests.test_main import runtime
+from tests.owner import PROJECT, runtime
 
 STOP_SECONDS = 75.0  # what the worker allows itself, and a little
 LEAVE_SECONDS = 8.0  # for children to notice that their bridge was killed

@@ -10,7 +10,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from PIL import Image
 
-from hordelib.engine import Engine, Generation, OnStep, unwatched
+from hordelib.engine import Engine, Generation, OnLoaded, OnStep, unawaited, unwatched
 from hordelib.errors import EngineError, GenerationFailed
 from hordelib.images import Picture, SourceImage
 from hordelib.model import Model
@@ -35,7 +35,7 @@ from worker.sandbox.wire import GenerateBody
 
 IMPOSSIBLE = "impossible"  # a prompt with this word fails in every engine
 NAKED = "naked"  # a picture of a prompt with this word is not safe for work
-ANY_NUMBER_OF_FAULTS = 1_000_000_000
+ANY_NUMBER_OF_DROPS = 1_000_000_000
 
 
 # ---- pictures --------------------------------------------------------------------------------
@@ -236,11 +236,18 @@ class StandInEngine(Engine):
         return "a stand-in"
 
     def generate(
-        self, params: GenerationParams, model: Model | Path | str, on_step: OnStep = unwatched
+        self,
+        params: GenerationParams,
+        model: Model | Path | str,
+        on_step: OnStep = unwatched,
+        *,
+        on_loaded: OnLoaded = unawaited,
+        job_id: str = "",
     ) -> Generation:
         assert isinstance(model, Model)
         for path in model.files.values():
             verify_checkpoint(path)
+        on_loaded()
         self._calls += 1
         mood = self._temper.mood("engine", self._life, self._calls, ENGINE_MOODS)
         for step in range(params.steps):
@@ -248,8 +255,11 @@ class StandInEngine(Engine):
             _misbehave(mood if step == 0 else "", self._pipe)
         if mood == "fails" or IMPOSSIBLE in params.prompt:
             raise GenerationFailed("on purpose")
-        wanted = [Wanted.of_job(params, model.name, index) for index in range(params.images)]
-        return Generation(tuple(map(draw, wanted)), load_seconds=0.0, run_seconds=0.001)
+        pictures = tuple(
+            replace(draw(Wanted.of_job(params, model.name, index)), job_id=job_id, index=index)
+            for index in range(params.images)
+        )
+        return Generation(pictures, load_seconds=0.0, run_seconds=0.001)
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -291,4 +301,4 @@ def _answer(asked: Asked, mood: str) -> Judged | Unjudged:
 def children(temper: Temper) -> Children:
     """What a worker runs instead of its own; it puts up with any number of failures."""
     mains: dict[str, Any] = {"engine": partial(engine, temper), "judge": partial(judge, temper)}
-    return Children(**mains, most_faults=ANY_NUMBER_OF_FAULTS)
+    return Children(**mains, most_drops=ANY_NUMBER_OF_DROPS)
