@@ -33,6 +33,12 @@ def engine() -> Generator[Engine]:
         yield engine
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("chaos", "what tests/chaos does to a worker")
+    group.addoption("--jobs", type=int, default=300, help="images that are asked for (300)")
+    group.addoption("--seed", type=int, default=0, help="what all is drawn from (0)")
+
+
 @pytest.fixture
 def home(tmp_path: Path, checkpoint: Path) -> Home:
     folder = tmp_path / "an owner's folder"

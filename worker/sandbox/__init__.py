@@ -4,7 +4,7 @@ It refuses what the server refuses. It leaves out alchemy, text, shared keys, te
 paused workers and raid mode.
 """
 
-from worker.sandbox.books import Books, GenerationEntry, RequestEntry, Tally
+from worker.sandbox.books import Absence, Books, GenerationEntry, RequestEntry, Tally
 from worker.sandbox.errors import PortTaken, SandboxError
 from worker.sandbox.faults import (
     CutShort,
@@ -22,7 +22,7 @@ from worker.sandbox.faults import (
 )
 from worker.sandbox.horde import Timing
 from worker.sandbox.limits import DEFAULT_LIMITS, SERVER_LIMITS, Limit
-from worker.sandbox.records import State
+from worker.sandbox.records import Settling, State
 from worker.sandbox.reference import ANONYMOUS_KEY, DEFAULT_USERS, ReferenceModel, User
 from worker.sandbox.server import Sandbox, serve
 
@@ -31,6 +31,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "DEFAULT_USERS",
     "SERVER_LIMITS",
+    "Absence",
     "Books",
     "CutShort",
     "Disconnect",
@@ -51,6 +52,7 @@ __all__ = [
     "RequestEntry",
     "Sandbox",
     "SandboxError",
+    "Settling",
     "State",
     "Tally",
     "Timing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -120,6 +121,8 @@ class App:
             if reply is None:
                 reply = await self._work(endpoint, handler, request)
             self._tally.answered(endpoint, reply.status)
+            if endpoint is Endpoint.POP and isinstance(effect, LostReply | CutShort):
+                self._horde.lose_pop(json.loads(reply.text or "").get("ids", ()))
             return await _after_work(request, effect, reply)
 
         return answer
