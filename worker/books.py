@@ -74,6 +74,10 @@ class Books:
         with self._lock:
             self._open.pop(job_id)
 
+    def tend(self) -> None:
+        """To be called often: keeps the ledger small and on the disk."""
+        self._ledger.tend()
+
     def _enter(self, job_id: str, model: str, images: int) -> None:
         with self._lock:
             self._open[job_id] = images

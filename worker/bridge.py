@@ -275,7 +275,8 @@ class Bridge:
         return self._books.in_hand
 
     def watch(self) -> None:
-        """To be called now and then: shows the owner when the engine does not answer."""
+        """To be called often: shows an engine that does not answer, and looks after the books."""
+        self._books.tend()
         silent_seconds = self._runner.silent_seconds
         self._books.board.silent(silent_seconds if silent_seconds > SILENCE_SECONDS else 0.0)
 

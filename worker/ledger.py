@@ -33,6 +33,7 @@ FILE = "ledger.sqlite"
 LOST_POPS = "lost pops"  # calls that may have handed out a job whose ids never arrived
 KEPT_SECONDS = 3600.0  # of an ended row: as long as the horde remembers a drop
 TEND_SECONDS = 60.0  # between two looks after old rows and at the file
+RETRY_SECONDS = 0.5  # between two tries to return to a disk that has failed
 BUSY_SECONDS = 5.0
 WAL_BYTES = 4 << 20
 
@@ -162,13 +163,26 @@ class Ledger:
             " webp = NULL, prompt = '' WHERE id = ?",
             [(end.state, end.reason, end.kudos, end.is_drop, self._now(), image_id)],
         )
-        self._tend()
 
     def count(self, name: str) -> None:
         self._write(
             "INSERT INTO counters VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET count = count + 1",
             [(name,)],
         )
+
+    def tend(self) -> None:
+        """To be called often: now and then it returns to the disk, and forgets old rows."""
+        with self._lock:
+            if time.monotonic() < self._next_look:
+                return
+            if self._trouble or not self._file_is_there():
+                self._return_to_disk()
+            try:
+                _summarise(self._db, self._now() - KEPT_SECONDS)
+            except sqlite3.Error as error:
+                self._leave_disk(str(error))
+            seconds = RETRY_SECONDS if self._trouble else TEND_SECONDS
+            self._next_look = time.monotonic() + seconds
 
     # ---- what it knows -----------------------------------------------------------------------
 
@@ -253,19 +267,6 @@ class Ledger:
                 self._leave_disk(str(error))
                 return self._db.execute(query, values).fetchall()
 
-    def _tend(self) -> None:
-        """Now and then: count and forget old rows, and look whether the file is still there."""
-        with self._lock:
-            if time.monotonic() < self._next_look:
-                return
-            self._next_look = time.monotonic() + TEND_SECONDS
-            if self._trouble or not self._file_is_there():
-                self._return_to_disk()
-            try:
-                _summarise(self._db, self._now() - KEPT_SECONDS)
-            except sqlite3.Error as error:
-                self._leave_disk(str(error))
-
     def _opened(self) -> sqlite3.Connection:
         """The file with what it knows. A damaged one is put aside, never in the way."""
         if self._path is None:
@@ -328,6 +329,7 @@ class Ledger:
         self._trouble = ""
 
     def _complain(self, reason: str) -> None:
+        self._next_look = time.monotonic() + RETRY_SECONDS
         if not self._trouble:
             log.error(
                 "%s can't be written (%s): jobs are kept in memory, and would be lost with the"
