@@ -488,7 +488,7 @@ def test_a_finished_picture_of_an_earlier_life_is_judged_delivered_and_paid(
 ):
     first, second = debt.made(PICTURE), debt.made(replace(PICTURE, seed=12), 1)
     stage.ledger.made([first, second])
-    stage.ledger.cleared(Cleared(second.slot, 12, second.webp))
+    stage.ledger.settled(Cleared(second.slot, 12, second.webp))
     board = Board()
     stage.serve(stage.bridge(board), lambda: board.view().images_done == 2)
     images = stage.sandbox.books().of_request(debt.request)

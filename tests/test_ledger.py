@@ -75,11 +75,21 @@ def test_what_was_cleared_is_not_judged_again(ledger: Ledger, path: Path):
     (slot,) = job("a")
     ledger.popped([slot], "m")
     ledger.made([made(slot)])
-    ledger.cleared(Cleared(slot, 7, b"a card", (NOTE,)))
+    ledger.settled(Cleared(slot, 7, b"a card", (NOTE,)))
     with closing(reopened(path)) as later:
         (image,) = later.owed()[0].results.images
     assert isinstance(image, Cleared)
     assert (image.seed, image.webp, image.notes) == (7, b"a card", (NOTE,))
+
+
+def test_what_has_failed_is_not_judged_again_either(ledger: Ledger, path: Path):
+    (slot,) = job("a")
+    ledger.popped([slot], "m")
+    ledger.made([made(slot)])
+    ledger.settled(Failed(slot, "nobody could judge it", 7))
+    with closing(reopened(path)) as later:
+        (image,) = later.owed()[0].results.images
+    assert image == Failed(image.slot, "nobody could judge it", 7)
 
 
 def test_a_job_without_pictures_is_to_be_faulted(ledger: Ledger, path: Path):
@@ -117,7 +127,7 @@ def test_everything_survives_a_process_that_is_killed_at_once(path: Path):
         "slots = job('a', images=3)\n"
         "ledger.popped(slots, 'm')\n"
         "ledger.made([made(slots[1])])\n"
-        "ledger.cleared(Cleared(slots[1], 1, b'x'))\n"
+        "ledger.settled(Cleared(slots[1], 1, b'x'))\n"
         "ledger.ended(slots[2].id, DONE)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -286,7 +296,7 @@ def test_many_threads_write_at_once(ledger: Ledger):
             (slot,) = job(f"{name}-{number}")
             ledger.popped([slot], "m")
             ledger.made([made(slot)])
-            ledger.cleared(Cleared(slot, 1, b"x"))
+            ledger.settled(Cleared(slot, 1, b"x"))
             ledger.ended(slot.id, DONE)
 
     threads = [threading.Thread(target=serve, args=(name,)) for name in range(8)]

@@ -1,6 +1,6 @@
 """The straight line between the horde and the device.
 
-    pop → take in → run → encode → judge → deliver
+    pop → take in → run → encode → judge → upload → submit
 
 One thread pops ahead, a few read jobs and fetch what they name, one feeds the engine, a few finish
 pictures; a job moves through them in the order of this file. Every popped id ends exactly once:
@@ -176,7 +176,7 @@ class Bridge:
         except Exception as error:  # noqa: BLE001 - the job boundary
             return failed(work.job, _reason(error))
 
-    # ---- encode → judge → deliver ----------------------------------------------------------
+    # ---- encode → judge → upload → submit ----------------------------------------------------
 
     def _finish(self, finished: Done | Results) -> None:
         """Hand it on to the finishers."""
@@ -204,7 +204,8 @@ class Bridge:
         """Bring one image to its end; None where the worker's own end comes first."""
         try:
             judged = self._judge(image) if isinstance(image, Made) else image
-            end = self._delivery.end(judged)
+            outcome = self._upload(judged) if isinstance(judged, Cleared) else judged
+            end = self._delivery.submit(outcome)
         except Untold:
             return None
         self._books.ended(image.slot.id, end)
@@ -214,12 +215,17 @@ class Bridge:
         try:
             judged = self._judging.judge(made)
         except Exception as error:  # noqa: BLE001 - the job boundary
-            return Failed(made.slot, _reason(error), made.seed)
-        if isinstance(judged, Cleared):
-            self._books.cleared(judged)
-        elif self._hurry.is_set():
+            judged = Failed(made.slot, _reason(error), made.seed)
+        if isinstance(judged, Failed) and self._hurry.is_set():
             raise Untold  # the judge was stopped: the next life of the worker asks it again
+        self._books.settled(judged)
         return judged
+
+    def _upload(self, cleared: Cleared) -> Cleared | Failed:
+        outcome = self._delivery.upload(cleared)
+        if isinstance(outcome, Failed):
+            self._books.settled(outcome)
+        return outcome
 
     # ---- life ------------------------------------------------------------------------------
 

@@ -107,6 +107,8 @@ class Ledger:
 
     def close(self) -> None:
         with self._lock:
+            if self._trouble:
+                self._return_to_disk()
             self._db.close()
 
     # ---- the steps of an id ------------------------------------------------------------------
@@ -149,12 +151,16 @@ class Ledger:
             ],
         )
 
-    def cleared(self, image: Cleared) -> None:
-        """The picture may leave."""
-        self._write(
-            "UPDATE images SET state = 'cleared', seed = ?, webp = ?, notes = ? WHERE id = ?",
-            [(str(image.seed), image.webp, _notes_text(image.notes), image.slot.id)],
-        )
+    def settled(self, image: Cleared | Failed) -> None:
+        """The picture may leave, or there will be none: a later life tells the horde the same."""
+        match image:
+            case Cleared(slot, seed, webp, notes):
+                change = "state = 'cleared', seed = ?, webp = ?, notes = ?"
+                values = (str(seed), webp, _notes_text(notes))
+            case Failed(slot, reason, seed):
+                change = "state = 'failed', seed = ?, reason = ?, webp = NULL, prompt = ''"
+                values = (str(seed), reason)
+        self._write(f"UPDATE images SET {change} WHERE id = ?", [(*values, slot.id)])
 
     def ended(self, image_id: str, end: ImageEnd) -> None:
         """The horde knows, or does not want to; the picture is not needed any more."""
@@ -237,6 +243,8 @@ class Ledger:
                 return Made(slot, seed, row["webp"], row["prompt"], wants_censor, notes)
             case "cleared":
                 return Cleared(slot, seed, row["webp"], notes)
+            case "failed":
+                return Failed(slot, row["reason"], seed)
             case _:
                 return Failed(slot, "the worker was ended while it had this job")
 
