@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from http.client import HTTPException, HTTPResponse
 from threading import Lock, Timer
 from types import TracebackType
 from typing import Any, Self, cast
@@ -20,7 +21,13 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HeaderParsingError,
+    NameResolutionError,
+    NewConnectionError,
+)
+from urllib3.util.response import assert_header_parsing
 
 from worker.addresses import Address, addresses
 
@@ -102,8 +109,24 @@ def _shut(wire: socket.socket) -> None:
         return  # the other side has gone already
 
 
+class _WellFormed(HTTPResponse):
+    """Refuses headers that are cut off or can't be read.
+
+    urllib3 would log them, whatever they hold, and go on without those that follow.
+    """
+
+    def begin(self) -> None:
+        super().begin()
+        try:
+            assert_header_parsing(self.msg)
+        except HeaderParsingError:
+            raise HTTPException("headers that can't be read") from None
+
+
 class WatchedConnection(HTTPConnection):
     """Over http. Only used within an HttpCall, but may be kept for the next one."""
+
+    response_class = _WellFormed
 
     def _new_conn(self) -> socket.socket:
         call = _under_way.get()
