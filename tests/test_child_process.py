@@ -315,6 +315,7 @@ def test_a_death_is_noticed_although_somebody_keeps_the_pipe_open(tmp_path: Path
         with pytest.raises(Gone, match="SIGKILL"):
             child.receive(Limit(20, "for a step"), silence=20)
         assert time.monotonic() - began < NOTICED_SECONDS
+        _wait_until(lambda: not any(each.name == "engine-reader" for each in threading.enumerate()))
     psutil.Process(int((tmp_path / "heir").read_text("utf-8"))).kill()
 
 
