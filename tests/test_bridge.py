@@ -41,6 +41,7 @@ from worker.messages import EngineSettings, JudgeSettings
 from worker.pace import Pace
 from worker.results import Cleared, JobState, Made
 from worker.sandbox import LostReply, Reply, Sandbox, State
+from worker.terminal import status_line
 from worker.wire import Slot, slots_of
 
 PARAMS = {
@@ -285,6 +286,27 @@ def test_an_engine_killed_under_a_job_is_replaced_and_the_job_is_served(stage: S
     assert [g.state for g in stage.sandbox.books().generations] == [State.ok]
 
 
+def test_an_engine_that_does_not_answer_is_shown_within_two_seconds(stage: Stage):
+    stage.ask(steps=100)
+    board = Board()
+    bridge = stage.bridge(board)
+
+    def is_silent() -> bool:
+        bridge.watch()
+        return "silent for" in status_line(board.view())
+
+    bridge.start()
+    wait_until(lambda: (row := board.view().running) is not None and row.step > 2, 60)
+    assert stage.engine.pid is not None
+    assert not is_silent()
+    os.kill(stage.engine.pid, signal.SIGSTOP)
+    wait_until(is_silent, 2)
+    os.kill(stage.engine.pid, signal.SIGCONT)
+    wait_until(lambda: not is_silent(), 2)
+    bridge.abandon()
+    assert bridge.join(10)
+
+
 def test_a_judge_killed_over_a_picture_is_replaced_and_the_picture_is_delivered(stage: Stage):
     stage.ask()
     killed: list[int] = []
@@ -466,7 +488,7 @@ def test_a_finished_picture_of_an_earlier_life_is_judged_delivered_and_paid(
 ):
     first, second = debt.made(PICTURE), debt.made(replace(PICTURE, seed=12), 1)
     stage.ledger.made([first, second])
-    stage.ledger.cleared(Cleared(second.slot, 12, second.webp))
+    stage.ledger.settled(Cleared(second.slot, 12, second.webp))
     board = Board()
     stage.serve(stage.bridge(board), lambda: board.view().images_done == 2)
     images = stage.sandbox.books().of_request(debt.request)

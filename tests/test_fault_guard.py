@@ -39,6 +39,11 @@ def test_a_third_of_the_drops_makes_it_offer_less(guard: FaultGuard):
     assert (less.amount, less.max_pixels) == (1, OFFER.max_pixels // 2)
 
 
+def test_after_the_most_drops_nothing_is_asked_for(guard: FaultGuard):
+    guard.count(MOST_DROPS)
+    assert guard.cautious(OFFER, in_hand=0).amount == 0
+
+
 def test_drops_count_for_an_hour(guard: FaultGuard, clock: MovableClock):
     guard.count(MOST_DROPS - 1)
     clock.move(10)

@@ -75,11 +75,21 @@ def test_what_was_cleared_is_not_judged_again(ledger: Ledger, path: Path):
     (slot,) = job("a")
     ledger.popped([slot], "m")
     ledger.made([made(slot)])
-    ledger.cleared(Cleared(slot, 7, b"a card", (NOTE,)))
+    ledger.settled(Cleared(slot, 7, b"a card", (NOTE,)))
     with closing(reopened(path)) as later:
         (image,) = later.owed()[0].results.images
     assert isinstance(image, Cleared)
     assert (image.seed, image.webp, image.notes) == (7, b"a card", (NOTE,))
+
+
+def test_what_has_failed_is_not_judged_again_either(ledger: Ledger, path: Path):
+    (slot,) = job("a")
+    ledger.popped([slot], "m")
+    ledger.made([made(slot)])
+    ledger.settled(Failed(slot, "nobody could judge it", 7))
+    with closing(reopened(path)) as later:
+        (image,) = later.owed()[0].results.images
+    assert image == Failed(image.slot, "nobody could judge it", 7)
 
 
 def test_a_job_without_pictures_is_to_be_faulted(ledger: Ledger, path: Path):
@@ -117,7 +127,7 @@ def test_everything_survives_a_process_that_is_killed_at_once(path: Path):
         "slots = job('a', images=3)\n"
         "ledger.popped(slots, 'm')\n"
         "ledger.made([made(slots[1])])\n"
-        "ledger.cleared(Cleared(slots[1], 1, b'x'))\n"
+        "ledger.settled(Cleared(slots[1], 1, b'x'))\n"
         "ledger.ended(slots[2].id, DONE)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -148,6 +158,7 @@ def test_totals_count_rows_and_days_and_lost_replies(path: Path, monkeypatch: py
             (slot,) = job(f"{number}")
             ledger.popped([slot], "m")
             ledger.ended(slot.id, DROPPED if number == 3 else DONE)
+            ledger.tend()
             now[0] += KEPT_SECONDS * 0.9
         ledger.popped(job("open", images=2), "m")
         ledger.count(LOST_POPS)
@@ -167,6 +178,7 @@ def test_it_stays_small_however_much_is_served(path: Path, monkeypatch: pytest.M
             ledger.made([made(slot, bytes(200_000)) for slot in slots])
             for slot in slots:
                 ledger.ended(slot.id, DONE)
+            ledger.tend()
             now[0] += KEPT_SECONDS / 20
         assert ledger.totals().images == {JobState.submitted: 600}
         with closing(sqlite3.connect(path)) as db:
@@ -224,7 +236,7 @@ def test_a_file_of_another_version_is_put_aside(path: Path):
 def test_a_full_disk_is_told_once_and_the_ledger_goes_on_and_returns(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("worker.ledger.TEND_SECONDS", 0.0)
+    monkeypatch.setattr("worker.ledger.RETRY_SECONDS", 0.0)
     with small_disk(tmp_path / "disk", 400) as folder, closing(Ledger(folder / FILE)) as ledger:
         slots = job("a", images=3)
         ledger.popped(slots, "m")
@@ -236,6 +248,7 @@ def test_a_full_disk_is_told_once_and_the_ledger_goes_on_and_returns(
 
         remount(folder, "size=8m")
         ledger.ended(slots[0].id, DONE)
+        ledger.tend()
         assert not ledger.trouble
         assert "kept on disk again" in caplog.text
         with closing(reopened(folder / FILE)) as later:
@@ -260,6 +273,7 @@ def test_a_deleted_folder_comes_back_with_all_that_is_open(
     ledger.made([made(first), made(second)])
     shutil.rmtree(path.parent)
     ledger.ended(first.id, DONE)
+    ledger.tend()
     with closing(reopened(path)) as later:
         (owed,) = later.owed()
     assert [image.slot.id for image in owed.results.images] == [second.id]
@@ -282,7 +296,7 @@ def test_many_threads_write_at_once(ledger: Ledger):
             (slot,) = job(f"{name}-{number}")
             ledger.popped([slot], "m")
             ledger.made([made(slot)])
-            ledger.cleared(Cleared(slot, 1, b"x"))
+            ledger.settled(Cleared(slot, 1, b"x"))
             ledger.ended(slot.id, DONE)
 
     threads = [threading.Thread(target=serve, args=(name,)) for name in range(8)]

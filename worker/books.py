@@ -12,7 +12,7 @@ from hordelib.params import GenerationParams
 from worker.board import Board, JobRow
 from worker.fault_guard import MOST_DROPS, FaultGuard
 from worker.ledger import LOST_POPS, Ledger
-from worker.results import Cleared, ImageEnd, Made, Results
+from worker.results import Cleared, Failed, ImageEnd, Made, Results
 from worker.wire import Offer, Slot
 
 
@@ -61,8 +61,9 @@ class Books:
         self.board.generated(results.job_id, seconds)
         self._ledger.made([image for image in results.images if isinstance(image, Made)])
 
-    def cleared(self, image: Cleared) -> None:
-        self._ledger.cleared(image)
+    def settled(self, image: Cleared | Failed) -> None:
+        """Before the horde is told: a later life of the worker tells it the same."""
+        self._ledger.settled(image)
 
     def ended(self, image_id: str, end: ImageEnd) -> None:
         self._ledger.ended(image_id, end)
@@ -73,6 +74,10 @@ class Books:
         self.board.over(job_id, ends)
         with self._lock:
             self._open.pop(job_id)
+
+    def tend(self) -> None:
+        """To be called often: keeps the ledger small and on the disk."""
+        self._ledger.tend()
 
     def _enter(self, job_id: str, model: str, images: int) -> None:
         with self._lock:

@@ -1,6 +1,6 @@
 """The straight line between the horde and the device.
 
-    pop → take in → run → encode → judge → deliver
+    pop → take in → run → encode → judge → upload → submit
 
 One thread pops ahead, a few read jobs and fetch what they name, one feeds the engine, a few finish
 pictures; a job moves through them in the order of this file. Every popped id ends exactly once:
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2  # how soon a thread notices that it should stop
 FAULT_SECONDS = 60.0  # for telling the horde of a job that could not be read
-SILENCE_SECONDS = 1.5  # of the engine, until the owner is told
+SILENCE_SECONDS = 1.5  # of the engine, until it is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,6 @@ class Bridge:
         self._threads: list[threading.Thread] = []
         self._preparers: list[threading.Thread] = []
         self._finishers: list[threading.Thread] = []
-        self._is_silent = False
         self.failure: WorkerError | None = None
 
     # ---- pop -------------------------------------------------------------------------------
@@ -177,7 +176,7 @@ class Bridge:
         except Exception as error:  # noqa: BLE001 - the job boundary
             return failed(work.job, _reason(error))
 
-    # ---- encode → judge → deliver ----------------------------------------------------------
+    # ---- encode → judge → upload → submit ----------------------------------------------------
 
     def _finish(self, finished: Done | Results) -> None:
         """Hand it on to the finishers."""
@@ -205,7 +204,8 @@ class Bridge:
         """Bring one image to its end; None where the worker's own end comes first."""
         try:
             judged = self._judge(image) if isinstance(image, Made) else image
-            end = self._delivery.end(judged)
+            outcome = self._upload(judged) if isinstance(judged, Cleared) else judged
+            end = self._delivery.submit(outcome)
         except Untold:
             return None
         self._books.ended(image.slot.id, end)
@@ -215,12 +215,17 @@ class Bridge:
         try:
             judged = self._judging.judge(made)
         except Exception as error:  # noqa: BLE001 - the job boundary
-            return Failed(made.slot, _reason(error), made.seed)
-        if isinstance(judged, Cleared):
-            self._books.cleared(judged)
-        elif self._hurry.is_set():
+            judged = Failed(made.slot, _reason(error), made.seed)
+        if isinstance(judged, Failed) and self._hurry.is_set():
             raise Untold  # the judge was stopped: the next life of the worker asks it again
+        self._books.settled(judged)
         return judged
+
+    def _upload(self, cleared: Cleared) -> Cleared | Failed:
+        outcome = self._delivery.upload(cleared)
+        if isinstance(outcome, Failed):
+            self._books.settled(outcome)
+        return outcome
 
     # ---- life ------------------------------------------------------------------------------
 
@@ -276,12 +281,10 @@ class Bridge:
         return self._books.in_hand
 
     def watch(self) -> None:
-        """To be called now and then: tells the owner when the engine does not answer."""
+        """To be called often: shows an engine that does not answer, and looks after the books."""
+        self._books.tend()
         silent_seconds = self._runner.silent_seconds
-        if silent_seconds > SILENCE_SECONDS and not self._is_silent:
-            log.warning("the engine has not said a word for %.1f s", silent_seconds)
-        self._is_silent = silent_seconds > SILENCE_SECONDS
-        self._books.board.silent(silent_seconds if self._is_silent else 0.0)
+        self._books.board.silent(silent_seconds if silent_seconds > SILENCE_SECONDS else 0.0)
 
     def join(self, timeout: float) -> bool:
         """Wait for the end of all threads, up to `timeout` seconds; whether they have ended."""

@@ -25,8 +25,9 @@ from worker.obituary import count_oom_kills, obituary
 from worker.spawner import spawn
 
 MOST_UNREAD = 1000  # reports; a child that says more than anybody takes is at fault
-END_SECONDS = 2.0  # a process that is ended needs a moment, longer with much memory to free
+END_SECONDS = 1.5  # between the end of its pipe and its exit code
 KILL_SECONDS = 5.0  # one that sits in a driver's call may not even be killed
+KILLED = (-9, -15)  # exit codes; the second is what Windows' TerminateProcess looks like
 
 log = logging.getLogger(__name__)
 
@@ -119,9 +120,11 @@ class ChildLife:
         """What it died of. One that only broke its pipe off is killed."""
         if not self.ends_within(END_SECONDS):
             self.kill(f"the {self._name} closed its pipe")
-        if self._killed_for is not None or self._process.exitcode is None:
-            return self._killed_for or f"the {self._name} can't be killed"
-        return obituary(self._name, self._process.exitcode, count_oom_kills() - self._oom_kills)
+        code = self._process.exitcode
+        if self._killed_for is not None and (code is None or code in KILLED):
+            return self._killed_for
+        # Or it was dying already when we killed it: a driver may take seconds to let go of it.
+        return obituary(self._name, code, count_oom_kills() - self._oom_kills)
 
     def _read(self) -> None:
         """The reader's thread: ends with the child, or with the first word that makes no sense."""

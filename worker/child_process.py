@@ -102,6 +102,8 @@ class ChildProcess:
         """
         life = self._life
         assert life is not None
+        if limit.left <= 0:  # it has gone on talking
+            self.fail(self._too_long(limit))
         complaint: str | None = None
         while (report := self._next_report(life)) is None:
             before, complaint = complaint, self._complaint(life, limit, silence)
@@ -151,10 +153,13 @@ class ChildProcess:
         if not life.is_alive:
             return life.fate()
         if limit.left <= 0:
-            return f"the {self._name} took longer than {limit.seconds:g} s {limit.what}"
+            return self._too_long(limit)
         if life.silent_seconds > silence:
             return f"the {self._name} hung: no word for {silence:g} s"
         return None
+
+    def _too_long(self, limit: Limit) -> str:
+        return f"the {self._name} took longer than {limit.seconds:g} s {limit.what}"
 
     def _death(self, reason: str) -> Exception:
         return self._gone(f"{reason} (log: {self._log_file})")

@@ -34,23 +34,24 @@ class Delivery:
         self._horde = horde
         self._hurry = hurry
 
-    def end(self, image: Cleared | Failed) -> ImageEnd:
-        """Upload and submit the picture; one that can't be uploaded is reported as faulted."""
-        match image:
-            case Cleared(slot, seed, webp, notes):
-                try:
-                    self._insist("upload", lambda: self._horde.upload(slot.upload_url, webp), slot)
-                except (HordeUnreachable, HordeRefused) as error:
-                    return self._fault(Failed(slot, f"not uploaded: {error}", seed))
-                return self._submit(Submission.ok(slot.id, seed, notes), slot)
-            case Failed():
-                return self._fault(image)
+    def upload(self, image: Cleared) -> Cleared | Failed:
+        """Put the picture where the horde wants it. One that can't be put there has failed."""
+        slot = image.slot
+        try:
+            self._insist("upload", lambda: self._horde.upload(slot.upload_url, image.webp), slot)
+        except (HordeUnreachable, HordeRefused) as error:
+            return Failed(slot, f"not uploaded: {error}", image.seed)
+        return image
 
-    def _fault(self, image: Failed) -> ImageEnd:
-        """Tell the horde that this image won't come, so that it can ask another worker."""
-        log.warning("job %s faulted: %s", image.slot.id, image.reason)
-        submission = Submission.faulted(image.slot.id, image.seed)
-        return self._submit(submission, image.slot, image.reason)
+    def submit(self, image: Cleared | Failed) -> ImageEnd:
+        """Tell the horde that the picture is there, or that none will come: then it asks another
+        worker."""
+        match image:
+            case Cleared(slot, seed, _, notes):
+                return self._submit(Submission.ok(slot.id, seed, notes), slot)
+            case Failed(slot, reason, seed):
+                log.warning("job %s faulted: %s", slot.id, reason)
+                return self._submit(Submission.faulted(slot.id, seed), slot, reason)
 
     def _submit(self, submission: Submission, slot: Slot, reason: str = "") -> ImageEnd:
         is_fault = submission.state is State.FAULTED
@@ -61,7 +62,7 @@ class Delivery:
             if error.fate is JobFate.DELIVERED:  # an earlier try went through, its answer was lost
                 return ImageEnd(JobState.submitted, 0.0, reason)
             if error.fate is JobFate.OPEN and not is_fault:
-                return self._fault(Failed(slot, str(error), submission.seed))
+                return self.submit(Failed(slot, str(error), submission.seed))
             log.warning("job %s is over: %s", slot.id, error)
             given_up_by_time = error.rc == "AbortedGen"
             return ImageEnd(JobState.given_up, 0.0, str(error), is_drop=given_up_by_time)

@@ -10,7 +10,7 @@ WorkerError
     ├── HordeUnreachable      no answer, or none that makes sense: the same call may succeed later
     ├── HordeOnHold           the horde gives this worker nothing for now: keep asking, slowly
     ├── HordeRefused          a clear no to this one call: asking again will not help
-    │   └── UploadRefused     the storage did not take a picture; its job is still open
+    │   └── UploadRefused     a picture can't be put where it should; its job is still open
     ├── NotAllowed            this worker may not serve as it is set up: stop and tell the owner
     └── UnusableJob           jobs were handed out in a shape we can't serve: fault their ids
 """
@@ -67,7 +67,7 @@ class HordeUnreachable(HordeError):
     """No answer, a broken one, a 5xx or a rate limit.
 
     `retry_after_seconds` is the wait that the server asked for, None where it named none.
-    `may_have_worked`: the server may have acted on the call before its answer was lost.
+    `may_have_worked`: the server may have done what it was asked, and only its answer is lost.
     """
 
     def __init__(
@@ -97,22 +97,14 @@ class JobFate(Enum):
 
     OVER = "the job is no longer ours"
     DELIVERED = "the horde has the result, from this call or an earlier one"
-    OPEN = "the job still waits for our result: fault it, or send a correct one"
+    OPEN = "the job is still open, and must be faulted"
 
 
 class HordeRefused(HordeError):
-    """The horde said no to this call and will say no again."""
+    """The horde said no to this call and will say no again. The message holds the remedy."""
 
-    def __init__(
-        self,
-        rc: str,
-        status: int,
-        message: str,
-        *,
-        remedy: str = "",
-        fate: JobFate = JobFate.OVER,
-    ):
-        super().__init__(f"{rc} (HTTP {status}): {message}")
+    def __init__(self, rc: str, status: int, message: str, *, remedy: str, fate: JobFate):
+        super().__init__(f"{rc}: {message}; {remedy}")
         self.rc = rc
         self.status = status
         self.remedy = remedy
@@ -120,10 +112,7 @@ class HordeRefused(HordeError):
 
 
 class UploadRefused(HordeRefused):
-    """The storage answered 4xx to a picture: the address expired or was never good."""
-
-    def __init__(self, status: int, message: str):
-        super().__init__("UploadRefused", status, message, fate=JobFate.OPEN)
+    """A picture can't be put where the horde said."""
 
 
 class NotAllowed(HordeError):

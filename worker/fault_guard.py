@@ -74,4 +74,4 @@ class FaultGuard:
         if not self.is_strained:
             return offer
         pixels = min(offer.max_pixels, max(offer.max_pixels // 2, SMALLEST_PIXELS))
-        return replace(offer, amount=1, max_pixels=pixels)
+        return replace(offer, amount=min(offer.amount, 1), max_pixels=pixels)

@@ -33,6 +33,7 @@ FILE = "ledger.sqlite"
 LOST_POPS = "lost pops"  # calls that may have handed out a job whose ids never arrived
 KEPT_SECONDS = 3600.0  # of an ended row: as long as the horde remembers a drop
 TEND_SECONDS = 60.0  # between two looks after old rows and at the file
+RETRY_SECONDS = 0.5  # between two tries to return to a disk that has failed
 BUSY_SECONDS = 5.0
 WAL_BYTES = 4 << 20
 
@@ -106,6 +107,8 @@ class Ledger:
 
     def close(self) -> None:
         with self._lock:
+            if self._trouble:
+                self._return_to_disk()
             self._db.close()
 
     # ---- the steps of an id ------------------------------------------------------------------
@@ -148,12 +151,16 @@ class Ledger:
             ],
         )
 
-    def cleared(self, image: Cleared) -> None:
-        """The picture may leave."""
-        self._write(
-            "UPDATE images SET state = 'cleared', seed = ?, webp = ?, notes = ? WHERE id = ?",
-            [(str(image.seed), image.webp, _notes_text(image.notes), image.slot.id)],
-        )
+    def settled(self, image: Cleared | Failed) -> None:
+        """The picture may leave, or there will be none: a later life tells the horde the same."""
+        match image:
+            case Cleared(slot, seed, webp, notes):
+                change = "state = 'cleared', seed = ?, webp = ?, notes = ?"
+                values = (str(seed), webp, _notes_text(notes))
+            case Failed(slot, reason, seed):
+                change = "state = 'failed', seed = ?, reason = ?, webp = NULL, prompt = ''"
+                values = (str(seed), reason)
+        self._write(f"UPDATE images SET {change} WHERE id = ?", [(*values, slot.id)])
 
     def ended(self, image_id: str, end: ImageEnd) -> None:
         """The horde knows, or does not want to; the picture is not needed any more."""
@@ -162,13 +169,26 @@ class Ledger:
             " webp = NULL, prompt = '' WHERE id = ?",
             [(end.state, end.reason, end.kudos, end.is_drop, self._now(), image_id)],
         )
-        self._tend()
 
     def count(self, name: str) -> None:
         self._write(
             "INSERT INTO counters VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET count = count + 1",
             [(name,)],
         )
+
+    def tend(self) -> None:
+        """To be called often: now and then it returns to the disk, and forgets old rows."""
+        with self._lock:
+            if time.monotonic() < self._next_look:
+                return
+            if self._trouble or not self._file_is_there():
+                self._return_to_disk()
+            try:
+                _summarise(self._db, self._now() - KEPT_SECONDS)
+            except sqlite3.Error as error:
+                self._leave_disk(str(error))
+            seconds = RETRY_SECONDS if self._trouble else TEND_SECONDS
+            self._next_look = time.monotonic() + seconds
 
     # ---- what it knows -----------------------------------------------------------------------
 
@@ -223,6 +243,8 @@ class Ledger:
                 return Made(slot, seed, row["webp"], row["prompt"], wants_censor, notes)
             case "cleared":
                 return Cleared(slot, seed, row["webp"], notes)
+            case "failed":
+                return Failed(slot, row["reason"], seed)
             case _:
                 return Failed(slot, "the worker was ended while it had this job")
 
@@ -252,19 +274,6 @@ class Ledger:
             except sqlite3.Error as error:
                 self._leave_disk(str(error))
                 return self._db.execute(query, values).fetchall()
-
-    def _tend(self) -> None:
-        """Now and then: count and forget old rows, and look whether the file is still there."""
-        with self._lock:
-            if time.monotonic() < self._next_look:
-                return
-            self._next_look = time.monotonic() + TEND_SECONDS
-            if self._trouble or not self._file_is_there():
-                self._return_to_disk()
-            try:
-                _summarise(self._db, self._now() - KEPT_SECONDS)
-            except sqlite3.Error as error:
-                self._leave_disk(str(error))
 
     def _opened(self) -> sqlite3.Connection:
         """The file with what it knows. A damaged one is put aside, never in the way."""
@@ -328,6 +337,7 @@ class Ledger:
         self._trouble = ""
 
     def _complain(self, reason: str) -> None:
+        self._next_look = time.monotonic() + RETRY_SECONDS
         if not self._trouble:
             log.error(
                 "%s can't be written (%s): jobs are kept in memory, and would be lost with the"

@@ -8,13 +8,13 @@ from pathlib import Path
 VMSTAT = Path("/proc/vmstat")
 
 
-def obituary(name: str, exit_code: int, oom_kills: int) -> str:
+def obituary(name: str, exit_code: int | None, oom_kills: int) -> str:
     """`oom_kills` is how many processes the system ended for want of memory since it started.
 
     >>> obituary("engine", -11, 0)
     'the engine process was ended by SIGSEGV'
     """
-    if exit_code >= 0:
+    if exit_code is None or exit_code >= 0:
         return f"the {name} process ended with exit code {exit_code}"
     ended = f"the {name} process was ended by {_signal_name(-exit_code)}"
     if exit_code == -9 and oom_kills > 0:
