@@ -50,9 +50,9 @@ class World:
 
     sandbox: Sandbox
     service: Service
-    spare_model: Path
-    """The file of a model that the worker can do without."""
     draw: random.Random
+    spare_model: Path | None = None
+    """The file of a model that the worker can do without."""
     kills: Kills = field(default_factory=Kills)
     done: Counter[str] = field(default_factory=Counter[str])
 
@@ -158,6 +158,7 @@ def _fill_disk(world: World) -> None:
 
 def _damage_model(world: World) -> None:
     """Cut a model off; once it is whole again, its owner restarts the worker."""
+    assert world.spare_model is not None
     whole = world.spare_model.read_bytes()
     world.spare_model.write_bytes(whole[: len(whole) // 2])
     world.pause(0.5, 1.5)

@@ -84,7 +84,7 @@ class Service:
         for child in self.children():  # after it, so that none inherits what is taken back
             _limit_files(child.pid, most_bytes)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Kill what is left of all of them; for the end of a test that failed."""
         for process in self.leftovers(0):
             with suppress(psutil.NoSuchProcess):

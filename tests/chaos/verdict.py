@@ -37,6 +37,9 @@ class Wrong:
     id: str
     what: str
 
+    def __str__(self) -> str:
+        return f"{self.id}: {self.what}"
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -53,6 +56,14 @@ class Judgement:
     @property
     def lost(self) -> tuple[str, ...]:
         return self.of(Fate.lost)
+
+    def wrongs(self, books: Books) -> Iterator[Wrong]:
+        """Everything that speaks against the worker."""
+        for id in self.lost:
+            row = books.generation(id)
+            yield Wrong(id, f"lost: {row.state}, popped at {row.popped_at:.2f}")
+        yield from self.doubled
+        yield from self.wrong_pictures
 
     def table(self) -> str:
         """A line for what was popped, and one for what must not be."""
