@@ -50,6 +50,7 @@ OWN_VALUES: dict[str, str] = {
     "preload_timeout": "90",
     "inference_step_timeout": "30",
     "process_timeout": "100",
+    "stop_timeout": "90",
     "stats_output_frequency": "0",
     "horde_url": "https://horde.example/api/",
     "bridge_agent": '"My Worker:1.0:https://example.org"',
