@@ -14,6 +14,8 @@ from tests.sandbox_client import MODELS
 from worker.devices import first_card
 from worker.sandbox import Sandbox
 
+SHOWN = "shown"  # a test's property that is told at the end of the run, also by another process
+
 
 @pytest.fixture(scope="session")
 def models() -> Path:
@@ -64,3 +66,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no NVIDIA card in this machine"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, text in report.user_properties:
+                if name == SHOWN:
+                    terminalreporter.section(report.nodeid.partition("::")[2])
+                    terminalreporter.write_line(text)

@@ -27,7 +27,7 @@ from worker.messages import MOST_REPORT_BYTES, Alive, Ready, Stepped
 from worker.obituary import count_oom_kills, obituary
 
 NOTICED_SECONDS = 2.0
-SILENCE = 1.0  # what these tests bear of it
+SILENCE = 1.0  # borne by the tests in which there is some
 LARGE = bytes(64 << 20)  # more than a pipe holds
 
 
@@ -70,8 +70,8 @@ def pid_of(child: ChildProcess) -> int:
     return child.pid
 
 
-def receive(child: ChildProcess, seconds: float = 20) -> object:
-    return child.receive(Limit(seconds, "for a step"), silence=SILENCE)
+def receive(child: ChildProcess, silence: float = 20) -> object:
+    return child.receive(Limit(20, "for a step"), silence)
 
 
 # What the children do. All are ready first, so that what comes after is what the test is about.
@@ -215,20 +215,20 @@ def test_a_child_is_started_spoken_with_and_ended(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("main", "reason"),
+    ("main", "limit", "reason"),
     [
-        (exit_with_3, "ended with exit code 3"),
-        (raise_at_start, "ended with exit code 1"),
-        (never_start, "took longer than 1.5 s to start"),
-        (be_ready_in_other_words, "spoke garbage"),
+        (exit_with_3, 20, "ended with exit code 3"),
+        (raise_at_start, 20, "ended with exit code 1"),
+        (never_start, 1.5, "took longer than 1.5 s to start"),
+        (be_ready_in_other_words, 20, "spoke garbage"),
     ],
 )
 def test_a_child_that_refuses_to_start_is_told_with_its_log(
-    tmp_path: Path, main: Callable[[Any, Any], None], reason: str
+    tmp_path: Path, main: Callable[[Any, Any], None], limit: float, reason: str
 ):
     child = child_of(main, tmp_path)
     with pytest.raises(Gone, match=rf"{reason} \(log: .*engine\.log\)"):
-        child.start(1.5)
+        child.start(limit)
     assert not child.is_alive
 
 
@@ -239,7 +239,7 @@ def test_a_child_that_talks_nonsense_is_killed(tmp_path: Path, nonsense: str):
         child.send(nonsense, 5)
         spoken = time.monotonic()
         with pytest.raises(Gone, match="the engine spoke garbage"):
-            child.receive(Limit(20, "for a step"), silence=20)
+            receive(child)
         assert time.monotonic() - spoken < NOTICED_SECONDS
         assert not child.is_alive
         assert psutil.Process().memory_info().rss - memory_bytes < 100 << 20
@@ -268,7 +268,7 @@ def test_a_child_that_freezes_in_the_middle_of_a_message_is_killed(tmp_path: Pat
     with started(end_in_the_middle, tmp_path) as child:
         child.send(signal.SIGSTOP, 5)
         with pytest.raises(Gone, match="the engine hung: no word for 1 s"):
-            receive(child)
+            receive(child, SILENCE)
         assert not psutil.pid_exists(pid_of(child))
 
 
@@ -279,7 +279,7 @@ def test_a_child_that_died_or_froze_while_idle_is_noticed_by_the_next_job(tmp_pa
         child.send(Stepped(1, 1, 1), 5)
         sent = time.monotonic()
         with pytest.raises(Gone, match="hung"):
-            receive(child)
+            receive(child, SILENCE)
         assert time.monotonic() - sent < NOTICED_SECONDS
         child.start(20)
         os.kill(pid_of(child), signal.SIGKILL)
@@ -313,8 +313,9 @@ def test_a_death_is_noticed_although_somebody_keeps_the_pipe_open(tmp_path: Path
     with started(leave_a_child_with_the_pipe, tmp_path) as child:
         began = time.monotonic()
         with pytest.raises(Gone, match="SIGKILL"):
-            child.receive(Limit(20, "for a step"), silence=20)
+            receive(child)
         assert time.monotonic() - began < NOTICED_SECONDS
+        _wait_until(lambda: not any(each.name == "engine-reader" for each in threading.enumerate()))
     psutil.Process(int((tmp_path / "heir").read_text("utf-8"))).kill()
 
 
@@ -323,7 +324,7 @@ def test_the_seconds_of_silence_are_there_to_see(tmp_path: Path):
     assert child.silent_seconds == 0
     child.start(20)
     time.sleep(SILENCE)
-    assert child.silent_seconds < SILENCE
+    _wait_until(lambda: child.silent_seconds < SILENCE)
     os.kill(pid_of(child), signal.SIGSTOP)
     _wait_until(lambda: child.silent_seconds > SILENCE)
     child.kill()

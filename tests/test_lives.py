@@ -90,6 +90,26 @@ def test_two_workers_with_one_state_folder_refuse_each_other(
     assert first.returncode == ExitCode.OK
 
 
+def test_the_worker_listens_nowhere_and_the_local_horde_on_loopback_alone(
+    home: Home, horde: Sandbox
+):
+    home.write(config(horde))
+    with home.start("run") as worker:
+        wait_for(lambda: horde.books().tally.calls.get("pop", 0) > 0)
+        process = psutil.Process(worker.pid)
+        theirs = [
+            socket
+            for each in (process, *process.children(recursive=True))
+            for socket in each.net_connections("inet")
+        ]
+        ours = psutil.Process().net_connections("inet")
+        worker.send_signal(signal.SIGTERM)
+        worker.communicate(timeout=60)
+    assert not [socket for socket in theirs if socket.status == psutil.CONN_LISTEN]
+    listening = {socket.laddr.ip for socket in ours if socket.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
+
+
 def test_pause_resume_drain_and_status_while_it_runs(home: Home, horde: Sandbox):
     home.write(config(horde))
     with Api(horde.url, CLIENT_KEY) as client, home.start("run") as worker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gzip
+import math
 import socket
 import ssl
 import threading
@@ -457,6 +458,11 @@ def test_the_body_of_a_redirect_is_not_read_for_ever():
         assert "longer than any" in str(trouble_at(raw.url, pop, 10))
         with pytest.raises(DownloadFailed, match="more than 5 redirects"):
             Web(AGENT).read(f"{raw.url}/a", time.monotonic() + 10, 10_000)
+
+
+def test_a_download_may_have_all_the_time_in_the_world():
+    with raw_server(saying(OK + b"\r\nhello")) as raw:
+        assert Web(AGENT).read(f"{raw.url}/a", math.inf, 10_000) == b"hello"
 
 
 def test_an_upload_in_a_redirect_is_not_sent_again(sandbox: Sandbox):

@@ -8,6 +8,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -136,6 +137,20 @@ def test_behind_a_proxy_an_address_is_judged_and_a_name_is_the_proxys(
         with client_of(PUBLIC) as client:
             client.upload("http://storage.invalid/a.webp", b"a picture")
     assert proxy.heard[0].startswith(b"PUT http://storage.invalid/a.webp ")
+
+
+def test_no_cookie_and_no_netrc_goes_along(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login owner password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    setting = saying(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\n\r\n{}")
+    with raw_server(setting) as horde, client_of(horde.url) as client:
+        client.heartbeat()
+        client.upload(f"{horde.url}/a.webp", b"a picture")
+    heard = b"".join(horde.heard).lower()
+    assert b"put /a.webp" in heard
+    assert b"cookie:" not in heard
+    assert b"authorization:" not in heard
 
 
 # ---- the api key ------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ class ChildLife:
                 self._take(self._pipe.recv_bytes(MOST_REPORT_BYTES))
         except EOFError:
             pass
-        except (_Garbage, OSError):  # an OSError is a message too long, or cut off by death
+        except (_Garbage, OSError, MemoryError):  # too long a message, or one cut off by death
             if not self.ends_within(END_SECONDS / 2):
                 self.kill(f"the {self._name} spoke garbage")
         finally:

@@ -103,9 +103,9 @@ class EngineProcess:
         try:
             self._child.send(job, self._patience.heartbeat)
             return self._follow(job, on_step)
-        except (JobError, EngineError):
+        except EngineError:
             raise
-        except BaseException:  # of `on_step`, or a KeyboardInterrupt: nobody waits any more
+        except BaseException:  # of `on_step`, or Ctrl-C; a job that failed is over anyway
             self.cancel()
             raise
         finally:

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from http.client import HTTPException, HTTPResponse
-from threading import Lock, Timer
+from http.cookiejar import DefaultCookiePolicy
+from threading import TIMEOUT_MAX, Lock, Timer
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -54,7 +55,7 @@ class HttpCall:
         self._was_cut = False
         self._lock = Lock()
         self._wires: list[socket.socket] = []
-        self._timer = Timer(self.seconds_left(), self._cut)
+        self._timer = Timer(min(self.seconds_left(), TIMEOUT_MAX), self._cut)
         self._timer.daemon = True
 
     def __enter__(self) -> Self:
@@ -201,14 +202,15 @@ def _watch_all_of(manager: urllib3.PoolManager) -> None:
 class HttpSession(requests.Session):
     """Connections that are kept between calls, for one thread. Each request within an HttpCall.
 
-    With nothing of the owner's .netrc and cookies. `trust_env`: whether proxies and certificates
-    of the environment are used.
+    Nothing of the owner's .netrc goes along, and no cookie. `trust_env`: whether proxies and
+    certificates of the environment are used.
     """
 
     def __init__(self, user_agent: str, *, trust_env: bool):
         super().__init__()
         self.trust_env = trust_env
         self.auth = _nothing_of_netrc
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.headers["User-Agent"] = user_agent
         self.mount("http://", _Adapter())
         self.mount("https://", _Adapter())

@@ -104,7 +104,7 @@ class JudgeProcess:
     def _ask(self, asked: Asked) -> Verdict:
         self._revive()
         self._child.send(asked, self._patience.heartbeat)
-        limit = Limit(self._patience.picture, "for a picture")
+        limit = Limit(self._patience.picture, "to judge a picture")
         report = self._child.receive(limit, silence=self._patience.heartbeat)
         if not isinstance(report, Judged | Unjudged):
             self._child.fail("the judge spoke garbage")

@@ -28,6 +28,7 @@ from tests.chaos.play import Script, play, waiting_images
 from tests.chaos.service import Service
 from tests.chaos.stand_in import expected_webp, is_censored
 from tests.chaos.verdict import Fate, Judgement
+from tests.conftest import SHOWN
 from tests.family_files import HEADERS, write_header
 from tests.sandbox_client import MODEL, MODELS, WORKER_KEY
 from worker.sandbox import GenerationEntry, ReferenceModel, RequestEntry, Sandbox, Timing
@@ -44,7 +45,7 @@ REAL_SHARE = 5  # of the jobs, one in so many is drawn by ComfyUI
 
 @dataclass
 class Stage:
-    """Where a run takes place. `show` prints past pytest's capture."""
+    """Where a run takes place. `show` tells at the end of the test run."""
 
     folder: Path
     jobs: int
@@ -65,12 +66,10 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path, jobs: int, seed: int, capsys: pytest.CaptureFixture[str]) -> Stage:
-    def show(text: str) -> None:
-        with capsys.disabled():
-            print(text)
-
-    return Stage(tmp_path, jobs, seed, show)
+def stage(
+    tmp_path: Path, jobs: int, seed: int, record_property: Callable[[str, object], None]
+) -> Stage:
+    return Stage(tmp_path, jobs, seed, lambda text: record_property(SHOWN, text))
 
 
 def test_chaos_in_volume(stage: Stage):
@@ -125,7 +124,7 @@ def test_chaos_with_real_pictures(stage: Stage, engine: Engine, models: Path, ch
 def assert_right(judgement: Judgement, world: World, show: Callable[[str], None]) -> None:
     """Show what the books say, and fail where they speak against the worker."""
     done = ", ".join(f"{name} {times}" for name, times in sorted(world.done.items()))
-    show(f"\n{done}\n{judgement.table()}")
+    show(f"{done}\n{judgement.table()}")
     books = world.sandbox.books()
     wrongs = [str(wrong) for wrong in judgement.wrongs(books)]
     assert not wrongs, "\n".join([judgement.table(), *wrongs, world.service.last_words()])
