@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 
 from tests.chaos import verdict
@@ -14,40 +15,45 @@ from worker.sandbox import Books, State
 
 IMAGES_PER_TROUBLE = 25
 START_SECONDS = 60.0
-PROGRESS_SECONDS = 5.0  # to wait for some work to be done, before the next trouble
-SETTLE_SECONDS = 100.0  # enough for a lost job to be handed out again
+SETTLE_SECONDS = 180.0  # enough for a lost job to be handed out again, on a busy machine
 
 
-def play(
-    world: World,
-    customer: Customer,
-    deck: Mapping[Trouble, int],
-    images: int,
-    complaint: Complaint,
-) -> Judgement:
-    """Ask for so many images, with at least one whole deck of troubles on the way.
+@dataclass(frozen=True, slots=True)
+class Script:
+    """`deck`: how often each trouble comes, in one deal. `images`: how many are asked for.
+
+    Before each trouble, some work is waited for, but no longer than `progress_seconds`.
+    """
+
+    deck: Mapping[Trouble, int]
+    images: int
+    progress_seconds: float
+
+
+def play(world: World, customer: Customer, script: Script, complaint: Complaint) -> Judgement:
+    """Ask for all images, with at least one whole deck of troubles on the way.
 
     Raises EndedByItself; whatever else the worker did wrong is in the judgement.
     """
-    strokes = max(sum(deck.values()), images // IMAGES_PER_TROUBLE)
+    strokes = max(sum(script.deck.values()), script.images // IMAGES_PER_TROUBLE)
     world.set_weather(WEATHER)
     world.service.start()
     _wait(lambda: world.sandbox.tally().statuses.get(("pop", 200), 0) > 0, START_SECONDS)
-    for number, trouble in enumerate(islice(troubles(world.draw, deck), strokes), 1):
-        customer.ask_for(images * number // strokes)
-        _let_work(world, images // strokes)
+    for number, trouble in enumerate(islice(troubles(world.draw, script.deck), strokes), 1):
+        customer.ask_for(script.images * number // strokes)
+        _let_work(world, script.images // strokes, script.progress_seconds)
         strike(world, trouble)
-    world.clear()
+    world.calm_down()
     _wait(lambda: _is_settled(world), SETTLE_SECONDS)
     world.service.stop()
     return verdict.judge(world.sandbox.books(), world.kills, complaint)
 
 
-def _let_work(world: World, most_images: int) -> None:
+def _let_work(world: World, most_images: int, most_seconds: float) -> None:
     """Until some images are submitted: troubles should meet a worker that works."""
     before = _submitted(world)
     wanted = world.draw.randint(0, most_images)
-    _wait(lambda: _submitted(world) - before >= wanted, PROGRESS_SECONDS)
+    _wait(lambda: _submitted(world) - before >= wanted, most_seconds)
 
 
 def _submitted(world: World) -> int:
@@ -57,10 +63,11 @@ def _submitted(world: World) -> int:
 def _is_settled(world: World) -> bool:
     world.service.insist_on_life()
     books = world.sandbox.books()
-    return not _waiting_images(books) and not _images_at_work(books, world)
+    return not waiting_images(books) and not _images_at_work(books, world)
 
 
-def _waiting_images(books: Books) -> int:
+def waiting_images(books: Books) -> int:
+    """Those that the horde still has to hand out."""
     return sum(row.waiting for row in books.requests if not (row.done or row.expired))
 
 

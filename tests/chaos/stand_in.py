@@ -35,6 +35,7 @@ from worker.sandbox.wire import GenerateBody
 
 IMPOSSIBLE = "impossible"  # a prompt with this word fails in every engine
 NAKED = "naked"  # a picture of a prompt with this word is not safe for work
+LIVES, GOOD = "lives", "good"
 ANY_NUMBER_OF_DROPS = 1_000_000_000
 
 
@@ -127,7 +128,7 @@ def expected_webp(
 class Temper:
     """How children fail: by draws from `seed`, the number of their life, and that of the call.
 
-    `folder` holds an entry for each life.
+    `folder` holds an entry for each life, and one that makes all of them good.
     """
 
     seed: int
@@ -135,6 +136,8 @@ class Temper:
 
     def mood(self, name: str, life: int, call: int, moods: Mapping[str, float]) -> str:
         """One of `moods`, each with its probability, or "" most of the time."""
+        if (self.folder / GOOD).exists():
+            return ""
         drawn = random.Random(f"{self.seed} {name} {life} {call}").random()
         for mood, probability in moods.items():
             drawn -= probability
@@ -155,6 +158,12 @@ class Temper:
                 continue
             return life
         raise AssertionError("unreachable")
+
+
+def be_good(folder: Path) -> None:
+    """Let no child fail any more but over jobs that are impossible."""
+    folder.mkdir(exist_ok=True)
+    (folder / GOOD).touch()
 
 
 def _exit() -> None:

@@ -24,7 +24,7 @@ from tests.chaos.customer import Customer
 from tests.chaos.gallery import Gallery, real_order
 from tests.chaos.monkey import NAME, REAL, VOLUME, World
 from tests.chaos.orders import IMPOSSIBLE, UNREADABLE_SEED
-from tests.chaos.play import play
+from tests.chaos.play import Script, play, waiting_images
 from tests.chaos.service import Service
 from tests.chaos.stand_in import expected_webp, is_censored
 from tests.chaos.verdict import Fate, Judgement
@@ -96,7 +96,7 @@ def test_chaos_in_volume(stage: Stage):
         customer = Customer(sandbox, asked, lambda: orders.order(asked, tuple(VOLUME_MODELS)))
         complaint = StandIns(sandbox).complaint
         with closing(customer), closing(world.service):
-            judgement = play(world, customer, VOLUME, stage.jobs, complaint)
+            judgement = play(world, customer, Script(VOLUME, stage.jobs, 3), complaint)
             assert_right(judgement, world, stage.show)
 
 
@@ -115,8 +115,7 @@ def test_chaos_with_real_pictures(stage: Stage, engine: Engine, models: Path, ch
             judgement = play(
                 world,
                 customer,
-                REAL,
-                stage.jobs // REAL_SHARE,
+                Script(REAL, stage.jobs // REAL_SHARE, 15),
                 lambda row, request: gallery.complaint(row, request, sandbox.image(row.id)),
             )
             assert_right(judgement, world, stage.show)
@@ -129,6 +128,7 @@ def assert_right(judgement: Judgement, world: World, show: Callable[[str], None]
     books = world.sandbox.books()
     wrongs = [str(wrong) for wrong in judgement.wrongs(books)]
     assert not wrongs, "\n".join([judgement.table(), *wrongs, world.service.last_words()])
+    assert not waiting_images(books), "the queue was not emptied"
     assert judgement.recovery_seconds <= RECOVERY_SECONDS
     possible = sum(row.n for row in books.requests if is_possible(row))
     assert len(judgement.of(Fate.submitted)) >= DELIVERED_SHARE * possible

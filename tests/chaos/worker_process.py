@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.chaos.stand_in import Temper, children
+from tests.chaos.stand_in import LIVES, Temper, children
 from worker.commands import CONFIG_FILE, run_worker
 from worker.config import load_config
 
 
 def main(home: Path, seed: int) -> None:
-    temper = Temper(seed, home / "lives")
+    temper = Temper(seed, home / LIVES)
     run_worker(load_config(home / CONFIG_FILE), home, children(temper))
 
 
