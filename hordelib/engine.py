@@ -20,16 +20,21 @@ from hordelib.graph import Graph
 from hordelib.images import Picture
 from hordelib.model import Model
 from hordelib.model_cache import MemoryBudget, ModelCache, ModelKey
-from hordelib.nodes.context import NodeNotes, RunContext
+from hordelib.nodes.context import NodeNotes, RunContext, Wanted
 from hordelib.our_nodes import model_keys
 from hordelib.params import GenerationParams, images_of
 from hordelib.workflows import build_graph
 
+OnLoaded = Callable[[], None]
 OnStep = Callable[[int, int], None]
 
 
 def unwatched(_done: int, _total: int) -> None:
     """Nobody watches the steps."""
+
+
+def unawaited() -> None:
+    """Nobody waits for the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +51,15 @@ class Generation:
 class _Job:
     params: GenerationParams
     model: Model
+    job_id: str
+    on_loaded: OnLoaded
     on_step: OnStep
     cancelled: threading.Event
+
+    @property
+    def wanted(self) -> tuple[Wanted, ...]:
+        seed_of = self.params.image_seed
+        return tuple(Wanted(self.job_id, i, seed_of(i)) for i in range(self.params.images))
 
 
 class Engine:
@@ -90,16 +102,25 @@ class Engine:
         return self._thread.submit(self._start).result()
 
     def generate(
-        self, params: GenerationParams, model: Model | Path | str, on_step: OnStep = unwatched
+        self,
+        params: GenerationParams,
+        model: Model | Path | str,
+        on_step: OnStep = unwatched,
+        *,
+        on_loaded: OnLoaded = unawaited,
+        job_id: str = "",
     ) -> Generation:
-        """Make the job's pictures with a model, or a checkpoint file. `on_step(done, total)`.
+        """Make the job's pictures with a model, or a checkpoint file.
+
+        `on_loaded()` tells that all files are in memory, `on_step(done, total)` of each step; a
+        JobError that they raise ends the job. Every picture bears `job_id` and its place.
 
         Raises a JobError where this job fails (ModelMissing, ModelBroken, OutOfMemory, Cancelled…),
         and EngineError where the process should be given up.
         """
         cancelled = threading.Event()
         model = model if isinstance(model, Model) else Model.of_checkpoint(model)
-        job = _Job(params, model, on_step, cancelled)
+        job = _Job(params, model, job_id, on_loaded, on_step, cancelled)
         try:
             return self._thread.submit(self._generate, job).result()
         except BaseException:  # a KeyboardInterrupt here must not leave the device at work
@@ -141,14 +162,13 @@ class Engine:
         with ExitStack() as loans:
             models = {key: self._borrow(loans, key, job.model) for key in keys}
             loaded = time.monotonic()
+            job.on_loaded()
             context = self._context(job, models)
             if job.cancelled.is_set():
                 raise Cancelled("stopped on request")
             _run(self._executor, graph, context)
         return Generation(
-            images=tuple(
-                _picture(pixels, job.params, i) for i, pixels in enumerate(context.pixels)
-            ),
+            images=tuple(context.pictures),
             load_seconds=loaded - started,
             run_seconds=time.monotonic() - loaded,
             notes=self._notes.of(graph.titles),
@@ -165,7 +185,7 @@ class Engine:
 
     def _context(self, job: _Job, models: dict[ModelKey, Any]) -> RunContext:
         images = images_of(job.params)
-        return RunContext(models, images, self._notes, job.on_step, job.cancelled)
+        return RunContext(models, images, self._notes, job.on_step, job.cancelled, job.wanted)
 
     def _let_go(self) -> None:
         if self._executor is not None:
@@ -187,9 +207,3 @@ def _load(key: ModelKey) -> Any:
     from hordelib.loaders import load
 
     return load(key)
-
-
-def _picture(array: Any, params: GenerationParams, index: int) -> Picture:
-    height, width, channels = array.shape
-    mode = "RGB" if channels == 3 else "RGBA"
-    return Picture(width, height, array.tobytes(), params.image_seed(index), mode)

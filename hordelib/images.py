@@ -15,6 +15,7 @@ Mode = Literal["RGB", "RGBA", "L"]  # Pillow's: colours, colours with opacity, o
 # What the horde's other workers send, so that clients see the same quality and size.
 WEBP_QUALITY = 95
 WEBP_METHOD = 6
+MAX_WEBP_SIDE = 16383  # pixels; the file format's own limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +46,31 @@ class SourceImage:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One finished image, 8 bits per channel, with the seed that makes it again."""
+    """One finished image, 8 bits per channel, with the seed that makes it again.
+
+    `job_id` and `index` say whose it is; they are set where the graph hands the pixels over.
+    """
 
     width: int
     height: int
     pixels: bytes  # rows from the top
     seed: int
     mode: Mode = "RGB"
+    job_id: str = ""
+    index: int = 0  # its place among the images of the job
 
     def __post_init__(self) -> None:
         _insist_on_size(self)
 
     def to_pil(self) -> Image.Image:
         return Image.frombytes(self.mode, (self.width, self.height), self.pixels)
+
+    @classmethod
+    def of_file(cls, file: bytes, seed: int) -> Self:
+        """The picture in a file that `to_webp` made. Raises OSError where it is damaged."""
+        with Image.open(io.BytesIO(file)) as image:
+            mode = "RGBA" if image.mode == "RGBA" else "RGB"
+            return cls(image.width, image.height, image.convert(mode).tobytes(), seed, mode)
 
     def to_webp(self) -> bytes:
         """The file that is uploaded; the same picture always gives the same bytes."""

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from hordelib import Engine, demo_checkpoint
+from tests.owner import PROJECT, Home
+from tests.sandbox_client import MODELS
 from worker.devices import first_card
+from worker.sandbox import Sandbox
 
-PROJECT = Path(__file__).parent.parent
+SHOWN = "shown"  # a test's property that is told at the end of the run, also by another process
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +35,26 @@ def engine() -> Generator[Engine]:
         yield engine
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("chaos", "what tests/chaos does to a worker")
+    group.addoption("--jobs", type=int, default=300, help="images that are asked for (300)")
+    group.addoption("--seed", type=int, default=0, help="what all is drawn from (0)")
+
+
+@pytest.fixture
+def home(tmp_path: Path, checkpoint: Path) -> Home:
+    folder = tmp_path / "an owner's folder"
+    folder.mkdir()
+    (folder / "models").symlink_to(checkpoint.parent.parent)
+    return Home(folder)
+
+
+@pytest.fixture
+def horde() -> Generator[Sandbox]:
+    with Sandbox(MODELS, limits={}) as sandbox:
+        yield sandbox
+
+
 def pytest_configure() -> None:
     """A shell starts what runs in its background with Ctrl-C ignored, and children inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -43,3 +66,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no NVIDIA card in this machine"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, text in report.user_properties:
+                if name == SHOWN:
+                    terminalreporter.section(report.nodeid.partition("::")[2])
+                    terminalreporter.write_line(text)

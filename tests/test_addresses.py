@@ -50,10 +50,10 @@ def test_a_horde_may_lead_only_to_where_it_is_itself():
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "127.1", "localhost"])
 def test_a_host_is_judged_by_what_it_resolves_to(host: str):
-    assert {reach(one) for one in addresses(host, 80)} == {Reach.LOOPBACK}
+    assert {reach(one) for one in addresses(host, 80, 5)} == {Reach.LOOPBACK}
 
 
 @pytest.mark.parametrize("host", ["a" * 300, "no.such.host.invalid", "\udc80"])
 def test_a_host_that_can_not_be_is_not_found(host: str):
     with pytest.raises(OSError):  # noqa: PT011 - the resolver's own words
-        addresses(host, 80)
+        addresses(host, 80, 5)

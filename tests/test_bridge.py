@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,25 +17,32 @@ from PIL import Image
 
 from hordelib import Engine, GenerationParams
 from hordelib.demo_model.shapes import Scene, draw
+from hordelib.images import Picture
 from hordelib.model import Model
 from hordelib.samplers import SAMPLERS, Scheduler
 from tests.looks import pixels
 from tests.sandbox_client import CLIENT_KEY as CLIENT
-from tests.sandbox_client import MODEL, MODELS, Api
+from tests.sandbox_client import MODEL, MODELS, UNKNOWN_ID, Api
 from tests.sandbox_client import NEWBIE_KEY as NEWBIE
 from tests.sandbox_client import WORKER_KEY as WORKER
 from worker.assembly import Models, make_client, make_intake
 from worker.board import Board
-from worker.bridge import Bridge, Pace
+from worker.books import Books
+from worker.bridge import Bridge
 from worker.censorship import Censorship
 from worker.config import BridgeConfig
 from worker.engine_process import EngineProcess, Patience
 from worker.errors import EngineUnusable, HordeUnreachable, NotAllowed
-from worker.fault_guard import MOST_FAULTS
+from worker.fault_guard import MOST_DROPS
 from worker.judge_process import JudgeProcess
 from worker.judging import Judging
+from worker.ledger import FILE, Ledger
 from worker.messages import EngineSettings, JudgeSettings
+from worker.pace import Pace
+from worker.results import Cleared, JobState, Made
 from worker.sandbox import LostReply, Reply, Sandbox, State
+from worker.terminal import status_line
+from worker.wire import Slot, slots_of
 
 PARAMS = {
     "width": 64,
@@ -59,6 +67,7 @@ class Stage:
     judge: JudgeProcess
     checkpoint: Path
     folder: Path  # an owner's, with nothing in it
+    ledger: Ledger
     pace: Pace = field(default_factory=Pace)
 
     def config(self, **changes: object) -> BridgeConfig:
@@ -80,8 +89,8 @@ class Stage:
             self.engine,
             make_intake(config, self.folder, Models(models, ())),
             Judging(self.judge, Censorship(config.nsfw, config.censor_nsfw, config.censorlist)),
-            board=board or Board(),
-            pace=self.pace,
+            Books(self.ledger, board or Board()),
+            self.pace,
         )
 
     def ask(self, prompt: str = PROMPT, model: str = MODEL, **params: object) -> str:
@@ -127,8 +136,12 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Generator[JudgeProcess]:
 def stage(
     child: EngineProcess, judge: JudgeProcess, checkpoint: Path, tmp_path: Path
 ) -> Generator[Stage]:
-    with Sandbox(MODELS, limits={}) as sandbox, Api(sandbox.url, CLIENT) as client:
-        yield Stage(sandbox, client, child, judge, checkpoint, tmp_path)
+    with (
+        Sandbox(MODELS, limits={}) as sandbox,
+        Api(sandbox.url, CLIENT) as client,
+        closing(Ledger(tmp_path / "state" / FILE)) as ledger,
+    ):
+        yield Stage(sandbox, client, child, judge, checkpoint, tmp_path, ledger)
 
 
 @dataclass
@@ -150,7 +163,7 @@ def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Gener
     engine = EngineProcess(EngineSettings(None, "auto", 256 << 20, None, folder / "engine.log"))
     judge = JudgeProcess(JudgeSettings(folder, False, folder / "judge.log"))
     with Sandbox(MODELS, limits={}) as sandbox, Api(sandbox.url, CLIENT) as client:
-        stage = Stage(sandbox, client, engine, judge, checkpoint, folder)
+        stage = Stage(sandbox, client, engine, judge, checkpoint, folder, Ledger(None))
         board = Board()
         bridge = stage.bridge(board)
         bridge.start()
@@ -273,6 +286,27 @@ def test_an_engine_killed_under_a_job_is_replaced_and_the_job_is_served(stage: S
     assert [g.state for g in stage.sandbox.books().generations] == [State.ok]
 
 
+def test_an_engine_that_does_not_answer_is_shown_within_two_seconds(stage: Stage):
+    stage.ask(steps=100)
+    board = Board()
+    bridge = stage.bridge(board)
+
+    def is_silent() -> bool:
+        bridge.watch()
+        return "silent for" in status_line(board.view())
+
+    bridge.start()
+    wait_until(lambda: (row := board.view().running) is not None and row.step > 2, 60)
+    assert stage.engine.pid is not None
+    assert not is_silent()
+    os.kill(stage.engine.pid, signal.SIGSTOP)
+    wait_until(is_silent, 2)
+    os.kill(stage.engine.pid, signal.SIGCONT)
+    wait_until(lambda: not is_silent(), 2)
+    bridge.abandon()
+    assert bridge.join(10)
+
+
 def test_a_judge_killed_over_a_picture_is_replaced_and_the_picture_is_delivered(stage: Stage):
     stage.ask()
     killed: list[int] = []
@@ -330,18 +364,34 @@ def base64_png(image: Image.Image) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def test_stopping_finishes_the_job_at_work_and_faults_the_one_that_waits(stage: Stage):
+def first_at_work_second_waiting(board: Board) -> bool:
+    view = board.view()
+    return view.running is not None and view.running.step > 1 and view.waiting == 1
+
+
+def test_stopping_finishes_what_is_in_hand_and_takes_no_more(stage: Stage):
     first, second = stage.ask(steps=30), stage.ask()
     board = Board()
-
-    def first_at_work_second_waiting() -> bool:
-        view = board.view()
-        return view.running is not None and view.running.step > 1 and view.waiting == 1
-
-    stage.serve(stage.bridge(board), first_at_work_second_waiting)
+    stage.serve(stage.bridge(board), lambda: first_at_work_second_waiting(board))
     states = {g.request_id: g.state for g in stage.sandbox.books().generations}
-    assert states == {first: State.ok, second: State.faulted}
+    assert states == {first: State.ok, second: State.ok}
     assert not stage.engine.is_alive
+    assert stage.ledger.totals().open == 0
+
+
+def test_stopping_soon_faults_what_would_take_longer(stage: Stage):
+    first, second = stage.ask(steps=300), stage.ask(steps=300)
+    board = Board()
+    bridge = stage.bridge(board)
+    bridge.start()
+    wait_until(lambda: first_at_work_second_waiting(board), 60)
+    stopped_at = time.monotonic()
+    bridge.stop(within=3)
+    assert bridge.join(30)
+    assert time.monotonic() - stopped_at < 5
+    states = {g.request_id: g.state for g in stage.sandbox.books().generations}
+    assert states == {first: State.faulted, second: State.faulted}
+    assert bridge.failure is None
 
 
 def test_abandoning_faults_the_job_at_work_at_once(stage: Stage):
@@ -359,7 +409,7 @@ def test_abandoning_faults_the_job_at_work_at_once(stage: Stage):
 def test_too_many_faults_make_it_stop_asking_before_the_horde_minds(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ):
-    failing = stage.ask(model=GONE, n=12)
+    failing = stage.ask(model=GONE, n=20)
     bridge = stage.bridge(max_batch=20)
 
     def faulted_then_held_back() -> bool:
@@ -368,7 +418,7 @@ def test_too_many_faults_make_it_stop_asking_before_the_horde_minds(
     stage.serve(bridge, faulted_then_held_back)
     images = stage.sandbox.books().of_request(failing)
     assert {image.state for image in images} == {State.faulted}
-    assert len(images) == MOST_FAULTS
+    assert len(images) == MOST_DROPS
 
 
 def test_what_moderators_write_is_told_once(stage: Stage, caplog: pytest.LogCaptureFixture):
@@ -403,3 +453,118 @@ def test_a_horde_that_was_never_there_stops_the_worker(stage: Stage):
     bridge = stage.bridge()
     stage.serve(bridge, lambda: False)
     assert isinstance(bridge.failure, HordeUnreachable)
+
+
+# ---- an earlier life of the worker -----------------------------------------------------------
+
+
+@dataclass
+class Debt:
+    """What a worker that was killed has left: a popped job, and the ledger's rows of it."""
+
+    slots: tuple[Slot, ...]
+    request: str
+
+    def made(self, picture: Picture, index: int = 0) -> Made:
+        return Made(self.slots[index], picture.seed, picture.to_webp(), PROMPT)
+
+
+@pytest.fixture
+def debt(stage: Stage) -> Debt:
+    request = stage.ask(n=2)
+    with Api(stage.sandbox.url, WORKER) as worker:
+        popped = worker.pop_job(amount=2)
+    over_at = time.monotonic() + 200
+    slots = slots_of(tuple(popped["ids"]), tuple(popped["r2_uploads"]), over_at)
+    stage.ledger.popped(slots, MODEL)
+    return Debt(slots, request)
+
+
+PICTURE = Picture(64, 64, draw(Scene("star", "yellow", "purple"), 64).tobytes(), 11)
+
+
+def test_a_finished_picture_of_an_earlier_life_is_judged_delivered_and_paid(
+    stage: Stage, debt: Debt
+):
+    first, second = debt.made(PICTURE), debt.made(replace(PICTURE, seed=12), 1)
+    stage.ledger.made([first, second])
+    stage.ledger.settled(Cleared(second.slot, 12, second.webp))
+    board = Board()
+    stage.serve(stage.bridge(board), lambda: board.view().images_done == 2)
+    images = stage.sandbox.books().of_request(debt.request)
+    assert [(image.state, image.seed) for image in images] == [(State.ok, 11), (State.ok, 12)]
+    assert stage.sandbox.image(images[0].id) == first.webp
+    assert stage.ledger.totals().images == {JobState.submitted: 2}
+
+
+def test_a_picture_that_was_submitted_before_the_end_is_known_to_be(stage: Stage, debt: Debt):
+    stage.ledger.made([debt.made(PICTURE)])
+    with Api(stage.sandbox.url, WORKER) as worker:
+        assert worker.submit(debt.slots[0].id, seed=11).status_code == 200
+    stage.serve(stage.bridge(), lambda: stage.ledger.totals().open == 0)
+    assert stage.ledger.totals().images[JobState.submitted] == 1
+    assert stage.sandbox.books().of_request(debt.request)[0].state is State.ok
+
+
+def test_what_an_earlier_life_has_lost_is_faulted_and_served_anew(stage: Stage, debt: Debt):
+    stage.serve(stage.bridge(), stage.all_done)
+    states = [image.state for image in stage.sandbox.books().of_request(debt.request)]
+    assert states == [State.faulted, State.faulted, State.ok, State.ok]
+
+
+def test_what_the_horde_has_forgotten_is_given_up(stage: Stage):
+    ids = (UNKNOWN_ID, UNKNOWN_ID.replace("0", "1"))
+    upload_url = f"{stage.sandbox.url}/transient/{UNKNOWN_ID}.webp"
+    slots = slots_of(ids, (upload_url, upload_url), time.monotonic() + 200)
+    stage.ledger.popped(slots, MODEL)
+    stage.ledger.made([Debt(slots, "").made(PICTURE)])
+    stage.serve(stage.bridge(), lambda: stage.ledger.totals().open == 0)
+    assert stage.ledger.totals().images == {JobState.given_up: 2}
+
+
+def test_what_can_not_be_delivered_at_the_end_is_left_to_the_next_life(stage: Stage):
+    asked = stage.ask()
+    board = Board()
+    bridge = stage.bridge(board)
+    bridge.start()
+    wait_until(lambda: (row := board.view().running) is not None and row.step > 1, 60)
+    stage.sandbox.faults.inject("upload", Reply(503))
+    wait_until(lambda: board.view().running is None, 60)
+    bridge.abandon()
+    assert bridge.join(10)
+    assert stage.ledger.totals().open == 1
+    stage.sandbox.faults.clear()
+    stage.serve(stage.bridge(), stage.all_done)
+    assert [g.state for g in stage.sandbox.books().of_request(asked)] == [State.ok]
+
+
+# ---- orders ----------------------------------------------------------------------------------
+
+
+def test_a_paused_worker_finishes_frees_the_device_and_serves_again(stage: Stage):
+    board = Board()
+    bridge = stage.bridge(board)
+    first = stage.ask()
+    bridge.start()
+    wait_until(lambda: board.view().running is not None, 60)
+    bridge.pause()
+    wait_until(lambda: not stage.engine.is_alive, 60)
+    books = stage.sandbox.books()
+    assert [g.state for g in books.of_request(first)] == [State.ok]
+    second = stage.ask()
+    pops = books.tally.calls["pop"]
+    time.sleep(1)
+    assert stage.sandbox.books().tally.calls["pop"] == pops
+    bridge.resume()
+    wait_until(stage.all_done, 60)
+    assert [g.state for g in stage.sandbox.books().of_request(second)] == [State.ok]
+    bridge.stop()
+    assert bridge.join(30)
+
+
+def test_an_answer_lost_at_pop_is_counted(stage: Stage):
+    stage.ask()
+    stage.sandbox.faults.inject("pop", LostReply(), calls=1)
+    board = Board()
+    stage.serve(stage.bridge(board), lambda: board.view().lost_pops == 1)
+    assert stage.ledger.totals().lost_pops == 1

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import pytest
 from hordelib import Engine
 from hordelib.comfy import Executor
 from hordelib.engine import unwatched
+from hordelib.errors import GenerationFailed
 from hordelib.loaders import load
 from hordelib.model_cache import ModelKey
-from hordelib.nodes.context import NodeNotes, RunContext
+from hordelib.nodes.context import NodeNotes, RunContext, Wanted
 from hordelib.our_nodes import OUR_NODES
 from hordelib.workflows import SPINES, build_graph
-from tests.conftest import PROJECT
 from tests.family_files import touch_files_of_the_reference
+from tests.owner import PROJECT
 from tests.test_engine import SMALL
 from tests.test_graph import CASES, MODEL
 
@@ -65,12 +67,39 @@ def test_a_single_picture_is_stock_comfyuis_bit_for_bit(
     assert _run(ours.to_api(), checkpoint) == _run(theirs, checkpoint)
 
 
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("wanted", [0, 2])
+def test_another_number_of_images_than_is_wanted_fails_the_run(checkpoint: Path, wanted: int):
+    """Nobody could say whose they are."""
+    graph = build_graph(SMALL, MODEL)
+    graph.set("sampler", steps=1)
+    context = _context(checkpoint, *(Wanted("", i, i) for i in range(wanted)))
+    with pytest.raises(GenerationFailed, match=f"the graph gave 1 images, and {wanted} are wanted"):
+        Executor().run(graph.to_api(), context)
+    assert context.pictures == []
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_images_of_one_run_may_be_of_several_jobs(checkpoint: Path):
+    graph = build_graph(replace(SMALL, images=2, steps=1), MODEL)
+    context = _context(checkpoint, Wanted("a", 3, 11), Wanted("b", 0, 12))
+    Executor().run(graph.to_api(), context)
+    assert [(each.job_id, each.index, each.seed) for each in context.pictures] == [
+        ("a", 3, 11),
+        ("b", 0, 12),
+    ]
+
+
 def _run(graph: dict[str, Any], checkpoint: Path) -> list[bytes]:
+    context = _context(checkpoint, Wanted("", 0, 0))
+    Executor().run(graph, context)
+    return [picture.pixels for picture in context.pictures]
+
+
+def _context(checkpoint: Path, *wanted: Wanted) -> RunContext:
     loaded = load(ModelKey("checkpoint", checkpoint))
     models = {ModelKey("checkpoint", MODEL.files["checkpoint"]): loaded}
-    context = RunContext(models, {}, NodeNotes(), unwatched, threading.Event())
-    Executor().run(graph, context)
-    return [array.tobytes() for array in context.pixels]
+    return RunContext(models, {}, NodeNotes(), unwatched, threading.Event(), wanted)
 
 
 def _problems(graph: dict[str, Any]) -> str:

@@ -54,6 +54,7 @@ OWN_VALUES: dict[str, str] = {
     "preload_timeout": "90",
     "inference_step_timeout": "30",
     "process_timeout": "100",
+    "stop_timeout": "90",
     "stats_output_frequency": "0",
     "horde_url": "https://horde.example/api/",
     "model_reference": "https://example.org/reference/",

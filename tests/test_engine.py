@@ -118,6 +118,30 @@ def test_steps_are_reported_one_by_one(engine: Engine, checkpoint: Path):
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+def test_that_all_files_are_in_memory_is_told_before_the_first_step(
+    engine: Engine, checkpoint: Path
+):
+    told: list[str] = []
+    engine.generate(
+        replace(SMALL, steps=1),
+        checkpoint,
+        lambda _done, _total: told.append("stepped"),
+        on_loaded=lambda: told.append("loaded"),
+    )
+    assert told == ["loaded", "stepped"]
+
+
+def test_a_job_error_of_a_hook_ends_the_job_and_the_next_one_runs(engine: Engine, checkpoint: Path):
+    def refuse(*_: int) -> None:
+        raise Cancelled("not wanted")
+
+    with pytest.raises(Cancelled, match="not wanted"):
+        engine.generate(SMALL, checkpoint, refuse)
+    with pytest.raises(Cancelled, match="not wanted"):
+        engine.generate(SMALL, checkpoint, on_loaded=refuse)
+    assert engine.generate(replace(SMALL, steps=1), checkpoint).images
+
+
 def test_a_cancelled_job_stops_within_a_step_and_the_next_one_runs(
     engine: Engine, checkpoint: Path
 ):

@@ -1,38 +1,61 @@
+"""The horde sets a worker to maintenance at the 21st drop within an hour; ours never comes near."""
+
 from __future__ import annotations
 
-from worker.fault_guard import MOST_FAULTS, WINDOW_SECONDS, FaultGuard
+import pytest
+
+from tests.sandbox_client import MovableClock
+from worker.fault_guard import MOST_DROPS, WINDOW_SECONDS, FaultGuard
+from worker.wire import Offer
+
+OFFER = Offer(name="w", models=("m",), bridge_agent="a:1:b", max_pixels=1 << 21, amount=20)
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock(0.0)
 
 
-def test_a_few_faults_are_no_reason_to_stop():
-    guard = FaultGuard(Clock())
-    guard.count(MOST_FAULTS - 1)
-    assert guard.wait_seconds() == 0
+@pytest.fixture
+def guard(clock: MovableClock) -> FaultGuard:
+    return FaultGuard(clock=clock)
 
 
-def test_many_faults_stop_the_worker_until_the_first_of_them_are_an_hour_old():
-    clock = Clock()
-    guard = FaultGuard(clock)
+def test_what_is_in_hand_may_all_fail_and_there_is_room_left(guard: FaultGuard):
+    assert guard.cautious(OFFER, in_hand=0).amount == MOST_DROPS < 20
+    assert guard.cautious(OFFER, in_hand=MOST_DROPS - 3).amount == 3
     guard.count(2)
-    clock.now = 600
-    guard.count(MOST_FAULTS - 2)
-    assert guard.wait_seconds() == WINDOW_SECONDS - 600
-    clock.now = WINDOW_SECONDS - 1
-    assert guard.wait_seconds() == 1
-    clock.now = WINDOW_SECONDS
-    assert guard.wait_seconds() == 0
+    assert guard.cautious(OFFER, in_hand=MOST_DROPS - 3).amount == 1
+    assert guard.cautious(OFFER, in_hand=MOST_DROPS).amount == 0
 
 
-def test_more_faults_make_it_wait_longer():
-    clock = Clock()
-    guard = FaultGuard(clock)
-    guard.count(MOST_FAULTS)
-    clock.now = 100
-    guard.count(MOST_FAULTS)
-    assert guard.wait_seconds() == WINDOW_SECONDS
+def test_a_third_of_the_drops_makes_it_offer_less(guard: FaultGuard):
+    guard.count(5)
+    assert not guard.is_strained
+    assert guard.cautious(OFFER, in_hand=0).max_pixels == OFFER.max_pixels
+    guard.count(1)
+    assert guard.is_strained
+    less = guard.cautious(OFFER, in_hand=0)
+    assert (less.amount, less.max_pixels) == (1, OFFER.max_pixels // 2)
+
+
+def test_after_the_most_drops_nothing_is_asked_for(guard: FaultGuard):
+    guard.count(MOST_DROPS)
+    assert guard.cautious(OFFER, in_hand=0).amount == 0
+
+
+def test_drops_count_for_an_hour(guard: FaultGuard, clock: MovableClock):
+    guard.count(MOST_DROPS - 1)
+    clock.move(10)
+    guard.count(1)
+    assert guard.wait_seconds() == WINDOW_SECONDS - 10
+    clock.move(WINDOW_SECONDS - 10)
+    assert (guard.wait_seconds(), guard.drops) == (0, 1)
+    assert not guard.is_strained
+
+
+def test_those_of_an_earlier_life_count_too(clock: MovableClock):
+    guard = FaultGuard(ages=[WINDOW_SECONDS - 5, 10.0], clock=clock)
+    assert guard.drops == 2
+    clock.move(5)
+    assert guard.drops == 1

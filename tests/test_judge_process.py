@@ -18,12 +18,12 @@ import pytest
 
 from hordelib.errors import JudgeFailed
 from hordelib.safety import Verdict
-from tests.conftest import PROJECT
+from tests.owner import PROJECT
 from tests.safety_stand_in import PLAIN, install, put_weights
 from worker.child import Child
 from worker.errors import JudgeUnusable
 from worker.judge_process import JudgePatience, JudgeProcess
-from worker.messages import Judged, JudgeSettings, Ready
+from worker.messages import Judged, JudgeSettings, Ready, Stepped
 
 PATIENCE = JudgePatience(heartbeat=2, restarts=(0.01, 0.1))
 
@@ -156,6 +156,21 @@ def test_a_verdict_on_another_picture_is_refused(models: Path, job_id: str, inde
     )  # by a new child, for whom it is first
     assert judge.pid != first
     judge.stop()
+
+
+def babble(pipe: Connection, _settings: JudgeSettings) -> None:
+    """A child that answers like an engine."""
+    child = Child(pipe)
+    child.report(Ready("nobody"))
+    for _ in child.commands():
+        child.report(Stepped(1, 1, 2))
+
+
+def test_a_judge_that_gives_no_verdict_is_refused(models: Path):
+    judge = JudgeProcess(settings(models), PATIENCE, main=babble)
+    with pytest.raises(JudgeFailed, match="the judge spoke garbage"):
+        judge.judge("a", 0, PLAIN, "a cat")
+    assert not judge.is_alive
 
 
 def test_killing_the_judge_for_good_ends_what_waits_for_it(models: Path):

@@ -192,7 +192,10 @@ def test_help_works_before_any_set_up(bare: Clone, arguments: list[str]):
 def test_the_help_names_each_command(bare: Clone):
     shown = bare.run("horde-bridge.sh").stdout
     listed = [line.split()[0] for line in shown.splitlines() if line.startswith("  ")]
-    assert listed == ["demo", "run", "check", "models", "fetch", "sandbox", "test"]
+    assert listed == [
+        "demo", "run", "check", "status", "pause", "resume", "drain", "models", "fetch", "sandbox",
+        "test",
+    ]  # fmt: skip
 
 
 def test_the_first_set_up_shows_steps_then_versions(set_up_once: tuple[Clone, str]):
@@ -269,12 +272,12 @@ def test_the_quality_floor_runs_everything_and_pytest_last(ready: Clone):
     assert shown.returncode == 0
     tools = [line.split()[0] for line in shown.stdout.splitlines() if not line.startswith("==")]
     assert tools == ["ruff", "ruff", "basedpyright", "importlinter", "pytest"]
-    assert shown.stdout.splitlines()[-1] == "pytest"
+    assert shown.stdout.splitlines()[-1] == "pytest -n 2 --dist loadfile"
     (ready.folder / "unclean").touch()
     shown = ready.run("horde-bridge.sh", "test")
     assert shown.returncode == 1
     assert "FAILED: format lint " in shown.stdout
-    assert shown.stdout.splitlines()[-1] == "pytest"
+    assert shown.stdout.splitlines()[-1] == "pytest -n 2 --dist loadfile"
 
 
 def test_arguments_of_the_test_command_go_to_pytest_alone(ready: Clone):

@@ -8,81 +8,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 from hordelib.demo_model.shapes import Scene, draw
-from tests.conftest import PROJECT
 from tests.looks import Pixels, look, pixels
-from tests.sandbox_client import CLIENT_KEY, MODEL, MODELS, NEWBIE_KEY, WORKER_KEY, Api, offer
+from tests.owner import PROJECT, Home, assert_nothing_left, config, runtime, wait_for
+from tests.sandbox_client import CLIENT_KEY, MODEL, NEWBIE_KEY, WORKER_KEY, Api, offer
 from worker.exit_codes import ExitCode
 from worker.sandbox import Sandbox, State
 from worker.wishes import ALL
-
-
-@dataclass
-class Home:
-    """An owner's folder: configuration and models, and the command run in it."""
-
-    folder: Path
-
-    def write(self, text: str) -> None:
-        (self.folder / "bridgeData.yaml").write_text(text, "utf-8")
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "worker", "--home", str(self.folder), *arguments],
-            env={**os.environ, "PYTHONPATH": str(PROJECT), "DREAMER_RUNTIME": runtime()},
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, *arguments: str, seconds: float = 120) -> tuple[int, str]:
-        with self.start(*arguments) as process:
-            try:
-                output, _ = process.communicate(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise
-        return process.returncode, output
-
-
-def runtime() -> str:
-    """Where this test's own ComfyUI comes from."""
-    return os.environ.get("DREAMER_RUNTIME", str(PROJECT))
-
-
-@pytest.fixture
-def home(tmp_path: Path, checkpoint: Path) -> Home:
-    folder = tmp_path / "an owner's folder"
-    folder.mkdir()
-    (folder / "models").symlink_to(checkpoint.parent.parent)
-    return Home(folder)
-
-
-@pytest.fixture
-def horde() -> Generator[Sandbox]:
-    with Sandbox(MODELS, limits={}) as sandbox:
-        yield sandbox
-
-
-def config(horde: Sandbox, key: str = WORKER_KEY, model: str = MODEL, more: str = "") -> str:
-    return (
-        f"horde_url: {horde.url}\napi_key: {key}\ndreamer_name: tester\n"
-        f"models_to_load: ['{model}']\n{more}"
-    )
 
 
 def test_help_names_every_command():
@@ -98,7 +39,10 @@ def test_help_names_every_command():
         assert all(command in done.stdout for command in wanted)
 
 
-COMMANDS = ("demo", "run", "check", "models", "fetch", "sandbox")
+COMMANDS = (
+    *("demo", "run", "check", "status", "pause", "resume", "drain"),
+    *("models", "fetch", "sandbox"),
+)
 
 
 def test_the_first_run_writes_the_configuration_and_says_what_to_fill_in(home: Home):
@@ -343,26 +287,3 @@ def test_a_full_disk_is_said_in_one_line(home: Home):
     assert "can't be written" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((home.folder / "models").rglob("*.partial"))
-
-
-def wait_for(condition: object, seconds: float = 120) -> None:
-    assert callable(condition)
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.1)
-
-
-def assert_nothing_left(session: int) -> None:
-    """No process of the session that the command was started in is alive."""
-    end = time.monotonic() + 5
-    while alive := [p for p in psutil.process_iter() if _session(p) == session]:
-        assert time.monotonic() < end, alive
-        time.sleep(0.1)
-
-
-def _session(process: psutil.Process) -> int:
-    try:
-        return os.getsid(process.pid) if process.status() != psutil.STATUS_ZOMBIE else -1
-    except (ProcessLookupError, psutil.NoSuchProcess):
-        return -1

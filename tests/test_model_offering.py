@@ -60,9 +60,8 @@ def serving(configured: BridgeConfig, home: Path) -> Generator[tuple[ModelOfferi
     models = keeper.first_models()
     assert models.served, models.problems
     intake = make_intake(configured, home, models)
-    keeper.keep_up(intake)
-    yield keeper, intake
-    keeper.stop()
+    with keeper.kept_up(intake):
+        yield keeper, intake
 
 
 def models_of(configured: BridgeConfig, home: Path) -> tuple[str, ...]:
@@ -233,10 +232,9 @@ def test_queues_that_change_are_followed_while_it_serves(site: ReferenceServer, 
     assert inventory.names == ("One", "Two")
     keeper = ModelOffering(inventory, dynamic_seconds=0.05)
     intake = make_intake(inventory.folder.config, tmp_path, keeper.first_models())
-    keeper.keep_up(intake)
-    queue(site, tmp_path, Three=50)
-    wait_for(lambda: set(intake.offer().models) == {"One", "Three"})
-    keeper.stop()
+    with keeper.kept_up(intake):
+        queue(site, tmp_path, Three=50)
+        wait_for(lambda: set(intake.offer().models) == {"One", "Three"})
 
 
 def test_with_enough_models_on_disk_the_queues_download_no_more(

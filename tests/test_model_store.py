@@ -78,3 +78,12 @@ def test_models_are_found_by_the_file_names_of_the_model_reference(tmp_path: Pat
     file.parent.mkdir()
     file.touch()
     assert ModelStore(tmp_path).checkpoint("Stable Cascade 1.0") == file
+
+
+@pytest.mark.parametrize("name", ["../secret", "..", "/etc/passwd", "a/../../secret", "secret\0"])
+def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str):
+    (tmp_path / "models" / "compvis").mkdir(parents=True)
+    (tmp_path / "models" / "secret.safetensors").touch()
+    (tmp_path / "secret.safetensors").touch()
+    with pytest.raises(ModelMissing):
+        ModelStore(tmp_path / "models").checkpoint(name)

@@ -27,7 +27,7 @@ from hordelib.loaders.image_models import load_image_model
 from hordelib.loaders.upscalers import Upscaler, computes_in_bfloat16
 from hordelib.matting import closed_form_alpha, subject_colours, trimap
 from hordelib.model_cache import ModelKey
-from hordelib.nodes.context import NodeNotes, RunContext
+from hordelib.nodes.context import NodeNotes, RunContext, Wanted
 from hordelib.our_nodes import OUR_NODES, model_keys
 from hordelib.params import GenerationParams, PostProcessor, ProcessorKind
 from hordelib.post_processors import resolve
@@ -63,14 +63,15 @@ class Bench:
     ) -> list[Image.Image]:
         context = self.context(pictures, on_step, *chain)
         Executor().run(_graph(pictures, chain, strength).to_api(), context)
-        return [Image.fromarray(array) for array in context.pixels]
+        return [picture.to_pil() for picture in context.pictures]
 
     def context(
         self, pictures: list[Image.Image], on_step: OnStep, *chain: PostProcessor
     ) -> RunContext:
         models = {key: load(key) for key in model_keys(_graph(pictures, chain, 1.0))}
         images = {f"source_{i}": SourceImage.of_pil(image) for i, image in enumerate(pictures)}
-        return RunContext(models, images, NodeNotes(), on_step, threading.Event())
+        wanted = tuple(Wanted("", i, 0) for i in range(len(pictures)))
+        return RunContext(models, images, NodeNotes(), on_step, threading.Event(), wanted)
 
     def upscaler(self, write: Callable[[Path], Path] = write_compact) -> PostProcessor:
         return PostProcessor("up", ProcessorKind.upscaler, write(self.folder / "up.pth"))

@@ -14,7 +14,7 @@ from hordelib.horde_safety_judge import ANIME_WEIGHTS, FOLDER, HordeSafetyJudge,
 from hordelib.images import Picture
 from hordelib.nudenet_judge import EXPOSED, Detection, NudeNetJudge, verdict_of
 from hordelib.safety import Bench, Judge, Verdict, joint
-from tests.conftest import PROJECT
+from tests.owner import PROJECT
 from tests.safety_stand_in import PLAIN, install, put_weights
 
 

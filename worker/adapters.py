@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 
 from hordelib.errors import BaselineMismatch, DownloadFailed
@@ -40,6 +41,11 @@ class Adapters:
     def __init__(self, loras: LoraFinder, tis: LoraFinder):
         self._loras = loras
         self._tis = tis
+        self._banned: frozenset[Path] = frozenset()
+
+    def ban(self, lora: Path) -> None:
+        """Leave this file out of every job from now on."""
+        self._banned |= {lora}
 
     def find(
         self, loras: Sequence[LoraRequest], tis: Sequence[TiRequest], seed: int, search: Search
@@ -62,6 +68,8 @@ class Adapters:
         file = _find(self._loras, wanted, MetadataType.LORA, search)
         if isinstance(file, GenMetadata):
             return _noted(found, file)
+        if file.path in self._banned:
+            return _noted(found, _lacking(MetadataType.LORA, wanted))
         trigger = pick_trigger(lora.inject_trigger, file.about.triggers, draws)
         return replace(
             found,
@@ -86,7 +94,11 @@ def _find(
     except BaselineMismatch:
         return GenMetadata(kind, MetadataValue.BASELINE_MISMATCH, wanted.name)
     except DownloadFailed:
-        return GenMetadata(kind, MetadataValue.DOWNLOAD_FAILED, wanted.name)
+        return _lacking(kind, wanted)
+
+
+def _lacking(kind: MetadataType, wanted: Wanted) -> GenMetadata:
+    return GenMetadata(kind, MetadataValue.DOWNLOAD_FAILED, wanted.name)
 
 
 def _noted(found: Found, note: GenMetadata) -> Found:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from enum import Enum, auto
+from threading import Thread
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last 32 bits
+
+
+_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
+_LOOK_UP_SECONDS = 5.0
 
 
 class Reach(Enum):
@@ -53,13 +60,69 @@ def may_lead_to(address: Address, horde: frozenset[Reach]) -> bool:
     return reach(address) in allowed
 
 
-def addresses(host: str, port: int) -> tuple[Address, ...]:
-    """What the system's resolver answers, each once, in its order. Raises OSError."""
+class NoBusiness(ValueError):
+    """A horde sends its worker to where it may not."""
+
+
+class Neighbourhood:
+    """Where the horde at `horde_url` may send its workers."""
+
+    def __init__(self, horde_url: str):
+        self._host = urlsplit(horde_url).hostname or ""
+
+    def permitted(self, host: str, found: Sequence[Address]) -> Sequence[Address]:
+        """Those of `found` that may be connected to; raises NoBusiness where there are none."""
+        strange = any(reach(one) is not Reach.PUBLIC for one in found)
+        horde = self._reach() if strange else frozenset[Reach]()
+        permitted = [one for one in found if may_lead_to(one, horde)]
+        if not permitted:
+            near = ", ".join(reach(one).name.lower() for one in found)
+            raise NoBusiness(f"{host}: a {near} address, where this horde has no business")
+        return permitted
+
+    def _reach(self) -> frozenset[Reach]:
+        try:
+            return frozenset(map(reach, addresses(self._host, 0, _LOOK_UP_SECONDS)))
+        except OSError:
+            return frozenset()
+
+
+def is_this_machine(url: str) -> bool:
+    """Whether an address says by its very name that it leads to this machine."""
+    return urlsplit(url).hostname in _THIS_MACHINE
+
+
+def addresses(host: str, port: int, seconds: float) -> tuple[Address, ...]:
+    """What the system's resolver answers, each once, in its order. Raises OSError.
+
+    A TimeoutError after `seconds`, though the resolver can't be stopped: its thread ends later.
+    """
+    answer: Future[tuple[Address, ...]] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(_resolved(host, port))
+        except OSError as error:
+            answer.set_exception(error)
+
+    Thread(target=ask, name="resolver", daemon=True).start()
+    return answer.result(seconds)
+
+
+def written_out(host: str) -> tuple[Address, ...]:
+    """The address that a host is written as, in any way that the resolver reads; none of a name."""
     try:
-        rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:  # letters or a length that no name has
+        return _resolved(host, 0, socket.AI_NUMERICHOST)
+    except OSError:
+        return ()
+
+
+def _resolved(host: str, port: int, flags: int = 0) -> tuple[Address, ...]:
+    try:
+        rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+        return tuple(dict.fromkeys(ipaddress.ip_address(row[4][0]) for row in rows))
+    except ValueError as error:  # letters or a length that no name has
         raise socket.gaierror(f"no such host: {error}") from error
-    return tuple(dict.fromkeys(ipaddress.ip_address(row[4][0]) for row in rows))
 
 
 def _carried(address: Address) -> Address:

@@ -16,8 +16,8 @@ from hordelib.model import Model
 from hordelib.model_store import ModelStore, verify_checkpoint
 from worker import capabilities, engine_child, judge_child
 from worker.adapters import Adapters
-from worker.board import Board
-from worker.bridge import Bridge, Pace
+from worker.books import Books
+from worker.bridge import Bridge
 from worker.capabilities import Capability
 from worker.censorship import Censorship
 from worker.civitai import SITES, Civitai, Hordeling
@@ -28,6 +28,7 @@ from worker.download_memo import DownloadMemo
 from worker.downloads import Downloader
 from worker.engine_process import EngineProcess, Patience
 from worker.errors import NothingToServe
+from worker.fault_guard import MOST_DROPS
 from worker.horde_client import HordeClient
 from worker.intake import TI_FOLDER, Intake
 from worker.judge_process import JudgeProcess
@@ -36,6 +37,7 @@ from worker.lora_finder import LORA, TI, LoraFinder
 from worker.messages import EngineSettings
 from worker.model_inventory import Inventory
 from worker.model_stock import DISK_FLOOR_BYTES
+from worker.pace import Pace
 from worker.safety_policy import judge_settings
 from worker.sources import SourceFetcher
 from worker.web import Web
@@ -106,6 +108,7 @@ class Children:
 
     engine: Callable[[Any, Any], None] = engine_child.main
     judge: Callable[[Any, Any], None] = judge_child.main
+    most_drops: int = MOST_DROPS  # within an hour: tests let more jobs fail than a horde would
 
 
 OURS = Children()
@@ -114,8 +117,9 @@ OURS = Children()
 def make_bridge(
     config: BridgeConfig,
     home: Path,
-    board: Board,
     models: Models,
+    books: Books,
+    *,
     intake: Intake | None = None,
     children: Children = OURS,
 ) -> Bridge:
@@ -128,8 +132,10 @@ def make_bridge(
     engine = EngineProcess(
         engine_settings(config, home, first_card()),
         Patience(
-            model=config.preload_timeout,
+            load=config.preload_timeout,
+            first_step=config.preload_timeout,
             step=config.inference_step_timeout,
+            decode=config.preload_timeout,
             job=config.process_timeout,
         ),
         children.engine,
@@ -139,8 +145,8 @@ def make_bridge(
         engine,
         intake or make_intake(config, home, models),
         make_judging(config, home, children),
-        board=board,
-        pace=Pace(waiting_jobs=config.queue_size),
+        books,
+        Pace(waiting_jobs=config.queue_size),
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 
 MOST_SECONDS = 600.0  # of what a server asks for: who asks for a day made a mistake
 
@@ -27,3 +29,18 @@ class Backoff:
     def reset(self) -> None:
         """Start over, after something worked."""
         self._next = self._first
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """The wait that an answer asks for; None where it names none that makes sense.
+
+    A date is compared with the answer's own: this machine's clock may be wrong.
+    """
+    asked = headers.get("Retry-After", "")
+    if asked.isdecimal():
+        return float(asked)
+    try:
+        until = parsedate_to_datetime(asked)
+        return max(0.0, (until - parsedate_to_datetime(headers["Date"])).total_seconds())
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None

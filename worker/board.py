@@ -6,34 +6,11 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 from hordelib.params import GenerationParams
+from worker.results import ImageEnd, JobState
 
 KEPT_ROWS = 100  # rows of finished jobs; the totals count on
-
-
-class JobState(StrEnum):
-    waiting = "waiting"
-    running = "running"
-    delivering = "delivering"
-    submitted = "submitted"
-    faulted = "faulted"
-    given_up = "given up"  # for the horde's own reason: it has no use for the result any more
-
-    @property
-    def is_over(self) -> bool:
-        return self in (JobState.submitted, JobState.faulted, JobState.given_up)
-
-
-@dataclass(frozen=True, slots=True)
-class ImageEnd:
-    """How one popped id ended: `state` is one of the three that are over."""
-
-    state: JobState
-    kudos: float = 0.0
-    reason: str = ""
-    is_drop: bool = False  # the horde holds it against the worker
 
 
 _ORDER = (JobState.submitted, JobState.faulted, JobState.given_up)
@@ -64,6 +41,9 @@ class View:
     images_failed: int
     kudos: float
     device_seconds: float
+    lost_pops: int = 0  # calls that may have handed out jobs which never arrived
+    doing: str = ""  # what keeps the worker from jobs; "" is nothing
+    silent_seconds: float = 0.0  # of an engine that does not answer
 
     @property
     def waiting(self) -> int:
@@ -89,6 +69,9 @@ class Board:
     _faulted: int = 0
     _kudos: float = 0.0
     _device_seconds: float = 0.0
+    _lost_pops: int = 0
+    _doing: str = ""
+    _silent_seconds: float = 0.0
 
     def add(self, row: JobRow) -> None:
         with self._lock:
@@ -105,6 +88,20 @@ class Board:
 
     def generated(self, job_id: str, seconds: float) -> None:
         self._change(job_id, state=JobState.delivering, seconds=seconds)
+
+    def lost_pop(self) -> None:
+        with self._lock:
+            self._lost_pops += 1
+
+    def say(self, doing: str) -> None:
+        """What keeps the worker from jobs, or "" when nothing does any more."""
+        with self._lock:
+            self._doing = doing
+
+    def silent(self, seconds: float) -> None:
+        """The engine has not said a word for so long; 0 when it has."""
+        with self._lock:
+            self._silent_seconds = seconds
 
     def over(self, job_id: str, ends: Sequence[ImageEnd]) -> None:
         """The job's end. A job of several images is submitted when any of them is."""
@@ -127,6 +124,9 @@ class Board:
                 images_failed=self._faulted,
                 kudos=self._kudos,
                 device_seconds=self._device_seconds,
+                lost_pops=self._lost_pops,
+                doing=self._doing,
+                silent_seconds=self._silent_seconds,
             )
 
     def _change(self, job_id: str, **changes: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import logging
 import os
@@ -9,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -16,16 +18,18 @@ from typing import Any, NoReturn, TextIO
 from hordelib.errors import HordelibError
 from worker.messages import Alive, Broken, Stop
 
-HEARTBEAT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 0.5
+PR_SET_PDEATHSIG = 1  # prctl(2)
 LOG_BYTES = 5 << 20  # a longer log is put aside at the next start
 
 log = logging.getLogger(__name__)
 
 
 def set_up_process(log_file: Path) -> None:
-    """First thing in a spawned process: signals and the terminal are the bridge's."""
+    """First thing in a spawned process: its life, signals and the terminal are the bridge's."""
     _leave_signals_to_the_bridge()
     _write_to(log_file)
+    _die_with_the_bridge()
 
 
 class Child:
@@ -39,7 +43,7 @@ class Child:
     def commands(self) -> Iterator[Any]:
         """What the bridge asks for, until it says Stop; the process exits when it is gone.
 
-        From the first one on, a thread says every second that this process is alive.
+        From the first one on, a thread says twice a second that this process is alive.
         """
         threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True).start()
         while not isinstance(command := self._next(), Stop):
@@ -71,6 +75,20 @@ class Child:
     def _heartbeat(self) -> None:
         while not self._stopped.wait(HEARTBEAT_SECONDS):
             self.report(Alive())
+
+
+def _die_with_the_bridge() -> None:
+    """Linux kills this process when the bridge dies, even while it is frozen or busy.
+
+    Elsewhere it notices the end of its pipe, as soon as it reads.
+    """
+    if sys.platform != "linux":
+        return
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        log.warning("no signal at the bridge's death: %s", os.strerror(ctypes.get_errno()))
+    bridge = parent_process()
+    if bridge is not None and bridge.pid != os.getppid():  # it died before we asked
+        os._exit(1)
 
 
 def _leave_signals_to_the_bridge() -> None:

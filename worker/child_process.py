@@ -1,28 +1,43 @@
-"""The bridge's side of a child process: start it, speak with it, notice that it died."""
+"""The bridge's side of a child process: start it, speak with it, notice that it died or hung."""
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
-import signal
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from worker.messages import Alive, Broken, Ready, Stop
+from worker.child_life import ChildLife
+from worker.messages import Broken, Ready, Stop
+
+LOOK_SECONDS = 0.2  # how often to look whether a child that says nothing is overdue
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """By when a child has to have said its next word about what it does."""
+
+    seconds: float
+    what: str  # ends the sentence "the engine took longer than 60 s …"
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float:
+        return self.since + self.seconds - time.monotonic()
 
 
 class ChildProcess:
-    """One spawned child and the pipe to it. Used by one thread at a time, but for `kill`.
+    """A spawned child and the pipe to it, one life after the other. No call blocks for ever.
+
+    Used by one thread at a time, but for `send`, `kill` and what there is to look at.
 
     Args:
         name: what it is called in messages and in the list of processes.
         main: what the child runs; it gets its end of the pipe, and `settings`.
-        gone: the exception that tells that the child is dead, or was killed for being silent.
+        gone: the exception that tells that the child is dead, or was killed.
     """
 
     def __init__(
@@ -39,17 +54,21 @@ class ChildProcess:
         self._settings = settings
         self._log_file = log_file
         self._gone = gone
-        self._process: Any = None
         self._spawning = threading.Lock()
-        self._pipe: Connection[Any, Any] | None = None
+        self._life: ChildLife | None = None
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process is not None else None
+        return self._life.pid if self._life is not None else None
 
     @property
     def is_alive(self) -> bool:
-        return self._process is not None and self._process.is_alive()
+        return self._life is not None and self._life.is_alive
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since the last word of a child that is ready: above 2, something is wrong. Else 0."""
+        return self._life.silent_seconds if self._life is not None else 0.0
 
     def start(self, patience_seconds: float) -> str:
         """Spawn the child, in place of one that is still there, and return what it is ready with.
@@ -57,94 +76,90 @@ class ChildProcess:
         Raises `gone` when it dies, can't start, or takes longer than `patience_seconds`.
         """
         self.kill()
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        process = context.Process(
-            target=self._main, args=(theirs, self._settings), name=self._name, daemon=True
-        )
-        with self._spawning, _signals_blocked():
-            process.start()
-            self._process = process
-            atexit.register(process.kill)  # it leaves SIGTERM, which multiprocessing sends, to us
-        theirs.close()
-        return self._await_ready(patience_seconds)
+        with self._spawning:
+            self._life = self._spawned()
+        # Loading libraries can keep a child from saying anything: only the whole time counts.
+        limit = Limit(patience_seconds, "to start")
+        report = self.receive(limit, silence=patience_seconds)
+        if not isinstance(report, Ready):
+            self.fail(f"the {self._name} spoke garbage")
+        return report.what
 
-    def send(self, command: object) -> None:
-        """Raises `gone` where nobody reads it."""
-        if self._pipe is None:
-            raise self._gone(f"the {self._name} was never started")
+    def send(self, command: object, patience_seconds: float) -> None:
+        """Raises `gone` where nobody reads it within `patience_seconds`; the child is dead then."""
+        if self._life is None:
+            raise self._death(f"the {self._name} was never started")
         try:
-            self._pipe.send(command)
+            self._life.send(command, patience_seconds)
         except OSError as error:
-            raise self._gone(self._obituary()) from error
+            raise self._death(self._life.fate()) from error
 
-    def receive(self, deadline: float, silence: float) -> Any:
+    def receive(self, limit: Limit, silence: float) -> Any:
         """The child's next report but `Alive`.
 
-        Raises `gone` at its death, after `silence` seconds without a word, and at `deadline`
-        (time.monotonic()); it is killed then.
+        Raises `gone` at its death or nonsense, after `silence` seconds without a word, and when the
+        limit is over; it is killed then.
         """
-        assert self._pipe is not None
-        while True:
-            patience = min(silence, deadline - time.monotonic())
-            if patience <= 0 or not wait([self._pipe, self._process.sentinel], patience):
-                self.fail(f"the {self._name} hung")
-            try:
-                report = self._pipe.recv()
-            except (EOFError, OSError):
-                self.fail(self._obituary())
-            if isinstance(report, Broken):
-                self.fail(report.reason)
-            if not isinstance(report, Alive):
-                return report
+        life = self._life
+        assert life is not None
+        if limit.left <= 0:  # it has gone on talking
+            self.fail(self._too_long(limit))
+        complaint: str | None = None
+        while (report := self._next_report(life)) is None:
+            before, complaint = complaint, self._complaint(life, limit, silence)
+            # Said twice: after a standstill of the whole machine, the reader has to catch up first.
+            if before is not None and complaint is not None:
+                self.fail(complaint)
+        if isinstance(report, Broken):
+            self.fail(report.reason)
+        return report
 
     def fail(self, reason: str) -> NoReturn:
         """Kill a child that can't be trusted any more; raises `gone`."""
-        self.kill()
-        raise self._gone(f"{reason} (log: {self._log_file})")
+        self._kill(reason)
+        raise self._death(reason)
 
     def stop(self, timeout: float) -> None:
         """Let the child end by itself, and kill it when that takes more than `timeout` seconds."""
-        with suppress(self._gone):
-            self.send(Stop())
-            self._process.join(timeout)
+        if self._life is not None:
+            with suppress(OSError):
+                self._life.send(Stop(), timeout)
+                self._life.ends_within(timeout)
         self.kill()
 
     def kill(self) -> None:
         """End the child at once; safe at any time, from any thread."""
+        self._kill(f"the {self._name} was ended by the worker")
+
+    def _kill(self, reason: str) -> None:
         with self._spawning:
-            process = self._process
-        if process is not None:
-            process.kill()
-            process.join()
-            atexit.unregister(process.kill)
+            life = self._life
+        if life is not None:
+            life.kill(reason)
 
-    def _await_ready(self, patience_seconds: float) -> str:
-        """Loading libraries can keep a child from saying anything: only the whole time counts."""
-        deadline = time.monotonic() + patience_seconds
-        while True:
-            match self.receive(deadline, silence=patience_seconds):
-                case Ready(what):
-                    return what
-                case _:
-                    pass
+    def _spawned(self) -> ChildLife:
+        try:
+            return ChildLife(self._name, self._main, self._settings)
+        except OSError as error:
+            raise self._death(f"the {self._name} process could not be made: {error}") from error
 
-    def _obituary(self) -> str:
-        self._process.join(2)
-        code = self._process.exitcode
-        if code is not None and code < 0:
-            return f"the {self._name} process was ended by {signal.Signals(-code).name}"
-        return f"the {self._name} process ended with exit code {code}"
+    def _next_report(self, life: ChildLife) -> object:
+        try:
+            return life.next_report(LOOK_SECONDS)
+        except EOFError as error:
+            raise self._death(life.fate()) from error
 
+    def _complaint(self, life: ChildLife, limit: Limit, silence: float) -> str | None:
+        if not life.is_alive:
+            return life.fate()
+        if limit.left <= 0:
+            return self._too_long(limit)
+        if life.silent_seconds > silence:
+            return f"the {self._name} hung: no word for {silence:g} s"
+        return None
 
-@contextmanager
-def _signals_blocked() -> Generator[None]:
-    """Keep Ctrl-C from a child that does not ignore it yet; children inherit the mask."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    def _too_long(self, limit: Limit) -> str:
+        return f"the {self._name} took longer than {limit.seconds:g} s {limit.what}"
+
+    def _death(self, reason: str) -> Exception:
+        return self._gone(f"{reason} (log: {self._log_file})")

@@ -8,7 +8,9 @@ import os
 import shutil
 import sys
 import sysconfig
+import time
 import warnings
+from contextlib import closing, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -16,21 +18,28 @@ from rich.console import Console
 from hordelib.errors import HordelibError
 from worker.assembly import OURS, Children, Models, find_capabilities, make_bridge, make_intake
 from worker.board import Board
+from worker.books import Books
 from worker.check import Verdict, findings
 from worker.config import BridgeConfig, load_config
 from worker.demo import REFERENCE, run_demo
 from worker.errors import ConfigError, NotAllowed, WorkerError
 from worker.exit_codes import ExitCode, exit_code
+from worker.ledger import FILE as LEDGER
+from worker.ledger import Ledger
 from worker.model_inventory import ModelsFolder, take_inventory
 from worker.model_offering import ModelOffering
 from worker.models_command import fetch_annotators, run_models_command
+from worker.orders import Order, Orders
 from worker.safety_policy import unfound
 from worker.sandbox import serve as serve_sandbox
 from worker.serve import Interrupted, serve
-from worker.terminal import board_view, make_console, set_up_logging
+from worker.state_folder import StateFolder, close_to_others, is_taken
+from worker.terminal import board_view, make_console, print_totals, set_up_logging
 from worker.wishes import ALL, FEW
 
 CONFIG_FILE = "bridgeData.yaml"
+STATE = "state"  # the folder of what the worker remembers
+ANSWER_SECONDS = 5.0
 TEMPLATE = "bridgeData.template.yaml"
 
 
@@ -79,28 +88,38 @@ def _run(options: argparse.Namespace) -> int:
     config_file = options.home / CONFIG_FILE
     if not config_file.exists():
         return _create_config(config_file)
-    run_worker(load_config(config_file), options.home)
+    config = load_config(config_file)
+    with suppress(OSError):
+        if close_to_others(config_file):
+            print(f"{config_file}: others could read it; now only you can", file=sys.stderr)
+    run_worker(config, options.home)
     return ExitCode.OK
 
 
 def run_worker(config: BridgeConfig, home: Path, children: Children = OURS) -> None:
     """Serve as `config` says until a signal. Raises what ends it otherwise."""
-    console = make_console()
-    set_up_logging(console, home / "logs" / "dreamer.log")
-    log = logging.getLogger("worker")
-    offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
-    models = offering.first_models()
-    for line in _warnings(config, home, models):
-        log.warning(line)
-    board = Board()
-    intake = make_intake(config, home, models)
-    bridge = make_bridge(config, home, board, models, intake, children)
-    log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
-    offering.keep_up(intake)
-    try:
-        serve(bridge, board_view(console, board, config.stats_output_frequency))
-    finally:
-        offering.stop()
+    with closing(StateFolder.open(home / STATE)) as state:
+        console = make_console()
+        set_up_logging(console, home / "logs" / "dreamer.log")
+        log = logging.getLogger("worker")
+        offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
+        models = offering.first_models()
+        for line in _warnings(config, home, models):
+            log.warning(line)
+        if state.trouble:
+            log.error("%s: orders can't be given; make the folder writable", state.trouble)
+        board = Board()
+        intake = make_intake(config, home, models)
+        with closing(Ledger(state.path / LEDGER)) as ledger, offering.kept_up(intake):
+            books = Books(ledger, board, children.most_drops)
+            bridge = make_bridge(config, home, models, books, intake=intake, children=children)
+            log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
+            serve(
+                bridge,
+                board_view(console, board, config.stats_output_frequency),
+                orders=Orders(state.path),
+                stop_seconds=config.stop_timeout,
+            )
 
 
 def _warnings(config: BridgeConfig, home: Path, models: Models) -> list[str]:
@@ -130,6 +149,48 @@ def _template() -> Path:
     beside = Path(__file__).parent.parent / TEMPLATE
     installed = Path(sysconfig.get_path("data")) / "share" / "dreamer" / TEMPLATE
     return beside if beside.is_file() else installed
+
+
+def _pause(options: argparse.Namespace) -> int:
+    return _order(options.home / STATE, Order.pause, "it starts paused")
+
+
+def _resume(options: argparse.Namespace) -> int:
+    return _order(options.home / STATE, Order.serve, "it will serve when it is started")
+
+
+def _drain(options: argparse.Namespace) -> int:
+    if not is_taken(options.home / STATE):
+        print(f"no worker runs with {options.home / STATE}", file=sys.stderr)
+        return ExitCode.FAILED
+    return _order(options.home / STATE, Order.drain, "")
+
+
+def _order(folder: Path, order: Order, later: str) -> int:
+    """Give an order, and wait a little for the worker's answer."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    orders = Orders(folder)
+    before = orders.answered()
+    orders.give(order)
+    if not is_taken(folder):
+        print(f"no worker runs with {folder}; {later}")
+        return ExitCode.OK
+    until = time.monotonic() + ANSWER_SECONDS
+    while orders.answered() == before and time.monotonic() < until:
+        time.sleep(ANSWER_SECONDS / 50)
+    print(f"the worker is {orders.answered() or 'not answering'}")
+    return ExitCode.OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    """What the ledger says, whether a worker runs or not."""
+    folder = options.home / STATE
+    running = is_taken(folder)
+    print(f"worker: {Orders(folder).answered() or 'starting' if running else 'not running'}")
+    if (folder / LEDGER).is_file():
+        with closing(Ledger(folder / LEDGER)) as ledger:
+            print_totals(Console(highlight=False), ledger.totals())
+    return ExitCode.OK if running else ExitCode.FAILED
 
 
 def _sandbox(options: argparse.Namespace) -> int:
@@ -175,6 +236,10 @@ _COMMANDS = {
     "demo": _demo,
     "run": _run,
     "check": _check,
+    "pause": _pause,
+    "resume": _resume,
+    "drain": _drain,
+    "status": _status,
     "fetch": _fetch,
     "models": _models,
     "sandbox": _sandbox,

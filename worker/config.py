@@ -216,6 +216,7 @@ class BridgeConfig(BaseModel):
     preload_timeout: Annotated[StrictInt, Field(ge=15, le=3600)] = 120
     inference_step_timeout: Annotated[StrictInt, Field(ge=5, le=600)] = 60
     process_timeout: Annotated[StrictInt, Field(ge=30, le=3600)] = 600
+    stop_timeout: Annotated[StrictInt, Field(ge=5, le=3600)] = 60
     stats_output_frequency: Annotated[StrictInt, Field(ge=0, le=86400)] = 30
     horde_url: Annotated[StrictStr, AfterValidator(_base_url)] = "https://aihorde.net"
     model_reference: Annotated[StrictStr, AfterValidator(_reference_address)] | None = None

@@ -166,6 +166,10 @@ KEYS: Mapping[str, Key] = MappingProxyType(
             "a whole number of seconds from 30 to 3600",
             "Seconds that a whole batch may take before the engine is restarted.",
         ),
+        "stop_timeout": Key(
+            "a whole number of seconds from 5 to 3600",
+            "Seconds that jobs in hand get when the worker is told to stop; the rest is faulted.",
+        ),
         "stats_output_frequency": Key(
             "a whole number of seconds from 0 to 86400",
             "Seconds between two lines of statistics; 0 for none.",

@@ -14,11 +14,13 @@ from rich.console import Console
 from hordelib.demo_model import ensure_checkpoint
 from worker.assembly import find_models, make_bridge, make_intake, make_offer
 from worker.board import Board
+from worker.books import Books
 from worker.bridge import Bridge
 from worker.capabilities import NEWEST_AGENT
 from worker.config import BridgeConfig
 from worker.contact_sheet import Shot, write_contact_sheet
 from worker.demo_models import lay_out
+from worker.ledger import Ledger
 from worker.sandbox import ReferenceModel, Sandbox
 from worker.serve import Interrupted, serve
 from worker.terminal import board_view, jobs_table, set_up_logging
@@ -143,7 +145,8 @@ def _make_bridge(config: BridgeConfig, home: Path, board: Board) -> Bridge:
         allow_controlnet=True,
         allow_post_processing=True,
     )
-    return make_bridge(config, home, board, models, make_intake(config, home, models, offer))
+    intake = make_intake(config, home, models, offer)
+    return make_bridge(config, home, models, Books(Ledger(None), board), intake=intake)
 
 
 def demo_config(

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
-from hordelib.engine import Engine
-from hordelib.errors import JobError
+from hordelib.engine import Engine, Generation
+from hordelib.errors import Cancelled, GenerationFailed, JobError
+from hordelib.images import MAX_WEBP_SIDE, Picture
 from worker.child import Child, set_up_process
-from worker.messages import EngineSettings, Failed, Finished, Generate, Ready, Stepped
+from worker.messages import (
+    Cancel,
+    Drawn,
+    EngineSettings,
+    Failed,
+    Finished,
+    Generate,
+    Loaded,
+    Ready,
+    Stepped,
+)
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +48,16 @@ class EngineChild:
         self._child = child
         self._engine = engine
         self._worker = ThreadPoolExecutor(1, "jobs")
+        self._cancelled = 0  # the call of this number, and those before it, are not to go on
 
     def serve(self) -> None:
         self._worker.submit(self._start)
         for command in self._child.commands():
-            self._worker.submit(self._generate, command)
+            match command:
+                case Cancel(number):
+                    self._cancelled = number
+                case _:
+                    self._worker.submit(self._run, command)
         self._worker.shutdown(wait=True)
         self._engine.close()
 
@@ -49,16 +67,44 @@ class EngineChild:
         except Exception as error:  # noqa: BLE001 - whatever it is, the bridge has to be told
             self._child.give_up(error)
 
-    def _generate(self, job: Generate) -> None:
-        def on_step(done: int, total: int) -> None:
-            self._child.report(Stepped(job.number, done, total))
-
+    def _run(self, job: Generate) -> None:
         try:
-            generation = self._engine.generate(job.params, job.model, on_step)
+            generation = self._generate(job)
         except JobError as error:
             log.warning("job %d failed", job.number, exc_info=True)
             self._child.report(Failed(job.number, error.with_traceback(None)))
         except Exception as error:  # noqa: BLE001 - the job boundary: an engine at fault is replaced
             self._child.give_up(error)
         else:
-            self._child.report(Finished(job.number, generation))
+            for picture in generation.images:
+                self._child.report(Drawn(job.number, picture))
+            self._child.report(Finished(job.number, replace(generation, images=())))
+
+    def _generate(self, job: Generate) -> Generation:
+        """Cancelling raises in what the engine calls, so that it can only meet its own job."""
+
+        def on_loaded() -> None:
+            self._raise_if_cancelled(job)
+            self._child.report(Loaded(job.number))
+
+        def on_step(done: int, total: int) -> None:
+            self._raise_if_cancelled(job)
+            self._child.report(Stepped(job.number, done, total))
+
+        self._raise_if_cancelled(job)
+        generation = self._engine.generate(
+            job.params, job.model, on_step, on_loaded=on_loaded, job_id=job.job_id
+        )
+        _insist_on_deliverable(generation.images)
+        return generation
+
+    def _raise_if_cancelled(self, job: Generate) -> None:
+        if job.number <= self._cancelled:
+            raise Cancelled("stopped on request")
+
+
+def _insist_on_deliverable(pictures: Iterable[Picture]) -> None:
+    for picture in pictures:
+        if max(picture.width, picture.height) > MAX_WEBP_SIDE:
+            size = f"{picture.width}x{picture.height}"
+            raise GenerationFailed(f"{size} pixels are more than a WebP file can have")

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hordelib.engine import Generation, OnStep, unwatched
-from hordelib.errors import EngineError
+from hordelib.errors import EngineError, JobError
+from hordelib.images import Picture
 from hordelib.model import Model
 from hordelib.params import GenerationParams
 from worker import engine_child
-from worker.child_process import ChildProcess
-from worker.messages import EngineSettings, Failed, Finished, Generate, Stepped
+from worker.child_process import ChildProcess, Limit
+from worker.messages import (
+    Cancel,
+    Drawn,
+    EngineReport,
+    EngineSettings,
+    Failed,
+    Finished,
+    Generate,
+    Loaded,
+    Stepped,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a child may be silent, in seconds, before it counts as hung and is killed."""
+    """How long a child may take, in seconds, before it counts as hung and is killed."""
 
     start: float = 180  # import torch and ComfyUI
     heartbeat: float = 15  # any word at all, once started
-    model: float = 120  # a job's first step (model load, text encoding), and its decoding
+    load: float = 120  # read the files that a job needs
+    first_step: float = 120  # encode the prompt, move weights to the card
     step: float = 60  # from one step to the next
+    decode: float = 120  # after a last step: to the pictures, or to the next round of steps
     job: float = 600  # the whole job
+
+    def after_step(self, done: int, total: int) -> Limit:
+        if done < total:
+            return Limit(self.step, "for a sampler step")
+        return Limit(self.decode, "to decode the pictures")
 
 
 class EngineProcess:
-    """One spawned child that owns one device. Used by one thread, but for `kill`.
+    """One spawned child that owns one device. Used by one thread, but for `cancel` and `kill`.
 
     `main` is what the child runs; tests put one that fails on purpose in its place.
     """
@@ -44,6 +62,7 @@ class EngineProcess:
             "engine", main, settings, log_file=settings.log_file, gone=EngineError
         )
         self._calls = 0
+        self._running = 0  # the number of the call at work; 0 is none
 
     @property
     def pid(self) -> int | None:
@@ -53,6 +72,11 @@ class EngineProcess:
     def is_alive(self) -> bool:
         return self._child.is_alive
 
+    @property
+    def silent_seconds(self) -> float:
+        """Since the last word of a started child, from any thread: above 2, it does not answer."""
+        return self._child.silent_seconds
+
     def start(self) -> str:
         """Spawn the child and return its device's name once ComfyUI is loaded there.
 
@@ -61,32 +85,40 @@ class EngineProcess:
         return self._child.start(self._patience.start)
 
     def generate(
-        self, params: GenerationParams, model: Model, on_step: OnStep = unwatched
+        self,
+        params: GenerationParams,
+        model: Model,
+        on_step: OnStep = unwatched,
+        *,
+        job_id: str = "",
     ) -> Generation:
-        """Have the child make the job's pictures.
+        """Have the child make the job's pictures; each bears `job_id` and its place.
 
-        Raises the child's JobError, or EngineError when the child is at fault or gone; it is dead
-        then, and `start` gives a new one.
+        Raises the child's JobError (Cancelled after `cancel`), or EngineError when the child is at
+        fault or gone; it is dead then, and `start` gives a new one.
         """
         self._calls += 1
-        self._child.send(Generate(self._calls, params, model))
-        patience = self._patience
-        end = time.monotonic() + patience.job
-        deadline = time.monotonic() + patience.model
-        while True:
-            match self._child.receive(min(deadline, end), silence=patience.heartbeat):
-                case Stepped(number, done, total) if number == self._calls:
-                    between_steps = done < total
-                    deadline = time.monotonic() + (
-                        patience.step if between_steps else patience.model
-                    )
-                    on_step(done, total)
-                case Finished(number, generation) if number == self._calls:
-                    return generation
-                case Failed(number, error) if number == self._calls:
-                    raise error
-                case _:
-                    pass
+        job = Generate(self._calls, job_id, params, model)
+        self._running = job.number
+        try:
+            self._child.send(job, self._patience.heartbeat)
+            return self._follow(job, on_step)
+        except EngineError:
+            raise
+        except BaseException:  # of `on_step`, or Ctrl-C; a job that failed is over anyway
+            self.cancel()
+            raise
+        finally:
+            self._running = 0
+
+    def cancel(self) -> None:
+        """Stop the job at work, from any thread: it raises Cancelled within a step.
+
+        The child goes on. Without a job, nothing.
+        """
+        if number := self._running:
+            with suppress(EngineError):  # that is for `generate` to raise
+                self._child.send(Cancel(number), self._patience.heartbeat)
 
     def stop(self, timeout: float = 10) -> None:
         """Let the child end by itself, and kill it when that takes more than `timeout` seconds."""
@@ -95,3 +127,67 @@ class EngineProcess:
     def kill(self) -> None:
         """End the child at once; safe at any time, from any thread."""
         self._child.kill()
+
+    def _follow(self, job: Generate, on_step: OnStep) -> Generation:
+        patience = self._patience
+        whole = Limit(patience.job, "for a whole job")
+        limit = Limit(patience.load, "to load the model")
+        album = _Album(job)
+        while True:
+            match self._next_report(job, min(limit, whole, key=lambda each: each.left)):
+                case Loaded():
+                    limit = Limit(patience.first_step, "to come to the first step")
+                case Stepped(_, int(done), int(total)):
+                    limit = patience.after_step(done, total)
+                    on_step(done, total)
+                case Drawn(_, Picture() as picture) if album.takes(picture):
+                    album.pictures.append(picture)
+                case Finished(_, Generation() as generation) if album.is_full:
+                    return replace(generation, images=tuple(album.pictures))
+                case Failed(_, JobError() as error):
+                    raise error
+                case report:
+                    self._child.fail(f"the engine gave what was not asked for: {_brief(report)}")
+
+    def _next_report(self, job: Generate, limit: Limit) -> EngineReport:
+        """What the child says of the job; of those before, which were given up, it may still."""
+        while True:
+            report = self._child.receive(limit, silence=self._patience.heartbeat)
+            is_ours = isinstance(report, EngineReport)
+            if is_ours and report.number == job.number:
+                return report
+            if not is_ours or report.number not in range(1, job.number):
+                self._child.fail(f"the engine spoke of what was not asked for: {_brief(report)}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Album:
+    """The pictures of one job as they come: exactly those that it asked for, in their order."""
+
+    job: Generate
+    pictures: list[Picture] = field(default_factory=list[Picture])
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.pictures) == self.job.params.images
+
+    def takes(self, picture: Picture) -> bool:
+        params, index = self.job.params, len(self.pictures)
+        wanted = (self.job.job_id, index, params.image_seed(index))
+        has_size = (picture.width, picture.height) == (params.width, params.height)
+        return (
+            not self.is_full
+            and (picture.job_id, picture.index, picture.seed) == wanted
+            and (has_size or bool(params.post_processing))
+        )
+
+
+def _brief(report: object) -> str:
+    match report:
+        case Drawn(_, Picture() as picture):
+            size = f"{picture.width}x{picture.height}"
+            return f"image {picture.index} of job {picture.job_id!r}, {size}, seed {picture.seed}"
+        case Finished():
+            return "another number of pictures"
+        case _:
+            return type(report).__name__

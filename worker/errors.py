@@ -2,6 +2,7 @@
 
 WorkerError
 ├── ConfigError               bridgeData.yaml can't be used; the owner has to change it
+├── StateTaken                another worker runs with the same state folder
 ├── NothingToServe            none of the configured models has a file that can be used
 ├── DocumentMissing           a list of the horde's can't be had, and there is no earlier copy
 ├── UnknownModel              a command names a model that nobody knows, or that it can't be done to
@@ -11,7 +12,7 @@ WorkerError
     ├── HordeUnreachable      no answer, or none that makes sense: the same call may succeed later
     ├── HordeOnHold           the horde gives this worker nothing for now: keep asking, slowly
     ├── HordeRefused          a clear no to this one call: asking again will not help
-    │   └── UploadRefused     the storage did not take a picture; its job is still open
+    │   └── UploadRefused     a picture can't be put where it should; its job is still open
     ├── NotAllowed            this worker may not serve as it is set up: stop and tell the owner
     └── UnusableJob           jobs were handed out in a shape we can't serve: fault their ids
 """
@@ -19,6 +20,7 @@ WorkerError
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 
 
 class WorkerError(Exception):
@@ -34,6 +36,17 @@ class ConfigError(WorkerError):
     def __init__(self, problems: tuple[str, ...]):
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class StateTaken(WorkerError):
+    """Two workers would answer for each other's jobs. `holder` is the other one's process."""
+
+    def __init__(self, folder: Path, holder: int | None):
+        process = f"process {holder}" if holder else "another worker"
+        super().__init__(
+            f"{process} runs with {folder} already; stop it, or give this one a home of its own"
+        )
+        self.holder = holder
 
 
 class NothingToServe(WorkerError):
@@ -64,11 +77,19 @@ class HordeUnreachable(HordeError):
     """No answer, a broken one, a 5xx or a rate limit.
 
     `retry_after_seconds` is the wait that the server asked for, None where it named none.
+    `may_have_worked`: the server may have done what it was asked, and only its answer is lost.
     """
 
-    def __init__(self, message: str, retry_after_seconds: float | None = None):
+    def __init__(
+        self,
+        message: str,
+        retry_after_seconds: float | None = None,
+        *,
+        may_have_worked: bool = False,
+    ):
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.may_have_worked = may_have_worked
 
 
 class HordeOnHold(HordeError):
@@ -86,22 +107,14 @@ class JobFate(Enum):
 
     OVER = "the job is no longer ours"
     DELIVERED = "the horde has the result, from this call or an earlier one"
-    OPEN = "the job still waits for our result: fault it, or send a correct one"
+    OPEN = "the job is still open, and must be faulted"
 
 
 class HordeRefused(HordeError):
-    """The horde said no to this call and will say no again."""
+    """The horde said no to this call and will say no again. The message holds the remedy."""
 
-    def __init__(
-        self,
-        rc: str,
-        status: int,
-        message: str,
-        *,
-        remedy: str = "",
-        fate: JobFate = JobFate.OVER,
-    ):
-        super().__init__(f"{rc} (HTTP {status}): {message}")
+    def __init__(self, rc: str, status: int, message: str, *, remedy: str, fate: JobFate):
+        super().__init__(f"{rc}: {message}; {remedy}")
         self.rc = rc
         self.status = status
         self.remedy = remedy
@@ -109,10 +122,7 @@ class HordeRefused(HordeError):
 
 
 class UploadRefused(HordeRefused):
-    """The storage answered 4xx to a picture: the address expired or was never good."""
-
-    def __init__(self, status: int, message: str):
-        super().__init__("UploadRefused", status, message, fate=JobFate.OPEN)
+    """A picture can't be put where the horde said."""
 
 
 class NotAllowed(HordeError):

@@ -14,6 +14,7 @@ from worker.errors import (
     JudgeUnusable,
     NotAllowed,
     NothingToServe,
+    StateTaken,
     UnknownModel,
 )
 from worker.sandbox import PortTaken
@@ -29,6 +30,7 @@ class ExitCode(IntEnum):
     NO_ENGINE = 6  # ComfyUI, torch or the device does not work
     DISK = 7  # full, read-only, or not ours to write
     NO_JUDGE = 8  # pictures can't be judged as bridgeData.yaml wants it
+    TAKEN = 9  # another worker runs with this state folder
     INTERRUPTED = 130  # a second Ctrl-C
 
 
@@ -43,6 +45,7 @@ _ERRORS: tuple[tuple[type[Exception], ExitCode], ...] = (
     (JudgeUnusable, ExitCode.NO_JUDGE),
     (UnknownModel, ExitCode.USAGE),
     (PortTaken, ExitCode.USAGE),
+    (StateTaken, ExitCode.TAKEN),
 )
 _DISK = frozenset(
     getattr(errno, name)

@@ -1,8 +1,9 @@
 """Keeps the worker from being put into maintenance: the horde does that to one that drops jobs.
 
-The 21st faulted or aborted job within an hour is one too many (horde API: "dropping too many
-jobs"). What makes one job fail often makes the next one fail too, so the worker stops asking
-before.
+The 21st faulted or aborted image within an hour is one too many (horde API: "dropping too many
+jobs"). The guard has so few images in hand that all of them could fail and the limit would still be
+some way off; and what makes one job fail often makes the next one fail too, so after some drops the
+worker asks for less.
 """
 
 from __future__ import annotations
@@ -10,30 +11,67 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from worker.wire import Offer
 
 WINDOW_SECONDS = 3600.0
-MOST_FAULTS = 12  # of 20: those at work may fail as well, and a batch counts once per image
+MOST_DROPS = 16  # within the window, those included that are still in hand
+STRAINED_SHARE = 3  # from a third of them on, less is offered
+SMALLEST_PIXELS = 512 * 512
 
 
 class FaultGuard:
-    """Counts the images that were not delivered within the last hour. Any thread may use it."""
+    """Counts the images that were not delivered within the last hour. Any thread may use it.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
+    Args:
+        most_drops: images that may fail within the window.
+        ages: seconds since each earlier one.
+    """
+
+    def __init__(
+        self,
+        most_drops: int = MOST_DROPS,
+        ages: Iterable[float] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._most = most_drops
         self._clock = clock
         self._lock = threading.Lock()
-        self._faults: deque[float] = deque()
+        self._drops = deque(sorted(clock() - age for age in ages))
 
-    def count(self, faults: int) -> None:
+    def count(self, drops: int) -> None:
         with self._lock:
-            self._faults.extend([self._clock()] * faults)
+            self._drops.extend([self._clock()] * drops)
+
+    @property
+    def drops(self) -> int:
+        """Images dropped within the last hour."""
+        with self._lock:
+            while self._drops and self._drops[0] <= self._clock() - WINDOW_SECONDS:
+                self._drops.popleft()
+            return len(self._drops)
+
+    @property
+    def is_strained(self) -> bool:
+        return self.drops * STRAINED_SHARE >= self._most
+
+    def allowance(self, in_hand: int) -> int:
+        """Images that may be asked for beside those in hand."""
+        return max(0, self._most - self.drops - in_hand)
 
     def wait_seconds(self) -> float:
-        """How long to take no jobs; 0 while there are few enough faults."""
+        """Until one more image may fail, when nothing is in hand; 0 while one may."""
         with self._lock:
-            now = self._clock()
-            while self._faults and self._faults[0] <= now - WINDOW_SECONDS:
-                self._faults.popleft()
-            if len(self._faults) < MOST_FAULTS:
+            if len(self._drops) < self._most:
                 return 0.0
-            return self._faults[-MOST_FAULTS] + WINDOW_SECONDS - now
+            return max(0.0, self._drops[-self._most] + WINDOW_SECONDS - self._clock())
+
+    def cautious(self, offer: Offer, in_hand: int) -> Offer:
+        """The offer with no more images than may be asked for; less of all while strained."""
+        offer = replace(offer, amount=min(offer.amount, self.allowance(in_hand)))
+        if not self.is_strained:
+            return offer
+        pixels = min(offer.max_pixels, max(offer.max_pixels // 2, SMALLEST_PIXELS))
+        return replace(offer, amount=min(offer.amount, 1), max_pixels=pixels)

@@ -10,17 +10,22 @@ import io
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import requests
 import urllib3
 from pydantic import TypeAdapter, ValidationError
-from requests.auth import AuthBase
+from urllib3.exceptions import LocationValueError
+from urllib3.util import parse_url
 
 from worker import refusals
-from worker.errors import HordeRefused, HordeUnreachable, UnusableJob, UploadRefused
+from worker.addresses import Neighbourhood, NoBusiness, is_this_machine, written_out
+from worker.backoff import retry_after_seconds
+from worker.errors import HordeError, HordeRefused, HordeUnreachable, UnusableJob
+from worker.http_call import HttpCall, HttpSession
 from worker.network_reasons import network_reason
 from worker.wire import (
     Account,
@@ -35,9 +40,10 @@ from worker.wire import (
     Submission,
     Submitted,
     WorkerRecord,
+    printable,
 )
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_TOO_SLOW = "too slow: it did not end within its time"
 _CHUNK_BYTES = 64 * 1024
 _LONGEST_REPLY_BYTES = 64 * 1024 * 1024  # room for a job whose source images come as base64
 
@@ -46,34 +52,31 @@ _ANYTHING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 _SERVED_MODELS = TypeAdapter(tuple[ServedModel, ...])
 
 
-class _NoNetrc(AuthBase):
-    """Keeps requests from adding what it finds for the host in the owner's .netrc."""
-
-    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
-        return r
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class _Sessions:
-    """One requests.Session per thread, because a session is not promised to be thread-safe."""
+    """One HttpSession per thread."""
 
     def __init__(self, client_agent: str, *, trust_env: bool):
         self._client_agent = client_agent
         self._trust_env = trust_env
         self._mine = threading.local()
-        self._all: list[requests.Session] = []
+        self._all: list[HttpSession] = []
         self._lock = threading.Lock()
 
-    def mine(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._mine, "session", None)
+    def mine(self) -> HttpSession:
+        session: HttpSession | None = getattr(self._mine, "session", None)
         if session is None:
             session = self._mine.session = self._opened()
         return session
 
-    def _opened(self) -> requests.Session:
-        session = requests.Session()
-        session.trust_env = self._trust_env
-        session.auth = _NoNetrc()
-        session.headers["User-Agent"] = self._client_agent
+    def _opened(self) -> HttpSession:
+        session = HttpSession(self._client_agent, trust_env=self._trust_env)
         with self._lock:
             self._all.append(session)
         return session
@@ -88,8 +91,9 @@ class _Sessions:
 class HordeClient:
     """Calls to one horde with one account's key. Any thread may use it.
 
-    `timeout`: seconds to connect, and seconds of silence while reading; a whole answer may
-    take the sum of both. The key goes to `url` alone, and no redirect is followed. Raises
+    `timeout`: seconds to connect, and seconds of silence while reading. A whole call takes at most
+    the sum of both, whatever the other side does, and an upload as much more as its picture takes
+    at `upload_bytes_per_second`. The key goes to `url` alone, and no redirect is followed. Raises
     ValueError for a key that no HTTP header can hold.
     """
 
@@ -99,17 +103,19 @@ class HordeClient:
         api_key: str,
         *,
         timeout: tuple[float, float] = (5, 30),
+        upload_bytes_per_second: float = 16 * 1024,
         client_agent: str,
     ):
         if not (api_key.isascii() and api_key.isprintable() and api_key == api_key.strip()):
             raise ValueError("the api key holds characters that no key has")
         self.url = url.rstrip("/")
         self._timeout = timeout
+        self._upload_bytes_per_second = upload_bytes_per_second
         self._client_agent = client_agent
         self._api_key = api_key
         # A proxy of the owner's environment can't reach a horde on this machine.
-        on_this_machine = urlsplit(url).hostname in _LOOPBACK
-        self._sessions = _Sessions(client_agent, trust_env=not on_this_machine)
+        self._sessions = _Sessions(client_agent, trust_env=not is_this_machine(url))
+        self._neighbourhood = Neighbourhood(url)
 
     def __repr__(self) -> str:
         return f"HordeClient({self.url!r})"
@@ -137,9 +143,9 @@ class HordeClient:
         call = "POST generate/pop"
         popped_at = time.monotonic()
         answer = self._call(call, refusals.POP, json=offer.body())
-        ids = _read(call, TypeAdapter(PopIds), answer).given
+        ids = self._read(call, TypeAdapter(PopIds), answer).given
         if not ids:
-            empty = _read(call, TypeAdapter(EmptyPop), answer)
+            empty = self._read(call, TypeAdapter(EmptyPop), answer)
             return NothingToDo(skipped=empty.skipped, messages=empty.messages)
         try:
             return FullPop.model_validate_json(answer).job(ids, popped_at)
@@ -149,36 +155,48 @@ class HordeClient:
     def submit(self, result: Submission) -> float:
         """Hand in one job's outcome; the kudos for it (0.0 for a fault).
 
-        Raises HordeRefused, whose `fate` says what became of the job. A server error can also
-        mean that the api key is wrong.
+        Raises HordeRefused, whose `fate` says what became of the job.
         """
         call = "POST generate/submit"
         answer = self._call(call, refusals.SUBMIT, json=result.body())
-        return _read(call, TypeAdapter(Submitted), answer).reward
+        return self._read(call, TypeAdapter(Submitted), answer).reward
 
     def upload(self, url: str, image: bytes, content_type: str = "image/webp") -> None:
         """Put a picture where the job said, without the api key.
 
-        Raises UploadRefused when this address will never take it: it lives for 1800 s.
+        Raises UploadRefused when this address will never take it: it lives for 1800 s, and may be
+        none where this horde has any business.
         """
-        # A file is sent piece by piece: the connect time-out then bounds a piece, not the picture.
-        call = f"PUT {urlsplit(url).hostname}"
-        status, headers, answer = self._send(
-            call, "PUT", url, data=io.BytesIO(image), headers={"Content-Type": content_type}
-        )
-        _raise_if_unreachable(call, status, headers, answer)
-        if status >= 400:
-            raise UploadRefused(status, _excerpt(answer))
+        host = _upload_host(url)
+        call = f"PUT {host}"
+        seconds = sum(self._timeout) + len(image) / self._upload_bytes_per_second
+        try:
+            if found := written_out(host):  # a proxy of the owner's might go there
+                self._neighbourhood.permitted(host, found)
+            reply = self._send(
+                call,
+                "PUT",
+                url,
+                HttpCall(time.monotonic() + seconds, self._neighbourhood.permitted),
+                # A file is sent piece by piece: the connect time-out then bounds a piece of it.
+                data=io.BytesIO(image),
+                headers={"Content-Type": content_type},
+            )
+        except NoBusiness as error:
+            raise refusals.refusal(refusals.UPLOAD, refusals.NOWHERE, 0, str(error)) from error
+        if reply.status >= 300:
+            text = reply.body.decode("utf-8", "replace")
+            raise _refusal_by_status(call, refusals.UPLOAD, reply.status, reply.headers, text)
 
     def heartbeat(self) -> None:
         """Returns when the horde is there and answers as a horde does."""
         call = "GET status/heartbeat"
-        _read(call, _ANYTHING, self._call(call, {}, keyed=False))
+        self._read(call, _ANYTHING, self._call(call, refusals.PUBLIC, keyed=False))
 
     def whoami(self) -> Account:
         """The account of the api key. Raises NotAllowed for a key that nobody has."""
         call = "GET find_user"
-        return _read(call, TypeAdapter(Account), self._call(call, refusals.ACCOUNT))
+        return self._read(call, TypeAdapter(Account), self._call(call, refusals.ACCOUNT))
 
     def worker_by_name(self, name: str) -> WorkerRecord | None:
         """The worker of this name, whoever owns it; None where nobody has the name.
@@ -194,18 +212,18 @@ class HordeClient:
             if error.rc == "WorkerNotFound":
                 return None
             raise
-        return _read(call, TypeAdapter(WorkerRecord), answer)
+        return self._read(call, TypeAdapter(WorkerRecord), answer)
 
     def model_names(self) -> frozenset[str]:
         """Image models that some worker of this horde serves now: not all that it knows."""
         call = "GET status/models?type=image"
-        served = _read(call, _SERVED_MODELS, self._call(call, {}, keyed=False))
+        served = self._read(call, _SERVED_MODELS, self._call(call, refusals.PUBLIC, keyed=False))
         return frozenset(model.name for model in served)
 
     def _call(
         self,
         call: str,
-        rows: Mapping[str, refusals.Row],
+        rows: refusals.Rows,
         *,
         json: dict[str, Any] | None = None,
         keyed: bool = True,
@@ -215,78 +233,104 @@ class HordeClient:
         headers = {"Client-Agent": self._client_agent}
         if keyed:
             headers["apikey"] = self._api_key
+        within = HttpCall(time.monotonic() + sum(self._timeout))
         url = f"{self.url}/api/v2/{path}"
-        status, reply_headers, answer = self._send(call, method, url, json=json, headers=headers)
-        # The horde writes a key that it does not know into its answer.
-        answer = answer.replace(self._api_key.encode(), b"<api_key>") if status >= 400 else answer
-        _raise_if_unreachable(call, status, reply_headers, answer)
-        if status >= 400:
-            refused = _read(call, TypeAdapter(Refused), answer)
-            rc = refused.rc or (refusals.INVALID_BODY if status == 400 else f"HTTP{status}")
-            raise refusals.refusal(rows, rc, status, refused.text())
-        return answer
+        reply = self._send(call, method, url, within, json=json, headers=headers)
+        if reply.status >= 300:
+            raise self._refusal(call, rows, reply)
+        return reply.body
 
-    def _send(
-        self, call: str, method: str, url: str, **content: Any
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    def _send(self, call: str, method: str, url: str, within: HttpCall, **content: Any) -> _Reply:
+        with within:
+            try:
+                with self._sessions.mine().request(
+                    method,
+                    url,
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                    stream=True,
+                    **content,
+                ) as response:
+                    reply = _Reply(response.status_code, response.headers, _body(call, response))
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                told = _TOO_SLOW if within.is_overdue else self._keyless(network_reason(error))
+                # Without its cause: what came may be in it, and the key in that.
+                raise HordeUnreachable(f"{call}: {told}", may_have_worked=within.was_sent) from None
+            if within.is_overdue:  # a body without a length just ends when it is cut
+                raise HordeUnreachable(f"{call}: {_TOO_SLOW}", may_have_worked=True)
+            return reply
+
+    def _refusal(self, call: str, rows: refusals.Rows, reply: _Reply) -> HordeError:
+        """What an answer of 300 and above of the API means."""
+        status, text = reply.status, self._keyless(reply.body.decode("utf-8", "replace"))
+        if status in (408, 429) or not 400 <= status < 500:  # it does not speak of our request
+            headers = {name: self._keyless(value) for name, value in reply.headers.items()}
+            return _refusal_by_status(call, rows, status, headers, text)
+        refused = self._read(call, TypeAdapter(Refused), text.encode(), may_have_worked=False)
+        return refusals.refusal(rows, _rc(refused, status), status, refused.text())
+
+    def _read(
+        self, call: str, shape: TypeAdapter[Read], answer: bytes, *, may_have_worked: bool = True
+    ) -> Read:
+        """An answer as a type. Raises HordeUnreachable with what came instead."""
         try:
-            with self._sessions.mine().request(
-                method,
-                url,
-                timeout=self._timeout,
-                allow_redirects=False,
-                stream=True,
-                **content,
-            ) as response:
-                return (
-                    response.status_code,
-                    response.headers,
-                    _body(call, response, sum(self._timeout)),
-                )
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise HordeUnreachable(f"{call}: {network_reason(error)}") from error
+            return shape.validate_json(answer)
+        except ValidationError as error:
+            came = _excerpt(self._keyless(answer.decode("utf-8", "replace")))
+            told = f"{call}: not an answer of a horde ({_one_line(error)}): {came}"
+            raise HordeUnreachable(told, may_have_worked=may_have_worked) from None  # as above
+
+    def _keyless(self, text: str) -> str:
+        """A stranger's text. The horde writes a key that it does not know into its answer."""
+        return text.replace(self._api_key, "<api_key>")
 
 
-def _body(call: str, response: requests.Response, seconds: float) -> bytes:
-    """The whole body within `seconds`: a socket's own time-out starts anew at each byte."""
-    until = time.monotonic() + seconds
+def _upload_host(url: str) -> str:
+    """Raises UploadRefused for an address that no picture can be put to."""
+    try:
+        target = parse_url(url)
+    except LocationValueError as error:
+        raise _nowhere("an address that can't be read") from error
+    if target.scheme not in ("http", "https") or not target.host or target.auth is not None:
+        raise _nowhere("expected an http(s) address with a host, and without a password")
+    return target.host.strip("[]")
+
+
+def _nowhere(why: str) -> HordeError:
+    return refusals.refusal(refusals.UPLOAD, refusals.NOWHERE, 0, why)
+
+
+def _body(call: str, response: requests.Response) -> bytes:
     raw: urllib3.HTTPResponse = response.raw
     body = bytearray()
     while chunk := raw.read1(_CHUNK_BYTES, decode_content=True):
         body += chunk
-        if time.monotonic() > until:
-            raise HordeUnreachable(f"{call}: the answer was still dripping in at its time-out")
         if len(body) > _LONGEST_REPLY_BYTES:
-            raise HordeUnreachable(f"{call}: the answer is longer than any of the horde's")
+            told = f"{call}: the answer is longer than any of the horde's"
+            raise HordeUnreachable(told, may_have_worked=True)
     return bytes(body)
 
 
-def _raise_if_unreachable(
-    call: str, status: int, headers: Mapping[str, str], answer: bytes
-) -> None:
-    """A redirect, a rate limit or a server error: nothing of it speaks about our request."""
-    if 300 <= status < 400:
-        where = headers.get("Location", "nowhere")
-        raise HordeUnreachable(f"{call}: redirected to {where[:120]}; check horde_url")
-    if status in (408, 429) or status >= 500:
-        wait = headers.get("Retry-After", "")
-        raise HordeUnreachable(
-            f"{call}: HTTP {status}: {_excerpt(answer)}", float(wait) if wait.isdecimal() else None
-        )
+def _refusal_by_status(
+    call: str, rows: refusals.Rows, status: int, headers: Mapping[str, str], text: str
+) -> HordeError:
+    where = headers.get("Location", "").partition("?")[0] if status < 400 else ""
+    told = f"to {printable(where[:120])}" if where else _excerpt(text)
+    wait_seconds = retry_after_seconds(headers)
+    return refusals.refusal(rows, f"HTTP{status}", status, f"{call}: {told}", wait_seconds)
 
 
-def _read(call: str, shape: TypeAdapter[Read], answer: bytes) -> Read:
-    """An answer as a type. Raises HordeUnreachable with what came instead."""
-    try:
-        return shape.validate_json(answer)
-    except ValidationError as error:
-        message = f"{call}: not an answer of a horde ({_one_line(error)}): {_excerpt(answer)}"
-        raise HordeUnreachable(message) from error
+def _rc(refused: Refused, status: int) -> str:
+    if refused.rc:
+        return printable(refused.rc)[:60]
+    if status != 400:
+        return f"HTTP{status}"
+    return refusals.INVALID_BODY if refused.errors else refusals.UNREADABLE_BODY
 
 
-def _excerpt(answer: bytes) -> str:
+def _excerpt(answer: str) -> str:
     """The beginning of an answer, fit for a log line."""
-    return repr(answer[:120].decode("utf-8", "replace")) if answer else "an empty answer"
+    return repr(answer[:120]) if answer else "an empty answer"
 
 
 def _one_line(error: Exception) -> str:

@@ -102,6 +102,10 @@ class Intake:
                 self._resting = frozenset()
             return bool(self._models)
 
+    def ban(self, lora: Path) -> None:
+        """Leave a LoRA's file out of all jobs from now on; their clients are told."""
+        self._adapters.ban(lora)
+
     def take_in(self, job: Job) -> Work:
         """Read the job and fetch what it names, within a part of its time to live.
 
@@ -115,9 +119,9 @@ class Intake:
         fitted, left_out = fit(params, model.family)
         return Work(job, fitted, model, request.use_nsfw_censor, (*notes, *left_out))
 
-    def let_go(self, job: Job) -> None:
+    def let_go(self, job_id: str) -> None:
         """The job is over: nothing that was fetched for it is needed any more."""
-        self._adapters.release(job.ids[0])
+        self._adapters.release(job_id)
 
     def _complete(
         self, request: JobRequest, job: Job, model: Model
@@ -129,7 +133,7 @@ class Intake:
         qr_code, qr_notes = self._qr_code(request, baseline)
         pictures = fetch_sources(job, self._sources)
         found = self._adapters.find(
-            request.loras, request.tis, params.seed, Search(job.ids[0], baseline, deadline)
+            request.loras, request.tis, params.seed, Search(job.id, baseline, deadline)
         )
         prompt, negative_prompt = complete_prompts(
             params.prompt, params.negative_prompt, params.seed, found.tis, found.triggers

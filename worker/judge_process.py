@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from hordelib.images import Picture
 from hordelib.safety import Verdict
 from worker import judge_child
 from worker.backoff import Backoff
-from worker.child_process import ChildProcess
+from worker.child_process import ChildProcess, Limit
 from worker.errors import JudgeUnusable
 from worker.messages import Asked, Judged, JudgeSettings, Unjudged
 
@@ -104,10 +103,11 @@ class JudgeProcess:
 
     def _ask(self, asked: Asked) -> Verdict:
         self._revive()
-        self._child.send(asked)
-        deadline = time.monotonic() + self._patience.picture
-        report: Judged | Unjudged
-        report = self._child.receive(deadline, silence=self._patience.heartbeat)
+        self._child.send(asked, self._patience.heartbeat)
+        limit = Limit(self._patience.picture, "to judge a picture")
+        report = self._child.receive(limit, silence=self._patience.heartbeat)
+        if not isinstance(report, Judged | Unjudged):
+            self._child.fail("the judge spoke garbage")
         if (report.job_id, report.index) != (asked.job_id, asked.index):
             self._child.fail(f"the judge spoke of job {report.job_id}, image {report.index}")
         if isinstance(report, Unjudged):

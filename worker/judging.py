@@ -1,19 +1,16 @@
-"""Which of a job's pictures may leave, and what goes in the place of those that may not."""
+"""Which pictures may leave, and what goes in the place of those that may not."""
 
 from __future__ import annotations
 
 import logging
 
-from hordelib.engine import Generation
 from hordelib.errors import JudgeFailed
 from hordelib.gen_metadata import GenMetadata
-from hordelib.images import Picture
 from worker.censor_card import censor_card
 from worker.censorship import AsItIs, Censorship, Replaced
-from worker.delivery import Image, Withheld
 from worker.errors import JudgeUnusable
-from worker.intake import Work
 from worker.judge_process import JudgeProcess
+from worker.results import Cleared, Failed, Made
 
 log = logging.getLogger(__name__)
 
@@ -41,28 +38,26 @@ class Judging:
         """Let no picture leave any more, from any thread."""
         self._judge.kill()
 
-    def judge(self, work: Work, generation: Generation) -> list[Image | Withheld]:
-        """What is to be delivered for each picture, in their order."""
-        notes = (*work.notes, *generation.notes)
-        return [
-            self._judge_image(work, index, picture, notes)
-            for index, picture in enumerate(generation.images)
-        ]
-
-    def _judge_image(
-        self, work: Work, index: int, picture: Picture, notes: tuple[GenMetadata, ...]
-    ) -> Image | Withheld:
-        job_id = work.job.ids[index]
+    def judge(self, made: Made) -> Cleared | Failed:
+        """What is to be delivered for this picture."""
+        slot, picture = made.slot, made.picture
         try:
-            verdict = self._judge.judge(job_id, index, picture, work.prompt)
+            verdict = self._judge.judge(slot.id, slot.index, picture, made.prompt)
         except JudgeFailed as error:
-            return Withheld(picture.seed, str(error))
+            return Failed(slot, str(error), made.seed)
         outcome = self._censorship.outcome(
-            work.prompt, use_nsfw_censor=work.use_nsfw_censor, verdict=verdict
+            made.prompt, use_nsfw_censor=made.use_nsfw_censor, verdict=verdict
         )
+        notes = (*made.notes, *_place(made))
         match outcome:
             case AsItIs():
-                return Image(picture, notes)
+                return Cleared(slot, made.seed, made.webp, notes)
             case Replaced(cause, note):
-                log.info("job %s: censored: %s %s", job_id, cause, ", ".join(verdict.reasons))
-                return Image(censor_card(picture, cause), (note, *notes))
+                log.info("job %s: censored: %s %s", slot.id, cause, ", ".join(verdict.reasons))
+                card = censor_card(picture, cause).to_webp()
+                return Cleared(slot, made.seed, card, (note, *notes))
+
+
+def _place(made: Made) -> tuple[GenMetadata, ...]:
+    """Where there are several images of a request, each says its place among them."""
+    return (GenMetadata.batch_index(made.slot.index),) if made.slot.batch > 1 else ()

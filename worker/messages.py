@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hordelib.engine import Generation
 from hordelib.errors import JobError
-from hordelib.images import Picture
+from hordelib.images import MAX_WEBP_SIDE, Picture
 from hordelib.model import Model
 from hordelib.params import GenerationParams
 from hordelib.safety import Verdict
@@ -32,11 +32,22 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """`number` tells one call from the next, so that a late answer is never taken for another's."""
+    """`number` tells one call from the next, so that a late answer is never taken for another's.
+
+    Each picture comes back with the job's id and its place in the job.
+    """
 
     number: int
+    job_id: str
     params: GenerationParams
     model: Model
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop the call of this number, whether it runs or is still to come. The child goes on."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """Said every second from a thread of its own: the process is there and gets its turns."""
+    """Said twice a second from a thread of its own: the process is there and gets its turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """All files that the job needs are in memory."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +85,17 @@ class Stepped:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn:
+    """A finished picture of the job. They come in their order, when all of them are made."""
+
+    number: int
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
+    """The job's pictures have been told; `generation` has the rest, and no images."""
+
     number: int
     generation: Generation
 
@@ -121,3 +149,10 @@ class Unjudged:
     job_id: str
     index: int
     reason: str
+
+
+EngineReport = Loaded | Stepped | Drawn | Finished | Failed
+Report = Ready | Alive | EngineReport | Broken | Judged | Unjudged
+
+# The longest report has one picture, and one that no WebP file can hold could not be delivered.
+MOST_REPORT_BYTES = 4 * MAX_WEBP_SIDE**2 + (1 << 20)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 from hordelib.errors import JobError, ModelMissing
 from hordelib.model import Model
@@ -48,15 +49,19 @@ class ModelOffering:
             models if models.served or not self._inventory.coming else self._first_arrival(models)
         )
 
-    def keep_up(self, intake: Intake) -> None:
-        """Offer what arrives, and what the horde's queues choose, until `stop`."""
+    @contextmanager
+    def kept_up(self, intake: Intake) -> Generator[None]:
+        """Within, what arrives is offered, and what the horde's queues choose.
+
+        Downloads under way end with the process, and go on the next time.
+        """
         threading.Thread(target=self._offer_arrivals, args=(intake,), daemon=True).start()
         if self._folder.config.serves_dynamically:
             threading.Thread(target=self._follow_queues, args=(intake,), daemon=True).start()
-
-    def stop(self) -> None:
-        """Offer nothing more. Downloads under way end with the process, and go on the next time."""
-        self._stopping.set()
+        try:
+            yield
+        finally:
+            self._stopping.set()
 
     def _first_arrival(self, models: Models) -> Models:
         log.info("no model is there and verified yet: serving starts with the first one")

@@ -8,10 +8,11 @@ import socket
 # What requests and urllib3 bury in their messages, and what it means.
 _REASONS = (
     ("NameResolutionError", "no such host"),
+    ("Failed to resolve", "no such host"),
     ("Connection refused", "connection refused"),
     ("timed out", "timed out"),
-    ("SSLError", "no valid certificate"),
     ("CERTIFICATE_VERIFY_FAILED", "no valid certificate"),
+    ("SSLError", "TLS could not be agreed on"),
     ("Connection reset", "the connection was cut"),
     ("RemoteDisconnected", "the connection was cut"),
 )

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
 
 from worker import refusals
 from worker.backoff import Backoff
-from worker.delivery import Delivery
+from worker.board import Board
+from worker.books import Books
 from worker.errors import HordeOnHold, HordeRefused, HordeUnreachable, NotAllowed, UnusableJob
-from worker.fault_guard import FaultGuard
 from worker.horde_client import HordeClient
+from worker.pace import Pace
 from worker.wire import Account, HordeMessage, Job, NothingToDo, Offer, WorkerRecord, printable
 
 log = logging.getLogger(__name__)
 
-FAULT_SECONDS = 60.0  # for telling the horde of a job that could not be read
+NO_PLACE_SECONDS = 0.2  # until the next look whether enough images have ended
 
 
 class Popper:
@@ -25,9 +27,8 @@ class Popper:
 
     Args:
         offer: what the worker takes, asked at each pop, since a model may drop out.
-        guard: says when too many jobs have failed to ask for more.
-        idle: seconds between pops that bring nothing, from the first to the longest.
-        first_contact_seconds: a horde never reached for so long is taken for a wrong address.
+        books: say how many images may be asked for; are told of answers that were lost, and why
+            there are no jobs.
     """
 
     def __init__(
@@ -36,19 +37,18 @@ class Popper:
         offer: Callable[[], Offer],
         stopping: threading.Event,
         *,
-        guard: FaultGuard,
-        idle: tuple[float, float],
-        first_contact_seconds: float,
+        books: Books,
+        pace: Pace,
     ):
         self._horde = horde
         self._offer = offer
         self._stopping = stopping
-        self._guard = guard
-        self._idle = Backoff(*idle)
+        self._books = books
+        self._idle = Backoff(*pace.idle_seconds)
         self._trouble = Backoff(1, 60)
-        self._give_up_at = time.monotonic() + first_contact_seconds
+        self._give_up_at = time.monotonic() + pace.first_contact_seconds
         self._reached = False
-        self._told = Told()
+        self._told = Told(books.board)
 
     def introduce(self) -> None:
         """Reach the horde, and see that it knows the api key and that the name is not taken.
@@ -69,23 +69,20 @@ class Popper:
                 log.info("serving for %s at %s", account.username, self._horde.url)
                 self._reached = True
 
-    def pop(self) -> Job | None:
+    def pop(self) -> Job | UnusableJob | None:
         """A job, or None when there was none; it has waited then, unless the worker is stopping.
 
         Raises NotAllowed when the horde won't have this worker, and HordeUnreachable when it was
         never reached since the start.
         """
-        if (seconds := self._guard.wait_seconds()) > 0:
-            self._told.state(
-                f"too many jobs failed within the last hour: asking for no more for"
-                f" {seconds / 60:.0f} minutes, before the horde sets this worker to maintenance"
-            )
-            self._stopping.wait(seconds)
+        offer = self._books.cautious(self._offer())
+        if not offer.amount:
+            self._wait_for_allowance()
             return None
         try:
-            return self._when_answered(self._horde.pop(self._offer()))
+            return self._when_answered(self._horde.pop(offer))
         except HordeUnreachable as error:
-            self._when_unreachable(error)
+            self._when_pop_failed(error)
         except HordeOnHold as error:
             self._told.state(f"on hold: {error}. Remedy: {error.remedy}")
             self._stopping.wait(error.retry_after_seconds)
@@ -93,25 +90,51 @@ class Popper:
             self._told.state(f"pop refused: {error}")
             self._stopping.wait(self._trouble.delay())
         except UnusableJob as error:
-            log.warning("faulting %d ids of an unreadable job: %s", len(error.ids), error)
-            soon = time.monotonic() + FAULT_SECONDS
-            Delivery(self._horde, self._stopping).fault(error.ids, str(error), soon)
-            self._guard.count(len(error.ids))
+            return error
         return None
+
+    def _wait_for_allowance(self) -> None:
+        """So many images have failed, or are in hand and could, that one more is too many."""
+        seconds = self._books.guard.wait_seconds()
+        if self._books.in_hand or not seconds:
+            self._stopping.wait(NO_PLACE_SECONDS)
+            return
+        self._told.state(
+            f"too many jobs failed within the last hour: asking for no more for"
+            f" {seconds / 60:.0f} minutes, before the horde sets this worker to maintenance"
+        )
+        self._stopping.wait(seconds)
+
+    def _when_pop_failed(self, error: HordeUnreachable) -> None:
+        if error.may_have_worked:
+            self._books.lost_pop()
+        self._when_unreachable(error)
 
     def _when_answered(self, popped: Job | NothingToDo) -> Job | None:
         self._reached = True
         self._trouble.reset()
         self._told.messages(popped.messages)
         if isinstance(popped, Job):
-            self._told.state("")
+            self._told.state(self._strain())
             self._idle.reset()
             return popped
         causes = [f"{cause} {count}" for cause, count in popped.skipped.items() if count]
         told = ", ".join(causes)
-        self._told.state(f"no job fits this worker; skipped requests: {told}" if told else "")
+        skipped = f"no job fits this worker; skipped requests: {told}" if told else ""
+        self._told.state(self._strain() or skipped)
         self._stopping.wait(self._idle.delay())
         return None
+
+    def _strain(self) -> str:
+        """What the owner is told while less is offered, long before the horde would mind."""
+        guard = self._books.guard
+        if not guard.is_strained:
+            return ""
+        return (
+            f"{guard.drops} images failed within the last hour, and the horde sets a worker"
+            " that drops 21 to maintenance: offering smaller pictures, one at a time; see the"
+            " reasons above, and lower max_power or max_batch where it was time"
+        )
 
     def _when_unreachable(self, error: HordeUnreachable) -> None:
         delay = self._trouble.delay(error.retry_after_seconds)
@@ -135,17 +158,19 @@ def insist_on_own_name(account: Account, record: WorkerRecord | None) -> None:
 class Told:
     """Tells the owner each thing once: what keeps jobs away, when that ends, and messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, board: Board):
+        self._board = board
         self._state = ""
         self._messages: set[str] = set()
 
     def state(self, line: str) -> None:
         """Log a change of what keeps jobs away; "" is nothing."""
-        if line and line != self._state:
+        if line and _kind(line) != _kind(self._state):
             log.warning(line)
         elif self._state and not line:
             log.info("all is well again")
         self._state = line
+        self._board.say(line)
 
     def messages(self, messages: tuple[HordeMessage, ...]) -> None:
         """Log what the horde's moderators write to this worker; they repeat it with each pop."""
@@ -153,3 +178,8 @@ class Told:
             if message.id not in self._messages:
                 self._messages.add(message.id)
                 log.warning("message from the horde: %s", printable(message.message))
+
+
+def _kind(line: str) -> str:
+    """A line without its numbers, which change from call to call."""
+    return re.sub(r"\d+", "", line)

@@ -1,7 +1,7 @@
-"""What each refusal of the horde means for the worker, one row per return code (`rc`).
+"""What each refusal of the horde means for the worker: one table per endpoint, one row per answer.
 
-The rows are those of the server's pop and submit endpoints. A code without a row is judged by
-the row of its HTTP status, where there is one.
+A row's name is the return code (`rc`) of an answer, or its HTTP status where it has none. An rc
+without a row is judged by its status. docs/answers.md holds the same tables.
 """
 
 from __future__ import annotations
@@ -11,117 +11,220 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from worker.errors import HordeError, HordeOnHold, HordeRefused, JobFate, NotAllowed
+from worker.errors import (
+    HordeError,
+    HordeOnHold,
+    HordeRefused,
+    HordeUnreachable,
+    JobFate,
+    NotAllowed,
+    UploadRefused,
+)
 
 
 class Answer(Enum):
     """What the worker does about a refusal."""
 
-    STOP = "stop and tell the owner"
-    HOLD = "ask again later, slowly"
-    GIVE_UP = "go on without this call; the row's fate says what became of the job"
+    STOP = "stops"
+    HOLD = "goes on asking, slowly"
+    RETRY = "asks again, after longer and longer waits"
+    GIVE_UP = "goes on without it"
+    FAULT = "faults this image, so that another worker makes it"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`remedy` is told to the owner; `wait_seconds` counts for HOLD, `fate` for GIVE_UP."""
+    """`remedy` is told to the owner.
 
+    `wait_seconds` counts for HOLD, `fate` for GIVE_UP, and `may_have_worked` for RETRY.
+    """
+
+    status: int
     answer: Answer
     remedy: str
     wait_seconds: float = 0.0
     fate: JobFate = JobFate.OVER
+    may_have_worked: bool = False
 
 
-# The server's schema check and its JSON reader answer 400 without an rc.
-INVALID_BODY = "InvalidBody"
+Rows = Mapping[str, Row]
+
+# What we call answers that have no rc.
+INVALID_BODY = "InvalidBody"  # 400: the server's check of fields said no
+UNREADABLE_BODY = "UnreadableBody"  # 400: what came was no JSON
+NOWHERE = "Nowhere"  # no answer: the address of an upload is none that may be asked
 
 _WRONG_KEY = "put the key of your account into api_key; a shared key can't run a worker"
 _ASK_MODERATORS = "ask the horde's moderators (the link is on its website)"
 _FEWER_WORKERS = "retire a worker at the horde's website, or use the name of one you have"
 _OTHER_NAME = "choose another dreamer_name"
 _SEE_MESSAGE = "see the message; the horde's moderators know more"
+_OTHER_HORDE = "check horde_url: no horde that this worker knows answers like this"
+_WAIT = "wait: the horde, or what stands before it, has a problem of its own"
 
-POP: Mapping[str, Row] = MappingProxyType(
+_OF_ANY_SERVER: Rows = MappingProxyType(
     {
-        INVALID_BODY: Row(Answer.STOP, "correct the named setting in bridgeData.yaml"),
-        "BadRequest": Row(Answer.STOP, "check models_to_load and dreamer_name: see the message"),
-        "InvalidPriorityUsername": Row(
-            Answer.STOP, "write priority_usernames with their number, such as db0#1"
-        ),
-        "ProfaneWorkerName": Row(Answer.STOP, _OTHER_NAME),
-        "ProfaneBridgeAgent": Row(Answer.STOP, "change bridge_agent"),
-        "PolymorphicNameConflict": Row(
-            Answer.STOP, f"{_OTHER_NAME}: a text worker or an alchemist has this one"
-        ),
-        "InvalidAPIKey": Row(Answer.STOP, _WRONG_KEY),
-        "AnonForbiddenWorker": Row(
-            Answer.STOP, "register an account at the horde and put its key into api_key"
-        ),
-        "WrongCredentials": Row(Answer.STOP, f"{_OTHER_NAME}: somebody else owns this one"),
-        "WorkerMaintenance": Row(
-            Answer.HOLD, "end the maintenance at the horde's website when you are ready", 15
-        ),
-        "WorkerFlaggedMaintenance": Row(Answer.STOP, _ASK_MODERATORS),
-        "TooManyWorkers": Row(Answer.STOP, _FEWER_WORKERS),
-        "TooManyWorkersTrusted": Row(Answer.STOP, _FEWER_WORKERS),
-        "TooManySameIPs": Row(Answer.STOP, _FEWER_WORKERS),
-        "WorkerInviteOnly": Row(Answer.STOP, f"{_ASK_MODERATORS} for an invitation"),
-        "TimeoutIP": Row(Answer.HOLD, "wait; the horde shut this address out for a while", 300),
-        "UnsafeIP": Row(Answer.STOP, f"leave the VPN, or {_ASK_MODERATORS}"),
-        "TooManyNewIPs": Row(Answer.HOLD, "wait; the horde is still checking new addresses", 300),
-        "DeletedUser": Row(Answer.STOP, "use another account: this one is being deleted"),
-        "HTTP401": Row(Answer.STOP, _WRONG_KEY),
-        "HTTP403": Row(Answer.STOP, _SEE_MESSAGE),
+        "HTTP3xx": Row(302, Answer.RETRY, "check horde_url: redirects are not followed"),
+        "HTTP408": Row(408, Answer.RETRY, "wait: the connection is slow"),
+        "HTTP429": Row(429, Answer.RETRY, "wait: too many calls came from this address"),
+        "HTTP5xx": Row(500, Answer.RETRY, _WAIT, may_have_worked=True),
     }
 )
 
-SUBMIT: Mapping[str, Row] = MappingProxyType(
+_OF_ANY_HORDE: Rows = MappingProxyType(
+    {
+        **_OF_ANY_SERVER,
+        UNREADABLE_BODY: Row(400, Answer.RETRY, "look for a proxy that spoils requests"),
+        "HTTP4xx": Row(404, Answer.GIVE_UP, _OTHER_HORDE),
+    }
+)
+
+POP: Rows = MappingProxyType(
+    {
+        INVALID_BODY: Row(400, Answer.STOP, "correct the named setting in bridgeData.yaml"),
+        "BadRequest": Row(
+            400, Answer.STOP, "check models_to_load and dreamer_name: see the message"
+        ),
+        "InvalidPriorityUsername": Row(
+            400, Answer.STOP, "write priority_usernames with their number, such as db0#1"
+        ),
+        "ProfaneWorkerName": Row(400, Answer.STOP, _OTHER_NAME),
+        "ProfaneBridgeAgent": Row(400, Answer.STOP, "change bridge_agent"),
+        "PolymorphicNameConflict": Row(
+            400, Answer.STOP, f"{_OTHER_NAME}: a text worker or an alchemist has this one"
+        ),
+        "InvalidAPIKey": Row(401, Answer.STOP, _WRONG_KEY),
+        "AnonForbiddenWorker": Row(
+            403, Answer.STOP, "register an account at the horde and put its key into api_key"
+        ),
+        "WrongCredentials": Row(403, Answer.STOP, f"{_OTHER_NAME}: somebody else owns this one"),
+        "WorkerMaintenance": Row(
+            403,
+            Answer.HOLD,
+            "end the maintenance at the horde's website; your own jobs come meanwhile",
+            15,
+        ),
+        "WorkerFlaggedMaintenance": Row(403, Answer.STOP, _ASK_MODERATORS),
+        "TooManyWorkers": Row(403, Answer.STOP, _FEWER_WORKERS),
+        "TooManyWorkersTrusted": Row(403, Answer.STOP, _FEWER_WORKERS),
+        "TooManySameIPs": Row(403, Answer.STOP, _FEWER_WORKERS),
+        "WorkerInviteOnly": Row(403, Answer.STOP, f"{_ASK_MODERATORS} for an invitation"),
+        "TimeoutIP": Row(
+            403, Answer.HOLD, "wait; the horde shut this address out for a while", 300
+        ),
+        "UnsafeIP": Row(403, Answer.STOP, f"leave the VPN, or {_ASK_MODERATORS}"),
+        "TooManyNewIPs": Row(
+            403, Answer.HOLD, "wait; the horde is still checking new addresses", 300
+        ),
+        "DeletedUser": Row(403, Answer.STOP, "use another account: this one is being deleted"),
+        "HTTP401": Row(401, Answer.STOP, _WRONG_KEY),
+        "HTTP403": Row(403, Answer.STOP, _SEE_MESSAGE),
+        **_OF_ANY_HORDE,
+    }
+)
+
+SUBMIT: Rows = MappingProxyType(
     {
         INVALID_BODY: Row(
-            Answer.GIVE_UP, "report this: the worker sent a malformed result", fate=JobFate.OPEN
+            400,
+            Answer.GIVE_UP,
+            "report this: the worker sent a malformed result",
+            fate=JobFate.OPEN,
         ),
         "DuplicateGen": Row(
+            400,
             Answer.GIVE_UP,
             "nothing to do: the horde had this result already",
             fate=JobFate.DELIVERED,
         ),
         "AbortedGen": Row(
-            Answer.GIVE_UP, "took too long: lower max_power, max_batch or queue_size if this recurs"
+            400,
+            Answer.GIVE_UP,
+            "took too long: lower max_power, max_batch or queue_size if this recurs",
         ),
         # The one known cause, too many gen_metadata, is found after the result was stored.
         "BadRequest": Row(
+            400,
             Answer.GIVE_UP,
             "report this: the horde took the result and complained",
             fate=JobFate.DELIVERED,
         ),
         "WrongCredentials": Row(
-            Answer.GIVE_UP, "use the api_key that this worker's name belongs to"
+            403, Answer.GIVE_UP, "use the api_key that this worker's name belongs to"
         ),
         "InvalidJobID": Row(
-            Answer.GIVE_UP, "nothing to do: the request expired or its sender cancelled it"
+            404, Answer.GIVE_UP, "nothing to do: the request expired or its sender cancelled it"
+        ),
+        **_OF_ANY_HORDE,
+        "HTTP4xx": Row(404, Answer.GIVE_UP, _SEE_MESSAGE, fate=JobFate.OPEN),
+        # The server answers so to a key that it does not know, too.
+        "HTTP5xx": Row(
+            500,
+            Answer.RETRY,
+            f"{_WAIT}; where it goes on, check that api_key is still valid",
+            may_have_worked=True,
         ),
     }
 )
 
-# find_user answers 404 to a key that nobody has.
-ACCOUNT: Mapping[str, Row] = MappingProxyType(
+UPLOAD: Rows = MappingProxyType(
     {
-        "UserNotFound": Row(Answer.STOP, _WRONG_KEY),
-        "HTTP401": Row(Answer.STOP, _WRONG_KEY),
-        "HTTP403": Row(Answer.STOP, _SEE_MESSAGE),
+        NOWHERE: Row(0, Answer.FAULT, "report this to the horde: its address for a picture is bad"),
+        **_OF_ANY_SERVER,
+        "HTTP4xx": Row(
+            403, Answer.FAULT, "nothing to do, if it is rare: the address lives for half an hour"
+        ),
+        "HTTP3xx": Row(302, Answer.RETRY, "wait: redirects of an upload are not followed"),
     }
 )
 
-_ANY_OTHER = Row(Answer.GIVE_UP, "")
+# find_user answers 404 to a key that nobody has, workers/name to a name.
+ACCOUNT: Rows = MappingProxyType(
+    {
+        "UserNotFound": Row(404, Answer.STOP, _WRONG_KEY),
+        "WorkerNotFound": Row(404, Answer.GIVE_UP, "nothing to do: the name is free"),
+        "HTTP401": Row(401, Answer.STOP, _WRONG_KEY),
+        "HTTP403": Row(403, Answer.STOP, _SEE_MESSAGE),
+        **_OF_ANY_HORDE,
+    }
+)
+
+PUBLIC: Rows = _OF_ANY_HORDE
+
+BY_ENDPOINT: Mapping[str, Rows] = MappingProxyType(
+    {
+        "generate/pop": POP,
+        "generate/submit": SUBMIT,
+        "a picture's upload": UPLOAD,
+        "find_user, workers/name": ACCOUNT,
+        "status/heartbeat, status/models": PUBLIC,
+    }
+)
 
 
-def refusal(rows: Mapping[str, Row], rc: str, status: int, message: str) -> HordeError:
-    """The error to raise for a 4xx answer to the endpoint that `rows` is about."""
-    row = rows.get(rc) or rows.get(f"HTTP{status}", _ANY_OTHER)
+def refusal(
+    rows: Rows, rc: str, status: int, message: str, retry_after_seconds: float | None = None
+) -> HordeError:
+    """The error to raise for an answer of 300 and above to the endpoint that `rows` is about."""
+    row = _row(rows, rc, status)
     match row.answer:
         case Answer.STOP:
             return NotAllowed(rc, message, row.remedy)
         case Answer.HOLD:
             return HordeOnHold(rc, message, row.remedy, row.wait_seconds)
+        case Answer.RETRY:
+            return HordeUnreachable(
+                f"{rc}: {message}; {row.remedy}",
+                retry_after_seconds,
+                may_have_worked=row.may_have_worked,
+            )
         case Answer.GIVE_UP:
             return HordeRefused(rc, status, message, remedy=row.remedy, fate=row.fate)
+        case Answer.FAULT:
+            return UploadRefused(rc, status, message, remedy=row.remedy, fate=JobFate.OPEN)
+
+
+def _row(rows: Rows, rc: str, status: int) -> Row:
+    """The first that there is; a status that HTTP does not know is a server's error."""
+    names = (rc, f"HTTP{status}", f"HTTP{status // 100}xx", "HTTP5xx")
+    return next(rows[name] for name in names if name in rows)

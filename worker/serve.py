@@ -1,4 +1,4 @@
-"""Runs a bridge in the foreground: signals, the view, and an end in bounded time."""
+"""Runs a bridge in the foreground: signals, orders, the view, and an end in bounded time."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
 from worker.bridge import Bridge
+from worker.orders import Order, Orders
 from worker.terminal import BoardView
 
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 0.25
-DRAIN_SECONDS = 60.0  # for the job at work and for uploads, after the first signal
+STOP_SECONDS = 60.0  # for the jobs in hand, after the first signal
 ABANDON_SECONDS = 10.0  # for reporting faults after that
 HURRIED_SECONDS = 2.0  # after a second signal
 STOP_SIGNALS = [
@@ -28,56 +29,126 @@ class Interrupted(Exception):
     """A second signal came: leave at once."""
 
 
-def serve(bridge: Bridge, view: BoardView, is_done: Callable[[], bool] = lambda: False) -> bool:
-    """Run the bridge until it fails, `is_done`, or a signal; whether a signal ended it.
+def serve(
+    bridge: Bridge,
+    view: BoardView,
+    is_done: Callable[[], bool] = lambda: False,
+    *,
+    orders: Orders | None = None,
+    stop_seconds: float = STOP_SECONDS,
+) -> bool:
+    """Run the bridge until it fails, `is_done`, the order to drain, or a signal; whether a signal
+    ended it.
 
-    SIGINT or SIGTERM finish the job at work (within DRAIN_SECONDS) and fault the others. Raises
-    what made the bridge fail, and Interrupted at a second signal, with the engine killed.
+    SIGINT or SIGTERM finish the jobs in hand as far as that takes no more than `stop_seconds`, and
+    fault the others. Raises what made the bridge fail, and Interrupted at a second signal, with the
+    engine killed.
     """
     with _counted_signals() as signals, view:
+        watch = _Watch(bridge, view, signals, orders, stop_seconds)
+        watch.obey()
         bridge.start()
         try:
-            _watch(bridge, view, is_done, signals)
-            _drain(bridge, view, signals)
+            watch.until(lambda: bridge.is_stopping, is_done)
+            watch.until_ended()
         except BaseException:  # whatever it is, no bridge is left behind that nobody can stop
             bridge.abandon()
             bridge.join(HURRIED_SECONDS)  # a fault reported now spares its client the time-out
             raise
         view.refresh()
+        watch.answer("ended")
     if bridge.failure is not None:
         raise bridge.failure
     return signals.count > 0
 
 
-def _watch(bridge: Bridge, view: BoardView, is_done: Callable[[], bool], signals: Signals) -> None:
-    while not bridge.is_stopping:
-        if signals.count:
-            log.info("stopping: the job at work is finished first; once more stops at once")
-        if signals.count or is_done():
-            bridge.stop()
-        view.refresh()
-        time.sleep(REFRESH_SECONDS)
+class _Watch:
+    """What the main thread does all the time."""
 
+    def __init__(
+        self,
+        bridge: Bridge,
+        view: BoardView,
+        signals: Signals,
+        orders: Orders | None,
+        stop_seconds: float,
+    ):
+        self._bridge = bridge
+        self._view = view
+        self._signals = signals
+        self._orders = orders
+        self._stop_seconds = stop_seconds
+        self._answered = ""
+        self._deadline = float("inf")
 
-def _drain(bridge: Bridge, view: BoardView, signals: Signals) -> None:
-    """Wait for the bridge's end, first with patience, then without."""
-    if _ends_within(DRAIN_SECONDS, bridge, view, signals):
-        return
-    log.warning("finishing took longer than %.0f s: what is not done is faulted", DRAIN_SECONDS)
-    bridge.abandon()
-    if not _ends_within(ABANDON_SECONDS, bridge, view, signals):
-        log.error("some calls to the horde did not end in time; leaving them")
+    def until(self, is_over: Callable[[], bool], is_done: Callable[[], bool]) -> None:
+        while not is_over():
+            self.obey()
+            if is_done():
+                self._stop_soon()
+            self._look()
+            time.sleep(REFRESH_SECONDS)
 
+    def until_ended(self) -> None:
+        """Wait for the bridge's end, first with patience, then without."""
+        if self._bridge.failure is not None:
+            self._stop_soon()
+        while not self._bridge.join(REFRESH_SECONDS):
+            if self._signals.count > 1:
+                raise Interrupted
+            self.obey()
+            self._look()
+            if time.monotonic() > self._deadline:
+                self._abandon()
+                return
 
-def _ends_within(seconds: float, bridge: Bridge, view: BoardView, signals: Signals) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if bridge.join(REFRESH_SECONDS):
-            return True
-        if signals.count > 1:
-            raise Interrupted
-        view.refresh()
-    return False
+    def obey(self) -> None:
+        """Do what a signal or an order says."""
+        if self._signals.count and self._deadline == float("inf"):
+            log.info(
+                "stopping: jobs in hand have %.0f s; once more stops at once", self._stop_seconds
+            )
+            self._stop_soon()
+        match self._orders.given() if self._orders else Order.serve:
+            case Order.pause:
+                self._bridge.pause()
+            case Order.serve:
+                self._bridge.resume()
+            case Order.drain if not self._bridge.is_stopping:
+                log.info("draining: the jobs in hand are finished, no more are taken")
+                self._bridge.stop()
+            case Order.drain:
+                pass
+        self.answer(self._doing())
+
+    def answer(self, doing: str) -> None:
+        """Tell who gave the order; nobody is disturbed where that can't be written."""
+        if self._orders is not None and doing != self._answered:
+            self._answered = doing
+            log.info("%s", doing)
+            with suppress(OSError):
+                self._orders.answer(doing)
+
+    def _doing(self) -> str:
+        if self._bridge.is_stopping:
+            return "draining"
+        if self._bridge.is_paused:
+            return "pausing" if self._bridge.in_hand else "paused"
+        return "serving"
+
+    def _stop_soon(self) -> None:
+        self._deadline = time.monotonic() + self._stop_seconds
+        self._bridge.stop(self._stop_seconds)
+
+    def _abandon(self) -> None:
+        log.warning("finishing took longer than %.0f s: leaving the rest", self._stop_seconds)
+        self._bridge.abandon()
+        if not self._bridge.join(ABANDON_SECONDS):
+            log.error("some calls to the horde did not end in time; leaving them")
+
+    def _look(self) -> None:
+        self._bridge.watch()
+        self._view.refresh()
 
 
 @dataclass(slots=True)

@@ -8,20 +8,18 @@ there, and size, time and redirects are bounded.
 from __future__ import annotations
 
 import binascii
-import socket
 import ssl
 import time
 from base64 import b64decode
-from collections.abc import Generator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from threading import Timer
+from http.client import HTTPException
 from types import MappingProxyType
 from urllib.parse import urljoin
 
 import urllib3
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
-from urllib3.connection import HTTPConnection
 from urllib3.exceptions import LocationValueError
 from urllib3.util import Url, parse_url
 
@@ -30,8 +28,9 @@ from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.images import SourceImage
 from hordelib.source_images import MAX_BYTES, decode, decode_mask
 from hordelib.sources import Sources
-from worker.addresses import Address, Reach, addresses, may_lead_to, reach
-from worker.backoff import Backoff
+from worker.addresses import Neighbourhood, NoBusiness
+from worker.backoff import Backoff, retry_after_seconds
+from worker.http_call import HttpCall, WatchedConnection, WatchedTlsConnection
 from worker.network_reasons import network_reason
 from worker.wire import ExtraSource, Job
 
@@ -39,10 +38,11 @@ CONNECT_SECONDS = 5.0
 MAX_REDIRECTS = 3
 MAX_STRENGTH = 5.0
 
-_PORTS: Mapping[str | None, int] = MappingProxyType({"http": 80, "https": 443})
+_SCHEMES = ("http", "https")
 _CHUNK_BYTES = 64 * 1024
 _LONGEST_BASE64 = 4 * (MAX_BYTES // 3 + 1)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 2.0
+_TOO_SLOW = "too slow"
 _WHAT_A_STATUS_MEANS: Mapping[int, str] = MappingProxyType(
     {
         403: "HTTP 403: the address has expired",
@@ -83,7 +83,7 @@ class SourceFetcher:
         seconds: float = 30.0,
         try_seconds: float = 12.0,
     ):
-        self._horde_host = _bare_host(parse_url(horde_url))
+        self._neighbourhood = Neighbourhood(horde_url)
         self._client_agent = client_agent
         self._seconds = seconds
         self._try_seconds = try_seconds
@@ -130,60 +130,31 @@ class SourceFetcher:
 
     def _get(self, target: Url, until: float) -> _Answer:
         headers = {"User-Agent": self._client_agent, "Accept-Encoding": "identity"}
-        left_seconds = max(0.1, until - time.monotonic())
-        try:
-            with (
-                closing(self._connected(target, until)) as plain,
-                _ending(plain, until),
-                closing(self._secured(plain, target)) as wire,
-                closing(
-                    HTTPConnection(str(target.host), target.port, timeout=left_seconds)
-                ) as http,
-            ):
-                http.sock = wire  # so that it goes to the address that was checked, and no other
-                http.request("GET", target.request_uri, headers=headers, preload_content=False)
-                answer = _read(http, target)
-        except ssl.SSLCertVerificationError as error:
-            raise DownloadFailed(f"{target.host}: {network_reason(error)}") from error
-        except (OSError, urllib3.exceptions.HTTPError) as error:
-            raise _TryAgain(f"{target.host}: {_reason(error, until)}") from error
-        if time.monotonic() >= until:  # a body without a length ends like this, too
-            raise _TryAgain(f"{target.host}: {_TOO_SLOW}")
-        return answer
-
-    def _connected(self, target: Url, until: float) -> socket.socket:
-        port = target.port or _PORTS[target.scheme]
-        problem: OSError = TimeoutError("timed out")
-        for address in self._allowed(target, port):
-            left_seconds = min(CONNECT_SECONDS, until - time.monotonic())
-            if left_seconds <= 0:
-                break
+        with HttpCall(until, self._neighbourhood.permitted) as call:
             try:
-                return socket.create_connection((str(address), port), timeout=left_seconds)
-            except OSError as error:
-                problem = error
-        raise problem
+                with closing(self._connection(target, call.seconds_left())) as http:
+                    http.connect()
+                    http.timeout = call.seconds_left()
+                    http.request("GET", target.request_uri, headers=headers, preload_content=False)
+                    answer = _read(http, target)
+            except NoBusiness as error:
+                raise BadSource(str(error)) from error
+            except ssl.SSLCertVerificationError as error:
+                raise DownloadFailed(f"{target.host}: {network_reason(error)}") from error
+            except (OSError, HTTPException, urllib3.exceptions.HTTPError) as error:
+                told = _TOO_SLOW if call.is_overdue else network_reason(error)
+                raise _TryAgain(f"{target.host}: {told}") from error
+            if call.is_overdue:  # a body without a length just ends when it is cut
+                raise _TryAgain(f"{target.host}: {_TOO_SLOW}")
+            return answer
 
-    def _allowed(self, target: Url, port: int) -> list[Address]:
-        """Addresses of the target's host; raises BadSource where none may be connected to."""
-        found = addresses(_bare_host(target), port)
-        horde = self._horde_reach() if any(reach(one) is not Reach.PUBLIC for one in found) else ()
-        allowed = [one for one in found if may_lead_to(one, frozenset(horde))]
-        if not allowed:
-            near = ", ".join(reach(one).name.lower() for one in found)
-            raise BadSource(f"{target.host}: a {near} address, where this horde has no business")
-        return allowed
-
-    def _horde_reach(self) -> frozenset[Reach]:
-        try:
-            return frozenset(map(reach, addresses(self._horde_host, 0)))
-        except OSError:
-            return frozenset()
-
-    def _secured(self, plain: socket.socket, target: Url) -> socket.socket:
+    def _connection(self, target: Url, seconds_left: float) -> WatchedConnection:
+        host, seconds = _bare_host(target), min(CONNECT_SECONDS, seconds_left)
         if target.scheme == "http":
-            return plain
-        return self._tls.wrap_socket(plain, server_hostname=_bare_host(target))
+            return WatchedConnection(host, target.port or 80, timeout=seconds)
+        return WatchedTlsConnection(
+            host, target.port or 443, timeout=seconds, ssl_context=self._tls
+        )
 
 
 def fetch_sources(job: Job, fetcher: SourceFetcher) -> Sources:
@@ -256,7 +227,7 @@ def _target(url: str) -> Url:
         target = parse_url(url)
     except LocationValueError as error:
         raise BadSource("not an address that can be read") from error
-    if target.scheme not in _PORTS:
+    if target.scheme not in _SCHEMES:
         raise BadSource(f"the scheme {str(target.scheme)[:20]!r}: expected http or https")
     if not target.host or target.auth is not None:
         raise BadSource("an address without a host, or with a password in it")
@@ -271,16 +242,22 @@ def _bare_host(url: Url) -> str:
 def _location(target: Url, answer: _Answer) -> str:
     """Where a redirect leads; raises what any other status means."""
     if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
-        return urljoin(target.url, answer.headers["Location"])
+        return _joined(target.url, answer.headers["Location"])
     if answer.status in (408, 429) or answer.status >= 500:
-        pause = answer.headers.get("Retry-After", "")
-        seconds = float(pause) if pause.isdecimal() else None
-        raise _TryAgain(f"{target.host}: HTTP {answer.status}", seconds)
+        pause_seconds = retry_after_seconds(answer.headers)
+        raise _TryAgain(f"{target.host}: HTTP {answer.status}", pause_seconds)
     plain = f"HTTP {answer.status}"
     raise DownloadFailed(f"{target.host}: {_WHAT_A_STATUS_MEANS.get(answer.status, plain)}")
 
 
-def _read(http: HTTPConnection, target: Url) -> _Answer:
+def _joined(base: str, location: str) -> str:
+    try:
+        return urljoin(base, location)
+    except ValueError as error:
+        raise BadSource("redirects to an address that can't be read") from error
+
+
+def _read(http: WatchedConnection, target: Url) -> _Answer:
     response = http.getresponse()
     if response.status != 200:
         return _Answer(response.status, response.headers, b"")
@@ -290,28 +267,3 @@ def _read(http: HTTPConnection, target: Url) -> _Answer:
         if len(body) > MAX_BYTES:
             raise BadSource(f"{target.host}: more than {MAX_BYTES} bytes")
     return _Answer(response.status, response.headers, bytes(body))
-
-
-_TOO_SLOW = "too slow"
-
-
-def _reason(error: Exception, until: float) -> str:
-    return _TOO_SLOW if time.monotonic() >= until else network_reason(error)
-
-
-@contextmanager
-def _ending(wire: socket.socket, until: float) -> Generator[None]:
-    """Cuts the connection at `until`: a socket's own time-out starts anew at each byte."""
-    with closing(wire.dup()) as twin:  # TLS takes the first one's file descriptor away
-        timer = Timer(max(0.0, until - time.monotonic()), _cut, (twin,))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-
-def _cut(wire: socket.socket) -> None:
-    with suppress(OSError):
-        wire.shutdown(socket.SHUT_RDWR)

@@ -18,7 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from worker.board import Board, JobRow, JobState, View
+from worker.board import Board, JobRow, View
+from worker.ledger import Totals
+from worker.results import JobState
 from worker.wire import printable
 
 LIVE_ROWS = 10
@@ -105,9 +107,11 @@ class PlainView:
 
 def status_line(view: View) -> str:
     """Queue, current step, images, kudos and speed, on one line."""
-    parts = [f"queue {view.waiting}", _activity(view.running), f"images {view.images_done}"]
+    parts = [f"queue {view.waiting}", _activity(view), f"images {view.images_done}"]
     if view.images_failed:
         parts.append(f"failed {view.images_failed}")
+    if view.lost_pops:
+        parts.append(f"replies lost {view.lost_pops}")
     parts.append(f"kudos {view.kudos:.2f}")
     if view.seconds_per_image is not None:
         parts.append(f"{view.seconds_per_image:.2f} s/image")
@@ -128,6 +132,15 @@ def jobs_table(rows: tuple[JobRow, ...]) -> Table:
     for row in rows:
         table.add_row(*_cells(row))
     return table
+
+
+def print_totals(console: Console, totals: Totals) -> None:
+    """What the ledger has counted since it was begun, a line each."""
+    for state in (JobState.submitted, JobState.faulted, JobState.given_up):
+        console.print(f"{state.value + ':':16}{totals.images.get(state, 0)} images")
+    console.print(f"{'in hand:':16}{totals.open} images")
+    console.print(f"{'kudos:':16}{totals.kudos:.2f}")
+    console.print(f"{'replies lost:':16}{totals.lost_pops}; a job in one of them can't be known")
 
 
 def set_up_logging(console: Console, log_file: Path, screen_level: int = logging.INFO) -> None:
@@ -166,12 +179,14 @@ def _progress(running: JobRow | None) -> RenderableType:
     return bar
 
 
-def _activity(running: JobRow | None) -> str:
+def _activity(view: View) -> str:
+    running = view.running
     if running is None:
-        return "idle"
-    if not running.steps:
-        return f"{running.job_id[:8]} starting"
-    return f"{running.job_id[:8]} step {running.step}/{running.steps}"
+        delivering = any(row.state is JobState.delivering for row in view.rows)
+        return view.doing or ("delivering" if delivering else "idle")
+    steps = f"step {running.step}/{running.steps}" if running.steps else "starting"
+    silence = f", silent for {view.silent_seconds:.0f} s" if view.silent_seconds else ""
+    return f"{running.job_id[:8]} {steps}{silence}"
 
 
 def _cells(row: JobRow) -> list[RenderableType]:

@@ -1,6 +1,6 @@
 """GET requests to sites that serve files: where they may lead, and what a refusal means.
 
-Every call ends by its deadline (time.monotonic()), give or take one silence of the network.
+Every call ends by its deadline (time.monotonic()).
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import requests
 import urllib3
 
 from hordelib.errors import DownloadFailed, DownloadRefused
+from worker.addresses import is_this_machine
+from worker.backoff import retry_after_seconds
+from worker.http_call import HttpCall, HttpSession
 from worker.network_reasons import network_reason
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 5.0
 _CHUNK_BYTES = 256 * 1024
 _MOST_REDIRECTS = 5
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_TOO_SLOW = "too slow for the time that the job has"
 _HOUR, _DAY = 3600.0, 86400.0
 
 # What a status says for good: the reason, and for how long there is no sense in asking again.
@@ -60,10 +63,11 @@ class Answer:
         try:
             while chunk := self._raw.read1(_CHUNK_BYTES, decode_content=False):
                 yield chunk
-                if time.monotonic() > deadline:
-                    raise TryLater(f"{self.site}: too slow for the time that the job has")
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise TryLater(f"{self.site}: {network_reason(error)}") from error
+            told = _TOO_SLOW if time.monotonic() >= deadline else network_reason(error)
+            raise TryLater(f"{self.site}: {told}") from error
+        if time.monotonic() >= deadline:  # a body without a length just ends when it is cut
+            raise TryLater(f"{self.site}: {_TOO_SLOW}")
 
 
 class Web:
@@ -104,7 +108,7 @@ class Web:
                 if not response.is_redirect:
                     yield _answer(response, _site(target))
                     return
-                target = urljoin(target, response.headers["Location"])
+                target = _joined(target, response.headers["Location"])
                 _raise_if_login(target, _site(url))
         raise DownloadFailed(f"{_site(url)}: more than {_MOST_REDIRECTS} redirects")
 
@@ -132,12 +136,10 @@ class Web:
     def _opened(
         self, url: str, headers: Mapping[str, str], deadline: float
     ) -> Generator[requests.Response]:
-        left_seconds = deadline - time.monotonic()
-        if left_seconds <= 0:
-            raise TryLater(f"{_site(url)}: no time left")
-        with requests.Session() as session:
-            session.trust_env = not _is_loopback(url)  # a proxy can't reach this machine
-            session.auth = _nothing_of_netrc
+        with HttpCall(deadline) as call, self._session(url) as session:
+            left_seconds = call.seconds_left()
+            if left_seconds <= 0:
+                raise TryLater(f"{_site(url)}: no time left")
             try:
                 response = session.get(
                     url,
@@ -150,12 +152,17 @@ class Web:
                     stream=True,
                 )
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-                raise TryLater(f"{_site(url)}: {network_reason(error)}") from error
+                told = _TOO_SLOW if call.is_overdue else network_reason(error)
+                raise TryLater(f"{_site(url)}: {told}") from error
             with response:
                 yield response
 
+    def _session(self, url: str) -> HttpSession:
+        # A proxy of the owner's environment can't reach this machine.
+        return HttpSession(self._user_agent, trust_env=not is_this_machine(url))
+
     def _headers(self, url: str) -> dict[str, str]:
-        headers = {"User-Agent": self._user_agent, "Accept-Encoding": "identity"}
+        headers = {"Accept-Encoding": "identity"}
         token = self._tokens.get(_origin(url))
         return {**headers, "Authorization": f"Bearer {token}"} if token else headers
 
@@ -168,11 +175,6 @@ def wait_until_next_try(error: TryLater, pause_seconds: float, deadline: float) 
     time.sleep(pause)
 
 
-def _nothing_of_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keeps requests from adding what it finds for the host in the owner's .netrc."""
-    return request
-
-
 def _answer(response: requests.Response, site: str) -> Answer:
     """Raises for every status that brings no body worth reading."""
     status = response.status_code
@@ -180,17 +182,23 @@ def _answer(response: requests.Response, site: str) -> Answer:
         reason, valid_seconds = _LAST_WORDS[status]
         raise DownloadRefused(f"{site}: {reason} (HTTP {status})", valid_seconds)
     if status not in (200, 206, 416):
-        pause = response.headers.get("Retry-After", "")
-        raise TryLater(f"{site}: HTTP {status}", float(pause) if pause.isdecimal() else None)
+        raise TryLater(f"{site}: HTTP {status}", retry_after_seconds(response.headers))
     raw: urllib3.HTTPResponse = response.raw
     return Answer(site, status, response.headers, raw)
+
+
+def _joined(base: str, location: str) -> str:
+    try:
+        return urljoin(base, location)
+    except ValueError as error:
+        raise DownloadFailed(f"{_site(base)}: leads to an address that can't be read") from error
 
 
 def _raise_if_unsafe(url: str, first: str) -> None:
     """Everything over https; a site on this machine may stay on this machine without."""
     scheme = urlsplit(url).scheme
-    local = _is_loopback(url) and _is_loopback(first) and scheme == "http"
-    if not local and (scheme != "https" or _is_loopback(url)):
+    local = is_this_machine(url) and is_this_machine(first) and scheme == "http"
+    if not local and (scheme != "https" or is_this_machine(url)):
         raise DownloadFailed(f"{_site(first)}: leads to {_origin(url)[:80]}, which is not safe")
 
 
@@ -208,7 +216,3 @@ def _origin(url: str) -> str:
 def _site(url: str) -> str:
     """The host alone: what follows it may be a password."""
     return (urlsplit(url).hostname or "nowhere")[:80]
-
-
-def _is_loopback(url: str) -> bool:
-    return urlsplit(url).hostname in _LOOPBACK

@@ -153,6 +153,30 @@ class NothingToDo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """One popped id: the place of one image at the horde.
+
+    `index` counts from 0 in a batch of `batch` images. `over_at` as in Job.
+    """
+
+    id: str
+    upload_url: str
+    index: int
+    batch: int
+    over_at: float
+
+
+def slots_of(
+    ids: tuple[str, ...], upload_urls: tuple[str, ...], over_at: float
+) -> tuple[Slot, ...]:
+    """The slots of a batch, in its order."""
+    return tuple(
+        Slot(id=id, upload_url=url, index=index, batch=len(ids), over_at=over_at)
+        for index, (id, url) in enumerate(zip(ids, upload_urls, strict=True))
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """The images of one request that were handed out together.
 
@@ -178,6 +202,15 @@ class Job:
     def over_at(self) -> float:
         """When the horde has given the job up: its ttl, and the minute until a cleaner comes by."""
         return self.popped_at + self.ttl_seconds + CLEANER_SECONDS
+
+    @property
+    def id(self) -> str:
+        """Of the job as a whole: that of its first image."""
+        return self.ids[0]
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return slots_of(self.ids, self.upload_urls, self.over_at)
 
 
 Popped = Job | NothingToDo

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hordelib.gen_metadata import GenMetadata
-from hordelib.images import SourceImage
+from hordelib.images import Picture, SourceImage
 from hordelib.model_cache import ModelKey
 
 # ComfyUI hands an object of the caller's to every node that declares this hidden input; it was made
@@ -47,6 +47,15 @@ class NodeNotes:
         return tuple(dict.fromkeys(found))
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An image that a run is to give: number `index` of a job, made from `seed`."""
+
+    job_id: str
+    index: int
+    seed: int
+
+
 @dataclass(slots=True)
 class RunContext:
     """One run of one graph."""
@@ -56,4 +65,5 @@ class RunContext:
     notes: NodeNotes
     on_step: Callable[[int, int], None]  # (steps done, steps in all)
     cancelled: threading.Event
-    pixels: list[Any] = field(default_factory=list[Any])  # uint8 arrays (height, width, 3 or 4)
+    wanted: tuple[Wanted, ...]  # in the order of the batch
+    pictures: list[Picture] = field(default_factory=list[Picture])  # those of `wanted`, or none

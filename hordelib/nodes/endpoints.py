@@ -7,10 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from hordelib.errors import GenerationFailed
+from hordelib.images import Picture
 from hordelib.model_cache import ModelKey
-from hordelib.nodes.context import HIDDEN_INPUT, RunContext
+from hordelib.nodes.context import HIDDEN_INPUT, RunContext, Wanted
 
 
 class DreamerCheckpoint:
@@ -62,7 +65,10 @@ class DreamerImage:
 
 
 class DreamerOutput:
-    """SaveImage without the file: pixels go to the engine as 8-bit arrays, rounded as it does."""
+    """SaveImage without the file: pixels become pictures in memory, rounded as it does.
+
+    This is where a picture gets to know whose it is.
+    """
 
     CATEGORY = "dreamer"
     FUNCTION = "hand_over"
@@ -81,7 +87,28 @@ class DreamerOutput:
         return float("nan")  # never equal to itself: runs although the same pictures came before
 
     def hand_over(self, images: Tensor, context: RunContext, **_inputs: Any) -> dict[str, Any]:
-        """`images` is (batch, height, width, 3 or 4), 0 to 1."""
-        for image in images.cpu().numpy():
-            context.pixels.append(np.clip(255.0 * image, 0, 255).astype(np.uint8))
+        """`images` is (batch, height, width, 3 or 4), 0 to 1, in the order of what is wanted.
+
+        Raises GenerationFailed where their number is another: nobody could say whose they are.
+        """
+        if len(images) != len(context.wanted):
+            raise GenerationFailed(
+                f"the graph gave {len(images)} images, and {len(context.wanted)} are wanted"
+            )
+        pairs = zip(context.wanted, images.cpu().numpy(), strict=True)
+        context.pictures.extend(_picture(wanted, image) for wanted, image in pairs)
         return {}
+
+
+def _picture(wanted: Wanted, image: NDArray[np.float32]) -> Picture:
+    pixels = np.clip(255.0 * image, 0, 255).astype(np.uint8)
+    height, width, channels = pixels.shape
+    return Picture(
+        width,
+        height,
+        pixels.tobytes(),
+        wanted.seed,
+        mode="RGB" if channels == 3 else "RGBA",
+        job_id=wanted.job_id,
+        index=wanted.index,
+    )

@@ -4,21 +4,25 @@ It refuses what the server refuses. It leaves out alchemy, text, shared keys, te
 paused workers and raid mode.
 """
 
-from worker.sandbox.books import Books, GenerationEntry, RequestEntry, Tally
+from worker.sandbox.books import Absence, Books, GenerationEntry, RequestEntry, Tally
 from worker.sandbox.errors import PortTaken, SandboxError
 from worker.sandbox.faults import (
     CutShort,
     Disconnect,
+    Drip,
     Endpoint,
     Faults,
+    HalfHeader,
     Html,
     Latency,
     LostReply,
+    Part,
+    Redirect,
     Reply,
 )
 from worker.sandbox.horde import Timing
 from worker.sandbox.limits import DEFAULT_LIMITS, SERVER_LIMITS, Limit
-from worker.sandbox.records import State
+from worker.sandbox.records import Settling, State
 from worker.sandbox.reference import ANONYMOUS_KEY, DEFAULT_USERS, ReferenceModel, User
 from worker.sandbox.server import Sandbox, serve
 
@@ -27,22 +31,28 @@ __all__ = [
     "DEFAULT_LIMITS",
     "DEFAULT_USERS",
     "SERVER_LIMITS",
+    "Absence",
     "Books",
     "CutShort",
     "Disconnect",
+    "Drip",
     "Endpoint",
     "Faults",
     "GenerationEntry",
+    "HalfHeader",
     "Html",
     "Latency",
     "Limit",
     "LostReply",
+    "Part",
     "PortTaken",
+    "Redirect",
     "ReferenceModel",
     "Reply",
     "RequestEntry",
     "Sandbox",
     "SandboxError",
+    "Settling",
     "State",
     "Tally",
     "Timing",

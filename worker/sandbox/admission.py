@@ -38,9 +38,8 @@ class Asked:
 
     @property
     def open_images(self) -> int:
-        rows = self.records.requests.values()
-        mine = [row for row in rows if row.account is self.account and not row.done]
-        return sum(row.waiting + row.count(State.processing) for row in mine if not row.expired)
+        mine = [row for row in self.records.unfinished() if row.account is self.account]
+        return sum(row.waiting + row.count(State.processing) for row in mine)
 
 
 Rule = Callable[[Asked], bool]
@@ -96,7 +95,7 @@ def enter(asked: Asked, body: GenerateBody, id: str, now: float, sources: Source
         consumed_kudos=pricing.ACCEPTANCE_KUDOS,
     )
     asked.account.kudos -= pricing.ACCEPTANCE_KUDOS
-    asked.records.requests[id] = request
+    asked.records.enter(request)
     return request
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from threading import Lock
+from types import MappingProxyType
 
 from aiohttp import web
 
@@ -15,11 +18,15 @@ from worker.sandbox.errors import InvalidInput, SandboxError, TooFast
 from worker.sandbox.faults import (
     CutShort,
     Disconnect,
+    Drip,
     Effect,
     Endpoint,
     Faults,
+    HalfHeader,
     Html,
     LostReply,
+    Part,
+    Redirect,
     Reply,
 )
 from worker.sandbox.horde import Horde
@@ -110,10 +117,12 @@ class App:
             self._tally.called(endpoint)
             seconds, effect = self._faults.draw(endpoint)
             await asyncio.sleep(seconds)
-            reply = _instead_of_work(request, effect)
+            reply = await _instead_of_work(request, effect)
             if reply is None:
                 reply = await self._work(endpoint, handler, request)
             self._tally.answered(endpoint, reply.status)
+            if endpoint is Endpoint.POP and isinstance(effect, LostReply | CutShort):
+                self._horde.lose_pop(json.loads(reply.text or "").get("ids", ()))
             return await _after_work(request, effect, reply)
 
         return answer
@@ -233,20 +242,53 @@ def _storage_error(status: int, code: str) -> web.Response:
     return web.Response(status=status, text=text, content_type="application/xml")
 
 
-def _instead_of_work(request: web.Request, effect: Effect | None) -> web.Response | None:
+async def _instead_of_work(request: web.Request, effect: Effect | None) -> web.Response | None:
     """The reply to a call that an injected fault keeps from being worked on."""
     match effect:
         case Disconnect():
             _hang_up(request)
             return web.Response(status=500)
-        case Reply(status, seconds, message):
+        case Drip(part, pause_seconds):
+            await _drip(request, part, pause_seconds)
+            return web.Response(status=500)
+        case Reply(status, seconds):
             headers = {} if seconds is None else {"Retry-After": str(seconds)}
-            return web.json_response({"message": message}, status=status, headers=headers)
+            return web.json_response(_error_body(effect), status=status, headers=headers)
+        case Redirect(location, status):
+            return web.Response(status=status, headers={"Location": location})
         case Html(status):
             page = "<html><body><h1>Bad gateway</h1></body></html>"
             return web.Response(status=status, text=page, content_type="text/html")
         case _:
             return None
+
+
+def _error_body(reply: Reply) -> Json:
+    body = {"message": reply.message, "rc": reply.rc, "errors": reply.errors}
+    return {name: value for name, value in body.items() if value is not None}
+
+
+_DRIP_BYTES = 4096  # of a request: fewer would stand still, for the system reads ahead
+_BEGINNING_OF: Mapping[Part, bytes] = MappingProxyType(
+    {
+        Part.HEADERS: b"HTTP/1.1 200 OK\r\nX-Slow: ",
+        Part.BODY: b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",
+    }
+)
+
+
+async def _drip(request: web.Request, part: Part, pause_seconds: float) -> None:
+    """Ends when the caller has left."""
+    transport = request.transport
+    assert transport is not None
+    transport.write(_BEGINNING_OF.get(part, b""))
+    with suppress(ConnectionError):
+        while not transport.is_closing():
+            if part is Part.REQUEST:
+                await request.content.read(_DRIP_BYTES)
+            else:
+                transport.write(b" ")
+            await asyncio.sleep(pause_seconds)
 
 
 async def _after_work(
@@ -257,6 +299,9 @@ async def _after_work(
             _hang_up(request)
         case CutShort():
             return await _cut_short(request, reply)
+        case HalfHeader() if request.transport is not None:
+            request.transport.write(b"HTTP/1.1 200 OK\r\nContent-Ty")
+            request.transport.close()
         case _:
             pass
     return reply

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from worker.sandbox.objects import ObjectStore
-from worker.sandbox.records import Generation, Records, Request, State
+from worker.sandbox.records import Generation, Records, Request, Settling, State
+from worker.sandbox.wire import GenerateBody
 
 
 @dataclass(frozen=True, slots=True)
 class RequestEntry:
     id: str
     username: str
+    body: GenerateBody
     created_at: float
     n: int
     waiting: int
@@ -36,14 +37,25 @@ class GenerationEntry:
     popped_at: float
     ttl_seconds: int
     state: State
+    asked_seed: int
+    """Of this very image: the seed that was handed out, and the image's place in its batch."""
     seed: int | None
     """As submitted; None while it was not."""
     gen_metadata: tuple[Mapping[str, str], ...]
     censored: bool
-    upload_sha256: str | None
-    """Of the bytes under its upload URL; None if there are none."""
+    uploads: tuple[str, ...]
+    """The SHA-256 of each upload, in their order."""
     upload_bytes: int
+    settlings: tuple[Settling, ...]
+    """Every submit that the rules have judged, in their order."""
+    unheard: bool
+    """The worker can't know of it: the reply to its pop was lost on the way."""
     reward: float
+
+    @property
+    def upload_sha256(self) -> str | None:
+        """Of the bytes under its upload URL; None if there are none."""
+        return self.uploads[-1] if self.uploads else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +68,14 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class Absence:
+    """A time in which the sandbox was stopped."""
+
+    since: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Books:
     requests: tuple[RequestEntry, ...]
     generations: tuple[GenerationEntry, ...]
@@ -64,6 +84,7 @@ class Books:
     user_kudos: Mapping[str, float]
     """By username, evaluating kudos not included."""
     tally: Tally
+    away: tuple[Absence, ...] = ()
 
     def request(self, id: str) -> RequestEntry:
         return next(row for row in self.requests if row.id == id)
@@ -79,7 +100,7 @@ class Books:
         return tuple(row for row in self.generations if row.state is state)
 
 
-def write(records: Records, store: ObjectStore, tally: Tally) -> Books:
+def write(records: Records, store: ObjectStore, tally: Tally, away: Sequence[Absence]) -> Books:
     workers, accounts = records.workers.values(), records.accounts.values()
     return Books(
         requests=tuple(_request(row) for row in records.requests.values()),
@@ -87,6 +108,7 @@ def write(records: Records, store: ObjectStore, tally: Tally) -> Books:
         worker_kudos={row.name: row.kudos_generated + row.kudos_uptime for row in workers},
         user_kudos={row.user.username: row.kudos for row in accounts},
         tally=tally,
+        away=tuple(away),
     )
 
 
@@ -94,6 +116,7 @@ def _request(request: Request) -> RequestEntry:
     return RequestEntry(
         id=request.id,
         username=request.account.user.username,
+        body=request.body,
         created_at=request.created_at,
         n=request.body.params.n,
         waiting=request.waiting,
@@ -116,10 +139,13 @@ def _generation(generation: Generation, store: ObjectStore) -> GenerationEntry:
         popped_at=generation.popped_at,
         ttl_seconds=generation.ttl_seconds,
         state=generation.state,
+        asked_seed=generation.asked_seed,
         seed=generation.seed,
         gen_metadata=tuple(row.model_dump(exclude_none=True) for row in generation.gen_metadata),
         censored=generation.censored,
-        upload_sha256=hashlib.sha256(upload.data).hexdigest() if upload else None,
+        uploads=upload.digests if upload else (),
         upload_bytes=len(upload.data) if upload else 0,
+        settlings=tuple(generation.settlings),
+        unheard=generation.unheard,
         reward=generation.reward,
     )

@@ -75,8 +75,8 @@ def _hand_out(
     )
     seed = _seed(request)
     generations = tuple(
-        Generation(str(uuid.uuid4()), request, offer.worker, model, now, ttl_seconds)
-        for _ in range(size)
+        Generation(str(uuid.uuid4()), request, offer.worker, model, now, ttl_seconds, seed + place)
+        for place in range(size)
     )
     _record(records, request, generations)
     life = EXTRA_SLOW_LIFE_SECONDS if settings.extra_slow_worker else LIFE_SECONDS
@@ -87,7 +87,7 @@ def _hand_out(
 def _record(records: Records, request: Request, generations: tuple[Generation, ...]) -> None:
     request.waiting -= len(generations)
     request.generations.extend(generations)
-    records.generations.update({row.id: row for row in generations})
+    records.hand_out(generations)
 
 
 def _seed(request: Request) -> int:

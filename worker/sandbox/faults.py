@@ -8,7 +8,7 @@ sandbox.faults.inject(Endpoint.POP, Latency(0.2))
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Lock
@@ -46,11 +46,24 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An error status instead of any work; 429 and 503 may say when to come back."""
+    """An error instead of any work, with what the server writes into one.
+
+    429 and 503 may say when to come back; `rc` and `errors` are left out where they are None.
+    """
 
     status: int
     retry_after_seconds: int | None = None
     message: str = "Injected fault"
+    rc: str | None = None
+    errors: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """The caller is sent elsewhere; no work is done."""
+
+    location: str
+    status: int = 307
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +88,28 @@ class CutShort:
     """The reply announces its full length and stops half way."""
 
 
-Effect = Latency | Reply | Html | Disconnect | LostReply | CutShort
+@dataclass(frozen=True, slots=True)
+class HalfHeader:
+    """The work is done, then the connection is closed in the middle of the reply's headers."""
+
+
+class Part(StrEnum):
+    """What comes byte by byte, and never to an end."""
+
+    REQUEST = "request"  # a long body, as the server reads it
+    HEADERS = "headers"
+    BODY = "body"
+
+
+@dataclass(frozen=True, slots=True)
+class Drip:
+    """One part of the call drips until the caller leaves; no work is done."""
+
+    part: Part
+    pause_seconds: float = 0.02
+
+
+Effect = Latency | Reply | Redirect | Html | Disconnect | LostReply | CutShort | HalfHeader | Drip
 
 
 class Faults:

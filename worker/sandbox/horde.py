@@ -8,7 +8,7 @@ sees what the server would have done meanwhile.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from threading import RLock
@@ -26,7 +26,7 @@ from worker.sandbox import (
     settlement,
 )
 from worker.sandbox.admission import Asked
-from worker.sandbox.books import Books, Tally
+from worker.sandbox.books import Absence, Books, Tally
 from worker.sandbox.dispatch import Handout
 from worker.sandbox.errors import Refusal
 from worker.sandbox.matching import Offer
@@ -51,11 +51,15 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds: the least time a worker gets, how often the cleaner runs, how long links live."""
+    """Seconds: the least time a worker gets, how often the cleaner runs, how long links live.
+
+    `drop_window_seconds`: how long a dropped job counts against its worker.
+    """
 
     min_ttl_seconds: int = 150
     cleaner_seconds: int = 60
     link_seconds: int = 1800
+    drop_window_seconds: int = 3600
 
 
 def _atomic(
@@ -86,7 +90,9 @@ class Horde:
         self._clock = clock
         self._timing = timing
         self._records = Records(
-            dict(models), {user.key: Account(user, user.kudos) for user in users}
+            dict(models),
+            {user.key: Account(user, user.kudos) for user in users},
+            drop_window_seconds=timing.drop_window_seconds,
         )
         self._lock = RLock()
         self._started_at = clock()
@@ -135,6 +141,12 @@ class Horde:
         if isinstance(found, Handout):
             return replies.job(found, offer.worker.agent, links, messages)
         return replies.empty_pop(found, messages)
+
+    @_atomic
+    def lose_pop(self, ids: Iterable[str]) -> None:
+        """Put on record that the reply which handed these out did not reach its worker."""
+        for id in ids:
+            self._records.generations[id].unheard = True
 
     @_atomic
     def submit(self, key: str, body: SubmitBody, embedded: bytes | None = None) -> Json:
@@ -203,8 +215,8 @@ class Horde:
     # For those who run the sandbox.
 
     @_atomic
-    def books(self, tally: Tally) -> Books:
-        return books.write(self._records, self.store, tally)
+    def books(self, tally: Tally, away: Sequence[Absence] = ()) -> Books:
+        return books.write(self._records, self.store, tally, away)
 
     @_atomic
     def clean(self) -> None:

@@ -20,8 +20,11 @@ Bucket = Literal["transient", "sources"]
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
+    """`digests` has the SHA-256 of all that was ever put under the name, the newest last."""
+
     data: bytes
     content_type: str
+    digests: tuple[str, ...]
 
 
 class Forbidden(Exception):
@@ -39,8 +42,11 @@ class ObjectStore:
         self._lock = Lock()
 
     def put(self, bucket: Bucket, name: str, data: bytes, content_type: str) -> None:
+        digest = hashlib.sha256(data).hexdigest()
         with self._lock:
-            self._objects[bucket, name] = StoredObject(data, content_type)
+            before = self._objects.get((bucket, name))
+            digests = (*before.digests, digest) if before else (digest,)
+            self._objects[bucket, name] = StoredObject(data, content_type, digests)
 
     def get(self, bucket: str, name: str) -> StoredObject | None:
         with self._lock:

@@ -100,7 +100,7 @@ def _model(name: str, records: Records, online: list[Worker]) -> Json:
 
 def performance(records: Records, now: float) -> Json:
     online = [row for row in records.workers.values() if row.online(now)]
-    active = [row for row in records.requests.values() if not row.done and not row.expired]
+    active = records.unfinished()
     queued = sum(row.waiting * row.pixelsteps for row in active)
     recent = [
         row.request.pixelsteps

@@ -6,6 +6,7 @@ Plain mutable data. Only the modules that implement the rules change them, under
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -126,6 +127,16 @@ class Request:
         return params.pixels * params.effective_steps
 
 
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """One submit of a generation that reached the rules: `rc` is "" where they accepted it."""
+
+    at: float
+    state: str
+    """What the worker said: "faulted", "ok", or what counts as ok."""
+    rc: str
+
+
 @dataclass(slots=True)
 class Generation:
     """One image in a worker's hands."""
@@ -136,12 +147,17 @@ class Generation:
     model: str
     popped_at: float
     ttl_seconds: int
+    asked_seed: int
+    """The seed of the pop's payload and the image's place in it: what makes this very image."""
     state: State = State.processing
     seed: int | None = None
     gen_metadata: tuple[Metadata, ...] = ()
     image: str = ""
     """What the client gets: "R2" for an uploaded object, else the worker's own text."""
     reward: float = 0.0
+    settlings: list[Settling] = field(default_factory=list[Settling])
+    unheard: bool = False
+    """The pop that handed it out was answered, and the answer did not reach the worker."""
 
     @property
     def object_name(self) -> str:
@@ -172,10 +188,16 @@ class Records:
     requests: dict[str, Request] = field(default_factory=dict[str, Request])
     """By id, in the order in which they came; an expired one stays but answers to nobody."""
     generations: dict[str, Generation] = field(default_factory=dict[str, Generation])
+    _unfinished: dict[str, Request] = field(default_factory=dict[str, Request])
+    """Those of `requests` that were neither done nor expired when somebody last looked."""
+    _in_hand: dict[str, Generation] = field(default_factory=dict[str, Generation])
+    """Those of `generations` that were processing when somebody last looked."""
     messages: list[Message] = field(default_factory=list[Message])
     maintenance_mode: bool = False
     invite_only_mode: bool = False
     timeout_until: float = 0.0
+    drop_window_seconds: float = 3600.0
+    """For how long a dropped job counts against its worker."""
 
     def account(self, key: str) -> Account:
         if key not in self.accounts:
@@ -207,6 +229,26 @@ class Records:
         """The model that prices a request before anyone has taken it: its first."""
         return self.model(next(iter(body.models), ""))
 
+    def enter(self, request: Request) -> None:
+        self.requests[request.id] = self._unfinished[request.id] = request
+
+    def hand_out(self, generations: Iterable[Generation]) -> None:
+        for row in generations:
+            self.generations[row.id] = self._in_hand[row.id] = row
+
+    def unfinished(self) -> list[Request]:
+        """Requests that are neither done nor expired, oldest first: none ever becomes so again."""
+        for request in [row for row in self._unfinished.values() if row.done or row.expired]:
+            del self._unfinished[request.id]
+        return list(self._unfinished.values())
+
+    def in_hand(self) -> list[Generation]:
+        """Generations that are processing, oldest first: none ever becomes so again."""
+        ended = [row for row in self._in_hand.values() if row.state is not State.processing]
+        for generation in ended:
+            del self._in_hand[generation.id]
+        return list(self._in_hand.values())
+
     def open_requests(self) -> list[Request]:
         """Requests with images to hand out, oldest first."""
-        return [row for row in self.requests.values() if row.needs_worker and not row.expired]
+        return [row for row in self.unfinished() if row.needs_worker]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from worker.sandbox import pricing
 from worker.sandbox.dispatch import LIFE_SECONDS
-from worker.sandbox.errors import Refusal, ServerBug
-from worker.sandbox.records import Generation, Records, Request, State, Worker
+from worker.sandbox.errors import Refusal, SandboxError, ServerBug
+from worker.sandbox.records import Generation, Records, Request, Settling, State, Worker
 from worker.sandbox.wire import SubmitBody
 
 MAX_METADATA = 50
-MAX_DROPS_PER_HOUR = 20
+MAX_DROPS = 20  # within an hour
 FAULTS_OF_A_FAULTED_REQUEST = 3
 UNREASONABLE_PIXELSTEPS_PER_SECOND = 20_000_000
 DROPPING_MESSAGE = (
@@ -19,13 +19,25 @@ DROPPING_MESSAGE = (
 
 
 def submit(records: Records, key: str, body: SubmitBody, now: float) -> float:
-    """Settle one generation; its reward. Raises Refusal or ServerBug."""
+    """Settle one generation; its reward. Raises Refusal or ServerBug. Either is put on record."""
+    rc = ""
+    try:
+        return _settle(records, key, body, now)
+    except SandboxError as error:
+        rc = error.rc or type(error).__name__
+        raise
+    finally:
+        if body.id in records.generations:
+            records.generations[body.id].settlings.append(Settling(now, body.state, rc))
+
+
+def _settle(records: Records, key: str, body: SubmitBody, now: float) -> float:
     generation = _claimed(records, key, body.id)
     if generation.state is State.ok:
         raise Refusal("DuplicateGen", id=generation.id)
     if body.state == "faulted":
         if generation.state is State.processing:
-            drop(generation, State.faulted, now)
+            drop(records, generation, State.faulted, now)
         return 0.0
     if generation.state is not State.processing:
         raise Refusal("AbortedGen", id=generation.id, ttl=generation.ttl_seconds)
@@ -39,28 +51,26 @@ def refuse_excess(body: SubmitBody) -> None:
         raise Refusal("BadRequest", message=f"Too many metadata fields. Max is {MAX_METADATA}.")
 
 
-def drop(generation: Generation, state: State, now: float) -> None:
+def drop(records: Records, generation: Generation, state: State, now: float) -> None:
     """Take a generation from its worker and put its image back into the queue."""
     generation.state = state
     request = generation.request
     # A request gets as many second chances as it asked for images.
     if request.restarted <= request.body.params.n and not request.cancelled:
         request.waiting += 1
-    _blame(generation.worker, now)
+    _blame(generation.worker, now, records.drop_window_seconds)
 
 
 def clean(records: Records, at: float) -> None:
     """What the server's cleaner does once a minute, as of the time `at`."""
-    for generation in records.generations.values():
-        overdue = at - generation.popped_at > generation.ttl_seconds
-        if generation.state is State.processing and overdue:
-            drop(generation, State.aborted, at)
-    for request in records.requests.values():
-        if request.expired:
-            continue
-        if request.restarted >= FAULTS_OF_A_FAULTED_REQUEST and not request.done:
+    for generation in records.in_hand():
+        if at - generation.popped_at > generation.ttl_seconds:
+            drop(records, generation, State.aborted, at)
+    for request in records.unfinished():
+        if request.restarted >= FAULTS_OF_A_FAULTED_REQUEST:
             request.faulted = True
-        if request.expires_at <= at:
+    for request in records.requests.values():
+        if request.expires_at <= at and not request.expired:
             _expire(request)
 
 
@@ -115,12 +125,12 @@ def _charge(request: Request, kudos: float) -> None:
     request.account.kudos -= kudos
 
 
-def _blame(worker: Worker, now: float) -> None:
+def _blame(worker: Worker, now: float, window_seconds: float) -> None:
     worker.uncompleted += 1
     worker.drops.append(now)
-    while worker.drops[0] <= now - 3600:
+    while worker.drops[0] <= now - window_seconds:
         worker.drops.popleft()
-    if len(worker.drops) > MAX_DROPS_PER_HOUR and worker.maintenance is None:
+    if len(worker.drops) > MAX_DROPS and worker.maintenance is None:
         worker.maintenance = DROPPING_MESSAGE
         worker.suspicions += 1
 

@@ -1,0 +1,57 @@
+"""The clients: they ask until they are heard, look after some requests, and cancel a few."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import requests
+
+from tests.chaos.orders import Order
+from tests.sandbox_client import CLIENT_KEY, Api
+from worker.sandbox import Sandbox
+
+PATIENCE_SECONDS = 120.0
+CANCELLED, LOOKED_AFTER = 0.02, 0.1
+
+
+class Customer:
+    """Posts what `order` gives. The horde's books know what was heard of it."""
+
+    def __init__(self, sandbox: Sandbox, draw: random.Random, order: Callable[[], Order]):
+        self._api = Api(sandbox.url, CLIENT_KEY)
+        self._draw = draw
+        self._order = order
+        self._asked = 0
+
+    def ask_for(self, images: int) -> None:
+        """Go on asking until it were so many images in all."""
+        while self._asked < images:
+            order = self._order()
+            reply = self._insist("POST", "generate/async", order.body())
+            self._asked += order.images
+            self._look_after(reply["id"])
+
+    def close(self) -> None:
+        self._api.http.close()
+
+    def _look_after(self, id: str) -> None:
+        drawn = self._draw.random()
+        if drawn < CANCELLED:
+            self._insist("DELETE", f"generate/status/{id}")
+        elif drawn < LOOKED_AFTER:
+            self._insist("GET", f"generate/check/{id}")
+
+    def _insist(self, method: str, path: str, body: object = None) -> dict[str, str]:
+        """Repeat a call until it is answered."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                reply = self._api.call(method, path, body)
+                if reply.ok:
+                    return reply.json()
+            except requests.RequestException:
+                pass
+            assert time.monotonic() < until, f"{method} {path} is not answered"
+            time.sleep(0.05)

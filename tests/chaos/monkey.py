@@ -1,0 +1,226 @@
+"""What goes wrong, drawn from a seed: one row per kind of trouble."""
+
+from __future__ import annotations
+
+import random
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.chaos.service import Service
+from tests.chaos.stand_in import LIVES, be_good
+from tests.chaos.verdict import Kills
+from worker.sandbox import (
+    CutShort,
+    Disconnect,
+    Endpoint,
+    Html,
+    Latency,
+    LostReply,
+    PortTaken,
+    Reply,
+    Sandbox,
+)
+from worker.sandbox.faults import Effect
+
+NAME = "tester"
+PORT_SECONDS = 10.0
+WEATHER: Mapping[Effect, float] = {
+    Latency(0.15): 0.06,
+    Reply(500): 0.01,
+    Reply(503, retry_after_seconds=1): 0.005,
+    Reply(429, retry_after_seconds=1): 0.005,
+    Html(): 0.01,
+    Disconnect(): 0.01,
+    LostReply(): 0.015,
+    CutShort(): 0.015,
+}
+STORM: Mapping[Effect, float] = {Reply(500): 0.15, Html(): 0.15, Disconnect(): 0.15}
+RUSH: Mapping[Effect, float] = {Reply(429, retry_after_seconds=1): 0.6}
+
+
+@dataclass
+class World:
+    """What there is to disturb, and what has been done to it."""
+
+    sandbox: Sandbox
+    service: Service
+    draw: random.Random
+    spare_model: Path | None = None
+    """The file of a model that the worker can do without."""
+    kills: Kills = field(default_factory=Kills)
+    done: Counter[str] = field(default_factory=Counter[str])
+
+    @property
+    def state_folder(self) -> Path:
+        return self.service.home / "state"
+
+    def pause(self, least: float, most: float) -> None:
+        time.sleep(self.draw.uniform(least, most))
+
+    def set_weather(self, faults: Mapping[Effect, float]) -> None:
+        """Let these hit every endpoint, each with its probability, in the place of those before."""
+        self.sandbox.faults.clear()
+        for endpoint in Endpoint:
+            for effect, probability in faults.items():
+                seed = self.draw.getrandbits(32)
+                self.sandbox.faults.inject(endpoint, effect, probability=probability, seed=seed)
+
+    def calm_down(self) -> None:
+        """End every trouble, those too that stand-ins make."""
+        self.sandbox.faults.clear()
+        self.service.thaw()
+        be_good(self.service.home / LIVES)
+
+
+def _kill_worker(world: World) -> None:
+    world.kills.worker.append(world.service.kill())
+    world.service.start()
+
+
+def _kill_worker_at_its_start(world: World) -> None:
+    _kill_worker(world)
+    world.pause(0.1, 1.5)
+    _kill_worker(world)
+
+
+def _kill_worker_and_leave_junk(world: World) -> None:
+    """Half-written files, and a shared-memory index of nothing."""
+    world.kills.worker.append(world.service.kill())
+    world.state_folder.mkdir(exist_ok=True)
+    (world.state_folder / "half-written.tmp").write_bytes(world.draw.randbytes(1000))
+    for index in world.state_folder.glob("*-shm"):
+        index.write_bytes(world.draw.randbytes(len(index.read_bytes())))
+    world.service.start()
+
+
+def _restart_worker(world: World) -> None:
+    world.service.stop()
+    world.service.start()
+
+
+def _child(world: World) -> psutil.Process | None:
+    children = world.service.children()
+    return world.draw.choice(children) if children else None
+
+
+def _kill_child(world: World) -> None:
+    with suppress(psutil.NoSuchProcess):
+        if child := _child(world):
+            child.kill()
+            world.kills.children.append(time.time())
+
+
+def _freeze_child(world: World) -> None:
+    with suppress(psutil.NoSuchProcess):
+        if child := _child(world):
+            child.suspend()
+            world.pause(0.5, 1.5)
+            child.resume()
+
+
+def _freeze_child_for_good(world: World) -> None:
+    """The worker has to notice; this takes it its heartbeats' time, unless it is killed first."""
+    with suppress(psutil.NoSuchProcess):
+        if child := _child(world):
+            child.suspend()
+
+
+def _horde_goes_away(world: World) -> None:
+    world.sandbox.stop()
+    world.pause(0.3, 2.0)
+    _come_back(world.sandbox)
+
+
+def _come_back(sandbox: Sandbox) -> None:
+    """On its own port, which somebody's outgoing call may have taken meanwhile."""
+    until = time.monotonic() + PORT_SECONDS
+    while True:
+        try:
+            sandbox.start()
+        except PortTaken:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _fill_disk(world: World) -> None:
+    world.service.limit_files(0)
+    world.pause(0.5, 2.0)
+    world.service.limit_files(resource.RLIM_INFINITY)
+
+
+def _damage_model(world: World) -> None:
+    """Cut a model off; once it is whole again, its owner restarts the worker."""
+    assert world.spare_model is not None
+    whole = world.spare_model.read_bytes()
+    world.spare_model.write_bytes(whole[: len(whole) // 2])
+    world.pause(0.5, 1.5)
+    world.spare_model.write_bytes(whole)
+    _restart_worker(world)
+
+
+def _maintain(world: World) -> None:
+    world.sandbox.set_maintenance(NAME, True)
+    world.pause(0.2, 1.0)
+    world.sandbox.set_maintenance(NAME, False)
+
+
+def _storm(world: World) -> None:
+    world.set_weather(STORM)
+    world.pause(0.5, 1.5)
+    world.set_weather(WEATHER)
+
+
+def _rush(world: World) -> None:
+    world.set_weather(RUSH)
+    world.pause(0.5, 1.5)
+    world.set_weather(WEATHER)
+
+
+Trouble = Callable[[World], None]
+
+# How often each comes in one deck.
+VOLUME: Mapping[Trouble, int] = {
+    _kill_worker: 3,
+    _kill_worker_at_its_start: 1,
+    _kill_worker_and_leave_junk: 1,
+    _restart_worker: 1,
+    _kill_child: 2,
+    _freeze_child: 1,
+    _freeze_child_for_good: 1,
+    _horde_goes_away: 1,
+    _fill_disk: 1,
+    _damage_model: 1,
+    _maintain: 1,
+    _storm: 1,
+    _rush: 1,
+}
+REAL: Mapping[Trouble, int] = {
+    _kill_worker: 2,
+    _kill_child: 2,
+    _horde_goes_away: 1,
+    _fill_disk: 1,
+    _storm: 1,
+}
+
+
+def troubles(draw: random.Random, deck: Mapping[Trouble, int]) -> Iterator[Trouble]:
+    """Deals a shuffled deck, then another one, and so on."""
+    cards = [trouble for trouble, times in deck.items() for _ in range(times)]
+    while True:
+        yield from draw.sample(cards, len(cards))
+
+
+def strike(world: World, trouble: Trouble) -> None:
+    world.service.insist_on_life()
+    world.done[trouble.__name__.strip("_").replace("_", " ")] += 1
+    trouble(world)

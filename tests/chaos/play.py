@@ -1,0 +1,85 @@
+"""One run: orders and troubles take turns, then calm, then the books are read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from tests.chaos import verdict
+from tests.chaos.customer import Customer
+from tests.chaos.monkey import WEATHER, Trouble, World, strike, troubles
+from tests.chaos.verdict import Complaint, Fate, Judgement
+from worker.sandbox import Books, State
+
+IMAGES_PER_TROUBLE = 25
+START_SECONDS = 60.0
+SETTLE_SECONDS = 180.0  # enough for a lost job to be handed out again, on a busy machine
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """`deck`: how often each trouble comes, in one deal. `images`: how many are asked for.
+
+    Before each trouble, some work is waited for, but no longer than `progress_seconds`.
+    """
+
+    deck: Mapping[Trouble, int]
+    images: int
+    progress_seconds: float
+
+
+def play(world: World, customer: Customer, script: Script, complaint: Complaint) -> Judgement:
+    """Ask for all images, with at least one whole deck of troubles on the way.
+
+    Raises EndedByItself; whatever else the worker did wrong is in the judgement.
+    """
+    strokes = max(sum(script.deck.values()), script.images // IMAGES_PER_TROUBLE)
+    world.set_weather(WEATHER)
+    world.service.start()
+    _wait(lambda: world.sandbox.tally().statuses.get(("pop", 200), 0) > 0, START_SECONDS)
+    for number, trouble in enumerate(islice(troubles(world.draw, script.deck), strokes), 1):
+        customer.ask_for(script.images * number // strokes)
+        _let_work(world, script.images // strokes, script.progress_seconds)
+        strike(world, trouble)
+    world.calm_down()
+    _wait(lambda: _is_settled(world), SETTLE_SECONDS)
+    world.service.stop()
+    return verdict.judge(world.sandbox.books(), world.kills, complaint)
+
+
+def _let_work(world: World, most_images: int, most_seconds: float) -> None:
+    """Until some images are submitted: troubles should meet a worker that works."""
+    before = _submitted(world)
+    wanted = world.draw.randint(0, most_images)
+    _wait(lambda: _submitted(world) - before >= wanted, most_seconds)
+
+
+def _submitted(world: World) -> int:
+    return world.sandbox.tally().statuses.get(("submit", 200), 0)
+
+
+def _is_settled(world: World) -> bool:
+    world.service.insist_on_life()
+    books = world.sandbox.books()
+    return not waiting_images(books) and not _images_at_work(books, world)
+
+
+def waiting_images(books: Books) -> int:
+    """Those that the horde still has to hand out."""
+    return sum(row.waiting for row in books.requests if not (row.done or row.expired))
+
+
+def _images_at_work(books: Books, world: World) -> list[str]:
+    """Those whose worker should still say what became of them."""
+    fates = verdict.fates(books, world.kills.worker)
+    at_work = books.in_state(State.processing)
+    return [row.id for row in at_work if fates[row.id] is Fate.lost]
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> None:
+    """Until the condition holds, but no longer than so many seconds."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not condition():
+        time.sleep(0.05)

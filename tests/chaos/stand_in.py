@@ -1,0 +1,311 @@
+"""Children in the place of engine and judge: they work within milliseconds, and fail on purpose."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass, replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Self
+
+from PIL import Image
+
+from hordelib.engine import Engine, Generation, OnLoaded, OnStep, unawaited, unwatched
+from hordelib.errors import EngineError, GenerationFailed
+from hordelib.images import Picture, SourceImage
+from hordelib.model import Model
+from hordelib.model_store import verify_checkpoint
+from hordelib.params import SEEDS, GenerationParams, images_of
+from hordelib.safety import Verdict
+from worker.assembly import Children
+from worker.censor_card import censor_card
+from worker.censorship import Cause
+from worker.child import Child, set_up_process
+from worker.engine_child import EngineChild
+from worker.messages import Asked, EngineSettings, Judged, JudgeSettings, Ready, Unjudged
+from worker.sandbox.wire import GenerateBody
+
+IMPOSSIBLE = "impossible"  # a prompt with this word fails in every engine
+NAKED = "naked"  # a picture of a prompt with this word is not safe for work
+LIVES, GOOD = "lives", "good"
+ANY_NUMBER_OF_DROPS = 1_000_000_000
+
+
+# ---- pictures --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """All that determines one picture."""
+
+    model: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    seed: int
+    steps: int
+    cfg: float
+    sampler: str
+    scheduler: str
+    source: str  # the digest of the picture to start from
+    denoise: float
+
+    @classmethod
+    def of_job(cls, params: GenerationParams, model: str, index: int) -> Self:
+        """As the engine is told."""
+        return cls(
+            model=model,
+            prompt=params.prompt,
+            negative_prompt=params.negative_prompt,
+            width=params.width,
+            height=params.height,
+            seed=params.image_seed(index),
+            steps=params.steps,
+            cfg=params.cfg,
+            sampler=params.sampler.name,
+            scheduler=params.scheduler.value,
+            source=" ".join(image.digest for image in images_of(params).values()),
+            denoise=params.denoise,
+        )
+
+    @classmethod
+    def of_request(
+        cls, body: GenerateBody, model: str, seed: int, source: SourceImage | None
+    ) -> Self:
+        """As the client has asked, whatever a worker made of it."""
+        positive, _, negative = body.prompt.partition("###")
+        asked = body.params
+        return cls(
+            model=model,
+            prompt=positive.strip(),
+            negative_prompt=negative.strip(),
+            width=asked.width,
+            height=asked.height,
+            seed=seed % SEEDS,
+            steps=asked.effective_steps,
+            cfg=asked.cfg_scale,
+            sampler=asked.sampler_name,
+            scheduler="karras" if asked.karras else "normal",
+            source=source.digest if source else "",
+            denoise=(asked.denoising_strength or 1.0) if source else 1.0,
+        )
+
+
+def draw(wanted: Wanted) -> Picture:
+    """Sixteen fields whose colours are a digest of everything that was wanted."""
+    colours = hashlib.sha384(repr(astuple(wanted)).encode()).digest()
+    image = Image.frombytes("RGB", (4, 4), colours)
+    size = (wanted.width, wanted.height)
+    return Picture(*size, image.resize(size, Image.Resampling.NEAREST).tobytes(), wanted.seed)
+
+
+def is_censored(body: GenerateBody) -> bool:
+    """Whether the client is to get a card in the place of its picture."""
+    return NAKED in body.prompt and body.censor_nsfw and not body.nsfw
+
+
+def expected_webp(
+    body: GenerateBody, model: str, seed: int, source: SourceImage | None = None
+) -> bytes:
+    """The file that has to reach the client."""
+    picture = draw(Wanted.of_request(body, model, seed, source))
+    return (censor_card(picture, Cause.NSFW) if is_censored(body) else picture).to_webp()
+
+
+# ---- tempers ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Temper:
+    """How children fail: by draws from `seed`, the number of their life, and that of the call.
+
+    `folder` holds an entry for each life, and one that makes all of them good.
+    """
+
+    seed: int
+    folder: Path
+
+    def mood(self, name: str, life: int, call: int, moods: Mapping[str, float]) -> str:
+        """One of `moods`, each with its probability, or "" most of the time."""
+        if (self.folder / GOOD).exists():
+            return ""
+        drawn = random.Random(f"{self.seed} {name} {life} {call}").random()
+        for mood, probability in moods.items():
+            drawn -= probability
+            if drawn < 0:
+                return mood
+        return ""
+
+    def refuses_to_start(self, name: str, life: int) -> bool:
+        """Never twice in a row: a worker is right to stop when no engine ever starts."""
+        before, now = (self.mood(name, one, 0, {"refuses": 0.1}) for one in (life - 1, life))
+        return bool(now) and not before
+
+    def begin_life(self, name: str) -> int:
+        for life in itertools.count(1):
+            try:
+                (self.folder / f"{name}-{life}").mkdir(parents=True)
+            except FileExistsError:
+                continue
+            return life
+        raise AssertionError("unreachable")
+
+
+def be_good(folder: Path) -> None:
+    """Let no child fail any more but over jobs that are impossible."""
+    folder.mkdir(exist_ok=True)
+    (folder / GOOD).touch()
+
+
+def _exit() -> None:
+    os._exit(3)
+
+
+def _be_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _hang() -> None:
+    time.sleep(3600)
+
+
+def _break() -> None:
+    raise RuntimeError("on purpose")
+
+
+ENDS: Mapping[str, Callable[[], None]] = {
+    "exits": _exit,
+    "is killed": _be_killed,
+    "crashes": _crash,
+    "hangs": _hang,
+    "breaks": _break,
+}
+ENGINE_MOODS = {
+    "exits": 0.007,
+    "is killed": 0.007,
+    "crashes": 0.007,
+    "hangs": 0.004,
+    "breaks": 0.007,
+    "talks garbage": 0.007,
+    "says half a word": 0.007,
+    "fails": 0.02,
+}
+JUDGE_MOODS = {
+    "exits": 0.004,
+    "is killed": 0.004,
+    "crashes": 0.003,
+    "talks garbage": 0.004,
+    "says half a word": 0.003,
+    "names another picture": 0.004,
+    "can't say": 0.01,
+}
+GARBAGE = b"this is no pickle"
+HALF_A_WORD = b"\0\0\1\0half"  # a message of 256 bytes that ends after 4
+
+
+def _misbehave(mood: str, pipe: Connection) -> None:
+    """Returns where the mood is not one that ends a child or speaks past its protocol."""
+    if mood in ENDS:
+        ENDS[mood]()
+    elif mood == "talks garbage":
+        pipe.send_bytes(GARBAGE)
+    elif mood == "says half a word":
+        os.write(pipe.fileno(), HALF_A_WORD)
+        _be_killed()
+
+
+# ---- the children ----------------------------------------------------------------------------
+
+
+class StandInEngine(Engine):
+    """Draws at once, and as it was told to fail."""
+
+    def __init__(self, temper: Temper, pipe: Connection):
+        self._temper = temper
+        self._pipe = pipe
+        self._life = temper.begin_life("engine")
+        self._calls = 0
+
+    def start(self) -> str:
+        if self._temper.refuses_to_start("engine", self._life):
+            raise EngineError("no engine today")
+        return "a stand-in"
+
+    def generate(
+        self,
+        params: GenerationParams,
+        model: Model | Path | str,
+        on_step: OnStep = unwatched,
+        *,
+        on_loaded: OnLoaded = unawaited,
+        job_id: str = "",
+    ) -> Generation:
+        assert isinstance(model, Model)
+        for path in model.files.values():
+            verify_checkpoint(path)
+        on_loaded()
+        self._calls += 1
+        mood = self._temper.mood("engine", self._life, self._calls, ENGINE_MOODS)
+        for step in range(params.steps):
+            on_step(step + 1, params.steps)
+            _misbehave(mood if step == 0 else "", self._pipe)
+        if mood == "fails" or IMPOSSIBLE in params.prompt:
+            raise GenerationFailed("on purpose")
+        pictures = tuple(
+            replace(draw(Wanted.of_job(params, model.name, index)), job_id=job_id, index=index)
+            for index in range(params.images)
+        )
+        return Generation(pictures, load_seconds=0.0, run_seconds=0.001)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+def _set_up(log_file: Path) -> None:
+    set_up_process(log_file)
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))  # crashes are on purpose
+
+
+def engine(temper: Temper, pipe: Connection, settings: EngineSettings) -> None:
+    """The main of the engine's child."""
+    _set_up(settings.log_file)
+    EngineChild(Child(pipe), StandInEngine(temper, pipe)).serve()
+
+
+def judge(temper: Temper, pipe: Connection, settings: JudgeSettings) -> None:
+    """The main of the judge's child."""
+    _set_up(settings.log_file)
+    life = temper.begin_life("judge")
+    child = Child(pipe)
+    child.report(Ready("a stand-in"))
+    for call, asked in enumerate(child.commands(), start=1):
+        mood = temper.mood("judge", life, call, JUDGE_MOODS)
+        _misbehave(mood, pipe)
+        child.report(_answer(asked, mood))
+
+
+def _answer(asked: Asked, mood: str) -> Judged | Unjudged:
+    if mood == "can't say":
+        return Unjudged(asked.job_id, asked.index, "on purpose")
+    index = asked.index + (mood == "names another picture")
+    return Judged(asked.job_id, index, Verdict(nsfw=NAKED in asked.prompt))
+
+
+def children(temper: Temper) -> Children:
+    """What a worker runs instead of its own; it puts up with any number of failures."""
+    mains: dict[str, Any] = {"engine": partial(engine, temper), "judge": partial(judge, temper)}
+    return Children(**mains, most_drops=ANY_NUMBER_OF_DROPS)

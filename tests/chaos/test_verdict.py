@@ -1,0 +1,176 @@
+"""The suite's own judgement: what it counts against a worker, and what in its favour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.verdict import Fate, Kills, doubled, fates, judge
+from tests.sandbox_client import CLIENT_KEY, MODELS, WORKER_KEY, Api, MovableClock
+from worker.sandbox import CutShort, GenerationEntry, RequestEntry, Sandbox, Timing
+
+TTL = 30
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock()
+
+
+@pytest.fixture
+def sandbox(clock: MovableClock) -> Iterator[Sandbox]:
+    timing = Timing(min_ttl_seconds=TTL, cleaner_seconds=1)
+    with Sandbox(MODELS, clock=clock, timing=timing) as running:
+        yield running
+
+
+@pytest.fixture
+def worker(sandbox: Sandbox) -> Iterator[Api]:
+    with Api(sandbox.url, CLIENT_KEY) as client, Api(sandbox.url, WORKER_KEY) as worker:
+        for _ in range(3):
+            client.ask_id({"n": 2, "width": 64, "height": 64, "steps": 1})
+        yield worker
+
+
+def fate_of(sandbox: Sandbox, id: str, *kills: float) -> Fate:
+    return fates(sandbox.books(), kills)[id]
+
+
+@pytest.mark.parametrize(
+    ("states", "fate"),
+    [(["ok"], Fate.submitted), (["faulted"], Fate.faulted), (["faulted", "ok"], Fate.faulted)],
+)
+def test_an_image_that_the_worker_has_ended_is_not_lost(
+    sandbox: Sandbox, worker: Api, states: list[str], fate: Fate
+):
+    id = worker.pop_job()["id"]
+    for state in states:
+        worker.submit(id, state=state)
+    assert fate_of(sandbox, id) is fate
+
+
+def test_an_image_nobody_speaks_of_is_lost(sandbox: Sandbox, worker: Api, clock: MovableClock):
+    id = worker.pop_job()["id"]
+    assert fate_of(sandbox, id) is Fate.lost
+    clock.move(2 * TTL)
+    assert fate_of(sandbox, id) is Fate.lost
+
+
+def test_an_image_that_came_too_late_was_given_up(
+    sandbox: Sandbox, worker: Api, clock: MovableClock
+):
+    id = worker.pop_job()["id"]
+    clock.move(2 * TTL)
+    worker.submit(id)
+    assert fate_of(sandbox, id) is Fate.given_up
+
+
+def test_an_image_whose_time_ended_while_the_horde_was_away_was_given_up(
+    sandbox: Sandbox, worker: Api, clock: MovableClock
+):
+    id = worker.pop_job()["id"]
+    clock.move(TTL - 1)
+    sandbox.stop()
+    clock.move(2)
+    sandbox.start()
+    sandbox.clean()
+    assert fate_of(sandbox, id) is Fate.given_up
+
+
+def test_an_image_whose_time_ended_after_the_horde_was_back_is_lost(
+    sandbox: Sandbox, worker: Api, clock: MovableClock
+):
+    id = worker.pop_job()["id"]
+    sandbox.stop()
+    clock.move(2)
+    sandbox.start()
+    clock.move(TTL)
+    sandbox.clean()
+    assert fate_of(sandbox, id) is Fate.lost
+
+
+def test_an_image_whose_pop_was_cut_off_is_not_known_to_the_worker(sandbox: Sandbox, worker: Api):
+    sandbox.faults.inject("pop", CutShort(), calls=1)
+    with pytest.raises(OSError, match="IncompleteRead"):
+        worker.pop()
+    (row,) = sandbox.books().generations
+    assert fate_of(sandbox, row.id) is Fate.unheard
+
+
+def test_a_kill_excuses_the_last_pop_before_it_and_no_other(
+    sandbox: Sandbox, worker: Api, clock: MovableClock
+):
+    before = worker.pop_job()["id"]
+    clock.move(0.5)
+    last = worker.pop_job(amount=2)["ids"]
+    clock.move(1)
+    killed_at = clock.now
+    clock.move(0.5)
+    after = worker.pop_job()["id"]
+    found = fates(sandbox.books(), [killed_at])
+    assert found == dict.fromkeys((before, after), Fate.lost) | dict.fromkeys(last, Fate.at_kill)
+
+
+def test_a_kill_long_after_a_pop_excuses_nothing(
+    sandbox: Sandbox, worker: Api, clock: MovableClock
+):
+    id = worker.pop_job()["id"]
+    clock.move(2.5)
+    assert fate_of(sandbox, id, clock.now) is Fate.lost
+
+
+@pytest.mark.parametrize(
+    ("states", "complaints"),
+    [
+        (["ok", "ok"], 0),
+        (["faulted", "faulted"], 0),
+        (["ok", "faulted"], 1),
+        (["faulted", "ok"], 1),
+    ],
+)
+def test_two_outcomes_of_one_image_are_one_too_many(
+    sandbox: Sandbox, worker: Api, states: list[str], complaints: int
+):
+    id = worker.pop_job()["id"]
+    for state in states:
+        worker.submit(id, state=state)
+    assert len(list(doubled(sandbox.books().generation(id)))) == complaints
+
+
+@pytest.mark.parametrize(("uploads", "complaints"), [("aa", 0), ("ab", 1)])
+def test_two_pictures_of_one_image_are_one_too_many(
+    sandbox: Sandbox, worker: Api, uploads: str, complaints: int
+):
+    job = worker.pop_job()
+    for upload in uploads:
+        worker.http.put(job["r2_upload"], data=upload.encode(), timeout=5)
+    assert len(list(doubled(sandbox.books().generation(job["id"])))) == complaints
+
+
+def test_each_wrong_picture_is_counted_and_named(sandbox: Sandbox, worker: Api):
+    right, wrong = worker.pop_job()["id"], worker.pop_job()["id"]
+    for id in (right, wrong):
+        worker.submit(id)
+
+    def complaint(row: GenerationEntry, request: RequestEntry) -> str:
+        assert request.id == row.request_id
+        return "blurry" if row.id == wrong else ""
+
+    judgement = judge(sandbox.books(), Kills(), complaint)
+    assert [str(each) for each in judgement.wrongs(sandbox.books())] == [f"{wrong}: blurry"]
+    assert "2 submitted" in judgement.table()
+
+
+def test_recovery_is_the_longest_wait_from_a_kill_to_a_sign_of_life(
+    sandbox: Sandbox, worker: Api, clock: MovableClock
+):
+    start = clock.now
+    id = worker.pop_job()["id"]
+    clock.move(10)
+    worker.submit(id)
+    clock.move(10)
+    worker.pop_job()
+    kills = Kills(worker=[start + 4, start + 19], children=[start + 3, start + 25])
+    judgement = judge(sandbox.books(), kills, lambda _row, _request: "")
+    assert judgement.recovery_seconds == pytest.approx(7)

@@ -1,0 +1,75 @@
+"""An engine's child without ComfyUI, which does what the job's prompt says.
+
+"" makes pictures at once; "slow" takes 50 ms a step; "kill" ends the process with SIGKILL. The
+pictures are plain, of a colour that follows from their seeds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from threading import Event, Thread
+
+from hordelib.engine import Generation
+from hordelib.errors import Cancelled
+from hordelib.images import Picture
+from worker.child import Child, set_up_process
+from worker.messages import (
+    Cancel,
+    Drawn,
+    EngineSettings,
+    Failed,
+    Finished,
+    Generate,
+    Ready,
+    Stepped,
+)
+
+STEP_SECONDS = 0.05
+
+
+def main(pipe: Connection, settings: EngineSettings) -> None:
+    set_up_process(settings.log_file)
+    child = Child(pipe)
+    child.report(Ready("a script"))
+    cancelled = Event()
+    for command in child.commands():
+        if isinstance(command, Cancel):
+            cancelled.set()
+        else:
+            cancelled.clear()
+            Thread(target=_generate, args=(child, command, cancelled)).start()
+
+
+def _generate(child: Child, job: Generate, cancelled: Event) -> None:
+    words = job.params.prompt.split()
+    for step in range(1, job.params.steps + 1):
+        if "kill" in words:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(STEP_SECONDS * ("slow" in words))
+        child.report(Stepped(job.number, step, job.params.steps))
+        if cancelled.is_set():
+            child.report(Failed(job.number, Cancelled("stopped on request")))
+            return
+    for picture in _pictures(job):
+        child.report(Drawn(job.number, picture))
+    seconds = STEP_SECONDS * job.params.steps
+    child.report(Finished(job.number, Generation((), 0.0, seconds)))
+
+
+def _pictures(job: Generate) -> Iterator[Picture]:
+    params = job.params
+    for index in range(params.images):
+        colour = (params.seed + index).to_bytes(8)[-3:]
+        pixels = colour * (params.width * params.height)
+        yield Picture(
+            params.width,
+            params.height,
+            pixels,
+            params.image_seed(index),
+            job_id=job.job_id,
+            index=index,
+        )

@@ -1,0 +1,162 @@
+"""One engine, kept alive: deadlines, deaths, and what they are blamed on. Real child processes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from hordelib.errors import JobError
+from hordelib.model import Model
+from hordelib.params import GenerationParams, Lora
+from tests import scripted_engine
+from tests.sandbox_client import MODEL
+from worker.assembly import Models, make_intake
+from worker.board import Board, JobRow
+from worker.config import BridgeConfig
+from worker.engine_process import EngineProcess
+from worker.errors import NothingToServe
+from worker.intake import Intake, Work
+from worker.messages import EngineSettings
+from worker.results import JobState
+from worker.runner import STOPPING, Runner, TooLate
+from worker.wire import Job
+
+OTHER = "Another Model"
+LONG_SECONDS = 150
+
+
+@dataclass
+class Stage:
+    """A runner over a real child process, and what it is told."""
+
+    runner: Runner
+    engine: EngineProcess
+    intake: Intake
+    model: Model
+    hurry: threading.Event
+    board: Board
+    jobs: int = 0
+
+    def work(
+        self,
+        prompt: str = "",
+        *,
+        ttl_seconds: int = LONG_SECONDS,
+        model: str = MODEL,
+        lora: str = "",
+        steps: int = 4,
+    ) -> Work:
+        """A job whose ttl, without the cleaner's minute, begins now."""
+        self.jobs += 1
+        job = Job(
+            ids=(f"job-{self.jobs}",),
+            model=model,
+            payload={},
+            ttl_seconds=ttl_seconds,
+            upload_urls=("https://put",),
+            popped_at=time.monotonic() - 60,
+        )
+        wanted = GenerationParams(prompt=prompt, width=64, height=64, steps=steps)
+        if lora:
+            wanted = replace(wanted, loras=(Lora(lora, Path(lora)),))
+        self.board.add(JobRow(job.id, model, 1))
+        return Work(job, wanted, replace(self.model, name=model))
+
+
+@pytest.fixture
+def stage(checkpoint: Path, tmp_path: Path) -> Generator[Stage]:
+    model = Model.of_checkpoint(checkpoint, MODEL)
+    config = BridgeConfig.model_validate(
+        {"api_key": "k", "dreamer_name": "w", "models_to_load": [MODEL]}
+    )
+    intake = make_intake(config, tmp_path, Models({MODEL: model, OTHER: model}, ()))
+    settings = EngineSettings(None, "auto", 0, None, tmp_path / "engine.log")
+    engine = EngineProcess(settings, main=scripted_engine.main)
+    hurry, board = threading.Event(), Board()
+    runner = Runner(engine, intake, board, hurry=hurry, starts=1)
+    yield Stage(runner, engine, intake, model, hurry, board)
+    engine.kill()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.runner.RESTARTS", (0.01, 0.02))
+
+
+def test_the_engine_is_started_for_the_first_job_and_kept(stage: Stage):
+    assert stage.runner.run(stage.work()).images[0].job_id == "job-1"
+    pid = stage.engine.pid
+    assert stage.runner.run(stage.work()).images[0].job_id == "job-2"
+    assert stage.engine.pid == pid
+
+
+def test_a_job_that_can_not_be_done_in_time_is_not_begun(stage: Stage):
+    stage.runner.run(stage.work("slow", steps=10))  # 50 ms a step
+    begun_at = time.monotonic()
+    with pytest.raises(TooLate, match=r"within the 2 s that the horde gives it; lower max_power"):
+        stage.runner.run(stage.work("slow", steps=400, ttl_seconds=2))
+    assert time.monotonic() - begun_at < 0.5
+    assert all(row.state is not JobState.running for row in stage.board.view().rows[1:])
+
+
+def test_a_job_that_turns_out_too_slow_is_stopped_early_and_the_engine_lives(stage: Stage):
+    stage.runner.run(stage.work())
+    pid = stage.engine.pid
+    begun_at = time.monotonic()
+    with pytest.raises(TooLate):
+        stage.runner.run(stage.work("slow", steps=400, ttl_seconds=4))
+    assert time.monotonic() - begun_at < 2
+    assert stage.runner.run(stage.work()).images
+    assert stage.engine.pid == pid
+
+
+def test_a_job_that_just_makes_it_is_not_stopped(stage: Stage):
+    stage.runner.run(stage.work())
+    assert stage.runner.run(stage.work("slow", steps=20, ttl_seconds=3)).images
+
+
+def test_a_stopping_worker_begins_nothing_that_would_not_be_done(stage: Stage):
+    stage.runner.run(stage.work("slow", steps=10))
+    stage.runner.stop_by(time.monotonic() + 3)
+    assert stage.runner.run(stage.work("slow", steps=10)).images
+    with pytest.raises(TooLate, match=STOPPING):
+        stage.runner.run(stage.work("slow", steps=400))
+
+
+def test_a_job_that_kills_the_engine_gets_one_more_try_and_is_faulted(stage: Stage):
+    with pytest.raises(JobError, match=r"SIGKILL.*; a second engine did no better"):
+        stage.runner.run(stage.work("kill"))
+    assert stage.runner.run(stage.work()).images
+
+
+def test_a_model_that_kills_the_engine_three_times_leaves_the_offer(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    for _ in range(2):
+        with pytest.raises(JobError):
+            stage.runner.run(stage.work("kill"))
+    assert stage.intake.offer().models == (OTHER,)
+    assert f"{MODEL} is not offered any more" in caplog.text
+
+
+def test_a_lora_that_kills_the_engine_three_times_is_banned_by_name(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    for model in (MODEL, OTHER):
+        with pytest.raises(JobError):
+            stage.runner.run(stage.work("kill", lora="bad.safetensors", model=model))
+    assert stage.intake.offer().models == (MODEL, OTHER)
+    assert "LoRA bad.safetensors is not used any more" in caplog.text
+
+
+def test_the_last_model_that_leaves_ends_the_worker(stage: Stage):
+    stage.intake.withdraw(OTHER)
+    with pytest.raises(JobError):
+        stage.runner.run(stage.work("kill"))
+    with pytest.raises(NothingToServe, match="the engine died of it"):
+        stage.runner.run(stage.work("kill"))

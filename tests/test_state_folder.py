@@ -1,0 +1,76 @@
+"""One worker a state folder, readable by its owner alone, and orders from another terminal."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.owner import PROJECT
+from tests.small_disk import small_disk
+from worker.errors import StateTaken
+from worker.orders import Order, Orders
+from worker.state_folder import StateFolder, close_to_others, is_taken
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from worker.state_folder import StateFolder\n"
+    "folder = StateFolder.open(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)\n"
+)
+
+
+def test_a_second_worker_is_refused_until_the_first_one_is_gone_however_it_ends(tmp_path: Path):
+    state = tmp_path / "state"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(state)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert is_taken(state)
+        with pytest.raises(StateTaken, match=f"process {holder.pid} runs with"):
+            StateFolder.open(state)
+        holder.send_signal(signal.SIGKILL)
+    assert not is_taken(state)
+    with closing(StateFolder.open(state)) as ours:
+        assert not ours.trouble
+
+
+def test_it_is_closed_to_others(tmp_path: Path):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o755)
+    (state / "lock").touch(0o644)
+    with closing(StateFolder.open(state)):
+        assert state.stat().st_mode & 0o077 == 0
+
+
+def test_a_file_that_others_can_read_is_closed_once(tmp_path: Path):
+    file = tmp_path / "bridgeData.yaml"
+    file.touch(0o644)
+    assert (close_to_others(file), close_to_others(file)) == (True, False)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_can_not_be_written_is_trouble_and_no_end(tmp_path: Path):
+    with (
+        small_disk(tmp_path / "disk", 100, "ro") as disk,
+        closing(StateFolder.open(disk / "state")) as folder,
+    ):
+        assert "Read-only" in folder.trouble
+
+
+def test_an_order_and_its_answer_pass_through_the_folder(tmp_path: Path):
+    orders = Orders(tmp_path)
+    assert (orders.given(), orders.answered()) == (Order.serve, "")
+    orders.give(Order.pause)
+    orders.answer("paused")
+    again = Orders(tmp_path)
+    assert (again.given(), again.answered()) == (Order.pause, "paused")
+    assert all(file.stat().st_mode & 0o077 == 0 for file in tmp_path.iterdir())
+
+
+def test_garbage_is_no_order(tmp_path: Path):
+    (tmp_path / "order").write_bytes(b"\xff\xfe rm -rf")
+    assert Orders(tmp_path).given() is Order.serve

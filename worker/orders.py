@@ -1,0 +1,59 @@
+"""What its owner tells a running worker from another terminal: pause, resume, drain.
+
+An order is a word in the state folder, so there is no port or socket that anybody else could use.
+The worker answers with another one: what it is doing.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+
+_ORDER, _ANSWER = "order", "doing"
+
+
+class Order(StrEnum):
+    serve = "serve"
+    pause = "pause"
+    """Finish what is in hand, free the device, take no more. Outlives the worker's process."""
+    drain = "drain"
+    """Finish what is in hand, then end."""
+
+
+class Orders:
+    """The two words in one worker's state folder."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def give(self, order: Order) -> None:
+        """Raises OSError where the folder can't be written."""
+        self._write(_ORDER, order)
+
+    def given(self) -> Order:
+        """The last one; to serve where there is none that can be read."""
+        try:
+            return Order(self._read(_ORDER))
+        except ValueError:
+            return Order.serve
+
+    def answer(self, doing: str) -> None:
+        """Raises OSError where the folder can't be written."""
+        self._write(_ANSWER, doing)
+
+    def answered(self) -> str:
+        return self._read(_ANSWER)
+
+    def _write(self, name: str, text: str) -> None:
+        """At once or not at all, and for the owner alone."""
+        fresh = self._folder / f"{name}.new"
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        fresh.replace(self._folder / name)
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self._folder / name).read_text("utf-8", "replace").strip()
+        except OSError:
+            return ""

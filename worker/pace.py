@@ -1,0 +1,17 @@
+"""The bridge's own times and counts, which no owner has to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many of each there are, and how long is waited."""
+
+    waiting_jobs: int = 1  # popped ahead, beside the one at work
+    preparers: int = 2
+    finishers: int = 3
+    engine_starts: int = 3  # failed ones in a row until the worker gives up
+    idle_seconds: tuple[float, float] = (1.0, 5.0)  # between empty pops: the first, the longest
+    first_contact_seconds: float = 30.0  # a horde never reached for so long has a wrong address

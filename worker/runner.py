@@ -1,0 +1,178 @@
+"""The step "run": one engine, kept alive, makes the pictures of one job after the other."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from hordelib.engine import Generation
+from hordelib.errors import Cancelled, EngineError, JobError, ModelBroken, ModelMissing
+from worker.backoff import Backoff
+from worker.board import Board
+from worker.engine_process import EngineProcess
+from worker.errors import EngineUnusable, NothingToServe
+from worker.forecast import Forecast, Progress
+from worker.intake import Intake, Work
+from worker.suspects import Suspects
+
+log = logging.getLogger(__name__)
+
+STOPPING = "the worker is stopping"
+TRIES = 2  # a job whose engine dies gets a fresh one, once
+RESTARTS = (2.0, 30.0)  # seconds between two deaths of the engine: the first, the longest
+
+
+class TooLate(JobError):
+    """The job can't be done before the horde gives it up, or before the worker stops."""
+
+
+class Runner:
+    """Used by one thread, but for `stop_by` and `kill`.
+
+    Args:
+        hurry: set when nothing is waited for any more.
+        starts: failed starts of the engine in a row until the worker gives up.
+    """
+
+    def __init__(
+        self,
+        engine: EngineProcess,
+        intake: Intake,
+        board: Board,
+        *,
+        hurry: threading.Event,
+        starts: int,
+    ):
+        self._engine = engine
+        self._intake = intake
+        self._board = board
+        self._hurry = hurry
+        self._starts = starts
+        self._forecast = Forecast()
+        self._suspects = Suspects()
+        self._backoff = Backoff(*RESTARTS)
+        self._stop_at = float("inf")
+
+    def stop_by(self, moment: float) -> None:
+        """Begin no job that would not be done by then (time.monotonic()); from any thread."""
+        self._stop_at = moment
+
+    def start(self, unless: threading.Event) -> None:
+        """Have a running engine. Raises EngineUnusable after `starts` failed starts.
+
+        It is not started `unless` is set, and its death while that is set is no failure.
+        """
+        for tries_left in reversed(range(self._starts)):
+            if unless.is_set():
+                return
+            try:
+                log.info("engine ready on %s", self._engine.start())
+            except EngineError as error:
+                if unless.is_set():
+                    return
+                log.error("the engine did not start: %s", error)
+                if not tries_left:
+                    raise EngineUnusable(str(error)) from error
+                unless.wait(self._backoff.delay())
+            else:
+                return
+
+    def stop(self) -> None:
+        """End the engine, which frees the device."""
+        self._engine.stop()
+
+    def kill(self) -> None:
+        """End the engine and the job at work at once; from any thread."""
+        self._engine.kill()
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since the engine's last word; from any thread."""
+        return self._engine.silent_seconds
+
+    def run(self, work: Work) -> Generation:
+        """Make the job's pictures; an engine that dies under it is replaced, and tries once more.
+
+        Raises JobError where there will be none, NothingToServe when its model was the last one,
+        and EngineUnusable as `start` does.
+        """
+        for tries_left in reversed(range(TRIES)):
+            if not self._engine.is_alive:
+                self.start(unless=self._hurry)
+            self._raise_if_too_late(work)
+            try:
+                generation = self._generate(work)
+            except (ModelBroken, ModelMissing) as error:
+                self._withdraw(work.job.model, str(error))
+                raise
+            except EngineError as error:
+                self._after_death(work, error)
+                if not tries_left:
+                    raise JobError(f"{error}; a second engine did no better") from error
+            else:
+                self._learn(work, generation)
+                return generation
+        raise AssertionError("the last try returns or raises")
+
+    def _generate(self, work: Work) -> Generation:
+        progress, job_id = Progress(), work.job.id
+
+        def on_step(done: int, total: int) -> None:
+            self._board.stepped(job_id, done, total)
+            if time.monotonic() + progress.seconds_left(done, total) > self._limit(work):
+                self._engine.cancel()
+
+        self._board.running(job_id)
+        try:
+            return self._engine.generate(work.params, work.model, on_step, job_id=job_id)
+        except Cancelled as error:
+            raise self._too_late(work) from error
+
+    def _learn(self, work: Work, generation: Generation) -> None:
+        self._backoff.reset()
+        self._suspects.did_well(work.job.model, _loras(work))
+        self._forecast.learn(work.params, work.model.family, generation.run_seconds)
+
+    def _after_death(self, work: Work, error: EngineError) -> None:
+        """Say it, and hold it against what was at work. Raises JobError where that is out now."""
+        if self._hurry.is_set():
+            raise JobError(STOPPING) from error
+        log.error("job %s: %s", work.job.id, error)
+        convicted = self._suspects.died(work.job.model, _loras(work))
+        self._hurry.wait(self._backoff.delay())
+        for lora in convicted.loras:
+            log.error("LoRA %s is not used any more: the engine died of it again and again", lora)
+            self._intake.ban(lora)
+        if convicted.model:
+            self._withdraw(convicted.model, "the engine died of it again and again")
+        if convicted.loras or convicted.model:
+            raise JobError(str(error)) from error
+
+    def _withdraw(self, model: str, reason: str) -> None:
+        """Offer a model no more of which every job would fail."""
+        log.error("%s is not offered any more: %s", model, reason)
+        if not self._intake.withdraw(model):
+            raise NothingToServe(f"no model is left to serve: {reason}")
+
+    def _raise_if_too_late(self, work: Work) -> None:
+        least_seconds = self._forecast.least_seconds(work.params, work.model.family)
+        if self._hurry.is_set() or time.monotonic() + least_seconds > self._limit(work):
+            raise self._too_late(work)
+
+    def _limit(self, work: Work) -> float:
+        return min(work.job.over_at, self._stop_at)
+
+    def _too_late(self, work: Work) -> TooLate:
+        if self._hurry.is_set() or self._stop_at < work.job.over_at:
+            return TooLate(STOPPING)
+        return TooLate(
+            f"can't be done within the {work.job.ttl_seconds} s that the horde gives it;"
+            " lower max_power, max_batch or queue_size if this recurs"
+        )
+
+
+def _loras(work: Work) -> Collection[Path]:
+    return [lora.path for lora in work.params.loras]

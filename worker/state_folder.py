@@ -1,0 +1,77 @@
+"""The worker's own folder: readable by its owner alone, and for one worker at a time."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from worker.errors import StateTaken
+
+OWNER_ONLY = 0o077  # the permissions that nobody else may have
+_LOCK, _PID = "lock", "pid"
+
+
+class StateFolder:
+    """Holds the folder's lock until `close`, or until the process ends, however it ends.
+
+    The lock belongs to the open file, so a killed worker leaves none behind. `trouble` says why
+    nothing can be kept in the folder; it is not locked then.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.trouble = ""
+        self._lock = FileLock(path / _LOCK, mode=0o600, thread_local=False)
+
+    @classmethod
+    def open(cls, path: Path) -> StateFolder:
+        """Create and lock it. Raises StateTaken, naming the process, while another one has it."""
+        folder = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            close_to_others(path)
+            folder._lock.acquire(timeout=0)
+            (path / _PID).write_text(str(os.getpid()), "ascii")
+        except Timeout as error:
+            raise StateTaken(path, folder.holder) from error
+        except OSError as error:
+            folder.trouble = f"{path}: {error.strerror}"
+        return folder
+
+    @property
+    def holder(self) -> int | None:
+        """The process that has it, or had it last."""
+        with suppress(OSError, ValueError):
+            return int((self.path / _PID).read_text("ascii"))
+        return None
+
+    def close(self) -> None:
+        self._lock.release(force=True)
+
+
+def is_taken(path: Path) -> bool:
+    """Whether a worker runs with this folder."""
+    if not (path / _LOCK).exists():
+        return False
+    lock = FileLock(path / _LOCK, mode=0o600, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False
+
+
+def close_to_others(path: Path) -> bool:
+    """Take every permission from all but the owner; whether others had any. Raises OSError."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if os.name == "nt" or not mode & OWNER_ONLY:
+        return False
+    path.chmod(mode & ~OWNER_ONLY)
+    return True
