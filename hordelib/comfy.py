@@ -10,12 +10,14 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hordelib.device_faults import device_trouble, first_line
 from hordelib.errors import (
@@ -25,7 +27,12 @@ from hordelib.errors import (
     JobError,
     RuntimeMissing,
 )
+from hordelib.memory_readings import card_memory
+from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import RunContext
+
+if TYPE_CHECKING:
+    from hordelib.loaders import LoadedPart
 
 log = logging.getLogger(__name__)
 
@@ -96,15 +103,65 @@ def boot(folder: Path, device: Device, *, reserve_vram_bytes: int | None = None)
     device.select()
     with _quiet_root_logger():
         sys.path.insert(0, str(folder))
-        _set_arguments({"cpu": device.is_cpu, "reserve_vram": _gib(reserve_vram_bytes)})
+        _set_arguments(
+            {
+                "cpu": device.is_cpu,
+                "reserve_vram": _gib(reserve_vram_bytes),
+                "disable_pinned_memory": True,  # nobody else could have that memory any more
+            }
+        )
         for name in ("comfy.sd", "nodes", "execution"):
             importlib.import_module(name)
         _register_nodes()
+        _leave_memory_to_us()
     _redirect_log(folder)
 
 
 def _gib(size_bytes: int | None) -> float | None:
     return None if size_bytes is None else size_bytes / (1 << 30)
+
+
+Bring = Callable[[Collection[Any]], None]
+
+
+def _nothing(_patchers: Collection[Any]) -> None:
+    """Models that are there already, as when nobody lends them."""
+
+
+_BRING: ContextVar[Bring] = ContextVar("bring", default=_nothing)
+
+
+def _leave_memory_to_us() -> None:
+    """Files are mapped, models start in main memory, and who lends them makes room on the device.
+
+    ComfyUI looks these functions up in their modules at each call, which is the only way in.
+    """
+    import comfy.model_management as memory
+    import comfy.utils as files
+
+    from hordelib import mapped_weights
+
+    load_models, read_file = memory.load_models_gpu, files.load_torch_file
+
+    def load_models_gpu(models: Collection[Any], *args: Any, **options: Any) -> None:
+        _BRING.get()(models)
+        load_models(models, *args, **options)
+
+    def load_torch_file(path: str, *, return_metadata: bool = False, **options: Any) -> Any:
+        read = partial(read_file, path, return_metadata=True, **options)
+        state, metadata = mapped_weights.read_mapped(Path(path), read)
+        return (state, metadata) if return_metadata else state
+
+    memory.load_models_gpu = load_models_gpu
+    files.load_torch_file = load_torch_file
+    memory.unet_inital_load_device = memory.text_encoder_initial_device = _main_memory
+    mapped_weights.install()
+
+
+def _main_memory(*_arguments: Any) -> Any:
+    import torch
+
+    return torch.device("cpu")
 
 
 def _insist_on_same(running: ModuleType, folder: Path, device: Device) -> None:
@@ -201,6 +258,31 @@ def _redirect_log(folder: Path) -> None:
             module.__dict__["logging"] = _ComfyLogging()
 
 
+def reserved_bytes() -> int:
+    """What ComfyUI keeps clear of the card when nobody says how much."""
+    import comfy.model_management
+
+    return int(comfy.model_management.extra_reserved_memory())
+
+
+def card_free_bytes(device: str) -> int:
+    """Of the whole card, whoever uses the rest, and of what torch has for us and does not use."""
+    import torch
+
+    cuda: Any = torch.cuda  # its types are incomplete
+    spare_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return card_memory(f"GPU-{cuda.get_device_properties(device).uuid}").free_bytes + spare_bytes
+
+
+def read_part(key: ModelKey) -> LoadedPart:
+    """For the cache; what reading took for itself is given back. Raises what loaders do."""
+    from hordelib.loaders import load_part
+
+    part = load_part(key)
+    _trim_heap()
+    return part
+
+
 def forget_models() -> None:
     """Give the memory of models that nobody refers to any more back to the system."""
     import gc
@@ -236,14 +318,19 @@ class Executor:
         self._comfy.handle_execution_error = self._remember
         self._failures: list[tuple[str, Exception | None]] = []
 
-    def run(self, graph: Mapping[str, Any], context: RunContext) -> None:
+    def run(self, graph: Mapping[str, Any], context: RunContext, bring: Bring = _nothing) -> None:
         """Execute the graph's node `output` and all that it reads; `context` reaches our nodes.
 
+        `bring` is called with ComfyUI's patchers of models before it computes with these alone.
         Raises Cancelled, OutOfMemory, GenerationFailed, or EngineError for a fault of the device.
         """
         self._failures.clear()
         extra = {"extra_pnginfo": context}
-        asyncio.run(self._comfy.execute_async(dict(graph), "job", extra, ["output"]))
+        token = _BRING.set(bring)
+        try:
+            asyncio.run(self._comfy.execute_async(dict(graph), "job", extra, ["output"]))
+        finally:
+            _BRING.reset(token)
         if self._failures:
             node, error = self._failures.pop()
             raise _explain(node, error) from error

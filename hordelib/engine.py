@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
-
-import psutil
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from hordelib import comfy
+from hordelib.device_loans import DeviceLoans
 from hordelib.errors import Cancelled, GenerationFailed, ModelBroken, ModelMissing
 from hordelib.gen_metadata import GenMetadata
 from hordelib.graph import Graph
 from hordelib.images import Picture
+from hordelib.memory_budget import MemoryBudget
+from hordelib.memory_readings import main_memory
 from hordelib.model import Model
-from hordelib.model_cache import MemoryBudget, ModelCache, ModelKey
+from hordelib.model_cache import FileStamp, ModelCache, ModelKey
 from hordelib.nodes.context import NodeNotes, RunContext
 from hordelib.our_nodes import model_keys
 from hordelib.params import GenerationParams, images_of
 from hordelib.workflows import build_graph
+
+if TYPE_CHECKING:
+    from hordelib.loaders import LoadedPart
 
 OnStep = Callable[[int, int], None]
 
@@ -77,10 +81,10 @@ class Engine:
         self._thread = ThreadPoolExecutor(1, "engine")
         self._running = threading.Event()  # set: the job at work is to stop; each has its own
         self._executor: comfy.Executor | None = None
-        self._last_keys: tuple[ModelKey, ...] = ()
+        self._held = _Held()
         self._notes = NodeNotes()
-        budget = MemoryBudget(lambda: psutil.virtual_memory().available, ram_reserve_bytes)
-        self._cache = ModelCache(_load, budget, comfy.forget_models)
+        self._budget = MemoryBudget(lambda: main_memory().free_bytes, ram_reserve_bytes)
+        self._cache: ModelCache[LoadedPart] | None = None
 
     def start(self) -> str:
         """Load ComfyUI (seconds) and return the device's name; the second call returns at once.
@@ -126,25 +130,31 @@ class Engine:
         device = comfy.Device.choose(self._wanted_device)
         comfy.boot(self._comfyui, device, reserve_vram_bytes=self._vram_reserve_bytes)
         self._executor = self._executor or comfy.Executor()
+        self._cache = self._cache or _make_cache(self._budget, self._card_budget(device))
         return device.name
+
+    def _card_budget(self, device: comfy.Device) -> MemoryBudget | None:
+        if device.is_cpu:
+            return None
+        reserve_bytes = self._vram_reserve_bytes or comfy.reserved_bytes()
+        return MemoryBudget(
+            lambda: comfy.card_free_bytes(device.name), reserve_bytes, "vram_to_leave_free"
+        )
 
     def _generate(self, job: _Job) -> Generation:
         self._running = job.cancelled
         self._start()
         assert self._executor is not None
         graph = build_graph(job.params, job.model)
-        keys = model_keys(graph)
-        if keys != self._last_keys:
-            self._executor.forget()  # its cached results hold on to the models before
-            self._last_keys = keys
         started = time.monotonic()
-        with ExitStack() as loans:
-            models = {key: self._borrow(loans, key, job.model) for key in keys}
-            loaded = time.monotonic()
-            context = self._context(job, models)
-            if job.cancelled.is_set():
-                raise Cancelled("stopped on request")
-            _run(self._executor, graph, context)
+        parts = self._hold(graph, job.model)
+        loaded = time.monotonic()
+        context = self._context(job, {key: part.value for key, part in parts.items()})
+        if job.cancelled.is_set():
+            raise Cancelled("stopped on request")
+        assert self._cache is not None
+        with DeviceLoans(self._cache, parts, {}) as loans:
+            _run(self._executor, graph, context, loans.bring)
         return Generation(
             images=tuple(
                 _picture(pixels, job.params, i) for i, pixels in enumerate(context.pixels)
@@ -154,39 +164,82 @@ class Engine:
             notes=self._notes.of(graph.titles),
         )
 
-    def _borrow(self, loans: ExitStack, key: ModelKey, model: Model) -> Any:
-        """A file until the loans end. A broken LoRA or ControlNet says nothing of the model."""
-        try:
-            return loans.enter_context(self._cache.lend(key))
-        except (ModelBroken, ModelMissing) as error:
-            if key.path in model.files.values():
+    def _enter(self, key: ModelKey) -> LoadedPart:
+        assert self._cache is not None
+        return self._held.stack.enter_context(self._cache.hold(key))
+
+    def _hold(self, graph: Graph, model: Model) -> Mapping[ModelKey, LoadedPart]:
+        """What the graph's loaders name, in memory until a job needs something else.
+
+        That long, because ComfyUI's cached results refer to it.
+        """
+        stamps = {key: _blamed(key, model, _stamp) for key in model_keys(graph)}
+        if stamps != self._held.stamps:
+            self._release()
+            try:
+                for key in stamps:
+                    self._held.parts[key] = _blamed(key, model, self._enter)
+            except BaseException:
+                self._release()
                 raise
-            raise GenerationFailed(str(error)) from error
+            self._held.stamps = stamps
+        return self._held.parts
 
     def _context(self, job: _Job, models: dict[ModelKey, Any]) -> RunContext:
         images = images_of(job.params)
         return RunContext(models, images, self._notes, job.on_step, job.cancelled)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._executor is not None:
             self._executor.forget()
-            self._last_keys = ()
+        self._held.stack.close()
+        self._held = _Held()
+
+    def _let_go(self) -> None:
+        self._release()
+        if self._cache is not None:
             self._cache.clear()
 
 
-def _run(executor: comfy.Executor, graph: Graph, context: RunContext) -> None:
+@dataclass(slots=True)
+class _Held:
+    """What the last job used, and the files that it was read from."""
+
+    stack: ExitStack = field(default_factory=ExitStack)
+    parts: dict[ModelKey, LoadedPart] = field(default_factory=dict["ModelKey", "LoadedPart"])
+    stamps: Mapping[ModelKey, FileStamp] = field(default_factory=dict["ModelKey", "FileStamp"])
+
+
+def _run(executor: comfy.Executor, graph: Graph, context: RunContext, bring: comfy.Bring) -> None:
     """The model itself is loaded by now: a file that a node can't use is another one."""
     try:
-        executor.run(graph.to_api(), context)
+        executor.run(graph.to_api(), context, bring)
     except ModelBroken as error:
         raise GenerationFailed(str(error)) from error
 
 
-def _load(key: ModelKey) -> Any:
-    """Imported late: what reads files needs torch."""
-    from hordelib.loaders import load
+T = TypeVar("T")
 
-    return load(key)
+
+def _blamed(key: ModelKey, model: Model, read: Callable[[ModelKey], T]) -> T:
+    """What `read` gives. A broken LoRA or ControlNet says nothing of the model."""
+    try:
+        return read(key)
+    except (ModelBroken, ModelMissing) as error:
+        if key.path in model.files.values():
+            raise
+        raise GenerationFailed(str(error)) from error
+
+
+def _stamp(key: ModelKey) -> FileStamp:
+    return FileStamp.of(key.path)
+
+
+def _make_cache(host: MemoryBudget, card: MemoryBudget | None) -> ModelCache[LoadedPart]:
+    """Imported late: what reads files needs torch."""
+    from hordelib.loaders import reading_bytes
+
+    return ModelCache(comfy.read_part, host, card, weigh=reading_bytes, forget=comfy.forget_models)
 
 
 def _picture(array: Any, params: GenerationParams, index: int) -> Picture:

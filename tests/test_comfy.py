@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,6 @@ import pytest
 from hordelib import Engine
 from hordelib.comfy import Executor
 from hordelib.engine import unwatched
-from hordelib.loaders import load
-from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import NodeNotes, RunContext
 from hordelib.our_nodes import OUR_NODES
 from hordelib.workflows import SPINES, build_graph
@@ -24,6 +23,7 @@ from tests.conftest import PROJECT
 from tests.family_files import touch_files_of_the_reference
 from tests.test_engine import SMALL
 from tests.test_graph import CASES, MODEL
+from tests.whole_checkpoint import load_keys
 
 STOCK = {ours: theirs for theirs, ours in OUR_NODES.items()}
 
@@ -66,8 +66,8 @@ def test_a_single_picture_is_stock_comfyuis_bit_for_bit(
 
 
 def _run(graph: dict[str, Any], checkpoint: Path) -> list[bytes]:
-    loaded = load(ModelKey("checkpoint", checkpoint))
-    models = {ModelKey("checkpoint", MODEL.files["checkpoint"]): loaded}
+    path = MODEL.files["checkpoint"]
+    models = {replace(key, path=path): part for key, part in load_keys(checkpoint).items()}
     context = RunContext(models, {}, NodeNotes(), unwatched, threading.Event())
     Executor().run(graph, context)
     return [array.tobytes() for array in context.pixels]

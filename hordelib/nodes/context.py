@@ -18,15 +18,6 @@ HIDDEN_INPUT = {"context": "EXTRA_PNGINFO"}
 HIDDEN_INPUTS = {**HIDDEN_INPUT, "title": "UNIQUE_ID"}
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The parts of a checkpoint file: ComfyUI's ModelPatcher, CLIP and VAE objects."""
-
-    model: Any
-    clip: Any
-    vae: Any
-
-
 class NodeNotes:
     """What nodes have to disclose, by their titles.
 

@@ -1,0 +1,56 @@
+"""What is on loan on the device while a graph runs: each model for as long as it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+from hordelib.model_cache import ModelCache, ModelKey
+
+if TYPE_CHECKING:
+    from hordelib.loaders.parts import LoadedPart
+
+
+class DeviceLoans:
+    """Has the cache bring to the device what ComfyUI is about to compute with.
+
+    A text encoder, the UNet and a VAE follow each other, so that a card need not hold them all at
+    once. What ComfyUI does not ask for again may be evicted, though the job still holds it in main
+    memory. Models that the cache does not know are left to ComfyUI.
+
+    Args:
+        parts: what the graph's loaders give.
+        working_bytes: for each part, what computing with it takes beside the weights.
+    """
+
+    def __init__(
+        self,
+        cache: ModelCache[LoadedPart],
+        parts: Mapping[ModelKey, LoadedPart],
+        working_bytes: Mapping[ModelKey, int],
+    ):
+        self._cache = cache
+        self._parts = parts
+        self._working_bytes = working_bytes
+        self._keys = {id(each.model): key for key, part in parts.items() for each in part.patchers}
+        self._stack = ExitStack()
+
+    def bring(self, patchers: Collection[Any]) -> None:
+        """Lend the models of these patchers, or of clones of them, and nothing else from now on.
+
+        Raises OutOfMemory where there is no room even with every idle model gone.
+        """
+        self._stack.close()
+        known = {self._keys.get(id(patcher.model)) for patcher in patchers}
+        keys = [key for key in self._parts if key in known]
+        keys.sort(key=lambda key: self._parts[key].missing_bytes)  # what is there stays there
+        for key in keys:
+            loan = self._cache.lend(key, working_bytes=self._working_bytes.get(key, 0))
+            self._stack.enter_context(loan)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
