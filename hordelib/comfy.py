@@ -27,6 +27,7 @@ from hordelib.errors import (
     JobError,
     RuntimeMissing,
 )
+from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_readings import card_memory
 from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import RunContext
@@ -258,20 +259,30 @@ def _redirect_log(folder: Path) -> None:
             module.__dict__["logging"] = _ComfyLogging()
 
 
-def reserved_bytes() -> int:
-    """What ComfyUI keeps clear of the card when nobody says how much."""
+def card_budget(device: Device, reserve_bytes: int | None) -> MemoryBudget | None:
+    """The card's, with ComfyUI's own reserve where none is given; None where there is no card."""
     import comfy.model_management
 
-    return int(comfy.model_management.extra_reserved_memory())
+    if device.is_cpu:
+        return None
+    reserve_bytes = reserve_bytes or int(comfy.model_management.extra_reserved_memory())
+    return MemoryBudget(lambda: _card_free_bytes(device.name), reserve_bytes, "vram_to_leave_free")
 
 
-def card_free_bytes(device: str) -> int:
+def _card_free_bytes(device: str) -> int:
     """Of the whole card, whoever uses the rest, and of what torch has for us and does not use."""
     import torch
 
     cuda: Any = torch.cuda  # its types are incomplete
     spare_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return card_memory(f"GPU-{cuda.get_device_properties(device).uuid}").free_bytes + spare_bytes
+
+
+def reading_bytes(key: ModelKey) -> int:
+    """The most that `read_part` takes of main memory; nothing of a file that is mapped."""
+    from hordelib.loaders import reading_bytes
+
+    return reading_bytes(key)
 
 
 def read_part(key: ModelKey) -> LoadedPart:

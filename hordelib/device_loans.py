@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
-from hordelib.model_cache import ModelCache, ModelKey
+from hordelib.model_cache import Held, ModelKey
 
 if TYPE_CHECKING:
     from hordelib.loaders.parts import LoadedPart
@@ -20,20 +20,22 @@ class DeviceLoans:
     memory. Models that the cache does not know are left to ComfyUI.
 
     Args:
-        parts: what the graph's loaders give.
+        held: what the graph's loaders give.
         working_bytes: for each part, what computing with it takes beside the weights.
     """
 
     def __init__(
         self,
-        cache: ModelCache[LoadedPart],
-        parts: Mapping[ModelKey, LoadedPart],
+        held: Mapping[ModelKey, Held[LoadedPart]],
         working_bytes: Mapping[ModelKey, int],
     ):
-        self._cache = cache
-        self._parts = parts
+        self._held = held
         self._working_bytes = working_bytes
-        self._keys = {id(each.model): key for key, part in parts.items() for each in part.patchers}
+        self._keys = {
+            id(each.model): key
+            for key, each_held in held.items()
+            for each in each_held.part.patchers
+        }
         self._stack = ExitStack()
 
     def bring(self, patchers: Collection[Any]) -> None:
@@ -43,10 +45,10 @@ class DeviceLoans:
         """
         self._stack.close()
         known = {self._keys.get(id(patcher.model)) for patcher in patchers}
-        keys = [key for key in self._parts if key in known]
-        keys.sort(key=lambda key: self._parts[key].missing_bytes)  # what is there stays there
+        keys = [key for key in self._held if key in known]
+        keys.sort(key=lambda key: self._held[key].part.missing_bytes)  # what is there stays there
         for key in keys:
-            loan = self._cache.lend(key, working_bytes=self._working_bytes.get(key, 0))
+            loan = self._held[key].lend(working_bytes=self._working_bytes.get(key, 0))
             self._stack.enter_context(loan)
 
     def __enter__(self) -> Self:

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self
 
 from hordelib import comfy
 from hordelib.device_loans import DeviceLoans
-from hordelib.errors import Cancelled, GenerationFailed, ModelBroken, ModelMissing
+from hordelib.errors import Cancelled, GenerationFailed, ModelBroken
 from hordelib.gen_metadata import GenMetadata
 from hordelib.graph import Graph
 from hordelib.images import Picture
+from hordelib.job_models import JobModels, read_ahead
 from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_readings import main_memory
 from hordelib.model import Model
-from hordelib.model_cache import FileStamp, ModelCache, ModelKey
+from hordelib.model_cache import ModelCache
 from hordelib.nodes.context import NodeNotes, RunContext
 from hordelib.our_nodes import model_keys
 from hordelib.params import GenerationParams, images_of
 from hordelib.workflows import build_graph
-
-if TYPE_CHECKING:
-    from hordelib.loaders import LoadedPart
 
 OnStep = Callable[[int, int], None]
 
@@ -65,6 +62,7 @@ class Engine:
         device: "auto", "cpu" or "cuda:N".
         ram_reserve_bytes: main memory that stays free for others; idle models go first.
         vram_reserve_bytes: the same on the card (ComfyUI's --reserve-vram); None is its default.
+        free_ram_bytes: says how much main memory is free now; the default asks the machine.
     """
 
     def __init__(
@@ -74,17 +72,17 @@ class Engine:
         device: str = "auto",
         ram_reserve_bytes: int = 1 << 30,
         vram_reserve_bytes: int | None = None,
+        free_ram_bytes: Callable[[], int] = lambda: main_memory().free_bytes,
     ):
         self._comfyui = comfyui or comfy.default_folder()
         self._wanted_device = device
         self._vram_reserve_bytes = vram_reserve_bytes
+        self._ram = MemoryBudget(free_ram_bytes, ram_reserve_bytes)
         self._thread = ThreadPoolExecutor(1, "engine")
+        self._reader = ThreadPoolExecutor(1, "read ahead")
         self._running = threading.Event()  # set: the job at work is to stop; each has its own
-        self._executor: comfy.Executor | None = None
-        self._held = _Held()
+        self._loaded: _Loaded | None = None
         self._notes = NodeNotes()
-        self._budget = MemoryBudget(lambda: main_memory().free_bytes, ram_reserve_bytes)
-        self._cache: ModelCache[LoadedPart] | None = None
 
     def start(self) -> str:
         """Load ComfyUI (seconds) and return the device's name; the second call returns at once.
@@ -110,6 +108,13 @@ class Engine:
             cancelled.set()
             raise
 
+    def prepare(self, params: GenerationParams, model: Model) -> Future[None]:
+        """Read what this job will need while another one is at work, as far as there is room.
+
+        Returns at once. What is wrong with a file, only the job itself will say.
+        """
+        return self._reader.submit(self._prepare, params, model)
+
     def cancel(self) -> None:
         """Stop the job that runs: it raises Cancelled within a step. Without one, nothing."""
         self._running.set()
@@ -117,6 +122,7 @@ class Engine:
     def close(self) -> None:
         """Stop the job that runs and let go of all models."""
         self.cancel()
+        self._reader.shutdown()
         self._thread.submit(self._let_go).result()
         self._thread.shutdown()
 
@@ -129,32 +135,32 @@ class Engine:
     def _start(self) -> str:
         device = comfy.Device.choose(self._wanted_device)
         comfy.boot(self._comfyui, device, reserve_vram_bytes=self._vram_reserve_bytes)
-        self._executor = self._executor or comfy.Executor()
-        self._cache = self._cache or _make_cache(self._budget, self._card_budget(device))
+        if self._loaded is None:
+            self._loaded = self._load(device)
         return device.name
 
-    def _card_budget(self, device: comfy.Device) -> MemoryBudget | None:
-        if device.is_cpu:
-            return None
-        reserve_bytes = self._vram_reserve_bytes or comfy.reserved_bytes()
-        return MemoryBudget(
-            lambda: comfy.card_free_bytes(device.name), reserve_bytes, "vram_to_leave_free"
+    def _load(self, device: comfy.Device) -> _Loaded:
+        card = comfy.card_budget(device, self._vram_reserve_bytes)
+        cache = ModelCache(
+            comfy.read_part, self._ram, card, weigh=comfy.reading_bytes, forget=comfy.forget_models
         )
+        executor = comfy.Executor()
+        return _Loaded(device, executor, cache, JobModels(cache, executor.forget))
 
     def _generate(self, job: _Job) -> Generation:
         self._running = job.cancelled
         self._start()
-        assert self._executor is not None
+        assert self._loaded is not None
+        models = self._loaded.models
         graph = build_graph(job.params, job.model)
         started = time.monotonic()
-        parts = self._hold(graph, job.model)
+        models.hold(model_keys(graph), job.model)
         loaded = time.monotonic()
-        context = self._context(job, {key: part.value for key, part in parts.items()})
+        context = self._context(job, models)
         if job.cancelled.is_set():
             raise Cancelled("stopped on request")
-        assert self._cache is not None
-        with DeviceLoans(self._cache, parts, {}) as loans:
-            _run(self._executor, graph, context, loans.bring)
+        with DeviceLoans(models.held, {}) as loans:
+            _run(self._loaded.executor, graph, context, loans.bring)
         return Generation(
             images=tuple(
                 _picture(pixels, job.params, i) for i, pixels in enumerate(context.pixels)
@@ -164,50 +170,29 @@ class Engine:
             notes=self._notes.of(graph.titles),
         )
 
-    def _enter(self, key: ModelKey) -> LoadedPart:
-        assert self._cache is not None
-        return self._held.stack.enter_context(self._cache.hold(key))
-
-    def _hold(self, graph: Graph, model: Model) -> Mapping[ModelKey, LoadedPart]:
-        """What the graph's loaders name, in memory until a job needs something else.
-
-        That long, because ComfyUI's cached results refer to it.
-        """
-        stamps = {key: _blamed(key, model, _stamp) for key in model_keys(graph)}
-        if stamps != self._held.stamps:
-            self._release()
-            try:
-                for key in stamps:
-                    self._held.parts[key] = _blamed(key, model, self._enter)
-            except BaseException:
-                self._release()
-                raise
-            self._held.stamps = stamps
-        return self._held.parts
-
-    def _context(self, job: _Job, models: dict[ModelKey, Any]) -> RunContext:
+    def _context(self, job: _Job, models: JobModels) -> RunContext:
         images = images_of(job.params)
-        return RunContext(models, images, self._notes, job.on_step, job.cancelled)
+        return RunContext(models.values, images, self._notes, job.on_step, job.cancelled)
 
-    def _release(self) -> None:
-        if self._executor is not None:
-            self._executor.forget()
-        self._held.stack.close()
-        self._held = _Held()
+    def _prepare(self, params: GenerationParams, model: Model) -> None:
+        if self._loaded is not None:
+            self._loaded.device.select()
+            read_ahead(self._loaded.cache, model_keys(build_graph(params, model)))
 
     def _let_go(self) -> None:
-        self._release()
-        if self._cache is not None:
-            self._cache.clear()
+        if self._loaded is not None:
+            self._loaded.models.release()
+            self._loaded.cache.clear()
 
 
-@dataclass(slots=True)
-class _Held:
-    """What the last job used, and the files that it was read from."""
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What there is once ComfyUI runs."""
 
-    stack: ExitStack = field(default_factory=ExitStack)
-    parts: dict[ModelKey, LoadedPart] = field(default_factory=dict["ModelKey", "LoadedPart"])
-    stamps: Mapping[ModelKey, FileStamp] = field(default_factory=dict["ModelKey", "FileStamp"])
+    device: comfy.Device
+    executor: comfy.Executor
+    cache: ModelCache[comfy.LoadedPart]
+    models: JobModels
 
 
 def _run(executor: comfy.Executor, graph: Graph, context: RunContext, bring: comfy.Bring) -> None:
@@ -216,30 +201,6 @@ def _run(executor: comfy.Executor, graph: Graph, context: RunContext, bring: com
         executor.run(graph.to_api(), context, bring)
     except ModelBroken as error:
         raise GenerationFailed(str(error)) from error
-
-
-T = TypeVar("T")
-
-
-def _blamed(key: ModelKey, model: Model, read: Callable[[ModelKey], T]) -> T:
-    """What `read` gives. A broken LoRA or ControlNet says nothing of the model."""
-    try:
-        return read(key)
-    except (ModelBroken, ModelMissing) as error:
-        if key.path in model.files.values():
-            raise
-        raise GenerationFailed(str(error)) from error
-
-
-def _stamp(key: ModelKey) -> FileStamp:
-    return FileStamp.of(key.path)
-
-
-def _make_cache(host: MemoryBudget, card: MemoryBudget | None) -> ModelCache[LoadedPart]:
-    """Imported late: what reads files needs torch."""
-    from hordelib.loaders import reading_bytes
-
-    return ModelCache(comfy.read_part, host, card, weigh=reading_bytes, forget=comfy.forget_models)
 
 
 def _picture(array: Any, params: GenerationParams, index: int) -> Picture:

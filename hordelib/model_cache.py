@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
-from hordelib.errors import ModelMissing, OutOfMemory
+from hordelib.errors import GenerationFailed, ModelMissing, OutOfMemory
 from hordelib.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,14 @@ class _Entry(Generic[P]):
     holds: int = 0  # it stays in main memory
     loans: int = 0  # it stays on the device
 
+    def insist_on_same_file(self) -> None:
+        try:
+            is_same = FileStamp.of(self.key.path) == self.stamp
+        except ModelMissing:
+            is_same = False
+        if not is_same:
+            raise GenerationFailed(f"{self.key} was changed or removed while a job used it")
+
 
 @dataclass(slots=True, eq=False)
 class _Memory:
@@ -108,6 +116,29 @@ class _Memory:
 
     def shortfall_bytes(self, needed_bytes: int) -> int:
         return self.budget.shortfall_bytes(needed_bytes + self.promised_bytes)
+
+
+class Held(Generic[P]):
+    """A part that stays in memory for as long as `ModelCache.hold` lasts."""
+
+    def __init__(self, cache: ModelCache[P], entry: _Entry[P]):
+        self._cache = cache
+        self._entry = entry
+
+    @property
+    def part(self) -> P:
+        return self._entry.part
+
+    @contextmanager
+    def lend(self, *, working_bytes: int = 0) -> Generator[None]:
+        """The part is on the device with `working_bytes` free beside it until the block ends.
+
+        Raises OutOfMemory, and GenerationFailed where somebody changed the file in the meantime:
+        what is mapped of one that was cut off must not be looked at.
+        """
+        self._entry.insist_on_same_file()
+        with self._cache._lend(self._entry, working_bytes):
+            yield
 
 
 class ModelCache(Generic[P]):
@@ -145,14 +176,19 @@ class ModelCache(Generic[P]):
         self._readers = 0  # that have their room; each of them ends without waiting for another
 
     @contextmanager
-    def hold(self, key: ModelKey) -> Generator[P]:
+    def hold(self, key: ModelKey) -> Generator[Held[P]]:
         """The part, somewhere in memory until the block ends.
 
         Raises ModelMissing, what `read` raises, and OutOfMemory when the file does not fit although
         every idle model is gone.
         """
-        with self._held(key) as entry:
-            yield entry.part
+        entry = self._enter(key)
+        try:
+            yield Held(self, entry)
+        finally:
+            with self._mutex:
+                entry.holds -= 1
+                self._mutex.notify_all()
 
     @contextmanager
     def lend(self, key: ModelKey, *, working_bytes: int = 0) -> Generator[P]:
@@ -160,21 +196,8 @@ class ModelCache(Generic[P]):
 
         Raises what `hold` does. A part that can stream is content with less room for itself.
         """
-        with self._held(key) as entry:
-            with self._mutex:
-                entry.loans += 1
-                try:
-                    self._bring(entry, working_bytes)
-                except BaseException:
-                    entry.loans -= 1
-                    raise
-            try:
-                yield entry.part
-            finally:
-                with self._mutex:
-                    entry.loans -= 1
-                    self._device.promised_bytes -= working_bytes
-                    self._mutex.notify_all()
+        with self.hold(key) as held, held.lend(working_bytes=working_bytes):
+            yield held.part
 
     def holds(self, key: ModelKey) -> bool:
         with self._mutex:
@@ -188,23 +211,34 @@ class ModelCache(Generic[P]):
             self._forget()
 
     @contextmanager
-    def _held(self, key: ModelKey) -> Generator[_Entry[P]]:
+    def _lend(self, entry: _Entry[P], working_bytes: int) -> Generator[None]:
+        with self._mutex:
+            entry.loans += 1
+            try:
+                self._bring(entry, working_bytes)
+            except BaseException:
+                entry.loans -= 1
+                raise
+        try:
+            yield
+        finally:
+            with self._mutex:
+                entry.loans -= 1
+                self._device.promised_bytes -= working_bytes
+                self._mutex.notify_all()
+
+    def _enter(self, key: ModelKey) -> _Entry[P]:
+        """The key's entry, held once more."""
         stamp = FileStamp.of(key.path)
         with self._mutex:
             while key in self._claimed:
                 self._mutex.wait()
             entry = self._current(key, stamp)
-            if entry is None:
-                self._claimed.add(key)
-            else:
+            if entry is not None:
                 entry.holds += 1
-        entry = entry or self._read(key, stamp)
-        try:
-            yield entry
-        finally:
-            with self._mutex:
-                entry.holds -= 1
-                self._mutex.notify_all()
+                return entry
+            self._claimed.add(key)
+        return self._read(key, stamp)
 
     def _current(self, key: ModelKey, stamp: FileStamp) -> _Entry[P] | None:
         """The entry, most recently used from now on; one of a file that is gone is let go."""
@@ -216,8 +250,9 @@ class ModelCache(Generic[P]):
 
     def _read(self, key: ModelKey, stamp: FileStamp) -> _Entry[P]:
         """A new entry, held once. The mutex is free while the file is read."""
-        needed_bytes = self._weigh(key)
         try:
+            needed_bytes = self._weigh(key)
+            log.info("reading %s into memory", key)
             with self._promised(self._host, needed_bytes, key):
                 entry = _Entry(key, stamp, self._read_file(key), holds=1)
             with self._mutex:

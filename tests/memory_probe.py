@@ -59,10 +59,10 @@ def _hold(cache: ModelCache[Any], key: ModelKey) -> None:
 def _use(cache: ModelCache[Any], key: ModelKey) -> None:
     import comfy.model_management as memory
 
-    with cache.hold(key) as part, DeviceLoans(cache, {key: part}, {}) as loans:
-        loans.bring(part.patchers)
-        memory.load_models_gpu(list(part.patchers))
-        for weight in part.patchers[0].model.parameters():
+    with cache.hold(key) as held, DeviceLoans({key: held}, {}) as loans:
+        loans.bring(held.part.patchers)
+        memory.load_models_gpu(list(held.part.patchers))
+        for weight in held.part.patchers[0].model.parameters():
             weight.sum()
 
 

@@ -53,8 +53,8 @@ def use(cache: Cache, *keys: ModelKey, working_bytes: int = 0) -> None:
 def where(cache: Cache, key: ModelKey) -> str:
     if not cache.holds(key):
         return "nowhere"
-    with cache.hold(key) as part:
-        return "device" if part.is_on_device else "host"
+    with cache.hold(key) as held:
+        return "device" if held.part.is_on_device else "host"
 
 
 def test_idle_models_go_from_the_device_to_main_memory_to_nothing(cache: Cache, file: MakeFile):
@@ -85,7 +85,7 @@ def test_a_model_that_is_held_may_leave_the_device_but_not_memory(cache: Cache, 
     a, b, c = file("a", 400), file("b", 400), file("c", 400)
     with cache.hold(a) as held:
         use(cache, a, b)
-        assert not held.is_on_device
+        assert not held.part.is_on_device
         use(cache, c)
         assert [where(cache, key) for key in (a, b, c)] == ["host", "nowhere", "device"]
 
@@ -104,8 +104,8 @@ def test_working_memory_stays_free_beside_a_loan(cache: Cache, machine: Machine,
 
 def test_what_can_stream_needs_room_for_its_work_alone(cache: Cache, file: MakeFile):
     large = file("large", 800)
-    with cache.hold(large) as part:
-        part.can_stream = True
+    with cache.hold(large) as held:
+        held.part.can_stream = True
         with cache.lend(large, working_bytes=300 * KIB):
             pass
         with pytest.raises(OutOfMemory), cache.lend(large, working_bytes=700 * KIB):
