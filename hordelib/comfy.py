@@ -10,14 +10,14 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hordelib.device_faults import device_trouble, first_line
 from hordelib.errors import (
@@ -28,7 +28,7 @@ from hordelib.errors import (
     RuntimeMissing,
 )
 from hordelib.memory_budget import MemoryBudget
-from hordelib.memory_readings import card_memory
+from hordelib.memory_readings import anonymous_bytes, card_memory
 from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import RunContext
 
@@ -122,18 +122,23 @@ def _gib(size_bytes: int | None) -> float | None:
     return None if size_bytes is None else size_bytes / (1 << 30)
 
 
-Bring = Callable[[Collection[Any]], None]
+class Lender(Protocol):
+    """Who brings models to the device while a graph runs."""
+
+    def bring(self, patchers: Collection[Any]) -> None:
+        """ComfyUI is about to compute with these alone."""
+        ...
+
+    def spare_bytes(self) -> int:
+        """What computing may take of the device beside them."""
+        ...
 
 
-def _nothing(_patchers: Collection[Any]) -> None:
-    """Models that are there already, as when nobody lends them."""
-
-
-_BRING: ContextVar[Bring] = ContextVar("bring", default=_nothing)
+_LENDER: ContextVar[Lender | None] = ContextVar("lender", default=None)
 
 
 def _leave_memory_to_us() -> None:
-    """Files are mapped, models start in main memory, and who lends them makes room on the device.
+    """Files are mapped, models start in main memory, and who lends them says what memory there is.
 
     ComfyUI looks these functions up in their modules at each call, which is the only way in.
     """
@@ -143,10 +148,21 @@ def _leave_memory_to_us() -> None:
     from hordelib import mapped_weights
 
     load_models, read_file = memory.load_models_gpu, files.load_torch_file
+    free_memory = memory.get_free_memory
 
     def load_models_gpu(models: Collection[Any], *args: Any, **options: Any) -> None:
-        _BRING.get()(models)
+        lender = _LENDER.get()
+        if lender is not None:
+            lender.bring(models)
         load_models(models, *args, **options)
+
+    def get_free_memory(device: Any = None, torch_free_too: bool = False) -> Any:
+        lender = _LENDER.get()
+        device = memory.get_torch_device() if device is None else device
+        if lender is None or device != memory.get_torch_device():
+            return free_memory(device, torch_free_too)
+        spare_bytes = max(0, lender.spare_bytes())
+        return (spare_bytes, free_memory(device, True)[1]) if torch_free_too else spare_bytes
 
     def load_torch_file(path: str, *, return_metadata: bool = False, **options: Any) -> Any:
         read = partial(read_file, path, return_metadata=True, **options)
@@ -154,6 +170,7 @@ def _leave_memory_to_us() -> None:
         return (state, metadata) if return_metadata else state
 
     memory.load_models_gpu = load_models_gpu
+    memory.get_free_memory = get_free_memory
     files.load_torch_file = load_torch_file
     memory.unet_inital_load_device = memory.text_encoder_initial_device = _main_memory
     mapped_weights.install()
@@ -265,7 +282,9 @@ def card_budget(device: Device, reserve_bytes: int | None) -> MemoryBudget | Non
 
     if device.is_cpu:
         return None
-    reserve_bytes = reserve_bytes or int(comfy.model_management.extra_reserved_memory())
+    if reserve_bytes is None:
+        reserve_bytes = int(comfy.model_management.EXTRA_RESERVED_VRAM)
+    comfy.model_management.EXTRA_RESERVED_VRAM = 0  # our budget knows of it already
     return MemoryBudget(lambda: _card_free_bytes(device.name), reserve_bytes, "vram_to_leave_free")
 
 
@@ -276,6 +295,13 @@ def _card_free_bytes(device: str) -> int:
     cuda: Any = torch.cuda  # its types are incomplete
     spare_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return card_memory(f"GPU-{cuda.get_device_properties(device).uuid}").free_bytes + spare_bytes
+
+
+def used_bytes(device: Device) -> int:
+    """What this process has of the device's memory for itself; no file's pages."""
+    import torch
+
+    return anonymous_bytes() if device.is_cpu else torch.cuda.memory_allocated(device.name)
 
 
 def reading_bytes(key: ModelKey) -> int:
@@ -329,19 +355,21 @@ class Executor:
         self._comfy.handle_execution_error = self._remember
         self._failures: list[tuple[str, Exception | None]] = []
 
-    def run(self, graph: Mapping[str, Any], context: RunContext, bring: Bring = _nothing) -> None:
+    def run(
+        self, graph: Mapping[str, Any], context: RunContext, lender: Lender | None = None
+    ) -> None:
         """Execute the graph's node `output` and all that it reads; `context` reaches our nodes.
 
-        `bring` is called with ComfyUI's patchers of models before it computes with these alone.
+        Without a `lender`, all models have to be where they are computed with.
         Raises Cancelled, OutOfMemory, GenerationFailed, or EngineError for a fault of the device.
         """
         self._failures.clear()
         extra = {"extra_pnginfo": context}
-        token = _BRING.set(bring)
+        token = _LENDER.set(lender)
         try:
             asyncio.run(self._comfy.execute_async(dict(graph), "job", extra, ["output"]))
         finally:
-            _BRING.reset(token)
+            _LENDER.reset(token)
         if self._failures:
             node, error = self._failures.pop()
             raise _explain(node, error) from error

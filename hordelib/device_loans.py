@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,13 +22,20 @@ class DeviceLoans:
     Args:
         held: what the graph's loaders give.
         working_bytes: for each part, what computing with it takes beside the weights.
+        spare_bytes: what may be used of the device beside the models, but for what is promised.
     """
 
     def __init__(
         self,
         held: Mapping[ModelKey, Held[LoadedPart]],
         working_bytes: Mapping[ModelKey, int],
+        spare_bytes: Callable[[], int],
     ):
+        self.measured_bytes = 0  # what computing took at most, once it is over
+        self.seen: set[ModelKey] = set()  # what was lent so far
+        self.patched_bytes = 0  # what LoRAs took at most
+        self._spare_bytes = spare_bytes
+        self._promised_bytes = 0
         self._held = held
         self._working_bytes = working_bytes
         self._keys = {
@@ -44,12 +51,21 @@ class DeviceLoans:
         Raises OutOfMemory where there is no room even with every idle model gone.
         """
         self._stack.close()
-        known = {self._keys.get(id(patcher.model)) for patcher in patchers}
+        self._promised_bytes = 0
+        known = {self._keys.get(id(patcher.model)): patcher for patcher in patchers}
         keys = [key for key in self._held if key in known]
         keys.sort(key=lambda key: self._held[key].part.missing_bytes)  # what is there stays there
         for key in keys:
-            loan = self._held[key].lend(working_bytes=self._working_bytes.get(key, 0))
-            self._stack.enter_context(loan)
+            patched_bytes = self._held[key].part.patching_bytes(known[key])
+            working_bytes = self._working_bytes.get(key, 0) + patched_bytes
+            self._stack.enter_context(self._held[key].lend(working_bytes=working_bytes))
+            self._promised_bytes += working_bytes
+            self.patched_bytes = max(self.patched_bytes, patched_bytes)
+        self.seen.update(keys)
+
+    def spare_bytes(self) -> int:
+        """What computing may take, with what it was promised."""
+        return self._spare_bytes() + self._promised_bytes
 
     def __enter__(self) -> Self:
         return self

@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from hordelib import comfy
-from hordelib.device_loans import DeviceLoans
 from hordelib.errors import Cancelled, GenerationFailed, ModelBroken
 from hordelib.gen_metadata import GenMetadata
 from hordelib.graph import Graph
 from hordelib.images import Picture
 from hordelib.job_models import JobModels, read_ahead
 from hordelib.memory_budget import MemoryBudget
+from hordelib.memory_estimate import Estimates
 from hordelib.memory_readings import main_memory
 from hordelib.model import Model
 from hordelib.model_cache import ModelCache
@@ -41,6 +42,8 @@ class Generation:
     load_seconds: float  # until all files were in memory; near 0 when they already were
     run_seconds: float  # text encoding, sampling and decoding
     notes: tuple[GenMetadata, ...] = ()  # what could not be done as asked
+    predicted_bytes: int = 0  # of the device's memory, beside the models' weights, at most
+    measured_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,10 @@ class Engine:
             comfy.read_part, self._ram, card, weigh=comfy.reading_bytes, forget=comfy.forget_models
         )
         executor = comfy.Executor()
-        return _Loaded(device, executor, cache, JobModels(cache, executor.forget))
+        estimates = Estimates(value_bytes=4 if device.is_cpu else 2)
+        used_bytes = partial(comfy.used_bytes, device)
+        models = JobModels(cache, executor.forget, estimates, used_bytes)
+        return _Loaded(device, executor, cache, models)
 
     def _generate(self, job: _Job) -> Generation:
         self._running = job.cancelled
@@ -156,11 +162,12 @@ class Engine:
         started = time.monotonic()
         models.hold(model_keys(graph), job.model)
         loaded = time.monotonic()
-        context = self._context(job, models)
+        plan = models.plan(job.params, job.model.family)
+        context = self._context(job, models, plan.images_at_once)
         if job.cancelled.is_set():
             raise Cancelled("stopped on request")
-        with DeviceLoans(models.held, {}) as loans:
-            _run(self._loaded.executor, graph, context, loans.bring)
+        with models.lent(plan) as loans:
+            _run(self._loaded.executor, graph, context, loans)
         return Generation(
             images=tuple(
                 _picture(pixels, job.params, i) for i, pixels in enumerate(context.pixels)
@@ -168,11 +175,15 @@ class Engine:
             load_seconds=loaded - started,
             run_seconds=time.monotonic() - loaded,
             notes=self._notes.of(graph.titles),
+            predicted_bytes=plan.peak_bytes,
+            measured_bytes=loans.measured_bytes,
         )
 
-    def _context(self, job: _Job, models: JobModels) -> RunContext:
+    def _context(self, job: _Job, models: JobModels, images_at_once: int) -> RunContext:
         images = images_of(job.params)
-        return RunContext(models.values, images, self._notes, job.on_step, job.cancelled)
+        return RunContext(
+            models.values, images, self._notes, job.on_step, job.cancelled, images_at_once
+        )
 
     def _prepare(self, params: GenerationParams, model: Model) -> None:
         if self._loaded is not None:
@@ -195,10 +206,10 @@ class _Loaded:
     models: JobModels
 
 
-def _run(executor: comfy.Executor, graph: Graph, context: RunContext, bring: comfy.Bring) -> None:
+def _run(executor: comfy.Executor, graph: Graph, context: RunContext, lender: comfy.Lender) -> None:
     """The model itself is loaded by now: a file that a node can't use is another one."""
     try:
-        executor.run(graph.to_api(), context, bring)
+        executor.run(graph.to_api(), context, lender)
     except ModelBroken as error:
         raise GenerationFailed(str(error)) from error
 

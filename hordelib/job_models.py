@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hordelib.device_loans import DeviceLoans
 from hordelib.errors import GenerationFailed, JobError, ModelBroken, ModelMissing
+from hordelib.families import Family
+from hordelib.memory_estimate import Estimates, MemoryEstimate
 from hordelib.model import Model
 from hordelib.model_cache import FileStamp, Held, ModelCache, ModelKey
 from hordelib.model_header import detect
+from hordelib.params import GenerationParams
+from hordelib.peak_memory import PeakMemory
 
 if TYPE_CHECKING:
     from hordelib.loaders import LoadedPart
@@ -20,15 +26,36 @@ READ_BYTES = 8 << 20  # at a time
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one job gets of the device."""
+
+    images_at_once: int
+    working_bytes: Mapping[ModelKey, int]  # beside the weights, by what computes
+    estimate: MemoryEstimate
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.working_bytes.values(), default=0)
+
+
 class JobModels:
     """What the engine's thread uses of the cache.
 
     A job's models stay after it, because ComfyUI's cached results refer to them; `forget` drops
-    those before other models are loaded.
+    those before other models are loaded. `used_bytes` says what the process has of the device.
     """
 
-    def __init__(self, cache: ModelCache[LoadedPart], forget: Callable[[], None]):
+    def __init__(
+        self,
+        cache: ModelCache[LoadedPart],
+        forget: Callable[[], None],
+        estimates: Estimates,
+        used_bytes: Callable[[], int],
+    ):
         self._cache = cache
+        self._estimates = estimates
+        self._used_bytes = used_bytes
         self._forget = forget
         self._stack = ExitStack()
         self._stamps: Mapping[ModelKey, FileStamp] = {}
@@ -58,6 +85,35 @@ class JobModels:
             raise
         self._stamps = stamps
 
+    def plan(self, params: GenerationParams, family: Family) -> Plan:
+        """How to fit the job into the device, with the models that are held."""
+        vaes = [_weights_bytes(held.part) for key, held in self.held.items() if _decodes(key)]
+        estimate = self._estimates.of(family, max(vaes, default=0))
+        weights = [_weights_bytes(held.part) for key, held in self.held.items() if _samples(key)]
+        room_bytes = self._cache.room_bytes() - max(weights, default=0)
+        images = estimate.images_at_once(params, room_bytes)
+        working_bytes = {
+            key: estimate.sampling_bytes(params, images)
+            if _samples(key)
+            else estimate.decoding_bytes(params)
+            for key in self.held
+            if _samples(key) or _decodes(key)
+        }
+        return Plan(images, working_bytes, estimate)
+
+    @contextmanager
+    def lent(self, plan: Plan) -> Generator[DeviceLoans]:
+        """Lend ComfyUI what it asks for, and learn from a run without errors what it took."""
+        loans = DeviceLoans(self.held, plan.working_bytes, self._cache.spare_bytes)
+        with PeakMemory(self._working_now) as peak, loans:
+            yield loans
+        loans.measured_bytes = max(0, peak.grown_bytes - loans.patched_bytes)
+        if plan.working_bytes.keys() <= loans.seen:  # not where ComfyUI had results of before
+            self._estimates.correct(plan.estimate, plan.peak_bytes, loans.measured_bytes)
+
+    def _working_now(self) -> int:
+        return self._used_bytes() - self._cache.device_bytes()
+
     def release(self) -> None:
         """Hold nothing any more; the cache keeps what there is room for."""
         self._forget()
@@ -67,6 +123,18 @@ class JobModels:
 
     def _enter(self, key: ModelKey) -> Held[LoadedPart]:
         return self._stack.enter_context(self._cache.hold(key))
+
+
+def _samples(key: ModelKey) -> bool:
+    return key.kind == "diffusion_model" or (key.kind, key.variant) == ("checkpoint", "unet")
+
+
+def _decodes(key: ModelKey) -> bool:
+    return key.kind == "vae" or (key.kind, key.variant) == ("checkpoint", "vae")
+
+
+def _weights_bytes(part: LoadedPart) -> int:
+    return part.device_bytes + part.missing_bytes
 
 
 def read_ahead(cache: ModelCache[LoadedPart], keys: Iterable[ModelKey]) -> None:

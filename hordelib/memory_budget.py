@@ -17,6 +17,6 @@ class MemoryBudget:
     reserve_bytes: int  # stays free for other programs
     setting: str = "ram_to_leave_free"
 
-    def shortfall_bytes(self, needed_bytes: int) -> int:
-        """What is missing for so much more; 0 where it fits."""
-        return max(0, needed_bytes + self.reserve_bytes - self.free_bytes())
+    def spare_bytes(self) -> int:
+        """What may still be used; below 0 where others have taken some of the reserve."""
+        return self.free_bytes() - self.reserve_bytes

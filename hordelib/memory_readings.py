@@ -34,6 +34,16 @@ def main_memory(root: Path = ROOT) -> Memory:
     return Memory(*(min(values) for values in zip(*readings, strict=True)))
 
 
+def anonymous_bytes(root: Path = ROOT) -> int:
+    """What this process has of main memory that is no file's; 0 where there is no /proc."""
+    try:
+        status = (root / "proc/self/status").read_text("utf-8")
+    except OSError:
+        return 0
+    sizes = (line.split() for line in status.splitlines() if line.startswith("RssAnon:"))
+    return sum(int(kib) << 10 for _, kib, _ in sizes)
+
+
 def card_memory(uuid: str) -> Memory:
     """The whole card of this UUID, whichever program uses it, as the driver tells (NVML).
 

@@ -114,8 +114,11 @@ class _Memory:
     budget: MemoryBudget
     promised_bytes: int = 0
 
+    def spare_bytes(self) -> int:
+        return self.budget.spare_bytes() - self.promised_bytes
+
     def shortfall_bytes(self, needed_bytes: int) -> int:
-        return self.budget.shortfall_bytes(needed_bytes + self.promised_bytes)
+        return max(0, needed_bytes - self.spare_bytes())
 
 
 class Held(Generic[P]):
@@ -202,6 +205,21 @@ class ModelCache(Generic[P]):
     def holds(self, key: ModelKey) -> bool:
         with self._mutex:
             return key in self._entries
+
+    def spare_bytes(self) -> int:
+        """What may still be used of the device, but for what was promised."""
+        with self._mutex:
+            return self._device.spare_bytes()
+
+    def device_bytes(self) -> int:
+        """What all parts take of the device now."""
+        with self._mutex:
+            return sum(entry.part.device_bytes for entry in self._entries.values())
+
+    def room_bytes(self) -> int:
+        """What may be used of the device when no part is on it; below 0 where others have it."""
+        with self._mutex:
+            return self.device_bytes() + self._device.spare_bytes()
 
     def clear(self) -> None:
         """Drop every idle model."""
@@ -295,6 +313,8 @@ class ModelCache(Generic[P]):
         while (short_bytes := memory.shortfall_bytes(needed_bytes)) > 0:
             if self._freed(self._evict_from(memory)):
                 continue
+            if needed_bytes <= 0:
+                return  # others have taken of the reserve, and nothing more of ours can help
             if not self._readers:
                 raise OutOfMemory(_complaint(key, needed_bytes, short_bytes, memory.budget))
             self._mutex.wait()  # what is being read will be idle, or take less than was thought

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ import pytest
 from hordelib import Engine
 from hordelib.demo_model import ensure_lora
 from hordelib.errors import GenerationFailed, JobError, ModelBroken, ModelMissing
+from hordelib.memory_readings import anonymous_bytes
 from hordelib.model import Model
 from hordelib.params import Lora
 from tests.looks import difference
@@ -27,13 +27,6 @@ from tests.test_engine import SMALL
 
 MIB = 1 << 20
 QUICK = replace(SMALL, steps=2)
-
-
-def anonymous_bytes() -> int:
-    """What this process has of main memory that is not a file's (resident, Linux)."""
-    status = Path("/proc/self/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("RssAnon"))
-    return int(line.split()[1]) << 10
 
 
 @dataclass

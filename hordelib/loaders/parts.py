@@ -9,6 +9,8 @@ from typing import Any
 from hordelib.mapped_weights import MappedWeights
 from hordelib.model_cache import ModelKey
 
+COMPUTED_BYTES = 4  # of a number, on the CPU
+
 
 @dataclass(slots=True, eq=False)
 class Unmoved:
@@ -24,6 +26,10 @@ class Unmoved:
     @property
     def patchers(self) -> tuple[Any, ...]:
         return ()
+
+    def patching_bytes(self, _clone: Any) -> int:
+        """It has no clones."""
+        return 0
 
     def to_device(self) -> None:
         """Its node does."""
@@ -46,6 +52,8 @@ class Patched:
         self.value = value
         self._patcher = patcher
         self._weights = weights
+        # ComfyUI takes models off the device by itself, too; it copies them to main memory
+        patcher.add_callback("on_detach_after", self._after_detach)
         self._own_bytes = memory.module_size(patcher.model) - weights.mapped_bytes
         patcher.size = self._own_bytes + weights.computed_bytes
         self._is_on_card = patcher.load_device.type != "cpu"
@@ -89,10 +97,22 @@ class Patched:
         for loaded in mine:
             memory.current_loaded_models.remove(loaded)
             loaded.model_finalizer.detach()
-        self._patcher.unpin_all_weights()
         self._weights.release()  # before ComfyUI would copy them back
         self._patcher.detach()
-        self._weights.release()  # what it has restored of the unpatched ones
+
+    def patching_bytes(self, clone: Any) -> int:
+        """What the clone's patched weights take of the device beside the others.
+
+        On a card they take the others' place, since those are in main memory already.
+        """
+        if self._is_on_card or not clone.patches:
+            return 0
+        own = clone.model.state_dict()
+        return sum(own[name].numel() * COMPUTED_BYTES for name in clone.patches if name in own)
+
+    def _after_detach(self, _patcher: Any, is_off_device: bool) -> None:
+        if is_off_device:
+            self._weights.release()
 
 
 # Where the patcher of each kind is.

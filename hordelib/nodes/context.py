@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -47,4 +48,5 @@ class RunContext:
     notes: NodeNotes
     on_step: Callable[[int, int], None]  # (steps done, steps in all)
     cancelled: threading.Event
+    images_at_once: int = sys.maxsize  # more of them don't fit into the device's memory
     pixels: list[Any] = field(default_factory=list[Any])  # uint8 arrays (height, width, 3 or 4)
