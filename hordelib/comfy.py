@@ -27,6 +27,7 @@ from hordelib.errors import (
     JobError,
     RuntimeMissing,
 )
+from hordelib.heap import trim_heap
 from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_readings import anonymous_bytes, card_memory
 from hordelib.model_cache import ModelKey
@@ -316,7 +317,7 @@ def read_part(key: ModelKey) -> LoadedPart:
     from hordelib.loaders import load_part
 
     part = load_part(key)
-    _trim_heap()
+    trim_heap()
     return part
 
 
@@ -329,17 +330,7 @@ def forget_models() -> None:
     gc.collect()
     comfy.model_management.cleanup_models()
     comfy.model_management.soft_empty_cache()
-    _trim_heap()
-
-
-def _trim_heap() -> None:
-    """glibc keeps freed memory for itself; malloc_trim(3) returns it. Elsewhere there is none."""
-    import ctypes
-
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    trim_heap()
 
 
 class Executor:

@@ -156,7 +156,7 @@ class ModelCache(Generic[P]):
         host: main memory.
         device: None where models compute in main memory, and both budgets are one.
         weigh: the most that `read` takes of main memory for a key.
-        forget: called after an entry was dropped or moved, to give its memory back.
+        forget: called after entries were dropped, to give their memory back.
     """
 
     def __init__(
@@ -311,19 +311,16 @@ class ModelCache(Generic[P]):
     def _make_room(self, memory: _Memory, needed_bytes: int, key: ModelKey) -> None:
         """Evict idle parts until the memory itself reports room that nobody was promised."""
         while (short_bytes := memory.shortfall_bytes(needed_bytes)) > 0:
-            if self._freed(self._evict_from(memory)):
+            entries = len(self._entries)
+            if self._evict_from(memory):
+                if len(self._entries) < entries:
+                    self._forget()  # now that nothing here refers to it any more
                 continue
             if needed_bytes <= 0:
                 return  # others have taken of the reserve, and nothing more of ours can help
             if not self._readers:
                 raise OutOfMemory(_complaint(key, needed_bytes, short_bytes, memory.budget))
             self._mutex.wait()  # what is being read will be idle, or take less than was thought
-
-    def _freed(self, has_evicted: bool) -> bool:
-        """Have what was evicted given back, now that nothing here refers to it any more."""
-        if has_evicted:
-            self._forget()
-        return has_evicted
 
     def _evict_from(self, memory: _Memory) -> bool:
         """Evict one part from this memory. False: all that is in it is in use."""
@@ -336,8 +333,9 @@ class ModelCache(Generic[P]):
     def _move(self, entry: _Entry[P]) -> bool:
         """From the device to main memory; where that is full too, to nothing, unless held."""
         while (taken := entry.part.return_bytes) and self._host.shortfall_bytes(taken) > 0:
-            if not self._freed(self._drop_one()):
+            if not self._drop_one():
                 return not entry.holds and self._drop(entry.key)
+            self._forget()
         log.info("moving %s off the device", entry.key)
         entry.part.to_host()
         return True

@@ -32,6 +32,10 @@ def engine() -> Generator[Engine]:
         yield engine
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak-jobs", type=int, default=24, help="jobs of the memory soak (24)")
+
+
 def pytest_configure() -> None:
     """A shell starts what runs in its background with Ctrl-C ignored, and children inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hordelib.heap import trim_heap
 from hordelib.mapped_weights import MappedWeights
 from hordelib.model_cache import ModelKey
 
@@ -99,6 +100,8 @@ class Patched:
             loaded.model_finalizer.detach()
         self._weights.release()  # before ComfyUI would copy them back
         self._patcher.detach()
+        memory.soft_empty_cache()
+        trim_heap()
 
     def patching_bytes(self, clone: Any) -> int:
         """What the clone's patched weights take of the device beside the others.
