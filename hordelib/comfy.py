@@ -10,12 +10,14 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hordelib.device_faults import device_trouble, first_line
 from hordelib.errors import (
@@ -25,7 +27,14 @@ from hordelib.errors import (
     JobError,
     RuntimeMissing,
 )
+from hordelib.heap import trim_heap
+from hordelib.memory_budget import MemoryBudget
+from hordelib.memory_readings import anonymous_bytes, card_memory
+from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import RunContext
+
+if TYPE_CHECKING:
+    from hordelib.loaders import LoadedPart
 
 log = logging.getLogger(__name__)
 
@@ -96,15 +105,82 @@ def boot(folder: Path, device: Device, *, reserve_vram_bytes: int | None = None)
     device.select()
     with _quiet_root_logger():
         sys.path.insert(0, str(folder))
-        _set_arguments({"cpu": device.is_cpu, "reserve_vram": _gib(reserve_vram_bytes)})
+        _set_arguments(
+            {
+                "cpu": device.is_cpu,
+                "reserve_vram": _gib(reserve_vram_bytes),
+                "disable_pinned_memory": True,  # nobody else could have that memory any more
+            }
+        )
         for name in ("comfy.sd", "nodes", "execution"):
             importlib.import_module(name)
         _register_nodes()
+        _leave_memory_to_us()
     _redirect_log(folder)
 
 
 def _gib(size_bytes: int | None) -> float | None:
     return None if size_bytes is None else size_bytes / (1 << 30)
+
+
+class Lender(Protocol):
+    """Who brings models to the device while a graph runs."""
+
+    def bring(self, patchers: Collection[Any]) -> None:
+        """ComfyUI is about to compute with these alone."""
+        ...
+
+    def spare_bytes(self) -> int:
+        """What computing may take of the device beside them."""
+        ...
+
+
+_LENDER: ContextVar[Lender | None] = ContextVar("lender", default=None)
+
+
+def _leave_memory_to_us() -> None:
+    """Files are mapped, models start in main memory, and who lends them says what memory there is.
+
+    ComfyUI looks these functions up in their modules at each call, which is the only way in.
+    """
+    import comfy.model_management as memory
+    import comfy.utils as files
+
+    from hordelib import mapped_weights
+
+    load_models, read_file = memory.load_models_gpu, files.load_torch_file
+    free_memory = memory.get_free_memory
+
+    def load_models_gpu(models: Collection[Any], *args: Any, **options: Any) -> None:
+        lender = _LENDER.get()
+        if lender is not None:
+            lender.bring(models)
+        load_models(models, *args, **options)
+
+    def get_free_memory(device: Any = None, torch_free_too: bool = False) -> Any:
+        lender = _LENDER.get()
+        device = memory.get_torch_device() if device is None else device
+        if lender is None or device != memory.get_torch_device():
+            return free_memory(device, torch_free_too)
+        spare_bytes = max(0, lender.spare_bytes())
+        return (spare_bytes, free_memory(device, True)[1]) if torch_free_too else spare_bytes
+
+    def load_torch_file(path: str, *, return_metadata: bool = False, **options: Any) -> Any:
+        read = partial(read_file, path, return_metadata=True, **options)
+        state, metadata = mapped_weights.read_mapped(Path(path), read)
+        return (state, metadata) if return_metadata else state
+
+    memory.load_models_gpu = load_models_gpu
+    memory.get_free_memory = get_free_memory
+    files.load_torch_file = load_torch_file
+    memory.unet_inital_load_device = memory.text_encoder_initial_device = _main_memory
+    mapped_weights.install()
+
+
+def _main_memory(*_arguments: Any) -> Any:
+    import torch
+
+    return torch.device("cpu")
 
 
 def _insist_on_same(running: ModuleType, folder: Path, device: Device) -> None:
@@ -201,6 +277,50 @@ def _redirect_log(folder: Path) -> None:
             module.__dict__["logging"] = _ComfyLogging()
 
 
+def card_budget(device: Device, reserve_bytes: int | None) -> MemoryBudget | None:
+    """The card's, with ComfyUI's own reserve where none is given; None where there is no card."""
+    import comfy.model_management
+
+    if device.is_cpu:
+        return None
+    if reserve_bytes is None:
+        reserve_bytes = int(comfy.model_management.EXTRA_RESERVED_VRAM)
+    comfy.model_management.EXTRA_RESERVED_VRAM = 0  # our budget knows of it already
+    return MemoryBudget(lambda: _card_free_bytes(device.name), reserve_bytes, "vram_to_leave_free")
+
+
+def _card_free_bytes(device: str) -> int:
+    """Of the whole card, whoever uses the rest, and of what torch has for us and does not use."""
+    import torch
+
+    cuda: Any = torch.cuda  # its types are incomplete
+    spare_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return card_memory(f"GPU-{cuda.get_device_properties(device).uuid}").free_bytes + spare_bytes
+
+
+def used_bytes(device: Device) -> int:
+    """What this process has of the device's memory for itself; no file's pages."""
+    import torch
+
+    return anonymous_bytes() if device.is_cpu else torch.cuda.memory_allocated(device.name)
+
+
+def reading_bytes(key: ModelKey) -> int:
+    """The most that `read_part` takes of main memory; nothing of a file that is mapped."""
+    from hordelib.loaders import reading_bytes
+
+    return reading_bytes(key)
+
+
+def read_part(key: ModelKey) -> LoadedPart:
+    """For the cache; what reading took for itself is given back. Raises what loaders do."""
+    from hordelib.loaders import load_part
+
+    part = load_part(key)
+    trim_heap()
+    return part
+
+
 def forget_models() -> None:
     """Give the memory of models that nobody refers to any more back to the system."""
     import gc
@@ -210,17 +330,7 @@ def forget_models() -> None:
     gc.collect()
     comfy.model_management.cleanup_models()
     comfy.model_management.soft_empty_cache()
-    _trim_heap()
-
-
-def _trim_heap() -> None:
-    """glibc keeps freed memory for itself; malloc_trim(3) returns it. Elsewhere there is none."""
-    import ctypes
-
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    trim_heap()
 
 
 class Executor:
@@ -236,14 +346,21 @@ class Executor:
         self._comfy.handle_execution_error = self._remember
         self._failures: list[tuple[str, Exception | None]] = []
 
-    def run(self, graph: Mapping[str, Any], context: RunContext) -> None:
+    def run(
+        self, graph: Mapping[str, Any], context: RunContext, lender: Lender | None = None
+    ) -> None:
         """Execute the graph's node `output` and all that it reads; `context` reaches our nodes.
 
+        Without a `lender`, all models have to be where they are computed with.
         Raises Cancelled, OutOfMemory, GenerationFailed, or EngineError for a fault of the device.
         """
         self._failures.clear()
         extra = {"extra_pnginfo": context}
-        asyncio.run(self._comfy.execute_async(dict(graph), "job", extra, ["output"]))
+        token = _LENDER.set(lender)
+        try:
+            asyncio.run(self._comfy.execute_async(dict(graph), "job", extra, ["output"]))
+        finally:
+            _LENDER.reset(token)
         if self._failures:
             node, error = self._failures.pop()
             raise _explain(node, error) from error

@@ -5,21 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
-
-import psutil
+from typing import Self
 
 from hordelib import comfy
-from hordelib.errors import Cancelled, GenerationFailed, ModelBroken, ModelMissing
+from hordelib.errors import Cancelled, GenerationFailed, ModelBroken
 from hordelib.gen_metadata import GenMetadata
 from hordelib.graph import Graph
 from hordelib.images import Picture
+from hordelib.job_models import JobModels, read_ahead
+from hordelib.memory_budget import MemoryBudget
+from hordelib.memory_estimate import Estimates
+from hordelib.memory_readings import main_memory
 from hordelib.model import Model
-from hordelib.model_cache import MemoryBudget, ModelCache, ModelKey
+from hordelib.model_cache import ModelCache
 from hordelib.nodes.context import NodeNotes, RunContext, Wanted
 from hordelib.our_nodes import model_keys
 from hordelib.params import GenerationParams, images_of
@@ -45,6 +47,8 @@ class Generation:
     load_seconds: float  # until all files were in memory; near 0 when they already were
     run_seconds: float  # text encoding, sampling and decoding
     notes: tuple[GenMetadata, ...] = ()  # what could not be done as asked
+    predicted_bytes: int = 0  # of the device's memory, beside the models' weights, at most
+    measured_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Engine:
         device: "auto", "cpu" or "cuda:N".
         ram_reserve_bytes: main memory that stays free for others; idle models go first.
         vram_reserve_bytes: the same on the card (ComfyUI's --reserve-vram); None is its default.
+        free_ram_bytes: says how much main memory is free now; the default asks the machine.
     """
 
     def __init__(
@@ -82,17 +87,17 @@ class Engine:
         device: str = "auto",
         ram_reserve_bytes: int = 1 << 30,
         vram_reserve_bytes: int | None = None,
+        free_ram_bytes: Callable[[], int] = lambda: main_memory().free_bytes,
     ):
         self._comfyui = comfyui or comfy.default_folder()
         self._wanted_device = device
         self._vram_reserve_bytes = vram_reserve_bytes
+        self._ram = MemoryBudget(free_ram_bytes, ram_reserve_bytes)
         self._thread = ThreadPoolExecutor(1, "engine")
+        self._reader = ThreadPoolExecutor(1, "read ahead")
         self._running = threading.Event()  # set: the job at work is to stop; each has its own
-        self._executor: comfy.Executor | None = None
-        self._last_keys: tuple[ModelKey, ...] = ()
+        self._loaded: _Loaded | None = None
         self._notes = NodeNotes()
-        budget = MemoryBudget(lambda: psutil.virtual_memory().available, ram_reserve_bytes)
-        self._cache = ModelCache(_load, budget, comfy.forget_models)
 
     def start(self) -> str:
         """Load ComfyUI (seconds) and return the device's name; the second call returns at once.
@@ -127,6 +132,13 @@ class Engine:
             cancelled.set()
             raise
 
+    def prepare(self, params: GenerationParams, model: Model) -> Future[None]:
+        """Read what this job will need while another one is at work, as far as there is room.
+
+        Returns at once. What is wrong with a file, only the job itself will say.
+        """
+        return self._reader.submit(self._prepare, params, model)
+
     def cancel(self) -> None:
         """Stop the job that runs: it raises Cancelled within a step. Without one, nothing."""
         self._running.set()
@@ -134,6 +146,7 @@ class Engine:
     def close(self) -> None:
         """Stop the job that runs and let go of all models."""
         self.cancel()
+        self._reader.shutdown()
         self._thread.submit(self._let_go).result()
         self._thread.shutdown()
 
@@ -146,64 +159,82 @@ class Engine:
     def _start(self) -> str:
         device = comfy.Device.choose(self._wanted_device)
         comfy.boot(self._comfyui, device, reserve_vram_bytes=self._vram_reserve_bytes)
-        self._executor = self._executor or comfy.Executor()
+        if self._loaded is None:
+            self._loaded = self._load(device)
         return device.name
+
+    def _load(self, device: comfy.Device) -> _Loaded:
+        card = comfy.card_budget(device, self._vram_reserve_bytes)
+        cache = ModelCache(
+            comfy.read_part, self._ram, card, weigh=comfy.reading_bytes, forget=comfy.forget_models
+        )
+        executor = comfy.Executor()
+        estimates = Estimates(value_bytes=4 if device.is_cpu else 2)
+        used_bytes = partial(comfy.used_bytes, device)
+        models = JobModels(cache, executor.forget, estimates, used_bytes)
+        return _Loaded(device, executor, cache, models)
 
     def _generate(self, job: _Job) -> Generation:
         self._running = job.cancelled
         self._start()
-        assert self._executor is not None
+        assert self._loaded is not None
+        models = self._loaded.models
         graph = build_graph(job.params, job.model)
-        keys = model_keys(graph)
-        if keys != self._last_keys:
-            self._executor.forget()  # its cached results hold on to the models before
-            self._last_keys = keys
         started = time.monotonic()
-        with ExitStack() as loans:
-            models = {key: self._borrow(loans, key, job.model) for key in keys}
-            loaded = time.monotonic()
-            job.on_loaded()
-            context = self._context(job, models)
-            if job.cancelled.is_set():
-                raise Cancelled("stopped on request")
-            _run(self._executor, graph, context)
+        models.hold(model_keys(graph), job.model)
+        loaded = time.monotonic()
+        job.on_loaded()
+        plan = models.plan(job.params, job.model.family)
+        context = self._context(job, models, plan.images_at_once)
+        if job.cancelled.is_set():
+            raise Cancelled("stopped on request")
+        with models.lent(plan) as loans:
+            _run(self._loaded.executor, graph, context, loans)
         return Generation(
             images=tuple(context.pictures),
             load_seconds=loaded - started,
             run_seconds=time.monotonic() - loaded,
             notes=self._notes.of(graph.titles),
+            predicted_bytes=plan.peak_bytes,
+            measured_bytes=loans.measured_bytes,
         )
 
-    def _borrow(self, loans: ExitStack, key: ModelKey, model: Model) -> Any:
-        """A file until the loans end. A broken LoRA or ControlNet says nothing of the model."""
-        try:
-            return loans.enter_context(self._cache.lend(key))
-        except (ModelBroken, ModelMissing) as error:
-            if key.path in model.files.values():
-                raise
-            raise GenerationFailed(str(error)) from error
-
-    def _context(self, job: _Job, models: dict[ModelKey, Any]) -> RunContext:
+    def _context(self, job: _Job, models: JobModels, images_at_once: int) -> RunContext:
         images = images_of(job.params)
-        return RunContext(models, images, self._notes, job.on_step, job.cancelled, job.wanted)
+        return RunContext(
+            models.values,
+            images,
+            self._notes,
+            job.on_step,
+            job.cancelled,
+            job.wanted,
+            images_at_once,
+        )
+
+    def _prepare(self, params: GenerationParams, model: Model) -> None:
+        if self._loaded is not None:
+            self._loaded.device.select()
+            read_ahead(self._loaded.cache, model_keys(build_graph(params, model)))
 
     def _let_go(self) -> None:
-        if self._executor is not None:
-            self._executor.forget()
-            self._last_keys = ()
-            self._cache.clear()
+        if self._loaded is not None:
+            self._loaded.models.release()
+            self._loaded.cache.clear()
 
 
-def _run(executor: comfy.Executor, graph: Graph, context: RunContext) -> None:
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What there is once ComfyUI runs."""
+
+    device: comfy.Device
+    executor: comfy.Executor
+    cache: ModelCache[comfy.LoadedPart]
+    models: JobModels
+
+
+def _run(executor: comfy.Executor, graph: Graph, context: RunContext, lender: comfy.Lender) -> None:
     """The model itself is loaded by now: a file that a node can't use is another one."""
     try:
-        executor.run(graph.to_api(), context)
+        executor.run(graph.to_api(), context, lender)
     except ModelBroken as error:
         raise GenerationFailed(str(error)) from error
-
-
-def _load(key: ModelKey) -> Any:
-    """Imported late: what reads files needs torch."""
-    from hordelib.loaders import load
-
-    return load(key)

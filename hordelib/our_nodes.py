@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from hordelib.graph import Graph
-from hordelib.model_cache import ModelKey
+from hordelib.graph import Graph, Link
+from hordelib.model_cache import CHECKPOINT_PARTS, ModelKey
 
 # Spines are plain ComfyUI, so that they open and run there; in our process these nodes do the same
 # with the model cache, with a seed per image, and with pictures that stay in memory.
@@ -50,12 +50,23 @@ FILE_INPUTS = {
 
 
 def model_keys(graph: Graph) -> tuple[ModelKey, ...]:
-    """Every file that the graph's loaders name, each once, in the order of the nodes."""
+    """Every file that the graph's loaders name, each once, in the order of the nodes.
+
+    Of a checkpoint only the parts that the graph uses.
+    """
     found: dict[ModelKey, None] = {}
     for title in graph.titles:
         file = FILE_INPUTS.get(graph.class_type(title))
         if file is not None:
-            inputs = graph.inputs(title)
-            variant = str(inputs[file.variant]) if file.variant else ""
-            found[ModelKey(file.kind, Path(inputs[file.path]), variant)] = None
+            path = Path(graph.inputs(title)[file.path])
+            found |= {ModelKey(file.kind, path, each): None for each in _variants(graph, title)}
     return tuple(found)
+
+
+def _variants(graph: Graph, title: str) -> list[str]:
+    class_type = graph.class_type(title)
+    if class_type == "DreamerCheckpoint":
+        parts = enumerate(CHECKPOINT_PARTS)
+        return [part for slot, part in parts if any(graph.readers(Link(title, slot)))]
+    variant = FILE_INPUTS[class_type].variant
+    return [str(graph.inputs(title)[variant]) if variant else ""]

@@ -17,8 +17,6 @@ from hordelib import Engine
 from hordelib.comfy import Executor
 from hordelib.engine import unwatched
 from hordelib.errors import GenerationFailed
-from hordelib.loaders import load
-from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import NodeNotes, RunContext, Wanted
 from hordelib.our_nodes import OUR_NODES
 from hordelib.workflows import SPINES, build_graph
@@ -26,6 +24,7 @@ from tests.family_files import touch_files_of_the_reference
 from tests.owner import PROJECT
 from tests.test_engine import SMALL
 from tests.test_graph import CASES, MODEL
+from tests.whole_checkpoint import load_keys
 
 STOCK = {ours: theirs for theirs, ours in OUR_NODES.items()}
 
@@ -97,8 +96,8 @@ def _run(graph: dict[str, Any], checkpoint: Path) -> list[bytes]:
 
 
 def _context(checkpoint: Path, *wanted: Wanted) -> RunContext:
-    loaded = load(ModelKey("checkpoint", checkpoint))
-    models = {ModelKey("checkpoint", MODEL.files["checkpoint"]): loaded}
+    path = MODEL.files["checkpoint"]
+    models = {replace(key, path=path): part for key, part in load_keys(checkpoint).items()}
     return RunContext(models, {}, NodeNotes(), unwatched, threading.Event(), wanted)
 
 

@@ -11,9 +11,8 @@ from safetensors.torch import load_file
 
 from hordelib import demo_checkpoint
 from hordelib.demo_model import TRAINED, expand
-from hordelib.loaders import load
-from hordelib.model_cache import ModelKey
 from tests.narrow_unet import Weights, predict_noise
+from tests.whole_checkpoint import load_whole
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def test_the_expanded_network_computes_what_the_trained_one_does(
     checkpoint: Path, trained: dict[str, torch.Tensor]
 ):
     """In ComfyUI itself, for several sizes, times and texts."""
-    full: Any = load(ModelKey("checkpoint", checkpoint)).model.model.diffusion_model.float()
+    full: Any = load_whole(checkpoint).model.model.diffusion_model.float()
     generator = torch.Generator().manual_seed(1)
     for height, width, tokens in ((8, 8, 77), (16, 8, 154)):
         latents = torch.randn(2, 4, height, width, generator=generator)

@@ -17,15 +17,14 @@ from hordelib.demo_model.shapes import Scene
 from hordelib.errors import GenerationFailed
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.graph import Graph, Link
-from hordelib.loaders.checkpoints import load_checkpoint
 from hordelib.loaders.loras import load_lora
 from hordelib.model import Model
 from hordelib.model_cache import ModelKey
-from hordelib.nodes.context import Checkpoint
 from hordelib.params import Lora
 from hordelib.samplers import SAMPLERS
 from hordelib.workflows import build_graph
 from tests.looks import difference, look
+from tests.whole_checkpoint import Whole, load_whole
 
 PLAIN = Scene("circle", "red", "green")
 SMALL = GenerationParams(
@@ -177,12 +176,12 @@ def _vectors(_state: StateDict) -> StateDict:
 
 
 @pytest.fixture(scope="module")
-def loaded(engine: Engine, checkpoint: Path) -> Checkpoint:
+def loaded(engine: Engine, checkpoint: Path) -> Whole:
     """The demo model in ComfyUI's objects; `engine` has started ComfyUI."""
-    return load_checkpoint(ModelKey("checkpoint", checkpoint))
+    return load_whole(checkpoint)
 
 
-def notes(path: Path, loaded: Checkpoint) -> tuple[GenMetadata, ...]:
+def notes(path: Path, loaded: Whole) -> tuple[GenMetadata, ...]:
     from hordelib.nodes.loras import fit_to_model
 
     weights = load_lora(ModelKey("lora", path))
@@ -201,7 +200,7 @@ def notes(path: Path, loaded: Checkpoint) -> tuple[GenMetadata, ...]:
     ],
 )
 def test_a_lora_that_does_not_fit_is_disclosed(
-    loaded: Checkpoint,
+    loaded: Whole,
     lora: Lora,
     tmp_path: Path,
     change: Callable[[StateDict], StateDict],
@@ -213,7 +212,7 @@ def test_a_lora_that_does_not_fit_is_disclosed(
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 5000, b"<html>not found</html>"])
-def test_a_file_that_is_no_lora_is_disclosed(loaded: Checkpoint, tmp_path: Path, content: bytes):
+def test_a_file_that_is_no_lora_is_disclosed(loaded: Whole, tmp_path: Path, content: bytes):
     path = tmp_path / "broken.safetensors"
     path.write_bytes(content)
     failed = GenMetadata(MetadataType.LORA, MetadataValue.PARSE_FAILED, "Misfit")
@@ -274,7 +273,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_of_adapter_is_judged_by_its_shape(loaded: Checkpoint, kind: str):
+def test_each_kind_of_adapter_is_judged_by_its_shape(loaded: Whole, kind: str):
     from hordelib.nodes.loras import fit_to_model
 
     fitting, wide = (

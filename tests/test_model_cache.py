@@ -1,133 +1,243 @@
+"""The cache on a simulated machine: who is evicted, and what never happens under load."""
+
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from hordelib.errors import ModelMissing, OutOfMemory
-from hordelib.model_cache import MemoryBudget, ModelCache, ModelKey
+from hordelib.errors import ModelBroken, ModelMissing, OutOfMemory
+from hordelib.model_cache import ModelCache, ModelKey
+from tests.simulated_device import (
+    KIB,
+    Machine,
+    MakeFile,
+    SimulatedMemory,
+    SimulatedPart,
+    file_maker,
+    run_threads,
+)
 
-KIB = 1024
-
-
-@dataclass(eq=False)
-class Loaded:
-    """A model that takes up its machine's memory for as long as somebody refers to it."""
-
-    path: Path
-    machine: Machine
-
-    def __post_init__(self) -> None:
-        self.machine.used_bytes += self.path.stat().st_size
-
-    def __del__(self) -> None:
-        self.machine.used_bytes -= self.path.stat().st_size
-
-
-@dataclass
-class Machine:
-    """Memory of `total_bytes` that really fills up with what is loaded into it."""
-
-    total_bytes: int
-    used_bytes: int = 0
-    loads: list[str] = field(default_factory=list[str])
-
-    def free_bytes(self) -> int:
-        return self.total_bytes - self.used_bytes
-
-    def load(self, key: ModelKey) -> Loaded:
-        self.loads.append(key.path.name)
-        return Loaded(key.path, self)
+Cache = ModelCache[SimulatedPart]
 
 
 @pytest.fixture
 def machine() -> Machine:
-    return Machine(1000 * KIB)
+    return Machine(
+        host=SimulatedMemory(1000 * KIB, reserve_bytes=100 * KIB),
+        device=SimulatedMemory(700 * KIB, reserve_bytes=100 * KIB),
+    )
 
 
 @pytest.fixture
-def cache(machine: Machine) -> ModelCache[Loaded]:
-    budget = MemoryBudget(machine.free_bytes, reserve_bytes=100 * KIB)
-    return ModelCache(machine.load, budget)
+def cache(machine: Machine) -> Cache:
+    return ModelCache(machine.read, machine.host.budget, machine.device.budget)
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Callable[[str, int], ModelKey]:
-    def make(name: str, kib: int) -> ModelKey:
-        path = tmp_path / name
-        path.write_bytes(bytes(kib * KIB))
-        return ModelKey("checkpoint", path)
-
-    return make
+def file(tmp_path: Path) -> MakeFile:
+    return file_maker(tmp_path)
 
 
-def use(cache: ModelCache[Loaded], *keys: ModelKey) -> None:
+def use(cache: Cache, *keys: ModelKey, working_bytes: int = 0) -> None:
     for key in keys:
-        with cache.lend(key) as model:
-            assert model.path == key.path
+        with cache.lend(key, working_bytes=working_bytes) as part:
+            assert part.path == key.path
+            assert part.is_on_device
 
 
-def test_least_recently_used_goes_first(
-    cache: ModelCache[Loaded], machine: Machine, file: Callable[[str, int], ModelKey]
-):
-    a, b, c = file("a", 400), file("b", 400), file("c", 300)
-    use(cache, a, b, a, c, a)
-    assert machine.loads == ["a", "b", "c"]
-    assert [cache.holds(key) for key in (a, b, c)] == [True, False, True]
+def where(cache: Cache, key: ModelKey) -> str:
+    if not cache.holds(key):
+        return "nowhere"
+    with cache.hold(key) as held:
+        return "device" if held.part.is_on_device else "host"
 
 
-def test_a_model_on_loan_is_never_dropped(
-    cache: ModelCache[Loaded], file: Callable[[str, int], ModelKey]
-):
-    a = file("a", 600)
-    with cache.lend(a):
-        with (
-            pytest.raises(OutOfMemory, match=r"300 MiB|MiB are missing"),
-            cache.lend(file("b", 600)),
-        ):
-            pass
+def test_idle_models_go_from_the_device_to_main_memory_to_nothing(cache: Cache, file: MakeFile):
+    keys = [file(name, 400) for name in "abc"]
+    use(cache, *keys)
+    assert [where(cache, key) for key in keys] == ["nowhere", "host", "device"]
+
+
+def test_least_recently_used_goes_first(cache: Cache, machine: Machine, file: MakeFile):
+    a, b, c = file("a", 250), file("b", 250), file("c", 200)
+    use(cache, a, b, a, c)
+    assert [where(cache, key) for key in (a, b, c)] == ["device", "host", "device"]
+    assert machine.reads == ["a", "b", "c"]
+
+
+def test_a_model_on_loan_stays_on_the_device(cache: Cache, file: MakeFile):
+    a, b = file("a", 350), file("b", 350)
+    with cache.lend(a) as lent:
+        with pytest.raises(OutOfMemory, match=r"b \(checkpoint\) needs .* lower ram_to_leave_free"):
+            use(cache, b)
         cache.clear()
-        assert cache.holds(a)
-
-
-def test_what_other_programs_use_counts(
-    cache: ModelCache[Loaded], machine: Machine, file: Callable[[str, int], ModelKey]
-):
-    a, b = file("a", 300), file("b", 300)
-    use(cache, a)
-    machine.used_bytes += 350 * KIB  # a game starts
+        assert lent.is_on_device
     use(cache, b)
-    assert not cache.holds(a)
+    assert where(cache, a) == "host"
 
 
-def test_a_missing_file_is_no_entry(cache: ModelCache[Loaded], tmp_path: Path):
+def test_a_model_that_is_held_may_leave_the_device_but_not_memory(cache: Cache, file: MakeFile):
+    a, b, c = file("a", 400), file("b", 400), file("c", 400)
+    with cache.hold(a) as held:
+        use(cache, a, b)
+        assert not held.part.is_on_device
+        use(cache, c)
+        assert [where(cache, key) for key in (a, b, c)] == ["host", "nowhere", "device"]
+
+
+def test_working_memory_stays_free_beside_a_loan(cache: Cache, machine: Machine, file: MakeFile):
+    a, b = file("a", 250), file("b", 250)
+    use(cache, a)
+    with cache.lend(b, working_bytes=200 * KIB):
+        assert where(cache, a) == "host"
+        with pytest.raises(OutOfMemory):  # it would fit, were nothing promised to the other
+            use(cache, a)
+        machine.device.take(200 * KIB)
+        machine.device.take(-200 * KIB)
+    assert machine.device.was_kept
+
+
+def test_what_can_stream_needs_room_for_its_work_alone(cache: Cache, file: MakeFile):
+    large = file("large", 800)
+    with cache.hold(large) as held:
+        held.part.can_stream = True
+        with cache.lend(large, working_bytes=300 * KIB):
+            pass
+        with pytest.raises(OutOfMemory), cache.lend(large, working_bytes=700 * KIB):
+            pass
+
+
+def test_what_other_programs_use_counts(cache: Cache, machine: Machine, file: MakeFile):
+    a, b = file("a", 250), file("b", 250)
+    use(cache, a)
+    machine.device.take(200 * KIB)  # a game starts
+    use(cache, b)
+    assert where(cache, a) == "host"
+
+
+def test_a_device_that_is_main_memory_is_filled_once(machine: Machine, file: MakeFile):
+    machine.device = machine.host
+    cache: Cache = ModelCache(machine.read, machine.host.budget)
+    a, b, c = (file(name, 300) for name in "abc")
+    for key in (a, b, a, c):
+        with cache.hold(key):
+            pass
+    assert [cache.holds(key) for key in (a, b, c)] == [True, True, True]
+    with cache.hold(file("d", 300)):
+        assert not cache.holds(b)
+    assert machine.host.was_kept
+
+
+def test_a_missing_file_is_no_entry(cache: Cache, tmp_path: Path):
     gone = ModelKey("checkpoint", tmp_path / "gone")
-    with pytest.raises(ModelMissing, match="gone"), cache.lend(gone):
+    with pytest.raises(ModelMissing, match="gone"), cache.hold(gone):
         pass
     assert not cache.holds(gone)
 
 
-def test_many_threads_never_exceed_the_budget(
-    cache: ModelCache[Loaded], machine: Machine, file: Callable[[str, int], ModelKey]
+def test_a_file_that_vanished_or_was_replaced_is_noticed(
+    cache: Cache, machine: Machine, file: MakeFile
 ):
-    keys = [file(str(i), 80 * (i + 1)) for i in range(5)]
-    lowest = [machine.free_bytes()]
+    a = file("a", 100)
+    use(cache, a)
+    os.replace(file("new", 200).path, a.path)
+    use(cache, a)
+    assert machine.reads == ["a", "a"]
+    assert machine.device.used_bytes == 200 * KIB  # nothing is left of the one before
+    a.path.unlink()
+    with pytest.raises(ModelMissing, match="a: no such file"):
+        use(cache, a)
+
+
+def test_a_broken_file_leaves_no_trace(cache: Cache, machine: Machine, file: MakeFile):
+    a = file("a", 100)
+    machine.broken.add("a")
+    with pytest.raises(ModelBroken):
+        use(cache, a)
+    machine.broken.clear()
+    use(cache, a)
+    assert machine.device.used_bytes == 100 * KIB
+
+
+def test_reading_a_file_holds_up_nobody_else(machine: Machine, file: MakeFile):
+    a, slow = file("a", 100), file("slow", 100)
+    reading, may_end = threading.Event(), threading.Event()
+
+    def read(key: ModelKey) -> SimulatedPart:
+        if key == slow:
+            reading.set()
+            assert may_end.wait(20)
+        return machine.read(key)
+
+    cache: Cache = ModelCache(read, machine.host.budget, machine.device.budget)
+    ahead = threading.Thread(target=use, args=(cache, slow))
+    ahead.start()
+    assert reading.wait(20)
+    use(cache, a)
+    may_end.set()
+    ahead.join(20)
+    assert machine.reads == ["a", "slow"]
+
+
+def test_two_that_want_one_file_read_it_once(machine: Machine, file: MakeFile):
+    a = file("a", 100)
+    both = threading.Barrier(2, timeout=20)
+    cache: Cache = ModelCache(machine.read, machine.host.budget, machine.device.budget)
+
+    def work(_seed: int) -> None:
+        both.wait()
+        use(cache, a)
+
+    run_threads(work, threads=2, seconds=20)
+    assert machine.reads == ["a"]
+
+
+OPERATIONS, THREADS = 10_000, 8
+
+
+def test_ten_thousand_operations_from_many_threads_keep_every_promise(
+    cache: Cache, machine: Machine, file: MakeFile
+):
+    """Budgets hold at every moment, no lent part is evicted (it would say so), nothing hangs."""
+    keys = [file(f"model {i}", 60 * (i + 1)) for i in range(7)]
+    machine.broken.add("model 6")
+
+    def borrow(random: Random) -> None:
+        key, working_bytes = random.choice(keys), random.randrange(3) * 50 * KIB
+        with cache.lend(key, working_bytes=working_bytes) as part:
+            part.borrowers += 1
+            machine.device.take(working_bytes)
+            assert part.is_on_device
+            if random.random() < 0.2:
+                with suppress(OutOfMemory), cache.hold(random.choice(keys[:-1])):
+                    pass
+            assert part.is_on_device
+            assert cache.holds(key)
+            machine.device.take(-working_bytes)
+            part.borrowers -= 1
+
+    def keep(random: Random) -> None:
+        with cache.hold(random.choice(keys)):
+            borrow(random)
+
+    def clear(_random: Random) -> None:
+        cache.clear()
 
     def work(seed: int) -> None:
         random = Random(seed)
-        for _ in range(200):
-            with suppress(OutOfMemory), cache.lend(random.choice(keys)):
-                lowest[0] = min(lowest[0], machine.free_bytes())
+        for _ in range(OPERATIONS // THREADS):
+            (operation,) = random.choices((borrow, keep, clear), (80, 19, 1))
+            with suppress(OutOfMemory, ModelBroken):
+                operation(random)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert lowest[0] >= 100 * KIB
-    assert len(machine.loads) > len(keys)  # the budget was felt
+    run_threads(work, THREADS, seconds=240)
+    assert machine.host.was_kept
+    assert machine.device.was_kept
+    assert len(machine.reads) > 10 * len(keys)  # the budgets were felt
+    cache.clear()
+    assert machine.host.used_bytes == machine.device.used_bytes == 0

@@ -19,12 +19,11 @@ from hordelib.demo_model.shapes import Scene
 from hordelib.embeddings import find
 from hordelib.engine import Generation
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
-from hordelib.loaders.checkpoints import load_checkpoint
 from hordelib.model import Model
-from hordelib.model_cache import ModelKey
 from hordelib.samplers import SAMPLERS
 from hordelib.workflows import build_graph
 from tests.looks import difference, look
+from tests.whole_checkpoint import load_whole
 
 TI = EMBEDDING_FILE_NAME.removesuffix(".safetensors")
 RED = Scene("circle", "red", "green")
@@ -180,7 +179,7 @@ def test_a_step_is_one_call_of_the_unet_whatever_the_prompts_lengths(
 def test_repeated_tokens_change_nothing_for_the_unet(engine: Engine, checkpoint: Path):
     from hordelib.nodes.text import stretch
 
-    model = load_checkpoint(ModelKey("checkpoint", checkpoint)).model.model
+    model = load_whole(checkpoint).model.model
     generator = torch.Generator().manual_seed(1)
     latent, text = (torch.randn(*s, generator=generator) for s in ((1, 4, 8, 8), (1, 77, 768)))
     step = torch.tensor([3.0])

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from hordelib.errors import JobError, ModelMissing
 from hordelib.lora_store import LoraStore, Quota
+from hordelib.memory_readings import main_memory
 from hordelib.model import Model
 from hordelib.model_store import ModelStore, verify_checkpoint
 from worker import capabilities, engine_child, judge_child
@@ -235,7 +234,7 @@ def engine_settings(config: BridgeConfig, home: Path, card: Card | None) -> Engi
     return EngineSettings(
         comfyui=home / config.comfyui_path if config.comfyui_path else None,
         device="cuda:0" if card else "auto",  # a card that torch can't use is no CPU worker
-        ram_reserve_bytes=config.ram_to_leave_free.bytes_of(psutil.virtual_memory().total),
+        ram_reserve_bytes=config.ram_to_leave_free.bytes_of(main_memory().total_bytes),
         vram_reserve_bytes=config.vram_to_leave_free.bytes_of(card.memory_bytes) if card else None,
         log_file=home / "logs" / "engine.log",
     )

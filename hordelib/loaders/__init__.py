@@ -13,10 +13,12 @@ from hordelib.loaders.control_nets import load_control_net
 from hordelib.loaders.diffusion_models import load_diffusion_model
 from hordelib.loaders.face_fixers import load_face_fixer
 from hordelib.loaders.loras import load_lora
+from hordelib.loaders.parts import LoadedPart, is_patched, make_part
 from hordelib.loaders.text_encoders import load_text_encoder
 from hordelib.loaders.upscalers import load_upscaler
 from hordelib.loaders.vaes import load_vae
-from hordelib.model_cache import ModelKey
+from hordelib.mapped_weights import mapping
+from hordelib.model_cache import ModelKey, size_bytes
 
 LOADERS: dict[str, Callable[[ModelKey], Any]] = {
     "annotator": load_annotator,
@@ -36,3 +38,16 @@ LOADERS: dict[str, Callable[[ModelKey], Any]] = {
 def load(key: ModelKey) -> Any:
     """The model of this file. Raises ModelBroken, naming the file, when it can't be used."""
     return LOADERS[key.kind](key)
+
+
+def load_part(key: ModelKey) -> LoadedPart:
+    """The same for the cache, which moves it: weights stay in their file until they are used."""
+    with mapping() as weights:
+        value = load(key)
+    return make_part(key, value, weights, size_bytes(key))
+
+
+def reading_bytes(key: ModelKey) -> int:
+    """The most that `load_part` takes of main memory; nothing of a file that is mapped."""
+    is_mapped = key.path.suffix == ".safetensors" and is_patched(key)
+    return 0 if is_mapped else size_bytes(key)

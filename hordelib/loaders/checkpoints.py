@@ -1,30 +1,41 @@
-"""Checkpoint files: UNet, text encoder and VAE in one."""
+"""Checkpoint files: UNet, text encoder and VAE in one, of which each is read by itself."""
 
 from __future__ import annotations
 
-from hordelib.device_faults import device_trouble, first_line
+from typing import Any
+
 from hordelib.errors import ModelBroken
 from hordelib.loaders.diffusion_models import insist_on_family
+from hordelib.loaders.reading import reading
+from hordelib.loaders.vocabularies import share_vocabulary
 from hordelib.model_cache import ModelKey
-from hordelib.nodes.context import Checkpoint
 
 
-def load_checkpoint(key: ModelKey) -> Checkpoint:
-    """Read a whole checkpoint (comfy.sd.load_checkpoint_guess_config).
+def load_checkpoint(key: ModelKey) -> Any:
+    """ComfyUI's object of one part of a checkpoint (comfy.sd.load_checkpoint_guess_config).
 
-    Raises ModelBroken, naming the file, when it can't be read or has no UNet, text encoder or VAE.
+    `key.variant` is one of CHECKPOINT_PARTS. Raises ModelBroken, naming the file, when it can't be
+    read or has no such part.
     """
     import comfy.sd
 
-    path = key.path
-    try:
-        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
-    except Exception as error:
-        known = device_trouble("loading the model", error)
-        raise known or ModelBroken(f"{path.name} can't be loaded: {first_line(error)}") from error
-    parts = {"UNet": model, "text encoder": clip, "VAE": getattr(vae, "first_stage_model", None)}
-    for part, loaded in parts.items():
-        if loaded is None:
-            raise ModelBroken(f"{path.name} has no {part}: not a complete checkpoint")
-    insist_on_family(path.name, model)
-    return Checkpoint(model, clip, vae)
+    with reading(key.path):
+        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
+            str(key.path),
+            output_model=key.variant == "unet",
+            output_clip=key.variant == "text_encoder",
+            output_vae=key.variant == "vae",
+        )
+    part = {"unet": model, "text_encoder": clip, "vae": vae}[key.variant]
+    if part is None or getattr(part, "first_stage_model", part) is None:
+        raise ModelBroken(
+            f"{key.path.name} has no {_NAMES[key.variant]}: not a complete checkpoint"
+        )
+    if key.variant == "unet":
+        insist_on_family(key.path.name, part)
+    if key.variant == "text_encoder":
+        share_vocabulary(part.tokenizer)
+    return part
+
+
+_NAMES = {"unet": "UNet", "text_encoder": "text encoder", "vae": "VAE"}

@@ -6,6 +6,7 @@ from typing import Any
 
 from hordelib.errors import ModelBroken
 from hordelib.loaders.reading import reading
+from hordelib.loaders.vocabularies import share_vocabulary
 from hordelib.model_cache import ModelKey
 
 # What ComfyUI takes for each type: for a file that is none, it silently makes an empty CLIP-L.
@@ -24,4 +25,5 @@ def load_text_encoder(key: ModelKey) -> Any:
         clip = comfy.sd.load_clip(ckpt_paths=[str(key.path)], clip_type=kind)
     if type(clip.tokenizer).__name__ != _TOKENIZERS[key.variant]:
         raise ModelBroken(f"{key.path.name} is not the text encoder of {key.variant} models")
+    share_vocabulary(clip.tokenizer)
     return clip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,15 +17,6 @@ from hordelib.model_cache import ModelKey
 HIDDEN_INPUT = {"context": "EXTRA_PNGINFO"}
 # With the node's title, for nodes that have something to disclose.
 HIDDEN_INPUTS = {**HIDDEN_INPUT, "title": "UNIQUE_ID"}
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The parts of a checkpoint file: ComfyUI's ModelPatcher, CLIP and VAE objects."""
-
-    model: Any
-    clip: Any
-    vae: Any
 
 
 class NodeNotes:
@@ -66,4 +58,5 @@ class RunContext:
     on_step: Callable[[int, int], None]  # (steps done, steps in all)
     cancelled: threading.Event
     wanted: tuple[Wanted, ...]  # in the order of the batch
+    images_at_once: int = sys.maxsize  # more of them don't fit into the device's memory
     pictures: list[Picture] = field(default_factory=list[Picture])  # those of `wanted`, or none

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from hordelib.errors import GenerationFailed
 from hordelib.images import Picture
-from hordelib.model_cache import ModelKey
+from hordelib.model_cache import CHECKPOINT_PARTS, ModelKey
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext, Wanted
 
 
 class DreamerCheckpoint:
-    """CheckpointLoaderSimple without the loading: the engine has the checkpoint on loan."""
+    """CheckpointLoaderSimple without the loading: the engine has what is used of it on loan."""
 
     CATEGORY = "dreamer"
     FUNCTION = "take"
@@ -28,8 +28,12 @@ class DreamerCheckpoint:
         return {"required": {"ckpt_name": ("STRING", {})}, "hidden": HIDDEN_INPUT}
 
     def take(self, ckpt_name: str, context: RunContext) -> tuple[Any, Any, Any]:
-        checkpoint = context.models[ModelKey("checkpoint", Path(ckpt_name))]
-        return checkpoint.model, checkpoint.clip, checkpoint.vae
+        path = Path(ckpt_name)
+        parts = (
+            context.models.get(ModelKey("checkpoint", path, part)) for part in CHECKPOINT_PARTS
+        )
+        model, clip, vae = parts
+        return model, clip, vae
 
 
 class DreamerImage:

@@ -9,9 +9,9 @@ import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import comfy.utils
-import torch
 from torch import Tensor
 
+from hordelib.nodes.batches import Batch, in_batches
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext
 from hordelib.nodes.noise import first_noise, seeded_sampler
 from hordelib.params import SEEDS
@@ -52,19 +52,19 @@ class DreamerSampler:
         images = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
         seeds = [(seed + i) % SEEDS for i in range(len(images))]
         mask = _masks(latent_image, len(images))
-        size = 1 if settings["sampler_name"] in UNBATCHABLE else len(images)
-        starts = range(0, len(images), size)
-        done = [
-            _sample_batch(
-                images[start : start + size],
-                seeds[start : start + size],
-                mask[start : start + size] if mask is not None else None,
-                _progress(context, part, len(starts)),
+
+        def make(batch: Batch) -> Tensor:
+            return _sample_batch(
+                images[batch.images],
+                seeds[batch.images],
+                mask[batch.images] if mask is not None else None,
+                _progress(context, batch.number, batch.of),
                 **settings,
             )
-            for part, start in enumerate(starts)
-        ]
-        return ({**latent_image, "samples": torch.cat(done)},)
+
+        is_alone = settings["sampler_name"] in UNBATCHABLE
+        samples = in_batches(len(images), 1 if is_alone else context.images_at_once, make)
+        return ({**latent_image, "samples": samples},)
 
 
 Progress = Callable[[int, Tensor, Tensor, int], None]

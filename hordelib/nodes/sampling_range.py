@@ -9,6 +9,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from hordelib.nodes.batches import Batch, in_batches
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext
 from hordelib.nodes.noise import first_noise, seeded_sampler
 from hordelib.nodes.sampling import Latent, _progress
@@ -56,19 +57,25 @@ class DreamerSamplerAdvanced:
         images = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
         seeds = [(noise_seed + i) % SEEDS for i in range(len(images))]
         is_noisy = settings["add_noise"] == "disable"
-        samples = comfy.sample.sample_custom(
-            model,
-            torch.zeros_like(images) if is_noisy else first_noise(images, seeds),
-            settings["cfg"],
-            seeded_sampler(settings["sampler_name"], seeds),
-            _sigmas(model, **settings),
-            settings["positive"],
-            settings["negative"],
-            images,
-            callback=_progress(context, 0, 1),
-            disable_pbar=True,
-            seed=seeds[0],
-        )
+        sigmas = _sigmas(model, **settings)
+
+        def make(batch: Batch) -> Tensor:
+            some, own_seeds = images[batch.images], seeds[batch.images]
+            return comfy.sample.sample_custom(
+                model,
+                torch.zeros_like(some) if is_noisy else first_noise(some, own_seeds),
+                settings["cfg"],
+                seeded_sampler(settings["sampler_name"], own_seeds),
+                sigmas,
+                settings["positive"],
+                settings["negative"],
+                some,
+                callback=_progress(context, batch.number, batch.of),
+                disable_pbar=True,
+                seed=own_seeds[0],
+            )
+
+        samples = in_batches(len(images), context.images_at_once, make)
         return ({**latent_image, "samples": samples},)
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 from torch import device, nn
@@ -8,7 +9,15 @@ OOM_EXCEPTION: type[Exception]
 
 def get_torch_device() -> device: ...
 def unet_offload_device() -> device: ...
-def load_models_gpu(models: list[Any]) -> None: ...
+
+current_loaded_models: list[Any]
+load_models_gpu: Callable[..., None]
+unet_inital_load_device: Callable[..., device]
+text_encoder_initial_device: Callable[..., device]
+
+EXTRA_RESERVED_VRAM: float
+get_free_memory: Callable[..., Any]
+
 def cleanup_models() -> None: ...
 def soft_empty_cache() -> None: ...
 def module_size(module: nn.Module) -> int: ...

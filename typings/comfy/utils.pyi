@@ -1,7 +1,12 @@
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor
 
 def repeat_to_batch_size(tensor: Tensor, batch_size: int, dim: int = 0) -> Tensor: ...
-def load_torch_file(ckpt: str, safe_load: bool = False) -> dict[str, Tensor]: ...
+
+load_torch_file: Callable[..., Any]
+
 def get_tiled_scale_steps(
     width: int, height: int, tile_x: int, tile_y: int, overlap: int
 ) -> int: ...

@@ -1,0 +1,74 @@
+"""What is on loan on the device while a graph runs: each model for as long as it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+from hordelib.model_cache import Held, ModelKey
+
+if TYPE_CHECKING:
+    from hordelib.loaders.parts import LoadedPart
+
+
+class DeviceLoans:
+    """Has the cache bring to the device what ComfyUI is about to compute with.
+
+    A text encoder, the UNet and a VAE follow each other, so that a card need not hold them all at
+    once. What ComfyUI does not ask for again may be evicted, though the job still holds it in main
+    memory. Models that the cache does not know are left to ComfyUI.
+
+    Args:
+        held: what the graph's loaders give.
+        working_bytes: for each part, what computing with it takes beside the weights.
+        spare_bytes: what may be used of the device beside the models, but for what is promised.
+    """
+
+    def __init__(
+        self,
+        held: Mapping[ModelKey, Held[LoadedPart]],
+        working_bytes: Mapping[ModelKey, int],
+        spare_bytes: Callable[[], int],
+    ):
+        self.measured_bytes = 0  # what computing took at most, once it is over
+        self.seen: set[ModelKey] = set()  # what was lent so far
+        self.patched_bytes = 0  # what LoRAs took at most
+        self._spare_bytes = spare_bytes
+        self._promised_bytes = 0
+        self._held = held
+        self._working_bytes = working_bytes
+        self._keys = {
+            id(each.model): key
+            for key, each_held in held.items()
+            for each in each_held.part.patchers
+        }
+        self._stack = ExitStack()
+
+    def bring(self, patchers: Collection[Any]) -> None:
+        """Lend the models of these patchers, or of clones of them, and nothing else from now on.
+
+        Raises OutOfMemory where there is no room even with every idle model gone.
+        """
+        self._stack.close()
+        self._promised_bytes = 0
+        known = {self._keys.get(id(patcher.model)): patcher for patcher in patchers}
+        keys = [key for key in self._held if key in known]
+        keys.sort(key=lambda key: self._held[key].part.missing_bytes)  # what is there stays there
+        for key in keys:
+            patched_bytes = self._held[key].part.patching_bytes(known[key])
+            working_bytes = self._working_bytes.get(key, 0) + patched_bytes
+            self._stack.enter_context(self._held[key].lend(working_bytes=working_bytes))
+            self._promised_bytes += working_bytes
+            self.patched_bytes = max(self.patched_bytes, patched_bytes)
+        self.seen.update(keys)
+
+    def spare_bytes(self) -> int:
+        """What computing may take, with what it was promised."""
+        return self._spare_bytes() + self._promised_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()

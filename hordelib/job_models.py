@@ -1,0 +1,180 @@
+"""The models of the job at work: held until the next job needs others, lent while they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hordelib.device_loans import DeviceLoans
+from hordelib.errors import GenerationFailed, JobError, ModelBroken, ModelMissing
+from hordelib.families import Family
+from hordelib.memory_estimate import Estimates, MemoryEstimate
+from hordelib.model import Model
+from hordelib.model_cache import FileStamp, Held, ModelCache, ModelKey
+from hordelib.model_header import detect
+from hordelib.params import GenerationParams
+from hordelib.peak_memory import PeakMemory
+
+if TYPE_CHECKING:
+    from hordelib.loaders import LoadedPart
+
+READ_BYTES = 8 << 20  # at a time
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one job gets of the device."""
+
+    images_at_once: int
+    working_bytes: Mapping[ModelKey, int]  # beside the weights, by what computes
+    estimate: MemoryEstimate
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.working_bytes.values(), default=0)
+
+
+class JobModels:
+    """What the engine's thread uses of the cache.
+
+    A job's models stay after it, because ComfyUI's cached results refer to them; `forget` drops
+    those before other models are loaded. `used_bytes` says what the process has of the device.
+    """
+
+    def __init__(
+        self,
+        cache: ModelCache[LoadedPart],
+        forget: Callable[[], None],
+        estimates: Estimates,
+        used_bytes: Callable[[], int],
+    ):
+        self._cache = cache
+        self._estimates = estimates
+        self._used_bytes = used_bytes
+        self._forget = forget
+        self._stack = ExitStack()
+        self._stamps: Mapping[ModelKey, FileStamp] = {}
+        self.held: dict[ModelKey, Held[LoadedPart]] = {}
+
+    @property
+    def values(self) -> dict[ModelKey, Any]:
+        """What nodes take, by the files that the graph names."""
+        return {key: held.part.value for key, held in self.held.items()}
+
+    def hold(self, keys: Iterable[ModelKey], model: Model) -> None:
+        """Have these and nothing else in memory until the next call; read what isn't there.
+
+        Raises ModelMissing and ModelBroken for the model's own files, GenerationFailed for others,
+        and OutOfMemory.
+        """
+        stamps = {key: _blamed(key, model, _stamp) for key in keys}
+        if stamps == self._stamps:
+            return
+        self.release()
+        _insist_on_family(model)
+        try:
+            for key in stamps:
+                self.held[key] = _blamed(key, model, self._enter)
+        except BaseException:
+            self.release()
+            raise
+        self._stamps = stamps
+
+    def plan(self, params: GenerationParams, family: Family) -> Plan:
+        """How to fit the job into the device, with the models that are held."""
+        vaes = [_weights_bytes(held.part) for key, held in self.held.items() if _decodes(key)]
+        estimate = self._estimates.of(family, max(vaes, default=0))
+        weights = [_weights_bytes(held.part) for key, held in self.held.items() if _samples(key)]
+        room_bytes = self._cache.room_bytes() - max(weights, default=0)
+        images = estimate.images_at_once(params, room_bytes)
+        working_bytes = {
+            key: estimate.sampling_bytes(params, images)
+            if _samples(key)
+            else estimate.decoding_bytes(params)
+            for key in self.held
+            if _samples(key) or _decodes(key)
+        }
+        return Plan(images, working_bytes, estimate)
+
+    @contextmanager
+    def lent(self, plan: Plan) -> Generator[DeviceLoans]:
+        """Lend ComfyUI what it asks for, and learn from a run without errors what it took."""
+        loans = DeviceLoans(self.held, plan.working_bytes, self._cache.spare_bytes)
+        with PeakMemory(self._working_now) as peak, loans:
+            yield loans
+        loans.measured_bytes = max(0, peak.grown_bytes - loans.patched_bytes)
+        if plan.working_bytes.keys() <= loans.seen:  # not where ComfyUI had results of before
+            self._estimates.correct(plan.estimate, plan.peak_bytes, loans.measured_bytes)
+
+    def _working_now(self) -> int:
+        return self._used_bytes() - self._cache.device_bytes()
+
+    def release(self) -> None:
+        """Hold nothing any more; the cache keeps what there is room for."""
+        self._forget()
+        self.held = {}
+        self._stamps = {}
+        self._stack.close()
+
+    def _enter(self, key: ModelKey) -> Held[LoadedPart]:
+        return self._stack.enter_context(self._cache.hold(key))
+
+
+def _samples(key: ModelKey) -> bool:
+    return key.kind == "diffusion_model" or (key.kind, key.variant) == ("checkpoint", "unet")
+
+
+def _decodes(key: ModelKey) -> bool:
+    return key.kind == "vae" or (key.kind, key.variant) == ("checkpoint", "vae")
+
+
+def _weights_bytes(part: LoadedPart) -> int:
+    return part.device_bytes + part.missing_bytes
+
+
+def read_ahead(cache: ModelCache[LoadedPart], keys: Iterable[ModelKey]) -> None:
+    """Get from disk what a job will need, as far as there is room; any thread may do it.
+
+    Says nothing of what is wrong with a file: the job itself will.
+    """
+    for key in keys:
+        with suppress(JobError), cache.hold(key):
+            pass
+    for path in dict.fromkeys(key.path for key in keys):
+        with suppress(OSError):
+            _fill_page_cache(path)
+
+
+def _fill_page_cache(path: Path) -> None:
+    """So that the pages of a mapped file are there when the device asks for them."""
+    buffer = bytearray(READ_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+
+
+def _insist_on_family(model: Model) -> None:
+    """Its graphs are made for one; somebody may have put another model in its file's place."""
+    path = model.files[model.family.loaders[0].title]
+    family, channels = detect(path)
+    if (family, channels) != (model.family, model.channels):
+        raise ModelBroken(f"{path.name} was replaced by another kind of model ({family.name})")
+
+
+def _blamed(key: ModelKey, model: Model, read: Callable[[ModelKey], T]) -> T:
+    """What `read` gives. A broken LoRA or ControlNet says nothing of the model."""
+    try:
+        return read(key)
+    except (ModelBroken, ModelMissing) as error:
+        if key.path in model.files.values():
+            raise
+        raise GenerationFailed(str(error)) from error
+
+
+def _stamp(key: ModelKey) -> FileStamp:
+    return FileStamp.of(key.path)

@@ -1,0 +1,149 @@
+"""What the cache moves: models on ComfyUI's patchers, and values that stay where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hordelib.heap import trim_heap
+from hordelib.mapped_weights import MappedWeights
+from hordelib.model_cache import ModelKey
+
+COMPUTED_BYTES = 4  # of a number, on the CPU
+
+
+@dataclass(slots=True, eq=False)
+class Unmoved:
+    """What has no patcher: it stays in main memory, and its node sees to the device."""
+
+    value: Any
+    host_bytes: int
+    device_bytes = 0
+    missing_bytes = 0
+    return_bytes = 0
+    can_stream = True
+
+    @property
+    def patchers(self) -> tuple[Any, ...]:
+        return ()
+
+    def patching_bytes(self, _clone: Any) -> int:
+        """It has no clones."""
+        return 0
+
+    def to_device(self) -> None:
+        """Its node does."""
+
+    def to_host(self) -> None:
+        """It is there."""
+
+
+class Patched:
+    """A model on a patcher of ComfyUI's. Clones of it, with LoRAs, share its weights.
+
+    On a card ComfyUI copies the weights when it is about to compute, right after the part was lent;
+    what is mapped comes off the card without being copied back. On the CPU the weights in the type
+    that is computed in are what is on the device.
+    """
+
+    def __init__(self, value: Any, patcher: Any, weights: MappedWeights):
+        import comfy.model_management as memory
+
+        self.value = value
+        self._patcher = patcher
+        self._weights = weights
+        # ComfyUI takes models off the device by itself, too; it copies them to main memory
+        patcher.add_callback("on_detach_after", self._after_detach)
+        self._own_bytes = memory.module_size(patcher.model) - weights.mapped_bytes
+        patcher.size = self._own_bytes + weights.computed_bytes
+        self._is_on_card = patcher.load_device.type != "cpu"
+
+    @property
+    def patchers(self) -> tuple[Any, ...]:
+        return (self._patcher,)
+
+    @property
+    def can_stream(self) -> bool:
+        return self._is_on_card
+
+    @property
+    def host_bytes(self) -> int:
+        return 0 if self.return_bytes else self._own_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        if self._is_on_card:
+            return int(self._patcher.loaded_size())
+        return self._weights.converted_bytes if self._weights.is_converted else 0
+
+    @property
+    def missing_bytes(self) -> int:
+        if self._is_on_card:
+            return int(self._patcher.model_size() - self._patcher.loaded_size())
+        return self._weights.converted_bytes - self.device_bytes
+
+    @property
+    def return_bytes(self) -> int:
+        return self._own_bytes if self._is_on_card and self.device_bytes else 0
+
+    def to_device(self) -> None:
+        self._weights.convert()
+
+    def to_host(self) -> None:
+        """Off the device, without the patches of whichever clone was there last."""
+        import comfy.model_management as memory
+
+        mine = [each for each in memory.current_loaded_models if self._patcher.is_clone(each.model)]
+        for loaded in mine:
+            memory.current_loaded_models.remove(loaded)
+            loaded.model_finalizer.detach()
+        self._weights.release()  # before ComfyUI would copy them back
+        self._patcher.detach()
+        memory.soft_empty_cache()
+        trim_heap()
+
+    def patching_bytes(self, clone: Any) -> int:
+        """What the clone's patched weights take of the device beside the others.
+
+        On a card they take the others' place, since those are in main memory already.
+        """
+        if self._is_on_card or not clone.patches:
+            return 0
+        own = clone.model.state_dict()
+        return sum(own[name].numel() * COMPUTED_BYTES for name in clone.patches if name in own)
+
+    def _after_detach(self, _patcher: Any, is_off_device: bool) -> None:
+        if is_off_device:
+            self._weights.release()
+
+
+# Where the patcher of each kind is.
+_PATCHERS: dict[str, Callable[[Any], Any]] = {
+    "unet": lambda model: model,
+    "diffusion_model": lambda model: model,
+    "text_encoder": lambda clip: clip.patcher,
+    "vae": lambda vae: vae.patcher,
+    "control_net": lambda control_net: control_net.control_model_wrapped,
+    "clip_vision": lambda vision: vision.patcher,
+    "annotator": lambda annotator: annotator.patcher,
+}
+
+
+LoadedPart = Unmoved | Patched
+
+
+def is_patched(key: ModelKey) -> bool:
+    """Whether ComfyUI has a patcher for models of this kind."""
+    return _noun(key) in _PATCHERS
+
+
+def make_part(key: ModelKey, value: Any, weights: MappedWeights, file_bytes: int) -> LoadedPart:
+    """The part that the cache moves, of what was read."""
+    if not is_patched(key):
+        return Unmoved(value, file_bytes)
+    return Patched(value, _PATCHERS[_noun(key)](value), weights)
+
+
+def _noun(key: ModelKey) -> str:
+    return key.variant if key.kind == "checkpoint" else key.kind

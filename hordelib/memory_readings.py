@@ -1,0 +1,107 @@
+"""What the machine says of its memory: main memory under the limit of a container, and a card's.
+
+Nothing here remembers anything: each call asks again, so what other programs use counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pynvml
+
+ROOT = Path("/")
+
+
+class Memory(NamedTuple):
+    """One reading."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+def main_memory(root: Path = ROOT) -> Memory:
+    """What this process may still use: of the machine, and of each control group that it is in.
+
+    Pages of files that the kernel can drop at any time count as free, in a container as outside.
+    `root` is where /proc and /sys are.
+    """
+    machine = psutil.virtual_memory()
+    readings = [Memory(machine.total, machine.available), *_group_readings(root)]
+    return Memory(*(min(values) for values in zip(*readings, strict=True)))
+
+
+def anonymous_bytes(root: Path = ROOT) -> int:
+    """What this process has of main memory that is no file's; 0 where there is no /proc."""
+    try:
+        status = (root / "proc/self/status").read_text("utf-8")
+    except OSError:
+        return 0
+    sizes = (line.split() for line in status.splitlines() if line.startswith("RssAnon:"))
+    return sum(int(kib) << 10 for _, kib, _ in sizes)
+
+
+def card_memory(uuid: str) -> Memory:
+    """The whole card of this UUID, whichever program uses it, as the driver tells (NVML).
+
+    Raises pynvml.NVMLError where the driver does not answer.
+    """
+    pynvml.nvmlInit()
+    try:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(uuid))
+        return Memory(int(memory.total), int(memory.free))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+class _Files(NamedTuple):
+    """Where a version of Linux' control groups keeps its numbers."""
+
+    mount: str
+    limit: str
+    usage: str
+    droppable: tuple[str, str]  # lines of memory.stat
+
+
+_V1 = _Files(
+    "sys/fs/cgroup/memory",
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    ("total_inactive_file", "total_active_file"),
+)
+_V2 = _Files("sys/fs/cgroup", "memory.max", "memory.current", ("inactive_file", "active_file"))
+
+
+def _group_readings(root: Path) -> Iterator[Memory]:
+    """Of the process' own group and all above it; a limit may be set at any of them."""
+    for files, group in _groups(root):
+        mount = root / files.mount
+        own = mount / group
+        for folder in (own, *own.parents):
+            if not folder.is_relative_to(mount):
+                break
+            with suppress(OSError, ValueError, KeyError):  # "max", or hidden from a container
+                yield _read(folder, files)
+
+
+def _groups(root: Path) -> Iterator[tuple[_Files, str]]:
+    """From /proc/self/cgroup, with lines of `number:controllers:path`; version 2 names none."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            yield (_V1 if controllers else _V2), path.lstrip("/")
+
+
+def _read(folder: Path, files: _Files) -> Memory:
+    limit_bytes = int((folder / files.limit).read_text())
+    usage_bytes = int((folder / files.usage).read_text())
+    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    droppable_bytes = sum(int(stat[name]) for name in files.droppable)
+    return Memory(limit_bytes, max(0, limit_bytes - usage_bytes + droppable_bytes))

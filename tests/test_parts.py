@@ -1,0 +1,134 @@
+"""Parts of real models: what they take of memory, and that they come back as they were."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hordelib import Engine
+from hordelib.families import FAMILIES
+from hordelib.model_cache import CHECKPOINT_PARTS, ModelKey
+from hordelib.our_nodes import model_keys
+from hordelib.workflows import build_graph
+from tests.conftest import PROJECT
+from tests.family_files import model_of
+from tests.test_engine import SMALL
+
+UNET = "model.diffusion_model."
+
+
+@pytest.fixture(scope="module")
+def measured(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """Resident bytes of a process, grown since before a second checkpoint was loaded there."""
+    second = tmp_path_factory.mktemp("second") / "second.safetensors"
+    os.link(checkpoint, second)
+    command = [sys.executable, "-P", "-m", "tests.memory_probe", str(checkpoint), str(second)]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    readings: dict[str, int] = json.loads(done.stdout)
+    before = readings.pop("before")
+    return {name: value - before for name, value in readings.items()}
+
+
+def test_a_loaded_checkpoint_takes_a_tenth_of_its_file_until_it_is_used(
+    measured: dict[str, int], checkpoint: Path
+):
+    file_bytes = checkpoint.stat().st_size
+    assert measured["loaded"] < file_bytes / 10
+    assert measured["used"] > file_bytes  # the UNet computes in a type twice as large
+
+
+def test_what_is_dropped_is_given_back_to_the_system(measured: dict[str, int], checkpoint: Path):
+    assert measured["dropped"] < checkpoint.stat().st_size / 20
+
+
+@pytest.fixture
+def unet(engine: Engine, checkpoint: Path) -> Any:
+    """The part on the CPU; `engine` has started ComfyUI."""
+    from hordelib.loaders import load_part
+
+    return load_part(ModelKey("checkpoint", checkpoint, "unet"))
+
+
+def own_weights(part: Any) -> Iterator[tuple[str, Tensor]]:
+    yield from part.value.model.diffusion_model.named_parameters()
+
+
+def is_as_in(part: Any, weights: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, weights[UNET + name]) for name, value in own_weights(part))
+
+
+def test_a_part_that_was_used_with_a_lora_goes_back_to_its_files_weights(
+    unet: Any, checkpoint: Path
+):
+    from comfy.model_management import load_models_gpu
+
+    name, weight = next(iter(own_weights(unet)))
+    clone = unet.value.clone()
+    clone.add_patches({f"diffusion_model.{name}": ("diff", (torch.ones(weight.shape),))}, 1.0)
+    unet.to_device()
+    load_models_gpu([clone])
+    file = load_file(checkpoint)
+    patched = unet.value.model.diffusion_model.get_parameter(name)
+    assert (patched - file[UNET + name].float() - 1).abs().max() < 1e-6
+    assert unet.device_bytes == 2 * sum(file[UNET + name].nbytes for name, _ in own_weights(unet))
+    unet.to_host()
+    assert unet.device_bytes == 0
+    assert is_as_in(unet, file)
+
+
+def test_a_part_comes_off_a_card_without_being_copied_back(unet: Any, checkpoint: Path):
+    """The device of type meta keeps no values: what is there afterwards was never on it."""
+    from hordelib.loaders.parts import Patched
+
+    patcher, card = unet.value, torch.device("meta")
+    patcher.load_device = card
+    on_card = Patched(patcher, patcher, unet._weights)
+    assert on_card.missing_bytes == patcher.model_size()
+    on_card.to_device()
+    patcher.model.diffusion_model.to(card)  # as ComfyUI does when it loads a model completely
+    patcher.model.model_loaded_weight_memory = patcher.model_size()
+    assert on_card.missing_bytes == 0
+    assert {weight.device.type for _, weight in own_weights(unet)} == {"meta"}
+    on_card.to_host()
+    assert on_card.device_bytes == 0
+    assert is_as_in(unet, load_file(checkpoint))
+
+
+def test_parts_of_one_file_share_its_pages(engine: Engine, checkpoint: Path):
+    from hordelib.loaders import load_part
+
+    parts = [load_part(ModelKey("checkpoint", checkpoint, part)) for part in CHECKPOINT_PARTS]
+    again = load_part(ModelKey("checkpoint", checkpoint, "unet"))
+    addresses = [[each.data_ptr() for _, each in own_weights(p)] for p in (parts[0], again)]
+    assert addresses[0] == addresses[1]
+
+
+def test_every_part_that_a_graph_uses_is_an_entry_of_its_own():
+    def used(family: str) -> list[tuple[str, str]]:
+        keys = model_keys(build_graph(SMALL, model_of(FAMILIES[family])))
+        return [
+            (key.path.stem, key.variant if key.kind == "checkpoint" else key.kind) for key in keys
+        ]
+
+    assert [part for _, part in used("stable diffusion 1")] == list(CHECKPOINT_PARTS)
+    assert used("stable_cascade") == [
+        ("stable_cascade_stage_c", "unet"),
+        ("stable_cascade_stage_c", "text_encoder"),
+        ("stable_cascade_stage_b", "unet"),
+        ("stable_cascade_stage_b", "vae"),
+    ]
+    assert [part for _, part in used("flux_1")] == list(CHECKPOINT_PARTS)
+    split = ["diffusion_model", "text_encoder", "vae"]
+    assert [part for _, part in used("qwen_image")] == split
+    assert [part for _, part in used("z_image_turbo")] == split
