@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_estimate import Estimates
 from hordelib.memory_readings import main_memory
 from hordelib.model import Model
-from hordelib.model_cache import ModelCache
+from hordelib.model_cache import ModelCache, ModelKey
 from hordelib.nodes.context import NodeNotes, RunContext, Wanted
 from hordelib.our_nodes import model_keys
 from hordelib.params import GenerationParams, images_of
@@ -137,7 +137,11 @@ class Engine:
 
         Returns at once. What is wrong with a file, only the job itself will say.
         """
-        return self._reader.submit(self._prepare, params, model)
+        return self.read_ahead(model_keys(build_graph(params, model)))
+
+    def read_ahead(self, keys: Iterable[ModelKey]) -> Future[None]:
+        """As `prepare`, of these files."""
+        return self._reader.submit(self._read_ahead, keys)
 
     def cancel(self) -> None:
         """Stop the job that runs: it raises Cancelled within a step. Without one, nothing."""
@@ -211,10 +215,10 @@ class Engine:
             images_at_once,
         )
 
-    def _prepare(self, params: GenerationParams, model: Model) -> None:
+    def _read_ahead(self, keys: Iterable[ModelKey]) -> None:
         if self._loaded is not None:
             self._loaded.device.select()
-            read_ahead(self._loaded.cache, model_keys(build_graph(params, model)))
+            read_ahead(self._loaded.cache, keys)
 
     def _let_go(self) -> None:
         if self._loaded is not None:

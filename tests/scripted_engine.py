@@ -37,11 +37,14 @@ def main(pipe: Connection, settings: EngineSettings) -> None:
     child.report(Ready("a script"))
     cancelled = Event()
     for command in child.commands():
-        if isinstance(command, Cancel):
-            cancelled.set()
-        else:
-            cancelled.clear()
-            Thread(target=_generate, args=(child, command, cancelled)).start()
+        match command:
+            case Cancel():
+                cancelled.set()
+            case Generate():
+                cancelled.clear()
+                Thread(target=_generate, args=(child, command, cancelled)).start()
+            case _:
+                pass
 
 
 def _generate(child: Child, job: Generate, cancelled: Event) -> None:

@@ -147,6 +147,7 @@ class Bridge:
             return  # it was given back meanwhile
         if isinstance(taken, Work):
             self._books.understood(job.id, taken.params)
+            self._runner.prepare(taken)
             self._waiting.put(taken)
         else:
             self._finish(taken)

@@ -21,6 +21,7 @@ from worker.messages import (
     Finished,
     Generate,
     Loaded,
+    ReadAhead,
     Ready,
     Stepped,
 )
@@ -56,6 +57,8 @@ class EngineChild:
             match command:
                 case Cancel(number):
                     self._cancelled = number
+                case ReadAhead(keys):
+                    self._engine.read_ahead(keys)
                 case _:
                     self._worker.submit(self._run, command)
         self._worker.shutdown(wait=True)

@@ -11,7 +11,9 @@ from hordelib.engine import Generation, OnStep, unwatched
 from hordelib.errors import EngineError, JobError
 from hordelib.images import Picture
 from hordelib.model import Model
+from hordelib.our_nodes import model_keys
 from hordelib.params import GenerationParams
+from hordelib.workflows import build_graph
 from worker import engine_child
 from worker.child_process import ChildProcess, Limit
 from worker.messages import (
@@ -23,6 +25,7 @@ from worker.messages import (
     Finished,
     Generate,
     Loaded,
+    ReadAhead,
     Stepped,
 )
 
@@ -46,7 +49,9 @@ class Patience:
 
 
 class EngineProcess:
-    """One spawned child that owns one device. Used by one thread, but for `cancel` and `kill`.
+    """One spawned child that owns one device.
+
+    Used by one thread, but for `prepare`, `cancel` and `kill`.
 
     `main` is what the child runs; tests put one that fails on purpose in its place.
     """
@@ -110,6 +115,16 @@ class EngineProcess:
             raise
         finally:
             self._running = 0
+
+    def prepare(self, params: GenerationParams, model: Model) -> None:
+        """Have the files that this job will need read while another one is at work.
+
+        From any thread; nothing is waited for, and nothing raised: the job itself will.
+        """
+        if self._running:
+            keys = tuple(model_keys(build_graph(params, model)))
+            with suppress(EngineError):
+                self._child.send(ReadAhead(keys), self._patience.heartbeat)
 
     def cancel(self) -> None:
         """Stop the job at work, from any thread: it raises Cancelled within a step.

@@ -12,6 +12,7 @@ from hordelib.engine import Generation
 from hordelib.errors import JobError
 from hordelib.images import MAX_WEBP_SIDE, Picture
 from hordelib.model import Model
+from hordelib.model_cache import ModelKey
 from hordelib.params import GenerationParams
 from hordelib.safety import Verdict
 
@@ -41,6 +42,13 @@ class Generate:
     job_id: str
     params: GenerationParams
     model: Model
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAhead:
+    """The next job will need these files: have them in memory, while another one is at work."""
+
+    keys: tuple[ModelKey, ...]
 
 
 @dataclass(frozen=True, slots=True)

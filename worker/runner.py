@@ -30,7 +30,7 @@ class TooLate(JobError):
 
 
 class Runner:
-    """Used by one thread, but for `stop_by` and `kill`.
+    """Used by one thread, but for `prepare`, `stop_by` and `kill`.
 
     Args:
         hurry: set when nothing is waited for any more.
@@ -92,6 +92,10 @@ class Runner:
     def silent_seconds(self) -> float:
         """Since the engine's last word; from any thread."""
         return self._engine.silent_seconds
+
+    def prepare(self, work: Work) -> None:
+        """Have the model of a job that waits read while another one is at work; any thread may."""
+        self._engine.prepare(work.params, work.model)
 
     def run(self, work: Work) -> Generation:
         """Make the job's pictures; an engine that dies under it is replaced, and tries once more.
