@@ -11,6 +11,7 @@ usage: ./horde-bridge.sh COMMAND [OPTIONS]
   check     look at every prerequisite; each failed line says what to do
   fetch     download the weights of ControlNet's annotators (1.5 GB)
   sandbox   run the local horde alone, to try clients and workers by hand
+  benchmark measure this machine (benchmark memory --quick)
   test      run the test suite; what follows goes to pytest (test tests/chaos -k kill)
 
 ./horde-bridge.sh COMMAND --help tells more about a command.
@@ -116,7 +117,7 @@ case ${1:-} in
         usage
         exit
         ;;
-    demo | run | check | fetch | sandbox | test) ;;
+    demo | run | check | fetch | sandbox | benchmark | test) ;;
     *)
         printf 'error: there is no command %s\n\n' "$1" >&2
         usage >&2
@@ -130,6 +131,11 @@ shift
 case $command:${1:-} in
     test:-h | test:--help)
         test_usage
+        ;;
+    benchmark:*)
+        set_up
+        cd "$project"
+        exec "$runtime/.venv/bin/python" -P -m benchmarks "$@"
         ;;
     *:-h | *:--help) # told without a set-up
         cd "$project"

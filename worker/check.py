@@ -9,18 +9,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from hordelib import control_types
 from hordelib.comfy import default_folder
+from hordelib.errors import ModelBroken
 from worker.annotator_weights import all_weights, damaged
 from worker.assembly import Models, find_capabilities, find_models, make_client
 from worker.config import BridgeConfig, load_config
 from worker.devices import first_card
 from worker.errors import ConfigError, EngineUnusable, HordeError, JudgeUnusable, NotAllowed
 from worker.horde_client import HordeClient
+from worker.memory_fit import ComputeMemory, misfit
 from worker.popper import insist_on_own_name
 from worker.safety_policy import judge_settings, unfound
 from worker.wire import Account
@@ -67,6 +70,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield ok("configuration", str(config_file))
         models = find_models(config, home)
         yield from _models(models)
+        yield from _memory(config, models)
         yield from _annotators(config, home)
         yield from _kinds(config, home, models)
         yield _safety(config, home)
@@ -159,6 +163,19 @@ def _models(models: Models) -> Iterator[Finding]:
         yield ok("model files", f"{name} ({model.family.name}): {files}")
     for problem in models.problems:
         yield failed("model files", problem, "put the file there, or take the name out")
+
+
+def _memory(config: BridgeConfig, models: Models) -> Iterator[Finding]:
+    """Models that could never run with the memory that is left to them."""
+    with suppress(
+        EngineUnusable, ModelBroken, OSError
+    ):  # said of the device and of the files already
+        memory = ComputeMemory.of(config, first_card())
+        found = {name: misfit(name, model, memory) for name, model in models.served.items()}
+        for problem in filter(None, found.values()):
+            yield failed("memory", problem.told, problem.remedy)
+        if not any(found.values()):
+            yield ok("memory", f"{memory.setting} leaves {memory.usable_bytes >> 20} MiB")
 
 
 def _annotators(config: BridgeConfig, home: Path) -> Iterator[Finding]:
