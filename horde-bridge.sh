@@ -16,6 +16,7 @@ usage: ./horde-bridge.sh COMMAND [OPTIONS]
   models    list, add, remove and verify models; show the most used ones, and the disk
   fetch     download the weights of ControlNet's annotators (1.5 GB)
   sandbox   run the local horde alone, to try clients and workers by hand
+  benchmark measure this machine (benchmark memory --quick)
   test      run the test suite; what follows goes to pytest (test tests/chaos -k kill)
 
 ./horde-bridge.sh COMMAND --help tells more about a command.
@@ -124,7 +125,7 @@ case ${1:-} in
         usage
         exit
         ;;
-    demo | run | check | status | pause | resume | drain | models | fetch | sandbox | test) ;;
+    demo | run | check | status | pause | resume | drain | models | fetch | sandbox | benchmark | test) ;;
     *)
         printf 'error: there is no command %s\n\n' "$1" >&2
         usage >&2
@@ -138,6 +139,11 @@ shift
 case $command:${1:-} in
     test:-h | test:--help)
         test_usage
+        ;;
+    benchmark:*)
+        set_up
+        cd "$project"
+        exec "$runtime/.venv/bin/python" -P -m benchmarks "$@"
         ;;
     *:-h | *:--help) # told without a set-up
         cd "$project"

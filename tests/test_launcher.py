@@ -194,7 +194,7 @@ def test_the_help_names_each_command(bare: Clone):
     listed = [line.split()[0] for line in shown.splitlines() if line.startswith("  ")]
     assert listed == [
         "demo", "run", "check", "status", "pause", "resume", "drain", "models", "fetch", "sandbox",
-        "test",
+        "benchmark", "test",
     ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ WARM_UP = 20
 def test_memory_stays_as_it_is_after_the_first_jobs(
     checkpoint: Path, models: Path, request: pytest.FixtureRequest
 ):
-    jobs: object = request.config.getoption("--soak-jobs")
+    jobs = int(str(request.config.getoption("--soak-jobs")))
     arguments = [str(checkpoint), str(ensure_lora(models)), str(jobs)]
     done = subprocess.run(
         [sys.executable, "-P", "-m", "tests.soak", *arguments],

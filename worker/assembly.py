@@ -33,6 +33,7 @@ from worker.intake import TI_FOLDER, Intake
 from worker.judge_process import JudgeProcess
 from worker.judging import Judging
 from worker.lora_finder import LORA, TI, LoraFinder
+from worker.memory_fit import ComputeMemory, most_pixels
 from worker.messages import EngineSettings
 from worker.model_inventory import Inventory
 from worker.model_stock import DISK_FLOOR_BYTES
@@ -212,11 +213,12 @@ def find_capabilities(config: BridgeConfig, home: Path, models: Models) -> tuple
 def make_offer(config: BridgeConfig, home: Path, models: Models) -> Offer:
     agent = capabilities.bridge_agent(config.models_folder(home), models.served.values())
     flags = {each.flag: each.is_offered for each in find_capabilities(config, home, models)}
+    memory = ComputeMemory.of(config, first_card())
     return Offer(
         name=config.dreamer_name,
         models=tuple(models.served),
         bridge_agent=config.bridge_agent or agent,
-        max_pixels=config.max_pixels,
+        max_pixels=most_pixels(models.served.values(), memory, config.max_pixels),
         amount=config.max_batch,
         nsfw=config.nsfw,
         blacklist=config.blacklist,

@@ -9,17 +9,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from hordelib.comfy import default_folder
+from hordelib.errors import ModelBroken
 from worker.annotator_weights import annotator_entries
 from worker.assembly import Models, find_capabilities, find_models, make_client
 from worker.config import BridgeConfig, load_config
 from worker.devices import first_card
 from worker.errors import ConfigError, EngineUnusable, HordeError, JudgeUnusable, NotAllowed
 from worker.horde_client import HordeClient
+from worker.memory_fit import ComputeMemory, misfit
 from worker.model_inventory import Inventory, ModelsFolder, take_inventory
 from worker.popper import insist_on_own_name
 from worker.safety_policy import judge_settings, unfound
@@ -68,6 +71,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         inventory = take_inventory(ModelsFolder.of(config, home))
         models = find_models(config, home, inventory)
         yield from _models(models, inventory)
+        yield from _memory(config, models)
         yield from _annotators(inventory.folder)
         yield from _kinds(config, home, models)
         yield _safety(config, home)
@@ -167,6 +171,18 @@ def _models(models: Models, inventory: Inventory) -> Iterator[Finding]:
         yield Finding("model reference", Verdict.warning, note, remedy)
     for problem in models.problems:
         yield failed("model files", problem, "put the file there, or take the name out")
+
+
+def _memory(config: BridgeConfig, models: Models) -> Iterator[Finding]:
+    """Models that could never run with the memory that is left to them."""
+    # What is wrong with the device or a file was said already.
+    with suppress(EngineUnusable, ModelBroken, OSError):
+        memory = ComputeMemory.of(config, first_card())
+        found = {name: misfit(name, model, memory) for name, model in models.served.items()}
+        for problem in filter(None, found.values()):
+            yield failed("memory", problem.told, problem.remedy)
+        if not any(found.values()):
+            yield ok("memory", f"{memory.setting} leaves {memory.usable_bytes >> 20} MiB")
 
 
 def _annotators(folder: ModelsFolder) -> Iterator[Finding]:

@@ -9,7 +9,8 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -22,6 +23,7 @@ from hordelib.engine import Engine, Generation, OnLoaded, OnStep, unawaited, unw
 from hordelib.errors import EngineError, GenerationFailed
 from hordelib.images import Picture, SourceImage
 from hordelib.model import Model
+from hordelib.model_cache import ModelKey
 from hordelib.model_store import verify_checkpoint
 from hordelib.params import SEEDS, GenerationParams, images_of
 from hordelib.safety import Verdict
@@ -269,6 +271,10 @@ class StandInEngine(Engine):
             for index in range(params.images)
         )
         return Generation(pictures, load_seconds=0.0, run_seconds=0.001)
+
+    def read_ahead(self, keys: Iterable[ModelKey]) -> Future[None]:
+        """There is nothing to read."""
+        return Future()
 
     def close(self) -> None:
         """There is nothing to let go of."""

@@ -1,0 +1,1 @@
+"""Measurements that say something of this machine; `./horde-bridge.sh benchmark NAME`."""
