@@ -13,6 +13,7 @@ usage: ./horde-bridge.sh COMMAND [OPTIONS]
   pause     have the running worker finish what is in hand, free the device and take no more jobs
   resume    have it serve again
   drain     have it finish what is in hand, then end
+  models    list, add, remove and verify models; show the most used ones, and the disk
   fetch     download the weights of ControlNet's annotators (1.5 GB)
   sandbox   run the local horde alone, to try clients and workers by hand
   test      run the test suite; what follows goes to pytest (test tests/chaos -k kill)
@@ -123,7 +124,7 @@ case ${1:-} in
         usage
         exit
         ;;
-    demo | run | check | status | pause | resume | drain | fetch | sandbox | test) ;;
+    demo | run | check | status | pause | resume | drain | models | fetch | sandbox | test) ;;
     *)
         printf 'error: there is no command %s\n\n' "$1" >&2
         usage >&2

@@ -7,6 +7,7 @@ lies in the folder was put there by the owner: found by its file's name, and nev
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections import defaultdict
@@ -40,6 +41,7 @@ class LoraRecord:
     triggers: tuple[str, ...] = ()
     sha256: str = ""
     size_bytes: int = 0
+    mtime_ns: int = 0  # of the file when it was known to be right
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,7 @@ class LoraStore:
         self._arriving: dict[str, int] = {}
         folder.mkdir(parents=True, exist_ok=True)
         self._ours = {file.path.name: file for file in self._recorded()}
+        self._keep_quota()
 
     def path_of(self, stem: str) -> Path:
         """Where a file of this name lies, or would."""
@@ -182,8 +185,12 @@ class LoraStore:
     def files(self) -> list[LoraFile]:
         """Every file that is there and whole, by name; forgets what vanished."""
         with self._lock:
-            for file in [file for file in self._ours.values() if not _is_whole(file)]:
-                self._remove(file)
+            for file in list(self._ours.values()):
+                whole = _whole(file)
+                if whole is None:
+                    self._remove(file)
+                else:
+                    self._ours[file.path.name] = whole
             return sorted([*self._ours.values(), *self._owners()], key=lambda file: file.path.name)
 
     def find(self, choose: Choice, job_id: str) -> LoraFile | None:
@@ -215,18 +222,11 @@ class LoraStore:
         finally:
             self._expect_no_longer(file)
 
-    def discard(self, path: Path) -> None:
-        """Remove a downloaded file that turned out to be damaged. The owner's files stay."""
-        with self._lock:
-            file = self._ours.get(path.name)
-            if file is not None and file.path == path:
-                self._remove(file)
-
     @property
     def used_bytes(self) -> int:
         """What counts against the quota: files, those under way in full, and parts left over."""
         with self._lock:
-            parts = sum(_size(part) for part in self._idle_parts())
+            parts = sum(size_on_disk(part) for part in self._idle_parts())
             whole = sum(file.about.size_bytes for file in self._ours.values())
             return whole + parts + sum(self._arriving.values())
 
@@ -235,8 +235,9 @@ class LoraStore:
     def _recorded(self) -> Generator[LoraFile]:
         for record in self._folder.glob(f"*{_RECORD}"):
             path = record.with_name(record.name.removesuffix(_RECORD) + SUFFIX)
-            file = _read(path, record)
-            if file is None or not _is_whole(file):
+            read = _read(path, record)
+            file = read and _whole(read)
+            if file is None:
                 path.unlink(missing_ok=True)
                 record.unlink(missing_ok=True)
             else:
@@ -244,7 +245,7 @@ class LoraStore:
 
     def _owners(self) -> list[LoraFile]:
         return [
-            LoraFile(path, LoraRecord(name=path.stem, size_bytes=_size(path)))
+            LoraFile(path, LoraRecord(name=path.stem, size_bytes=size_on_disk(path)))
             for path in self._folder.glob(f"*{SUFFIX}")
             if path.name not in self._ours and path.name not in self._arriving
         ]
@@ -278,17 +279,17 @@ class LoraStore:
 
     def _adopt(self, file: LoraFile, job_id: str) -> None:
         with self._lock:
-            measured = replace(file.about, size_bytes=file.path.stat().st_size)
-            whole = LoraFile(file.path, measured)
-            _write(whole)
+            whole = _measured(file)
+            self._arriving[file.path.name] = 0  # it counts as one that is there from now on
             self._ours[file.path.name] = whole
             self._hold(whole, job_id)
+            self._keep_quota()
 
     def _make_room(self, file: LoraFile) -> None:
         """Raises DownloadFailed before anything is removed, when all of it would not do."""
         removable = self._removable(_part_of(file.path))
         missing_bytes = self._missing_bytes(file)
-        if missing_bytes > sum(_size(path) for path in removable):
+        if missing_bytes > sum(size_on_disk(path) for path in removable):
             raise DownloadFailed(
                 f"no room for {file.about.size_bytes / _MIB:.1f} MiB: files in use and the disk's"
                 " reserve take the rest; raise max_lora_cache_size, or free disk space"
@@ -298,12 +299,20 @@ class LoraStore:
                 break
             self._remove_path(path)
 
+    def _keep_quota(self) -> None:
+        """Remove what is too much: the quota may be a new one, and a file larger than was said."""
+        for path in self._removable(own_part=self._folder):
+            if self.used_bytes <= self._quota.most_bytes:
+                break
+            self._remove_path(path)
+
     def _missing_bytes(self, file: LoraFile) -> int:
         """Bytes to be removed before the file may come, as the disk says now."""
         size_bytes = file.about.size_bytes
-        own_part = _size(_part_of(file.path))
+        own_part = size_on_disk(_part_of(file.path))
         to_come = sum(
-            size - _size(_part_of(self._folder / name)) for name, size in self._arriving.items()
+            size - size_on_disk(_part_of(self._folder / name))
+            for name, size in self._arriving.items()
         )
         over_quota = self.used_bytes - own_part + size_bytes - self._quota.most_bytes
         reserved = self._quota.floor_bytes + to_come + size_bytes - own_part
@@ -365,11 +374,34 @@ def _part_of(path: Path) -> Path:
     return path.with_name(path.name + PART)
 
 
-def _is_whole(file: LoraFile) -> bool:
-    return _size(file.path) == file.about.size_bytes and _record_of(file.path).is_file()
+def _whole(file: LoraFile) -> LoraFile | None:
+    """The file, if it is what was downloaded: read again where it changed since; None otherwise."""
+    try:
+        status = file.path.stat()
+        if status.st_size != file.about.size_bytes or not _record_of(file.path).is_file():
+            return None
+        if status.st_mtime_ns == file.about.mtime_ns:
+            return file
+        with file.path.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        return _measured(file) if found == file.about.sha256 else None
+    except OSError:
+        return None
 
 
-def _size(path: Path) -> int:
+def _measured(file: LoraFile) -> LoraFile:
+    """With its size and time as they are now, also in its record, whose own time stays."""
+    status = file.path.stat()
+    about = replace(file.about, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    measured, record = LoraFile(file.path, about), _record_of(file.path)
+    used = record.stat().st_atime_ns, record.stat().st_mtime_ns
+    _write(measured)
+    os.utime(record, ns=used)
+    return measured
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
     try:
         return path.stat().st_size
     except OSError:

@@ -9,11 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hordelib.errors import ModelBroken, ModelMissing
+from hordelib.pickles import insist_on_safe_pickle
 
 CHECKPOINTS = (
     "compvis"  # the folder's name in every horde worker: existing folders serve as they are
 )
-SUFFIXES = (".safetensors", ".ckpt")
+SUFFIXES = (".safetensors", ".ckpt")  # the first is preferred
 # Files that the horde's model reference calls otherwise than their models.
 REFERENCE_FILES: Mapping[str, str] = MappingProxyType(
     {
@@ -49,9 +50,10 @@ class ModelStore:
         return path
 
     def files(self) -> list[Path]:
-        """Every checkpoint file of the folder."""
+        """Every checkpoint file of the folder, those first that are no pickles."""
         found = self._checkpoints.glob("*") if self._checkpoints.is_dir() else ()
-        return sorted(path for path in found if path.suffix in SUFFIXES)
+        ours = [path for path in found if path.suffix in SUFFIXES]
+        return sorted(ours, key=lambda path: (SUFFIXES.index(path.suffix), path))
 
     @property
     def _checkpoints(self) -> Path:
@@ -62,11 +64,12 @@ class ModelStore:
 
 
 def verify_checkpoint(path: Path) -> None:
-    """See that a safetensors file is as long as its header says; reads only the header.
+    """See that a safetensors file is as long as its header says, and that a pickle runs no code.
 
-    Other formats pass: only loading tells. Raises ModelBroken, naming the file and the remedy.
+    Reads only the list of tensors. Raises ModelBroken, naming the file and the remedy.
     """
     if path.suffix != ".safetensors":
+        insist_on_safe_pickle(path)
         return
     try:
         size_bytes = _promised_bytes(path)

@@ -139,14 +139,22 @@ def civitai_server(*models: Model) -> Generator[CivitaiServer]:
     class Handler(_Handler):
         server_site = site
 
-    http = _Server(("127.0.0.1", 0), Handler)
-    site.url = f"http://127.0.0.1:{http.server_address[1]}"
+    try:
+        with on_loopback(Handler) as site.url:
+            yield site
+    finally:
+        site.held.set()
+
+
+@contextmanager
+def on_loopback(handler: type[BaseHTTPRequestHandler]) -> Generator[str]:
+    """Serves on a free port of this machine until the block ends; yields the address."""
+    http = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield site
+        yield f"http://127.0.0.1:{http.server_address[1]}"
     finally:
-        site.held.set()
         http.shutdown()
         thread.join()
         http.server_close()

@@ -21,6 +21,10 @@ OWN_VALUES: dict[str, str] = {
     "dreamer_name": "another",
     "models_to_load": "[Dreamshaper]",
     "models_to_skip": "[Dreamshaper]",
+    "load_large_models": "true",
+    "dynamic_models": "true",
+    "number_of_dynamic_models": "3",
+    "max_models_to_download": "20",
     "custom_models": "[{name: mine, baseline: stable diffusion 1, filepath: mine.safetensors}]",
     "max_power": "32",
     "max_batch": "7",
@@ -50,8 +54,10 @@ OWN_VALUES: dict[str, str] = {
     "preload_timeout": "90",
     "inference_step_timeout": "30",
     "process_timeout": "100",
+    "stop_timeout": "90",
     "stats_output_frequency": "0",
     "horde_url": "https://horde.example/api/",
+    "model_reference": "https://example.org/reference/",
     "bridge_agent": '"My Worker:1.0:https://example.org"',
 }
 
@@ -159,8 +165,12 @@ def test_every_problem_is_named_at_once(written: Written):
         (f"dreamer_name: {'x' * 101}", "1 to 100 characters"),
         ("dreamer_name: my Colab", "without colab"),
         ('dreamer_name: "  "', "1 to 100"),
-        ("models_to_load: [top 2]", "no groups"),
-        ("models_to_load: [ALL SDXL models]", "no groups"),
+        ("custom_models: [{name: top 2, baseline: flux_1, filepath: a}]", "[0].name: 'top 2'"),
+        ("custom_models: [{name: ALL SDXL, baseline: flux_1, filepath: a}]", "[0].name: 'ALL"),
+        ("dynamic_models: 3", "true or false"),
+        ("number_of_dynamic_models: -1", "0 to 100"),
+        ("model_reference: ftp://example.org", "stable_diffusion.json"),
+        ("model_reference: http://example.org", "stable_diffusion.json"),
         ("models_to_load: [sd]", "3 to 255"),
         (f"models_to_load: [{', '.join(f'model {n}' for n in range(301))}]", "at most 300"),
         ("models_to_load: []", "names no model"),
@@ -321,3 +331,12 @@ def test_the_models_folder_is_found_from_the_home_folder(written: Written):
     ):
         config = load_config(written(with_setting("cache_home", given)))
         assert config.models_folder(home) == Path(folder)
+
+
+@pytest.mark.parametrize("more", ["", "dynamic_models: true", "number_of_dynamic_models: 2"])
+def test_without_names_only_the_queues_may_choose(more: str, written: Written):
+    (line,) = problems_of(written(with_setting("models_to_load", "[]\n" + more)))
+    assert "names no model" in line
+    dynamic = "[]\ndynamic_models: true\nnumber_of_dynamic_models_to_load: 2"
+    config = load_config(written(with_setting("models_to_load", dynamic)))
+    assert (config.serves_dynamically, config.number_of_dynamic_models) == (True, 2)

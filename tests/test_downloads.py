@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Generator
@@ -186,6 +188,24 @@ def test_a_job_waits_for_anothers_download_only_till_its_deadline(
             one.fetch(wish(site, tmp_path), soon(0.1))
         with pytest.raises(DownloadFailed, match="too slow"):
             first.result()
+
+
+def test_a_file_that_another_process_downloads_is_left_to_it(site: CivitaiServer, tmp_path: Path):
+    download = wish(site, tmp_path)
+    download.target.parent.mkdir()
+    holds = "import fcntl,sys; f = open(sys.argv[1], 'ab'); fcntl.flock(f, 2); print(flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", holds + "; input()", str(part(download))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(DownloadFailed, match="another process is downloading it"):
+            downloader().fetch(download, soon())
+        other.kill()
+    downloader().fetch(download, soon())
+    assert download.target.read_bytes() == CONTENT
 
 
 def test_only_so_many_files_come_at_once(site: CivitaiServer, tmp_path: Path):

@@ -6,6 +6,7 @@ import base64
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,30 @@ def test_there_are_as_many_images_as_ids_whatever_the_payload_says(intake: Intak
 def test_a_model_that_is_not_offered_is_refused(intake: Intake):
     with pytest.raises(JobError, match="'Anything'"):
         intake.take_in(job(model="Anything"))
+
+
+def test_a_model_that_arrives_is_offered_with_what_all_of_them_can_do(intake: Intake):
+    fresh = replace(intake.offer(), allow_controlnet=True)
+    intake.add(model("New"), fresh)
+    assert intake.offer().models == ("Deliberate", "Painter", "Old", "New")
+    assert intake.offer().allow_controlnet
+    assert intake.take_in(job(model="New")).model.name == "New"
+
+
+def test_a_resting_model_is_not_offered_and_its_jobs_are_still_done(intake: Intake):
+    intake.rest("Deliberate")
+    assert intake.offer().models == ("Painter", "Old")
+    assert intake.take_in(job()).model.name == "Deliberate"
+    intake.add(model("Deliberate"), intake.offer())
+    assert "Deliberate" in intake.offer().models
+
+
+def test_the_last_model_on_offer_does_not_rest(intake: Intake):
+    for name in ("Deliberate", "Painter", "Old"):
+        intake.rest(name)
+    assert intake.offer().models == ("Old",)
+    assert intake.withdraw("Old")
+    assert set(intake.offer().models) == {"Deliberate", "Painter"}
 
 
 def test_a_withdrawn_model_leaves_the_offer(intake: Intake):

@@ -39,7 +39,10 @@ def test_help_names_every_command():
         assert all(command in done.stdout for command in wanted)
 
 
-COMMANDS = ("demo", "run", "check", "status", "pause", "resume", "drain", "fetch", "sandbox")
+COMMANDS = (
+    *("demo", "run", "check", "status", "pause", "resume", "drain"),
+    *("models", "fetch", "sandbox"),
+)
 
 
 def test_the_first_run_writes_the_configuration_and_says_what_to_fill_in(home: Home):

@@ -46,8 +46,35 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("fetch", help="download the weights of ControlNet's annotators (1.5 GB)")
     sandbox = commands.add_parser("sandbox", help="a local horde alone, to try clients and workers")
     sandbox.add_argument("--port", type=int, default=7001, help="on loopback (default: 7001)")
+    _add_models(commands.add_parser("models", help="the models: list, add, remove, verify …"))
     commands.add_parser("check", help="see whether everything is there that run needs")
     return parser
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
+    for action, (told, names) in _ACTIONS.items():
+        command = actions.add_parser(action, help=told)
+        command.add_argument("--json", action="store_true", help="for programs")
+        if names:
+            command.add_argument("names", nargs=names, metavar="NAME", help=_NAME)
+        if action == "list":
+            command.add_argument("--all", action="store_true", help="everything that can be added")
+        if action == "add":
+            command.add_argument("--dry-run", action="store_true", help="only say what would be")
+        if action == "top":
+            command.add_argument("count", nargs="?", type=int, default=20, help="default: 20")
+
+
+_NAME = "as the horde spells it, or a group such as 'top 5', 'all sdxl' or 'controlnets'"
+_ACTIONS = {  # what it does, and how many names it takes
+    "list": ("what is chosen and what is on disk", None),
+    "add": ("download, by default what bridgeData.yaml chooses; begun files are continued", "*"),
+    "remove": ("delete files", "+"),
+    "verify": ("read files again and compare them with the reference, by default all", "*"),
+    "top": ("the most used models of the last month", None),
+    "disk": ("what takes how much of the disk", None),
+}
 
 
 if __name__ == "__main__":

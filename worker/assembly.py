@@ -22,7 +22,7 @@ from worker.capabilities import Capability
 from worker.censorship import Censorship
 from worker.civitai import SITES, Civitai, Hordeling
 from worker.config import BridgeConfig
-from worker.config_keys import PROJECT_URL
+from worker.config_keys import CLIENT_AGENT
 from worker.devices import Card, first_card
 from worker.download_memo import DownloadMemo
 from worker.downloads import Downloader
@@ -35,15 +35,15 @@ from worker.judge_process import JudgeProcess
 from worker.judging import Judging
 from worker.lora_finder import LORA, TI, LoraFinder
 from worker.messages import EngineSettings
+from worker.model_inventory import Inventory
+from worker.model_stock import DISK_FLOOR_BYTES
 from worker.pace import Pace
 from worker.safety_policy import judge_settings
 from worker.sources import SourceFetcher
 from worker.web import Web
 from worker.wire import Offer
 
-CLIENT_AGENT = f"Dreamer:0.1.0:{PROJECT_URL}"
 LORA_FOLDER = "lora"
-DISK_FLOOR_BYTES = 2 << 30  # no download leaves less of the disk free
 TI_QUOTA_BYTES = 1 << 30
 GB = 10**9
 
@@ -56,22 +56,37 @@ class Models:
     problems: tuple[str, ...]
 
 
-def find_models(config: BridgeConfig, home: Path) -> Models:
-    """The files of each configured model; a missing or damaged one becomes a problem."""
-    custom = {model.name: home / model.filepath for model in config.custom_models}
-    store = ModelStore(config.models_folder(home), custom)
+def find_models(config: BridgeConfig, home: Path, inventory: Inventory | None = None) -> Models:
+    """The files of each configured model; a missing or damaged one becomes a problem.
+
+    With an inventory, its names count but for those that are still to come, and what the reference
+    lists has to be verified.
+    """
+    if inventory is None:
+        names = config.models
+        files = {model.name: home / model.filepath for model in config.custom_models}
+    else:
+        coming = {stock.name for stock in inventory.coming}
+        names = tuple(name for name in inventory.names if name not in coming)
+        files = inventory.files
     served: dict[str, Model] = {}
-    problems: list[str] = []
-    for name in config.models:
+    problems: list[str] = [] if inventory is None else [*inventory.problems]
+    for name in names:
         try:
-            served[name] = _whole_model(store, name)
+            if inventory is not None:
+                inventory.insist_on_verified(name)
+            served[name] = open_model(config.models_folder(home), name, files)
         except JobError as error:
             problems.append(str(error))
     return Models(served, tuple(problems))
 
 
-def _whole_model(store: ModelStore, name: str) -> Model:
-    main = store.checkpoint(name)
+def open_model(folder: Path, name: str, files: Mapping[str, Path]) -> Model:
+    """The model of that name, all of whose files are there and whole. Raises JobError.
+
+    `files` has the main file of each name that is not served by a file called like it.
+    """
+    main = ModelStore(folder, files).checkpoint(name)
     verify_checkpoint(main)
     model = Model.of_checkpoint(main, name)
     for path in model.files.values():
@@ -105,12 +120,12 @@ def make_bridge(
     models: Models,
     books: Books,
     *,
-    offer: Offer | None = None,
+    intake: Intake | None = None,
     children: Children = OURS,
 ) -> Bridge:
     """The worker that the configuration describes. Raises NothingToServe without a model.
 
-    `offer` replaces the one that follows from what is installed.
+    `intake` replaces the one that follows from what is installed.
     """
     if not models.served:
         raise NothingToServe("no model can be served: " + "; ".join(models.problems))
@@ -128,7 +143,7 @@ def make_bridge(
     return Bridge(
         make_client(config),
         engine,
-        make_intake(config, home, models, offer),
+        intake or make_intake(config, home, models),
         make_judging(config, home, children),
         books,
         Pace(waiting_jobs=config.queue_size),

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from hordelib import control_types
 from hordelib.comfy import default_folder
-from worker.annotator_weights import all_weights, damaged
+from worker.annotator_weights import annotator_entries
 from worker.assembly import Models, find_capabilities, find_models, make_client
 from worker.config import BridgeConfig, load_config
 from worker.devices import first_card
 from worker.errors import ConfigError, EngineUnusable, HordeError, JudgeUnusable, NotAllowed
 from worker.horde_client import HordeClient
+from worker.model_inventory import Inventory, ModelsFolder, take_inventory
 from worker.popper import insist_on_own_name
 from worker.safety_policy import judge_settings, unfound
 from worker.wire import Account
@@ -65,9 +65,10 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
     yield _disk(home)
     if isinstance(config, BridgeConfig):
         yield ok("configuration", str(config_file))
-        models = find_models(config, home)
-        yield from _models(models)
-        yield from _annotators(config, home)
+        inventory = take_inventory(ModelsFolder.of(config, home))
+        models = find_models(config, home, inventory)
+        yield from _models(models, inventory)
+        yield from _annotators(inventory.folder)
         yield from _kinds(config, home, models)
         yield _safety(config, home)
         yield from _horde(config)
@@ -153,19 +154,27 @@ def _disk(home: Path) -> Finding:
     return ok("disk", detail)
 
 
-def _models(models: Models) -> Iterator[Finding]:
+def _models(models: Models, inventory: Inventory) -> Iterator[Finding]:
     for name, model in models.served.items():
         files = ", ".join(str(path) for path in model.files.values())
         yield ok("model files", f"{name} ({model.family.name}): {files}")
+    coming = [stock.name for stock in inventory.coming]
+    if coming:
+        yield ok("model files", f"run downloads or verifies first: {', '.join(coming)}")
+        yield ok("downloads", inventory.plan.summary)
+    for note in inventory.notes:
+        remedy = "files that could not be compared with it are offered on your word"
+        yield Finding("model reference", Verdict.warning, note, remedy)
     for problem in models.problems:
         yield failed("model files", problem, "put the file there, or take the name out")
 
 
-def _annotators(config: BridgeConfig, home: Path) -> Iterator[Finding]:
-    folder = config.models_folder(home) / control_types.FOLDER / control_types.ANNOTATORS
-    for weights in damaged(folder, all_weights()):
-        told = f"{folder / weights.file} is cut off, damaged, or another file"
-        yield failed("annotators", told, "remove it, and run ./horde-bridge.sh fetch")
+def _annotators(folder: ModelsFolder) -> Iterator[Finding]:
+    for entry in annotator_entries():
+        for file in folder.look(entry).files:
+            if file.path.is_file() and folder.verified.sha256(file.path) != file.about.sha256:
+                told = f"{file.path} is cut off, damaged, or another file"
+                yield failed("annotators", told, "remove it, and run ./horde-bridge.sh fetch")
 
 
 def _kinds(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding]:

@@ -15,35 +15,26 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hordelib import control_types
 from hordelib.errors import HordelibError
-from worker.annotator_weights import all_weights, fetch_missing
-from worker.assembly import (
-    CLIENT_AGENT,
-    OURS,
-    Children,
-    Models,
-    find_capabilities,
-    find_models,
-    make_bridge,
-)
+from worker.assembly import OURS, Children, Models, find_capabilities, make_bridge, make_intake
 from worker.board import Board
 from worker.books import Books
 from worker.check import Verdict, findings
 from worker.config import BridgeConfig, load_config
 from worker.demo import REFERENCE, run_demo
-from worker.downloads import Downloader
 from worker.errors import ConfigError, NotAllowed, WorkerError
 from worker.exit_codes import ExitCode, exit_code
 from worker.ledger import FILE as LEDGER
 from worker.ledger import Ledger
+from worker.model_inventory import ModelsFolder, take_inventory
+from worker.model_offering import ModelOffering
+from worker.models_command import fetch_annotators, run_models_command
 from worker.orders import Order, Orders
 from worker.safety_policy import unfound
 from worker.sandbox import serve as serve_sandbox
 from worker.serve import Interrupted, serve
 from worker.state_folder import StateFolder, close_to_others, is_taken
 from worker.terminal import board_view, make_console, print_totals, set_up_logging
-from worker.web import Web
 from worker.wishes import ALL, FEW
 
 CONFIG_FILE = "bridgeData.yaml"
@@ -111,15 +102,17 @@ def run_worker(config: BridgeConfig, home: Path, children: Children = OURS) -> N
         console = make_console()
         set_up_logging(console, home / "logs" / "dreamer.log")
         log = logging.getLogger("worker")
-        models = find_models(config, home)
+        offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
+        models = offering.first_models()
         for line in _warnings(config, home, models):
             log.warning(line)
         if state.trouble:
             log.error("%s: orders can't be given; make the folder writable", state.trouble)
         board = Board()
-        with closing(Ledger(state.path / LEDGER)) as ledger:
+        intake = make_intake(config, home, models)
+        with closing(Ledger(state.path / LEDGER)) as ledger, offering.kept_up(intake):
             books = Books(ledger, board, children.most_drops)
-            bridge = make_bridge(config, home, models, books, children=children)
+            bridge = make_bridge(config, home, models, books, intake=intake, children=children)
             log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
             serve(
                 bridge,
@@ -209,10 +202,15 @@ def _fetch(options: argparse.Namespace) -> int:
     config_file = options.home / CONFIG_FILE
     if not config_file.exists():
         return _create_config(config_file)
-    models_folder = load_config(config_file).models_folder(options.home)
-    folder = models_folder / control_types.FOLDER / control_types.ANNOTATORS
-    fetch_missing(folder, all_weights(), Downloader(Web(CLIENT_AGENT)), print)
-    return ExitCode.OK
+    return fetch_annotators(ModelsFolder.of(load_config(config_file), options.home))
+
+
+def _models(options: argparse.Namespace) -> int:
+    config_file = options.home / CONFIG_FILE
+    if not config_file.exists():
+        return _create_config(config_file)
+    folder = ModelsFolder.of(load_config(config_file), options.home)
+    return run_models_command(folder, options)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -243,5 +241,6 @@ _COMMANDS = {
     "drain": _drain,
     "status": _status,
     "fetch": _fetch,
+    "models": _models,
     "sandbox": _sandbox,
 }

@@ -26,11 +26,11 @@ from pydantic_core import ErrorDetails
 from worker.config_file import ConfigDocument, read_document
 from worker.config_keys import BASELINES, KEYS
 from worker.errors import ConfigError
+from worker.model_choice import is_word
 
 _UNIT_BYTES: Final = {"": 2**20, "mib": 2**20, "gib": 2**30, "mb": 10**6, "gb": 10**9}
 _AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 _SHARE: Final = re.compile(r"(\d{1,2})\s*%")
-_MODEL_GROUP: Final = re.compile(r"(top|bottom) \d+|all( .*)?", re.IGNORECASE)
 _SHARED_KEY: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _BRIDGE_AGENT: Final = re.compile(r"[^:]+:\d+(\.\d+)*:\S+")
 _REFUSED_IN_NAMES: Final = re.compile("colab|tpu|google", re.IGNORECASE)
@@ -114,9 +114,17 @@ def _worker_name(name: str) -> str:
 
 
 def _single_model(name: str) -> str:
-    if _MODEL_GROUP.fullmatch(name):
+    if is_word(name):
         raise ValueError
     return name
+
+
+def _reference_address(text: str) -> str:
+    """An address without its last slash, or "none"."""
+    if text.strip() == "none":
+        return "none"
+    _base_url(text)
+    return text.strip().rstrip("/")
 
 
 def _bridge_agent(agent: str) -> str:
@@ -145,7 +153,7 @@ def _path(path: Path) -> Path:
 
 
 ModelName = Annotated[StrictStr, Field(min_length=3, max_length=255)]
-OfferedModel = Annotated[ModelName, AfterValidator(_single_model)]
+SingleModel = Annotated[ModelName, AfterValidator(_single_model)]
 BlacklistWord = Annotated[StrictStr, Field(min_length=1, max_length=15)]
 CensoredWords = Annotated[StrictStr, Field(max_length=100), AfterValidator(_censored_words)]
 Username = Annotated[StrictStr, Field(pattern=r"^.+#\d+$")]
@@ -159,7 +167,7 @@ class CustomModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: OfferedModel
+    name: SingleModel
     baseline: Baseline
     filepath: OwnerPath
 
@@ -173,8 +181,12 @@ class BridgeConfig(BaseModel):
     dreamer_name: Annotated[
         StrictStr, Field(min_length=1, max_length=100), AfterValidator(_worker_name)
     ]
-    models_to_load: Annotated[tuple[OfferedModel, ...], Field(max_length=300)] = ()
+    models_to_load: Annotated[tuple[ModelName, ...], Field(max_length=300)] = ()
     models_to_skip: tuple[ModelName, ...] = ()
+    load_large_models: StrictBool = False
+    dynamic_models: StrictBool = False
+    number_of_dynamic_models: Annotated[StrictInt, Field(ge=0, le=100)] = 0
+    max_models_to_download: Annotated[StrictInt, Field(ge=0, le=1000)] = 10
     custom_models: tuple[CustomModel, ...] = ()
     max_power: Annotated[StrictInt, Field(ge=1, le=512)] = 8
     max_batch: Annotated[StrictInt, Field(ge=1, le=20)] = 4
@@ -207,6 +219,7 @@ class BridgeConfig(BaseModel):
     stop_timeout: Annotated[StrictInt, Field(ge=5, le=3600)] = 60
     stats_output_frequency: Annotated[StrictInt, Field(ge=0, le=86400)] = 30
     horde_url: Annotated[StrictStr, AfterValidator(_base_url)] = "https://aihorde.net"
+    model_reference: Annotated[StrictStr, AfterValidator(_reference_address)] | None = None
     bridge_agent: (
         Annotated[StrictStr, Field(max_length=1000), AfterValidator(_bridge_agent)] | None
     ) = None
@@ -220,9 +233,14 @@ class BridgeConfig(BaseModel):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names to offer, each once, in the order of the file, without the skipped ones."""
+        """Names and words to offer, each once, in the order of the file, without the skipped."""
         names = (*self.models_to_load, *(model.name for model in self.custom_models))
         return tuple(name for name in dict.fromkeys(names) if name not in self.models_to_skip)
+
+    @property
+    def serves_dynamically(self) -> bool:
+        """Whether the horde's queues choose models too."""
+        return self.dynamic_models and self.number_of_dynamic_models > 0
 
     def models_folder(self, home: Path) -> Path:
         """The folder of model files. `home` is what a relative cache_home starts from."""
@@ -241,7 +259,7 @@ def load_config(path: Path) -> BridgeConfig:
     except ValidationError as error:
         problems += _problem_lines(error, document)
         raise ConfigError(tuple(problems)) from None  # the cause would hold the api key
-    if not config.models and "models_to_load" not in document.faulty:
+    if not (config.models or config.serves_dynamically) and "models_to_load" not in document.faulty:
         problems.append(
             f"models_to_load: names no model; expected {KEYS['models_to_load'].expects}"
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 PROJECT_URL = "https://github.com/dreamer-horde/dreamer"
+CLIENT_AGENT = f"Dreamer:0.1.0:{PROJECT_URL}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,30 @@ KEYS: Mapping[str, Key] = MappingProxyType(
             "The worker's name, unique in the whole horde.",
         ),
         "models_to_load": Key(
-            'a list of at most 300 model names of 3 to 255 characters (no groups like "top 2")',
-            "The models that are offered, as the horde spells them.",
+            'a list of at most 300 model names of 3 to 255 characters, or groups like "top 2"',
+            "The models that are offered, as the horde spells them. Groups: docs/models.md.",
         ),
         "models_to_skip": Key(
-            "a list of model names",
+            "a list of model names of 3 to 255 characters, or groups",
             "Models that are never offered, whatever the other keys say.",
+        ),
+        "load_large_models": Key(
+            _YES_NO,
+            "true: groups of models include Stable Cascade, Flux, Qwen-Image and Z-Image too; a "
+            "name always counts.",
+        ),
+        "dynamic_models": Key(
+            _YES_NO,
+            "true: models with long queues are offered beside those of models_to_load, and "
+            "downloaded for that.",
+        ),
+        "number_of_dynamic_models": Key(
+            "a whole number from 0 to 100",
+            "How many models the queues choose; 0 is none.",
+        ),
+        "max_models_to_download": Key(
+            "a whole number from 0 to 1000",
+            "With so many of the reference's models on disk, dynamic_models downloads no more.",
         ),
         "custom_models": Key(
             "a list of {name, baseline, filepath}; baseline is stable diffusion 1, "
@@ -160,6 +179,12 @@ KEYS: Mapping[str, Key] = MappingProxyType(
             "network address)",
             "The horde that is served.",
         ),
+        "model_reference": Key(
+            "none, or an address such as https://example.org/reference of a folder with the "
+            "horde's JSON lists (stable_diffusion.json); one that ends with /v2 has the new names",
+            "Where the list of models, their files and their sha256 comes from. Not set: the AI "
+            "Horde's own; nowhere for a horde on this machine.",
+        ),
         "bridge_agent": Key(
             "name:version:url, at most 1000 characters",
             "How the worker introduces itself; the horde grants features by name and version. Not "
@@ -179,11 +204,13 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "image_models_to_load": "models_to_load",
         "allow_inpainting": "allow_painting",
         "CIVIT_API_TOKEN": "civitai_api_token",
+        "number_of_dynamic_models_to_load": "number_of_dynamic_models",
+        "max_dynamic_models_to_download": "max_models_to_download",
     }
 )
 
 _MEASURED = "no longer needed: memory is measured, and vram_to_leave_free bounds it"
-_NAMED = "replaced by models_to_load: name the models"
+_REFRESHED = "no longer needed: lists are asked for every hour, how models are used every day"
 _CPU_JUDGE = "no longer needed: pictures are judged on the CPU, and the device is for jobs"
 _NO_TEXT = "not served: this worker makes pictures, not text"
 _NO_ALCHEMY = "not served yet: alchemy jobs"
@@ -200,14 +227,8 @@ RETIRED: Mapping[str, str] = MappingProxyType(
         "threads": _ONE_BATCH,
         "post_process_job_overlap": _ONE_BATCH,
         "safety_on_gpu": _CPU_JUDGE,
-        "dynamic_models": _NAMED,
-        "number_of_dynamic_models": _NAMED,
-        "number_of_dynamic_models_to_load": _NAMED,
-        "max_models_to_download": _NAMED,
-        "max_dynamic_models_to_download": _NAMED,
-        "model_database_refresh_frequency": _NAMED,
-        "top_n_refresh_frequency": _NAMED,
-        "load_large_models": _NAMED,
+        "model_database_refresh_frequency": _REFRESHED,
+        "top_n_refresh_frequency": _REFRESHED,
         "extra_stable_diffusion_models_folders": "replaced by custom_models: name each file",
         "low_vram_mode": _MEASURED,
         "enable_model_cache": _MEASURED,
@@ -262,10 +283,14 @@ BASELINES: Mapping[str, str] = MappingProxyType(
         "stable_diffusion_1": "stable diffusion 1",
         "stable diffusion 2": "stable diffusion 2",
         "stable_diffusion_2": "stable diffusion 2",
+        "stable_diffusion_2_512": "stable diffusion 2",
+        "stable_diffusion_2_768": "stable diffusion 2",
         "stable diffusion xl": "stable_diffusion_xl",
         "stable_diffusion_xl": "stable_diffusion_xl",
         "stable_cascade": "stable_cascade",
         "flux_1": "flux_1",
+        "flux_schnell": "flux_1",
+        "flux_dev": "flux_dev",
         "qwen_image": "qwen_image",
         "z_image_turbo": "z_image_turbo",
     }

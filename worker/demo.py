@@ -12,7 +12,7 @@ import requests
 from rich.console import Console
 
 from hordelib.demo_model import ensure_checkpoint
-from worker.assembly import find_models, make_bridge, make_offer
+from worker.assembly import find_models, make_bridge, make_intake, make_offer
 from worker.board import Board
 from worker.books import Books
 from worker.bridge import Bridge
@@ -145,7 +145,8 @@ def _make_bridge(config: BridgeConfig, home: Path, board: Board) -> Bridge:
         allow_controlnet=True,
         allow_post_processing=True,
     )
-    return make_bridge(config, home, models, Books(Ledger(None), board), offer=offer)
+    intake = make_intake(config, home, models, offer)
+    return make_bridge(config, home, models, Books(Ledger(None), board), intake=intake)
 
 
 def demo_config(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from hordelib.errors import DownloadFailed, DownloadRefused
 from hordelib.lora_store import PART
@@ -151,6 +152,7 @@ class _Part:
     def __init__(self, path: Path):
         self.path = path
         self._file = path.open("a+b")
+        _lock(self._file, path)
         self._hash = hashlib.sha256()
         self.size_bytes = 0
         self._file.seek(0)
@@ -190,6 +192,15 @@ class _Part:
         """On return it survives a power cut."""
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Two processes that write to one file would spoil it. The lock ends when the file closes."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise DownloadFailed(f"{path.stem}: another process is downloading it") from error
 
 
 def _seconds_till(deadline: float) -> float:

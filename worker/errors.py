@@ -4,6 +4,8 @@ WorkerError
 ├── ConfigError               bridgeData.yaml can't be used; the owner has to change it
 ├── StateTaken                another worker runs with the same state folder
 ├── NothingToServe            none of the configured models has a file that can be used
+├── DocumentMissing           a list of the horde's can't be had, and there is no earlier copy
+├── UnknownModel              a command names a model that nobody knows, or that it can't be done to
 ├── JudgeUnusable             pictures can't be judged as configured, so none may leave
 ├── EngineUnusable            no engine process can be had: ComfyUI, torch or the device is at fault
 └── HordeError                a call to the horde or its storage did not end as hoped
@@ -49,6 +51,14 @@ class StateTaken(WorkerError):
 
 class NothingToServe(WorkerError):
     """Not one model to offer; the message says why for each."""
+
+
+class UnknownModel(WorkerError):
+    """A model of that name is not there to do this to; the message has a line for each."""
+
+
+class DocumentMissing(WorkerError):
+    """No site has the document, and it was never had before; the message says why for each."""
 
 
 class EngineUnusable(WorkerError):

@@ -8,12 +8,14 @@ from enum import IntEnum
 from hordelib.errors import RuntimeMissing
 from worker.errors import (
     ConfigError,
+    DocumentMissing,
     EngineUnusable,
     HordeUnreachable,
     JudgeUnusable,
     NotAllowed,
     NothingToServe,
     StateTaken,
+    UnknownModel,
 )
 from worker.sandbox import PortTaken
 
@@ -23,7 +25,7 @@ class ExitCode(IntEnum):
     FAILED = 1  # a check or a demo job failed, or a bug of ours
     USAGE = 2  # the command line or bridgeData.yaml
     NOT_ALLOWED = 3  # the horde won't have this worker: key, name, ban
-    UNREACHABLE = 4  # the horde did not answer
+    UNREACHABLE = 4  # the horde, or its model reference, did not answer
     NO_MODEL = 5  # no model file can be used
     NO_ENGINE = 6  # ComfyUI, torch or the device does not work
     DISK = 7  # full, read-only, or not ours to write
@@ -36,10 +38,12 @@ _ERRORS: tuple[tuple[type[Exception], ExitCode], ...] = (
     (ConfigError, ExitCode.USAGE),
     (NotAllowed, ExitCode.NOT_ALLOWED),
     (HordeUnreachable, ExitCode.UNREACHABLE),
+    (DocumentMissing, ExitCode.UNREACHABLE),
     (NothingToServe, ExitCode.NO_MODEL),
     (EngineUnusable, ExitCode.NO_ENGINE),
     (RuntimeMissing, ExitCode.NO_ENGINE),
     (JudgeUnusable, ExitCode.NO_JUDGE),
+    (UnknownModel, ExitCode.USAGE),
     (PortTaken, ExitCode.USAGE),
     (StateTaken, ExitCode.TAKEN),
 )

@@ -7,6 +7,7 @@ turn, and the horde puts a worker that faults many jobs into maintenance.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +51,7 @@ class Intake:
     """What this worker takes, and how it makes work of it. Any thread may call.
 
     Args:
-        offer: all but the models, which are those that were not withdrawn.
+        offer: all but the models, which are those that neither rest nor were withdrawn.
         models: by the horde's names.
         models_folder: with the files of ControlNets and post-processors.
     """
@@ -68,15 +69,38 @@ class Intake:
         self._folder = models_folder
         self._sources = sources
         self._adapters = adapters
+        self._resting: frozenset[str] = frozenset()
+        self._changing = threading.Lock()
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """Those whose jobs are done, by their names; some of them may rest."""
+        return self._models
 
     def offer(self) -> Offer:
         """What to say at the next pop."""
-        return replace(self._offer, models=tuple(self._models))
+        return replace(self._offer, models=tuple(n for n in self._models if n not in self._resting))
+
+    def add(self, model: Model, offer: Offer) -> None:
+        """Offer a model more, or again. `offer` is what all of them can do together."""
+        with self._changing:
+            self._models = {**self._models, model.name: model}
+            self._resting -= {model.name}
+            self._offer = offer
+
+    def rest(self, name: str) -> None:
+        """Offer a model no more, but do the jobs of it that were popped. One is always offered."""
+        with self._changing:
+            if self._models.keys() - self._resting - {name}:
+                self._resting |= {name}
 
     def withdraw(self, name: str) -> bool:
-        """Offer a model no more; whether any is left."""
-        self._models = {each: model for each, model in self._models.items() if each != name}
-        return bool(self._models)
+        """Offer a model no more, nor do its jobs; whether any is left."""
+        with self._changing:
+            self._models = {each: model for each, model in self._models.items() if each != name}
+            if not self._models.keys() - self._resting:
+                self._resting = frozenset()
+            return bool(self._models)
 
     def ban(self, lora: Path) -> None:
         """Leave a LoRA's file out of all jobs from now on; their clients are told."""

@@ -18,6 +18,10 @@ START_SECONDS = 60.0
 SETTLE_SECONDS = 180.0  # enough for a lost job to be handed out again, on a busy machine
 
 
+class QueueLeft(AssertionError):
+    """The worker has calm, and does not do what there is to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """`deck`: how often each trouble comes, in one deal. `images`: how many are asked for.
@@ -33,7 +37,7 @@ class Script:
 def play(world: World, customer: Customer, script: Script, complaint: Complaint) -> Judgement:
     """Ask for all images, with at least one whole deck of troubles on the way.
 
-    Raises EndedByItself; whatever else the worker did wrong is in the judgement.
+    Raises EndedByItself and QueueLeft; whatever else the worker did wrong is in the judgement.
     """
     strokes = max(sum(script.deck.values()), script.images // IMAGES_PER_TROUBLE)
     world.set_weather(WEATHER)
@@ -44,7 +48,8 @@ def play(world: World, customer: Customer, script: Script, complaint: Complaint)
         _let_work(world, script.images // strokes, script.progress_seconds)
         strike(world, trouble)
     world.calm_down()
-    _wait(world, lambda: _is_settled(world), SETTLE_SECONDS)
+    if not _wait(world, lambda: _is_settled(world), SETTLE_SECONDS):
+        raise QueueLeft(f"work was left after {SETTLE_SECONDS:g} s\n{world.service.last_words()}")
     world.service.stop()
     return verdict.judge(world.sandbox.books(), world.kills, complaint)
 
@@ -63,10 +68,10 @@ def _submitted(world: World) -> int:
 def _is_settled(world: World) -> bool:
     world.service.insist_on_life()
     books = world.sandbox.books()
-    return not waiting_images(books) and not _images_at_work(books, world)
+    return not _waiting_images(books) and not _images_at_work(books, world)
 
 
-def waiting_images(books: Books) -> int:
+def _waiting_images(books: Books) -> int:
     """Those that the horde still has to hand out."""
     return sum(row.waiting for row in books.requests if not (row.done or row.expired))
 
@@ -78,9 +83,10 @@ def _images_at_work(books: Books, world: World) -> list[str]:
     return [row.id for row in at_work if fates[row.id] is Fate.lost]
 
 
-def _wait(world: World, condition: Callable[[], bool], seconds: float) -> None:
-    """Until the condition holds, but no longer than so many seconds."""
+def _wait(world: World, condition: Callable[[], bool], seconds: float) -> bool:
+    """Until the condition holds, but no longer than so many seconds; whether it does."""
     until = time.monotonic() + seconds
-    while time.monotonic() < until and not condition():
+    while not (holds := condition()) and time.monotonic() < until:
         world.forgive()
         time.sleep(0.05)
+    return holds

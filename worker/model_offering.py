@@ -1,0 +1,146 @@
+"""Keeps the offer up with the models: those that arrive, and those that the horde waits for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+from hordelib.errors import JobError, ModelMissing
+from hordelib.model import Model
+from worker.assembly import Models, find_models, make_offer, open_model
+from worker.errors import DocumentMissing
+from worker.intake import Intake
+from worker.model_inventory import Inventory, dynamic_names
+from worker.model_reference import Kind
+from worker.model_stock import Stock
+from worker.model_supply import ModelSupply, Outcome, progress_text
+from worker.reference_sites import Reference
+
+log = logging.getLogger(__name__)
+
+DYNAMIC_SECONDS = 600.0  # between two looks at the horde's queues
+PROGRESS_SECONDS = 60.0
+
+
+class ModelOffering:
+    """The models of a configuration, from what is there at the start to all of them."""
+
+    def __init__(self, inventory: Inventory, *, dynamic_seconds: float = DYNAMIC_SECONDS):
+        self._inventory = inventory
+        self._folder = inventory.folder
+        self._fetcher = self._folder.fetcher()
+        self._dynamic_seconds = dynamic_seconds
+        self._offering = threading.Lock()
+        self._stopping = threading.Event()
+        self._brought = set(inventory.dynamic)
+        supply = ModelSupply(self._inventory.coming, self._fetcher, keeps_trying=True)
+        self._outcomes = supply.outcomes(PROGRESS_SECONDS)
+
+    def first_models(self) -> Models:
+        """What can be served now; where that is nothing, the first model that arrives."""
+        for note in self._inventory.notes:
+            log.warning("%s", note)
+        if self._inventory.plan.fetched:
+            log.info("models: %s", self._inventory.plan.summary)
+        models = find_models(self._folder.config, self._folder.home, self._inventory)
+        return (
+            models if models.served or not self._inventory.coming else self._first_arrival(models)
+        )
+
+    @contextmanager
+    def kept_up(self, intake: Intake) -> Generator[None]:
+        """Within, what arrives is offered, and what the horde's queues choose.
+
+        Downloads under way end with the process, and go on the next time.
+        """
+        threading.Thread(target=self._offer_arrivals, args=(intake,), daemon=True).start()
+        if self._folder.config.serves_dynamically:
+            threading.Thread(target=self._follow_queues, args=(intake,), daemon=True).start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+
+    def _first_arrival(self, models: Models) -> Models:
+        log.info("no model is there and verified yet: serving starts with the first one")
+        failed: list[str] = []
+        for outcome in self._outcomes:
+            try:
+                model = self._arrived(outcome)
+            except JobError as error:
+                failed.append(str(error))
+                continue
+            if model is not None:
+                return Models({model.name: model}, (*models.problems, *failed))
+        return Models({}, (*models.problems, *failed))
+
+    def _offer_arrivals(self, intake: Intake) -> None:
+        for outcome in self._outcomes:
+            if self._stopping.is_set():
+                return
+            try:
+                model = self._arrived(outcome)
+            except JobError as error:
+                log.warning("%s", error)
+                continue
+            if model is not None:
+                self._offer(model, intake)
+
+    def _arrived(self, outcome: Outcome | None) -> Model | None:
+        """The model that came; None where time passed. Raises JobError where it did not come."""
+        if outcome is None:
+            log.info("models: %s", progress_text(self._inventory.coming))
+            return None
+        if outcome.problem:
+            raise ModelMissing(outcome.problem)
+        return self._open(outcome.stock)
+
+    def _open(self, stock: Stock) -> Model:
+        files = {stock.name: stock.files[0].path}
+        return open_model(self._folder.path, stock.name, files)
+
+    def _offer(self, model: Model, intake: Intake) -> None:
+        config, home = self._folder.config, self._folder.home
+        with self._offering:
+            models = Models({**intake.models, model.name: model}, ())
+            intake.add(model, make_offer(config, home, models))
+        log.info("offering %s too", model.name)
+
+    # ---- the horde's queues ----------------------------------------------------------------
+
+    def _follow_queues(self, intake: Intake) -> None:
+        held: Sequence[str] = self._inventory.dynamic
+        while not self._stopping.wait(self._dynamic_seconds):
+            held = self.follow(held, intake)
+
+    def follow(self, held: Sequence[str], intake: Intake) -> Sequence[str]:
+        """Offer the models that the queues choose now in place of `held`; those that it became."""
+        reference = self._folder.reference([Kind.model])
+        fixed = [name for name in self._inventory.names if name not in self._inventory.dynamic]
+        try:
+            chosen = dynamic_names(self._folder, reference, fixed, held)
+        except DocumentMissing as error:
+            log.warning("dynamic_models: %s", error)
+            return held
+        came = [name for name in chosen if name in held or self._bring(name, reference, intake)]
+        for name in held:
+            if name not in chosen:
+                log.info("offering %s no more: others wait longer", name)
+                intake.rest(name)
+        return came
+
+    def _bring(self, name: str, reference: Reference, intake: Intake) -> bool:
+        """Offer a model, downloaded where it is missing; whether it is offered now."""
+        if name in self._brought and name not in intake.models:
+            return False  # it was withdrawn: the engine can't use its file
+        stock = self._folder.look(reference.entries[name])
+        try:
+            self._fetcher.complete(stock)
+            self._offer(self._open(stock), intake)
+        except (JobError, OSError) as error:
+            log.warning("dynamic_models: %s: %s", name, error)
+            return False
+        self._brought.add(name)
+        return True
