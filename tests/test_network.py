@@ -392,7 +392,8 @@ WALL_CLOCK = {
     "datetime.today",
     "date.today",
 }
-MAY_ASK_THE_WALL_CLOCK = {"download_memo.py", "ledger.py"}  # for what outlives the process
+# For what outlives the process.
+MAY_ASK_THE_WALL_CLOCK = {"documents.py", "download_memo.py", "ledger.py"}
 
 
 def wall_clock_uses(path: Path) -> set[str]:

@@ -4,9 +4,11 @@ It makes real pictures without a download, and lets a test look at a picture and
 right. Weights are ours; `shapes` is the world they were trained on, `expand` builds the checkpoint.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 TRAINED = Path(__file__).parent / "demo_model.safetensors"
 FILE_NAME = "dreamer_demo.safetensors"
@@ -21,14 +23,13 @@ def ensure_checkpoint(models: Path | str) -> Path:
 
     Raises OSError when it can't be written; nothing half-written stays under its name.
     """
-    checkpoint = Path(models) / "compvis" / FILE_NAME
-    if not checkpoint.is_file():
+
+    def write(checkpoint: Path) -> None:
         from hordelib.demo_model.expand import write_checkpoint
 
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(checkpoint)
         write_checkpoint(TRAINED, checkpoint)
-    return checkpoint
+
+    return _ensure(Path(models) / "compvis" / FILE_NAME, write)
 
 
 def ensure_control_net(models: Path | str) -> Path:
@@ -37,14 +38,13 @@ def ensure_control_net(models: Path | str) -> Path:
     It draws the shapes of edges (canny) and of filled maps (scribble). Raises OSError when it can't
     be written; nothing half-written stays under its name.
     """
-    control_net = Path(models) / "controlnet" / CONTROL_FILE_NAME
-    if not control_net.is_file():
+
+    def write(control_net: Path) -> None:
         from hordelib.demo_model.control_net import write_control_net
 
-        control_net.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(control_net)
         write_control_net(TRAINED_CONTROL, TRAINED, control_net)
-    return control_net
+
+    return _ensure(Path(models) / "controlnet" / CONTROL_FILE_NAME, write)
 
 
 def ensure_lora(models: Path | str) -> Path:
@@ -53,14 +53,13 @@ def ensure_lora(models: Path | str) -> Path:
     Its UNet part swaps red and blue, its text encoder part circles and squares. Raises OSError when
     it can't be written.
     """
-    lora = Path(models) / "lora" / LORA_FILE_NAME
-    if not lora.is_file():
+
+    def write(lora: Path) -> None:
         from hordelib.demo_model.adapters import write_lora
 
-        lora.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(lora)
         write_lora(ensure_checkpoint(models), lora)
-    return lora
+
+    return _ensure(Path(models) / "lora" / LORA_FILE_NAME, write)
 
 
 def ensure_embedding(models: Path | str) -> Path:
@@ -68,18 +67,29 @@ def ensure_embedding(models: Path | str) -> Path:
 
     `embedding:dreamer_demo_red` says "red". Raises OSError when it can't be written.
     """
-    embedding = Path(models) / "ti" / EMBEDDING_FILE_NAME
-    if not embedding.is_file():
+
+    def write(embedding: Path) -> None:
         from hordelib.demo_model.adapters import write_embedding
 
-        embedding.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(embedding)
         write_embedding(ensure_checkpoint(models), embedding)
-    return embedding
+
+    return _ensure(Path(models) / "ti" / EMBEDDING_FILE_NAME, write)
 
 
-def _sweep(checkpoint: Path) -> None:
+def _ensure(file: Path, write: Callable[[Path], None]) -> Path:
+    """The file, written once, however many processes want it at once."""
+    if file.is_file():
+        return file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        if not file.is_file():
+            _sweep(file)
+            write(file)
+    return file
+
+
+def _sweep(file: Path) -> None:
     """Remove what a killed process had begun to write; its number is in the file's name."""
-    for partial in checkpoint.parent.glob(f"{checkpoint.stem}.*.partial"):
+    for partial in file.parent.glob(f"{file.stem}.*.partial"):
         if not psutil.pid_exists(int(partial.suffixes[-2][1:])):
             partial.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from worker.sandbox import (
     Reply,
     Sandbox,
 )
+from worker.sandbox.errors import Refusal
 from worker.sandbox.faults import Effect
 
 NAME = "tester"
@@ -71,6 +72,11 @@ class World:
             for effect, probability in faults.items():
                 seed = self.draw.getrandbits(32)
                 self.sandbox.faults.inject(endpoint, effect, probability=probability, seed=seed)
+
+    def forgive(self) -> None:
+        """End the maintenance that the horde orders for a worker that drops too much."""
+        with suppress(Refusal):  # it does not know the worker yet
+            self.sandbox.set_maintenance(NAME, False)
 
     def calm_down(self) -> None:
         """End every trouble, those too that stand-ins make."""

@@ -42,13 +42,13 @@ def play(world: World, customer: Customer, script: Script, complaint: Complaint)
     strokes = max(sum(script.deck.values()), script.images // IMAGES_PER_TROUBLE)
     world.set_weather(WEATHER)
     world.service.start()
-    _wait(lambda: world.sandbox.tally().statuses.get(("pop", 200), 0) > 0, START_SECONDS)
+    _wait(world, lambda: world.sandbox.tally().statuses.get(("pop", 200), 0) > 0, START_SECONDS)
     for number, trouble in enumerate(islice(troubles(world.draw, script.deck), strokes), 1):
         customer.ask_for(script.images * number // strokes)
         _let_work(world, script.images // strokes, script.progress_seconds)
         strike(world, trouble)
     world.calm_down()
-    if not _wait(lambda: _is_settled(world), SETTLE_SECONDS):
+    if not _wait(world, lambda: _is_settled(world), SETTLE_SECONDS):
         raise QueueLeft(f"work was left after {SETTLE_SECONDS:g} s\n{world.service.last_words()}")
     world.service.stop()
     return verdict.judge(world.sandbox.books(), world.kills, complaint)
@@ -58,7 +58,7 @@ def _let_work(world: World, most_images: int, most_seconds: float) -> None:
     """Until some images are submitted: troubles should meet a worker that works."""
     before = _submitted(world)
     wanted = world.draw.randint(0, most_images)
-    _wait(lambda: _submitted(world) - before >= wanted, most_seconds)
+    _wait(world, lambda: _submitted(world) - before >= wanted, most_seconds)
 
 
 def _submitted(world: World) -> int:
@@ -83,9 +83,10 @@ def _images_at_work(books: Books, world: World) -> list[str]:
     return [row.id for row in at_work if fates[row.id] is Fate.lost]
 
 
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+def _wait(world: World, condition: Callable[[], bool], seconds: float) -> bool:
     """Until the condition holds, but no longer than so many seconds; whether it does."""
     until = time.monotonic() + seconds
     while not (holds := condition()) and time.monotonic() < until:
+        world.forgive()
         time.sleep(0.05)
     return holds
