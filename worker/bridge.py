@@ -90,6 +90,7 @@ class Bridge:
         self._threads: list[threading.Thread] = []
         self._preparers: list[threading.Thread] = []
         self._finishers: list[threading.Thread] = []
+        self._judge_starter: threading.Thread | None = None
         self.failure: WorkerError | None = None
 
     # ---- pop -------------------------------------------------------------------------------
@@ -233,9 +234,9 @@ class Bridge:
     def start(self) -> None:
         self._preparers = self._spawn_all("preparer", self._take_in_jobs, self._pace.preparers)
         self._finishers = self._spawn_all("finisher", self._finish_jobs, self._pace.finishers)
+        self._judge_starter = self._spawn("judge", self._start_judge)
         self._spawn("popper", self._pop_jobs)
         self._spawn("feeder", self._run_jobs)
-        self._spawn("judge", self._start_judge)
 
     def stop(self, within: float = float("inf")) -> None:
         """Take no more jobs; those in hand are finished, if they can be within so many seconds."""
@@ -296,8 +297,7 @@ class Bridge:
 
     def _start_judge(self) -> None:
         self._introduced.wait()
-        if not self._stopping.is_set():
-            self._judging.start()
+        self._judging.start(unless=self._stopping)
         self._judge_ready.set()
 
     def _take_place(self) -> bool:
@@ -335,6 +335,8 @@ class Bridge:
             self._finished.put(None)
         for finisher in self._finishers:
             finisher.join()
+        if self._judge_starter is not None:
+            self._judge_starter.join()  # or it would start one that nobody ends
         self._judging.stop()
 
     def _spawn_all(self, name: str, work: Callable[[], None], count: int) -> list[threading.Thread]:

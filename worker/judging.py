@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 from hordelib.errors import JudgeFailed
 from hordelib.gen_metadata import GenMetadata
+from worker.backoff import Backoff
 from worker.censor_card import censor_card
 from worker.censorship import AsItIs, Censorship, Replaced
 from worker.errors import JudgeUnusable
@@ -13,6 +15,9 @@ from worker.judge_process import JudgeProcess
 from worker.results import Cleared, Failed, Made
 
 log = logging.getLogger(__name__)
+
+STARTS = 3
+RESTARTS = (1.0, 30.0)  # seconds between two of them: the first, the longest
 
 
 class Judging:
@@ -22,14 +27,26 @@ class Judging:
         self._judge = judge
         self._censorship = censorship
 
-    def start(self) -> None:
-        """Raises JudgeUnusable when no picture could be judged, after a second try."""
-        try:
-            names = self._judge.start()
-        except JudgeUnusable as error:
-            log.error("the judge did not start: %s", error)
-            names = self._judge.start()
-        log.info("pictures are judged by %s", names)
+    def start(self, unless: threading.Event) -> None:
+        """Raises JudgeUnusable when no picture could be judged, after STARTS tries.
+
+        It is not started `unless` is set, and its end while that is set is no failure.
+        """
+        backoff = Backoff(*RESTARTS)
+        for tries_left in reversed(range(STARTS)):
+            if unless.is_set():
+                return
+            try:
+                log.info("pictures are judged by %s", self._judge.start())
+            except JudgeUnusable as error:
+                if unless.is_set():
+                    return
+                log.error("the judge did not start: %s", error)
+                if not tries_left:
+                    raise
+                unless.wait(backoff.delay())
+            else:
+                return
 
     def stop(self) -> None:
         self._judge.stop()

@@ -15,6 +15,7 @@ _REASONS = (
     ("SSLError", "TLS could not be agreed on"),
     ("Connection reset", "the connection was cut"),
     ("RemoteDisconnected", "the connection was cut"),
+    ("IncompleteRead", "the answer was cut off"),
 )
 
 
