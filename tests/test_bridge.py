@@ -6,10 +6,12 @@ import base64
 import io
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,7 @@ from worker.board import Board
 from worker.books import Books
 from worker.bridge import Bridge
 from worker.censorship import Censorship
+from worker.child import set_up_process
 from worker.config import BridgeConfig
 from worker.engine_process import EngineProcess, Patience
 from worker.errors import EngineUnusable, HordeUnreachable, NotAllowed
@@ -103,10 +106,15 @@ class Stage:
             wait_until(lambda: until() or bridge.is_stopping, seconds)
         finally:
             bridge.stop()
-            assert bridge.join(60), "the bridge did not stop"
+            assert bridge.join(60), f"not ended: {bridge.busy}"
+            assert_no_bug(bridge)
 
     def all_done(self) -> bool:
         return all(request.done for request in self.sandbox.books().requests)
+
+
+def assert_no_bug(bridge: Bridge) -> None:
+    assert "internal error" not in str(bridge.failure)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
@@ -399,7 +407,7 @@ def test_abandoning_faults_the_job_at_work_at_once(stage: Stage):
     bridge.start()
     wait_until(lambda: (row := board.view().running) is not None and row.step > 1, 60)
     bridge.abandon()
-    assert bridge.join(5)
+    assert bridge.join(5), bridge.busy
     assert [g.state for g in stage.sandbox.books().generations] == [State.faulted]
     assert bridge.failure is None
 
@@ -521,19 +529,56 @@ def test_what_the_horde_has_forgotten_is_given_up(stage: Stage):
 
 
 def test_what_can_not_be_delivered_at_the_end_is_left_to_the_next_life(stage: Stage):
-    asked = stage.ask()
-    board = Board()
-    bridge = stage.bridge(board)
-    bridge.start()
-    wait_until(lambda: (row := board.view().running) is not None and row.step > 1, 60)
+    """More jobs than finishers, which are all busy with uploads that fail."""
+    asked = [stage.ask(seed=str(seed)) for seed in range(7)]
     stage.sandbox.faults.inject("upload", Reply(503))
-    wait_until(lambda: board.view().running is None, 60)
+    stage.pace = replace(Pace(), waiting_jobs=2)
+    bridge = stage.bridge()
+    bridge.start()
+
+    def all_but_those_for_which_there_is_no_room() -> bool:
+        with closing(sqlite3.connect(stage.folder / "state" / FILE)) as db:
+            states = [row[0] for row in db.execute("SELECT state FROM images")]
+        return states.count("made") + states.count("cleared") >= 6
+
+    wait_until(all_but_those_for_which_there_is_no_room, 60)
     bridge.abandon()
-    assert bridge.join(10)
-    assert stage.ledger.totals().open == 1
+    assert bridge.join(10), bridge.busy
+    assert bridge.failure is None
+    assert stage.ledger.totals().open >= 6
     stage.sandbox.faults.clear()
     stage.serve(stage.bridge(), stage.all_done)
-    assert [g.state for g in stage.sandbox.books().of_request(asked)] == [State.ok]
+    states = [[g.state for g in stage.sandbox.books().of_request(each)] for each in asked]
+    assert sum(each == [State.ok] for each in states) >= 6
+
+
+def test_a_stop_while_the_judge_starts_is_no_failure(stage: Stage, tmp_path: Path):
+    stage.judge = JudgeProcess(
+        JudgeSettings(tmp_path, False, tmp_path / "judge.log"), main=never_ready
+    )
+    bridge = stage.bridge()
+    bridge.start()
+    wait_until(lambda: stage.judge.pid is not None, 30)
+    bridge.stop()
+    assert bridge.join(30), bridge.busy
+    assert bridge.failure is None
+    assert not stage.judge.is_alive
+
+
+def never_ready(pipe: Connection, settings: JudgeSettings) -> None:
+    set_up_process(settings.log_file)
+    time.sleep(600)
+
+
+def test_an_engine_that_never_starts_leaves_no_debt_unread(stage: Stage, tmp_path: Path):
+    stage.engine = EngineProcess(EngineSettings(tmp_path, "auto", 0, None, tmp_path / "e.log"))
+    ids = tuple(f"{number}" for number in range(40))
+    for id in ids:
+        stage.ledger.popped(slots_of((id,), ("",), time.monotonic() + 200), MODEL)
+    bridge = stage.bridge()
+    stage.serve(bridge, lambda: False)
+    assert isinstance(bridge.failure, EngineUnusable)
+    assert stage.ledger.totals().images == {JobState.given_up: len(ids)}
 
 
 # ---- orders ----------------------------------------------------------------------------------

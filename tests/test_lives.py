@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sqlite3
@@ -130,6 +131,31 @@ def test_pause_resume_drain_and_status_while_it_runs(home: Home, horde: Sandbox)
     assert "worker: not running" in told
     assert re.search(r"submitted: +2 images", told)
     assert_nothing_left(worker.pid)
+
+
+def test_a_worker_that_was_drained_serves_when_it_is_started_again(home: Home, horde: Sandbox):
+    home.write(config(horde))
+    with home.start("run") as worker:
+        wait_for(lambda: horde.books().tally.calls.get("pop", 0) > 0)
+        home.run("drain")
+        worker.communicate(timeout=60)
+    with Api(horde.url, CLIENT_KEY) as client, home.start("run") as worker:
+        asked = client.ask_id(SMALL)
+        wait_for(lambda: horde.books().request(asked).done, 60)
+        worker.send_signal(signal.SIGTERM)
+        worker.communicate(timeout=60)
+    assert worker.returncode == ExitCode.OK
+
+
+def test_the_end_of_the_terminal_finishes_the_job_at_work(home: Home, horde: Sandbox):
+    home.write(config(horde))
+    with Api(horde.url, CLIENT_KEY) as client, home.start("run") as worker:
+        asked = client.ask_id(SMALL | {"steps": 40})
+        wait_for(lambda: bool(horde.books().generations))
+        os.killpg(worker.pid, signal.SIGHUP)
+        output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == ExitCode.OK, output
+    assert [image.state for image in horde.books().of_request(asked)] == [State.ok]
 
 
 def test_orders_without_a_worker_say_so(home: Home, horde: Sandbox):

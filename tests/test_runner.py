@@ -19,7 +19,7 @@ from worker.assembly import Models, make_intake
 from worker.board import Board, JobRow
 from worker.config import BridgeConfig
 from worker.engine_process import EngineProcess
-from worker.errors import NothingToServe
+from worker.errors import EngineUnusable
 from worker.intake import Intake, Work
 from worker.messages import EngineSettings
 from worker.results import JobState
@@ -96,7 +96,7 @@ def test_the_engine_is_started_for_the_first_job_and_kept(stage: Stage):
 
 
 def test_a_job_that_can_not_be_done_in_time_is_not_begun(stage: Stage):
-    stage.runner.run(stage.work("slow", steps=10))  # 50 ms a step
+    stage.runner.run(stage.work(steps=400))  # it says that it took 50 ms a step
     begun_at = time.monotonic()
     with pytest.raises(TooLate, match=r"within the 2 s that the horde gives it; lower max_power"):
         stage.runner.run(stage.work("slow", steps=400, ttl_seconds=2))
@@ -121,8 +121,8 @@ def test_a_job_that_just_makes_it_is_not_stopped(stage: Stage):
 
 
 def test_a_stopping_worker_begins_nothing_that_would_not_be_done(stage: Stage):
-    stage.runner.run(stage.work("slow", steps=10))
-    stage.runner.stop_by(time.monotonic() + 3)
+    stage.runner.run(stage.work(steps=400))
+    stage.runner.stop_by(time.monotonic() + 5)
     assert stage.runner.run(stage.work("slow", steps=10)).images
     with pytest.raises(TooLate, match=STOPPING):
         stage.runner.run(stage.work("slow", steps=400))
@@ -158,5 +158,14 @@ def test_the_last_model_that_leaves_ends_the_worker(stage: Stage):
     stage.intake.withdraw(OTHER)
     with pytest.raises(JobError):
         stage.runner.run(stage.work("kill"))
-    with pytest.raises(NothingToServe, match="the engine died of it"):
+    with pytest.raises(EngineUnusable, match="no model is left.*the engine died of it"):
         stage.runner.run(stage.work("kill"))
+
+
+def test_one_job_that_comes_again_and_again_does_not_end_the_worker(stage: Stage):
+    stage.intake.withdraw(OTHER)
+    bad = stage.work("kill")
+    for _ in range(3):
+        with pytest.raises(JobError, match="a second engine did no better"):
+            stage.runner.run(bad)
+    assert stage.intake.offer().models == (MODEL,)

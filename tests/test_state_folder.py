@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def test_a_folder_that_can_not_be_written_is_trouble_and_no_end(tmp_path: Path):
 
 def test_an_order_and_its_answer_pass_through_the_folder(tmp_path: Path):
     orders = Orders(tmp_path)
-    assert (orders.given(), orders.answered()) == (Order.serve, "")
+    assert (orders.given(), orders.answered()) == (None, "")
     orders.give(Order.pause)
     orders.answer("paused")
     again = Orders(tmp_path)
@@ -73,4 +74,29 @@ def test_an_order_and_its_answer_pass_through_the_folder(tmp_path: Path):
 
 def test_garbage_is_no_order(tmp_path: Path):
     (tmp_path / "order").write_bytes(b"\xff\xfe rm -rf")
-    assert Orders(tmp_path).given() is Order.serve
+    assert Orders(tmp_path).given() is None
+
+
+def test_an_order_to_drain_is_for_one_life_of_the_worker(tmp_path: Path):
+    for given, begun in ((Order.drain, Order.serve), (Order.pause, Order.pause)):
+        Orders(tmp_path).give(given)
+        Orders(tmp_path).begin()
+        assert Orders(tmp_path).given() is begun
+
+
+def test_looking_whether_a_worker_runs_keeps_none_from_starting(tmp_path: Path):
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            is_taken(tmp_path)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(20):
+            with closing(StateFolder.open(tmp_path)) as ours:
+                assert not ours.trouble
+    finally:
+        over.set()
+        looking.join()

@@ -12,25 +12,31 @@ NOBODY = Convicted()
 
 def test_a_model_is_convicted_at_the_third_death():
     suspects = Suspects()
-    assert [suspects.died("m", ()) for _ in range(3)] == [NOBODY, NOBODY, Convicted("m")]
+    outcomes = [suspects.died("m", (), job) for job in ("a", "a", "b")]
+    assert outcomes == [NOBODY, NOBODY, Convicted("m")]
+
+
+def test_no_single_job_convicts_a_model_however_often_it_comes():
+    suspects = Suspects()
+    assert [suspects.died("m", (), "a") for _ in range(6)] == [NOBODY] * 6
 
 
 def test_a_lora_is_convicted_and_its_model_is_not():
     suspects = Suspects()
-    outcomes = [suspects.died(f"model {i % 2}", [BAD]) for i in range(3)]
+    outcomes = [suspects.died(f"model {i % 2}", [BAD], f"job {i}") for i in range(3)]
     assert outcomes == [NOBODY, NOBODY, Convicted("", (BAD,))]
 
 
 def test_a_model_that_dies_with_different_loras_is_the_cause():
     suspects = Suspects()
-    outcomes = [suspects.died("m", [lora]) for lora in (BAD, GOOD, OTHER)]
+    outcomes = [suspects.died("m", [lora], "a") for lora in (BAD, GOOD, OTHER)]
     assert outcomes == [NOBODY, NOBODY, Convicted("m")]
 
 
 def test_a_job_that_goes_well_clears_what_it_used():
     suspects = Suspects()
-    suspects.died("m", [GOOD])
-    suspects.died("m", [GOOD])
+    suspects.died("m", [GOOD], "a")
+    suspects.died("m", [GOOD], "b")
     suspects.did_well("m", [GOOD])
-    assert suspects.died("m", [GOOD]) == NOBODY
-    assert suspects.died("m", ()) == NOBODY
+    assert suspects.died("m", [GOOD], "c") == NOBODY
+    assert suspects.died("m", (), "d") == NOBODY

@@ -104,13 +104,17 @@ class Board:
             self._silent_seconds = seconds
 
     def over(self, job_id: str, ends: Sequence[ImageEnd]) -> None:
-        """The job's end. A job of several images is submitted when any of them is."""
-        worst_last = sorted(ends, key=lambda end: _ORDER.index(end.state))
+        """The job's end. A job of several images is submitted when any of them is.
+
+        Without any, it is left to the next life of the worker.
+        """
         with self._lock:
             row = self._open.pop(job_id)
+            if not ends:
+                return
+            best = min(ends, key=lambda end: _ORDER.index(end.state))
             kudos = sum(end.kudos for end in ends)
-            first = worst_last[0]
-            self._over.append(replace(row, state=first.state, kudos=kudos, reason=first.reason))
+            self._over.append(replace(row, state=best.state, kudos=kudos, reason=best.reason))
             self._images += sum(end.state is JobState.submitted for end in ends)
             self._faulted += sum(end.state is not JobState.submitted for end in ends)
             self._kudos += kudos

@@ -36,9 +36,14 @@ class Books:
         """The offer with no more than may be asked for; no images at all if its amount is 0."""
         return self.guard.cautious(offer, self.in_hand)
 
-    def lost_pop(self) -> None:
-        """The horde may have handed out a job in an answer that never came. It can't be known."""
+    def lost_pop(self, *, was_answered: bool) -> None:
+        """The horde may have handed out a job in an answer that never came. It can't be known.
+
+        Where no answer came at all it is likely enough to count as a drop.
+        """
         self._ledger.count(LOST_POPS)
+        if not was_answered:
+            self.guard.count(1)
         self.board.lost_pop()
 
     def owed(self) -> list[Results]:
@@ -70,10 +75,10 @@ class Books:
 
     def over(self, job_id: str, ends: Sequence[ImageEnd]) -> None:
         """No image of the job is in hand any more; those without an end are the next life's."""
-        self.guard.count(sum(end.is_drop for end in ends))
-        self.board.over(job_id, ends)
         with self._lock:
             self._open.pop(job_id)
+        self.guard.count(sum(end.is_drop for end in ends))
+        self.board.over(job_id, ends)
 
     def tend(self) -> None:
         """To be called often: keeps the ledger small and on the disk."""

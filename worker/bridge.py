@@ -2,10 +2,10 @@
 
     pop → take in → run → encode → judge → upload → submit
 
-One thread pops ahead, a few read jobs and fetch what they name, one feeds the engine, a few finish
-pictures; a job moves through them in the order of this file. Every popped id ends exactly once:
-submitted, faulted, or over because the horde said so. The books know each that has not ended yet,
-so that the next life of a killed worker goes on with it.
+One thread pops ahead, a few read jobs and fetch what they name, one feeds the engine, one encodes,
+a few finish pictures; a job moves through them in the order of this file. Every popped id ends
+exactly once: submitted, faulted, or over because the horde said so. The books know each that has
+not ended yet, so that the next life of a killed worker goes on with it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hordelib.engine import Generation
 from hordelib.errors import JobError
@@ -35,6 +37,8 @@ from worker.wire import Job, slots_of
 
 log = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
+
 POLL_SECONDS = 0.2  # how soon a thread notices that it should stop
 FAULT_SECONDS = 60.0  # for telling the horde of a job that could not be read
 SILENCE_SECONDS = 1.5  # of the engine, until it is shown
@@ -46,6 +50,17 @@ class Done:
 
     work: Work
     generation: Generation
+
+
+class _Crew:
+    """The threads by what they do, once there are any."""
+
+    popper: threading.Thread
+    preparers: list[threading.Thread]
+    feeder: threading.Thread
+    encoder: threading.Thread
+    finishers: list[threading.Thread]
+    judge_starter: threading.Thread
 
 
 class Bridge:
@@ -85,12 +100,11 @@ class Bridge:
         self._popped: queue.Queue[Job | None] = queue.Queue()
         self._being_read: dict[str, Job] = {}
         self._waiting: queue.Queue[Work | None] = queue.Queue()
-        # Bounded: where nothing can be delivered, nothing more is made.
-        self._finished: queue.Queue[Done | Results | None] = queue.Queue(pace.finishers)
+        self._done: queue.Queue[Done | None] = queue.Queue()
+        self._finished: queue.Queue[Results | None] = queue.Queue()
+        self._judge_dismissed = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._preparers: list[threading.Thread] = []
-        self._finishers: list[threading.Thread] = []
-        self._judge_starter: threading.Thread | None = None
+        self._crew = _Crew()
         self.failure: WorkerError | None = None
 
     # ---- pop -------------------------------------------------------------------------------
@@ -100,21 +114,18 @@ class Bridge:
         popper = Popper(
             self._horde, self._intake.offer, self._stopping, books=self._books, pace=self._pace
         )
-        try:
-            popper.introduce()
-            self._introduced.set()
-            self._settle_debts()
-            self._engine_ready.wait()
-            self._judge_ready.wait()
-            while self._take_place():
-                self._when_popped(popper.pop())
-        finally:
-            self._end_of_jobs()
+        popper.introduce()
+        self._introduced.set()
+        self._settle_debts()
+        self._engine_ready.wait()
+        self._judge_ready.wait()
+        while self._take_place():
+            self._when_popped(popper.pop())
 
     def _settle_debts(self) -> None:
         """Deliver what an earlier life of the worker has finished, and fault what it has lost."""
         for results in self._books.owed():
-            self._finish(results)
+            self._finished.put(results)
 
     def _when_popped(self, popped: Job | UnusableJob | None) -> None:
         match popped:
@@ -124,7 +135,7 @@ class Bridge:
             case UnusableJob(ids=ids):
                 slots = slots_of(ids, ("",) * len(ids), time.monotonic() + FAULT_SECONDS)
                 self._books.popped(slots, "")
-                self._finish(failed_slots(slots, str(popped)))
+                self._finished.put(failed_slots(slots, str(popped)))
                 self._places.release()
             case None:
                 self._places.release()
@@ -141,7 +152,7 @@ class Bridge:
         self._being_read[job.id] = job
         taken: Work | Results
         try:
-            taken = self._intake.take_in(job)
+            taken = failed(job, STOPPING) if self._hurry.is_set() else self._intake.take_in(job)
         except Exception as error:  # noqa: BLE001 - the job boundary
             taken = failed(job, _reason(error))
         if self._being_read.pop(job.id, None) is None:
@@ -151,23 +162,24 @@ class Bridge:
             self._runner.prepare(taken)
             self._waiting.put(taken)
         else:
-            self._finish(taken)
+            self._finished.put(taken)
             self._places.release()
 
     # ---- run -------------------------------------------------------------------------------
 
     def _run_jobs(self) -> None:
-        """Feeds the engine, job after job. Ends when the popper has, and nothing waits."""
-        try:
-            self._introduced.wait()
+        """Feeds the engine, job after job. Ends after the last one."""
+        self._introduced.wait()
+        if not self._paused.is_set():
             self._runner.start(unless=self._stopping)
-            self._engine_ready.set()
-            while (work := self._next_work()) is not None:
-                self._finish(self._run(work))
-                self._places.release()
-        finally:
-            self._runner.stop()
-            self._end_of_results()
+        self._engine_ready.set()
+        while (work := self._next_work()) is not None:
+            match self._run(work):
+                case Done() as done:
+                    self._done.put(done)
+                case Results() as results:
+                    self._finished.put(results)
+            self._places.release()
 
     def _run(self, work: Work) -> Done | Results:
         try:
@@ -180,27 +192,22 @@ class Bridge:
 
     # ---- encode → judge → upload → submit ----------------------------------------------------
 
-    def _finish(self, finished: Done | Results) -> None:
-        """Hand it on to the finishers."""
-        self._finished.put(finished)
+    def _encode_pictures(self) -> None:
+        """Waits for nothing but the disk: from here on the pictures survive a killed worker."""
+        while (done := self._done.get()) is not None:
+            try:
+                results = encoded(done.work, done.generation)
+            except Exception as error:  # noqa: BLE001 - the job boundary
+                results = failed(done.work.job, _reason(error))
+            self._books.made(results, done.generation.load_seconds + done.generation.run_seconds)
+            self._finished.put(results)
 
     def _finish_jobs(self) -> None:
         """Takes results as they come; with several of these threads, uploads overlap."""
-        while (finished := self._finished.get()) is not None:
-            results = self._encode(finished) if isinstance(finished, Done) else finished
+        while (results := self._finished.get()) is not None:
             ends = [end for image in results.images if (end := self._end(image)) is not None]
             self._intake.let_go(results.job_id)
             self._books.over(results.job_id, ends)
-
-    def _encode(self, done: Done) -> Results:
-        """From here on the pictures survive a killed worker."""
-        generation = done.generation
-        try:
-            results = encoded(done.work, generation)
-        except Exception as error:  # noqa: BLE001 - the job boundary
-            results = failed(done.work.job, _reason(error))
-        self._books.made(results, generation.load_seconds + generation.run_seconds)
-        return results
 
     def _end(self, image: Result) -> ImageEnd | None:
         """Bring one image to its end; None where the worker's own end comes first."""
@@ -218,8 +225,8 @@ class Bridge:
             judged = self._judging.judge(made)
         except Exception as error:  # noqa: BLE001 - the job boundary
             judged = Failed(made.slot, _reason(error), made.seed)
-        if isinstance(judged, Failed) and self._hurry.is_set():
-            raise Untold  # the judge was stopped: the next life of the worker asks it again
+        if isinstance(judged, Failed) and self._judge_dismissed.is_set():
+            raise Untold  # the next life of the worker asks it again
         self._books.settled(judged)
         return judged
 
@@ -232,11 +239,14 @@ class Bridge:
     # ---- life ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._preparers = self._spawn_all("preparer", self._take_in_jobs, self._pace.preparers)
-        self._finishers = self._spawn_all("finisher", self._finish_jobs, self._pace.finishers)
-        self._judge_starter = self._spawn("judge", self._start_judge)
-        self._spawn("popper", self._pop_jobs)
-        self._spawn("feeder", self._run_jobs)
+        crew = self._crew
+        crew.popper = self._spawn("popper", self._pop_jobs)
+        crew.preparers = self._spawn_all("preparer", self._take_in_jobs, self._pace.preparers)
+        crew.feeder = self._spawn("feeder", self._run_jobs)
+        crew.encoder = self._spawn("encoder", self._encode_pictures)
+        crew.finishers = self._spawn_all("finisher", self._finish_jobs, self._pace.finishers)
+        crew.judge_starter = self._spawn("judge starter", self._start_judge)
+        self._spawn("closer", self._close)
 
     def stop(self, within: float = float("inf")) -> None:
         """Take no more jobs; those in hand are finished, if they can be within so many seconds."""
@@ -256,6 +266,49 @@ class Bridge:
         self._hurry.set()
         self.stop(0)
         self._runner.kill()
+        self._dismiss_judge()
+
+    def _close(self) -> None:
+        """Once it is to stop: let each thread end after those that it gets its work from."""
+        crew = self._crew
+        self._stopping.wait()
+        crew.popper.join()
+        for _ in crew.preparers:
+            self._popped.put(None)
+        while any(each.is_alive() for each in crew.preparers) and not self._hurry.is_set():
+            self._hurry.wait(POLL_SECONDS)
+        self._give_back_what_is_read()
+        self._waiting.put(None)
+        crew.feeder.join()
+        self._give_back_what_waits()
+        self._runner.stop()
+        self._done.put(None)
+        crew.encoder.join()
+        while crew.judge_starter.is_alive():  # it is still starting, for nothing but debts
+            self._dismiss_judge()
+            crew.judge_starter.join(POLL_SECONDS)
+        for _ in crew.finishers:
+            self._finished.put(None)
+        for finisher in crew.finishers:
+            finisher.join()
+        self._judging.stop()
+
+    def _give_back_what_is_read(self) -> None:
+        """In a hurry, downloads may be under way that nobody waits for any more."""
+        for job in list(self._being_read.values()):
+            if self._being_read.pop(job.id, None) is not None:
+                self._finished.put(failed(job, STOPPING))
+        for job in _rest_of(self._popped):
+            self._finished.put(failed(job, STOPPING))
+
+    def _give_back_what_waits(self) -> None:
+        """Where the engine failed, nobody takes it any more."""
+        for work in _rest_of(self._waiting):
+            self._finished.put(failed(work.job, STOPPING))
+
+    def _dismiss_judge(self) -> None:
+        """What it has not judged yet is for the next life of the worker."""
+        self._judge_dismissed.set()
         self._judging.kill()
 
     def pause(self) -> None:
@@ -272,6 +325,11 @@ class Bridge:
     @property
     def is_paused(self) -> bool:
         return self._paused.is_set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it asks for jobs, or would if it were not paused."""
+        return self._introduced.is_set() and self._engine_ready.is_set()
 
     @property
     def is_stopping(self) -> bool:
@@ -295,6 +353,11 @@ class Bridge:
             thread.join(max(0.0, end - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
+    @property
+    def busy(self) -> list[str]:
+        """The names of threads that have not ended."""
+        return [thread.name for thread in self._threads if thread.is_alive()]
+
     def _start_judge(self) -> None:
         self._introduced.wait()
         self._judging.start(unless=self._stopping)
@@ -310,34 +373,18 @@ class Bridge:
         return False
 
     def _next_work(self) -> Work | None:
-        """The next job, or None after the last one. A paused worker without jobs has no engine."""
+        """The next job once there is room behind the engine, or None after the last one.
+
+        A paused worker without jobs has no engine.
+        """
+        while self._finished.qsize() >= self._pace.finishers and not self._hurry.is_set():
+            self._hurry.wait(POLL_SECONDS)  # where nothing can be delivered, nothing more is made
         while True:
             try:
                 return self._waiting.get(timeout=POLL_SECONDS)
             except queue.Empty:
-                if self._paused.is_set() and not self._books.in_hand:
+                if self._paused.is_set() and not self._books.in_hand and self._runner.is_running:
                     self._runner.stop()
-
-    def _end_of_jobs(self) -> None:
-        """Let the preparers end, give back what nobody waits for any more, and end the feeder."""
-        for _ in self._preparers:
-            self._popped.put(None)
-        for preparer in self._preparers:
-            while preparer.is_alive() and not self._hurry.is_set():
-                preparer.join(POLL_SECONDS)
-        for job in list(self._being_read.values()):
-            if self._being_read.pop(job.id, None) is not None:
-                self._finish(failed(job, STOPPING))
-        self._waiting.put(None)
-
-    def _end_of_results(self) -> None:
-        for _ in self._finishers:
-            self._finished.put(None)
-        for finisher in self._finishers:
-            finisher.join()
-        if self._judge_starter is not None:
-            self._judge_starter.join()  # or it would start one that nobody ends
-        self._judging.stop()
 
     def _spawn_all(self, name: str, work: Callable[[], None], count: int) -> list[threading.Thread]:
         return [self._spawn(f"{name}-{number}", work) for number in range(count)]
@@ -363,6 +410,14 @@ class Bridge:
         if isinstance(error, NotAllowed):
             self._hurry.set()  # what is submitted with this key is not taken either
         self.stop(0)
+
+
+def _rest_of(waiting: queue.Queue[Item | None]) -> Iterator[Item]:
+    """What nobody has taken yet."""
+    with suppress(queue.Empty):
+        while True:
+            if (item := waiting.get_nowait()) is not None:
+                yield item
 
 
 def _reason(error: Exception) -> str:

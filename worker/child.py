@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TextIO
 
 from hordelib.errors import HordelibError
 from worker.messages import Alive, Broken, Stop
+from worker.stop_signals import STOP_SIGNALS
 
 HEARTBEAT_SECONDS = 0.5
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -92,11 +93,11 @@ def _die_with_the_bridge() -> None:
 
 
 def _leave_signals_to_the_bridge() -> None:
-    """Ctrl-C reaches the whole process group; what it means for the job is for the bridge."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """They reach the whole process group; what they mean for the job is for the bridge."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):  # the bridge blocked them around the spawn
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _write_to(log_file: Path) -> None:

@@ -25,7 +25,7 @@ from worker.demo import REFERENCE, run_demo
 from worker.errors import ConfigError, NotAllowed, WorkerError
 from worker.exit_codes import ExitCode, exit_code
 from worker.ledger import FILE as LEDGER
-from worker.ledger import Ledger
+from worker.ledger import Ledger, read_totals
 from worker.model_inventory import ModelsFolder, take_inventory
 from worker.model_offering import ModelOffering
 from worker.models_command import fetch_annotators, run_models_command
@@ -106,6 +106,8 @@ def run_worker(config: BridgeConfig, home: Path, children: Children = OURS) -> N
         models = offering.first_models()
         for line in _warnings(config, home, models):
             log.warning(line)
+        orders = Orders(state.path)
+        orders.begin()
         if state.trouble:
             log.error("%s: orders can't be given; make the folder writable", state.trouble)
         board = Board()
@@ -117,7 +119,7 @@ def run_worker(config: BridgeConfig, home: Path, children: Children = OURS) -> N
             serve(
                 bridge,
                 board_view(console, board, config.stats_output_frequency),
-                orders=Orders(state.path),
+                orders=orders,
                 stop_seconds=config.stop_timeout,
             )
 
@@ -167,19 +169,30 @@ def _drain(options: argparse.Namespace) -> int:
 
 
 def _order(folder: Path, order: Order, later: str) -> int:
-    """Give an order, and wait a little for the worker's answer."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Give an order, and wait a little until the worker answers that it does it."""
     orders = Orders(folder)
-    before = orders.answered()
-    orders.give(order)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        orders.give(order)
+    except OSError as error:
+        print(f"{folder}: {error.strerror}; make it writable for you", file=sys.stderr)
+        return ExitCode.DISK
     if not is_taken(folder):
         print(f"no worker runs with {folder}; {later}")
         return ExitCode.OK
     until = time.monotonic() + ANSWER_SECONDS
-    while orders.answered() == before and time.monotonic() < until:
+    while orders.answered() not in _DOING[order] and time.monotonic() < until:
         time.sleep(ANSWER_SECONDS / 50)
-    print(f"the worker is {orders.answered() or 'not answering'}")
+    print(f"the worker is {orders.answered() or 'starting'}")
     return ExitCode.OK
+
+
+# What a worker answers that does as it was told.
+_DOING = {
+    Order.serve: ("serving", "starting"),
+    Order.pause: ("pausing", "paused"),
+    Order.drain: ("draining", "ended"),
+}
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -188,8 +201,7 @@ def _status(options: argparse.Namespace) -> int:
     running = is_taken(folder)
     print(f"worker: {Orders(folder).answered() or 'starting' if running else 'not running'}")
     if (folder / LEDGER).is_file():
-        with closing(Ledger(folder / LEDGER)) as ledger:
-            print_totals(Console(highlight=False), ledger.totals())
+        print_totals(Console(highlight=False), read_totals(folder / LEDGER))
     return ExitCode.OK if running else ExitCode.FAILED
 
 

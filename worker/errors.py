@@ -78,6 +78,7 @@ class HordeUnreachable(HordeError):
 
     `retry_after_seconds` is the wait that the server asked for, None where it named none.
     `may_have_worked`: the server may have done what it was asked, and only its answer is lost.
+    `was_answered`: an error was answered, of the server or of what stands before it.
     """
 
     def __init__(
@@ -86,10 +87,12 @@ class HordeUnreachable(HordeError):
         retry_after_seconds: float | None = None,
         *,
         may_have_worked: bool = False,
+        was_answered: bool = False,
     ):
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
         self.may_have_worked = may_have_worked
+        self.was_answered = was_answered
 
 
 class HordeOnHold(HordeError):

@@ -25,16 +25,24 @@ class Forecast:
     """Learns from served jobs how fast this device is with each family of models."""
 
     def __init__(self) -> None:
-        self._paces: dict[Family, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
+        self._served: dict[Family, deque[tuple[int, float]]] = defaultdict(
+            lambda: deque(maxlen=REMEMBERED)
+        )
 
     def learn(self, params: GenerationParams, family: Family, seconds: float) -> None:
         """A job took so long, its model's loading aside."""
         if not params.return_control_map:  # which samples nothing
-            self._paces[family].append(seconds / pixelsteps(params))
+            self._served[family].append((pixelsteps(params), seconds))
 
     def least_seconds(self, params: GenerationParams, family: Family) -> float:
-        """What the job takes at the best pace seen; 0 while nothing is known of its family."""
-        return min(self._paces[family], default=0.0) * pixelsteps(params)
+        """What the job takes at least, by each job that is remembered; 0 where there is none.
+
+        A part of each job's time is the same for small and large ones. So a larger job's pace
+        holds for a smaller one, and of a smaller job only its plain time counts.
+        """
+        size = pixelsteps(params)
+        bounds = (seconds * min(1.0, size / other) for other, seconds in self._served[family])
+        return min(bounds, default=0.0)
 
 
 class Progress:

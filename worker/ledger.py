@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -98,6 +98,7 @@ class Ledger:
         self._next_look = 0.0  # time.monotonic()
         self._inode = 0
         self._trouble = ""
+        self._closed = False
         self._db = self._opened()
 
     @property
@@ -109,6 +110,7 @@ class Ledger:
         with self._lock:
             if self._trouble:
                 self._return_to_disk()
+            self._closed = True
             self._db.close()
 
     # ---- the steps of an id ------------------------------------------------------------------
@@ -179,7 +181,7 @@ class Ledger:
     def tend(self) -> None:
         """To be called often: now and then it returns to the disk, and forgets old rows."""
         with self._lock:
-            if time.monotonic() < self._next_look:
+            if self._closed or time.monotonic() < self._next_look:
                 return
             if self._trouble or not self._file_is_there():
                 self._return_to_disk()
@@ -208,25 +210,14 @@ class Ledger:
         """Seconds since each image that the horde held against the worker within the last hour."""
         now = self._now()
         rows = self._read(
-            "SELECT ended_at FROM images WHERE is_drop AND ended_at > ?", (now - KEPT_SECONDS,)
+            "SELECT ended_at FROM images WHERE is_drop AND ended_at BETWEEN ? AND ?",
+            (now - KEPT_SECONDS, now),  # one of the future is of a clock that was set back
         )
-        return [max(0.0, now - row["ended_at"]) for row in rows]
+        return [now - row["ended_at"] for row in rows]
 
     def totals(self) -> Totals:
-        rows = self._read(
-            "SELECT state, sum(images) AS images, sum(kudos) AS kudos FROM ("
-            " SELECT state, images, kudos FROM days UNION ALL"
-            " SELECT state, 1, kudos FROM images WHERE ended_at IS NOT NULL) GROUP BY state",
-            (),
-        )
-        (waiting,) = self._read("SELECT count(*) AS n FROM images WHERE ended_at IS NULL", ())
-        lost = self._read("SELECT count FROM counters WHERE name = ?", (LOST_POPS,))
-        return Totals(
-            images={JobState(row["state"]): row["images"] for row in rows},
-            kudos=sum(row["kudos"] for row in rows),
-            open=waiting["n"],
-            lost_pops=sum(row["count"] for row in lost),
-        )
+        with self._lock:
+            return _totals(self._db)
 
     def _result(self, row: sqlite3.Row) -> Result:
         slot = Slot(
@@ -255,8 +246,10 @@ class Ledger:
     # ---- the disk ----------------------------------------------------------------------------
 
     def _write(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """One transaction; on the disk, or in memory where the disk fails."""
+        """One transaction; on the disk, or in memory where the disk fails; nothing once closed."""
         with self._lock:
+            if self._closed:
+                return
             try:
                 self._execute(statement, rows)
             except sqlite3.Error as error:
@@ -346,6 +339,35 @@ class Ledger:
                 reason,
             )
         self._trouble = reason
+
+
+def read_totals(path: Path) -> Totals:
+    """Those of a ledger that another process may be writing; it is not touched.
+
+    Raises OSError where it can't be read.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            db.row_factory = sqlite3.Row
+            return _totals(db)
+    except sqlite3.Error as error:
+        raise OSError(f"{path} can't be read: {error}") from error
+
+
+def _totals(db: sqlite3.Connection) -> Totals:
+    rows = db.execute(
+        "SELECT state, sum(images) AS images, sum(kudos) AS kudos FROM ("
+        " SELECT state, images, kudos FROM days UNION ALL"
+        " SELECT state, 1, kudos FROM images WHERE ended_at IS NOT NULL) GROUP BY state"
+    ).fetchall()
+    (waiting,) = db.execute("SELECT count(*) AS n FROM images WHERE ended_at IS NULL")
+    lost = db.execute("SELECT count FROM counters WHERE name = ?", (LOST_POPS,)).fetchall()
+    return Totals(
+        images={JobState(row["state"]): row["images"] for row in rows},
+        kudos=sum(row["kudos"] for row in rows),
+        open=waiting["n"],
+        lost_pops=sum(row["count"] for row in lost),
+    )
 
 
 def _connected(path: str) -> sqlite3.Connection:

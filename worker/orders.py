@@ -7,6 +7,7 @@ The worker answers with another one: what it is doing.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -31,16 +32,22 @@ class Orders:
         """Raises OSError where the folder can't be written."""
         self._write(_ORDER, order)
 
-    def given(self) -> Order:
-        """The last one; to serve where there is none that can be read."""
+    def given(self) -> Order | None:
+        """The last one; None where there is none that can be read."""
         try:
             return Order(self._read(_ORDER))
         except ValueError:
-            return Order.serve
+            return None
 
     def answer(self, doing: str) -> None:
         """Raises OSError where the folder can't be written."""
         self._write(_ANSWER, doing)
+
+    def begin(self) -> None:
+        """A new life of the worker: to drain was the order of an earlier one."""
+        if self.given() is Order.drain:
+            with suppress(OSError):
+                self.give(Order.serve)
 
     def answered(self) -> str:
         return self._read(_ANSWER)

@@ -107,7 +107,7 @@ class Popper:
 
     def _when_pop_failed(self, error: HordeUnreachable) -> None:
         if error.may_have_worked:
-            self._books.lost_pop()
+            self._books.lost_pop(was_answered=error.was_answered)
         self._when_unreachable(error)
 
     def _when_answered(self, popped: Job | NothingToDo) -> Job | None:

@@ -217,6 +217,7 @@ def refusal(
                 f"{rc}: {message}; {row.remedy}",
                 retry_after_seconds,
                 may_have_worked=row.may_have_worked,
+                was_answered=True,
             )
         case Answer.GIVE_UP:
             return HordeRefused(rc, status, message, remedy=row.remedy, fate=row.fate)

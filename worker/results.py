@@ -83,10 +83,6 @@ class JobState(StrEnum):
     faulted = "faulted"
     given_up = "given up"  # for the horde's own reason: it has no use for the result any more
 
-    @property
-    def is_over(self) -> bool:
-        return self in (JobState.submitted, JobState.faulted, JobState.given_up)
-
 
 @dataclass(frozen=True, slots=True)
 class ImageEnd:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from pathlib import Path
 
 from hordelib.engine import Generation
@@ -13,7 +13,7 @@ from hordelib.errors import Cancelled, EngineError, JobError, ModelBroken, Model
 from worker.backoff import Backoff
 from worker.board import Board
 from worker.engine_process import EngineProcess
-from worker.errors import EngineUnusable, NothingToServe
+from worker.errors import EngineUnusable, NothingToServe, WorkerError
 from worker.forecast import Forecast, Progress
 from worker.intake import Intake, Work
 from worker.suspects import Suspects
@@ -89,6 +89,10 @@ class Runner:
         self._engine.kill()
 
     @property
+    def is_running(self) -> bool:
+        return self._engine.is_alive
+
+    @property
     def silent_seconds(self) -> float:
         """Since the engine's last word; from any thread."""
         return self._engine.silent_seconds
@@ -100,13 +104,13 @@ class Runner:
     def run(self, work: Work) -> Generation:
         """Make the job's pictures; an engine that dies under it is replaced, and tries once more.
 
-        Raises JobError where there will be none, NothingToServe when its model was the last one,
-        and EngineUnusable as `start` does.
+        Raises JobError where there will be none, NothingToServe when its model was the last one
+        that could be used, and EngineUnusable as `start` does, or when the last one kills engines.
         """
         for tries_left in reversed(range(TRIES)):
+            self._raise_if_too_late(work)
             if not self._engine.is_alive:
                 self.start(unless=self._hurry)
-            self._raise_if_too_late(work)
             try:
                 generation = self._generate(work)
             except (ModelBroken, ModelMissing) as error:
@@ -145,21 +149,21 @@ class Runner:
         if self._hurry.is_set():
             raise JobError(STOPPING) from error
         log.error("job %s: %s", work.job.id, error)
-        convicted = self._suspects.died(work.job.model, _loras(work))
+        convicted = self._suspects.died(work.job.model, _loras(work), _look(work))
         self._hurry.wait(self._backoff.delay())
         for lora in convicted.loras:
             log.error("LoRA %s is not used any more: the engine died of it again and again", lora)
             self._intake.ban(lora)
         if convicted.model:
-            self._withdraw(convicted.model, "the engine died of it again and again")
+            self._withdraw(convicted.model, "the engine died of it again and again", EngineUnusable)
         if convicted.loras or convicted.model:
             raise JobError(str(error)) from error
 
-    def _withdraw(self, model: str, reason: str) -> None:
-        """Offer a model no more of which every job would fail."""
+    def _withdraw(self, model: str, reason: str, end: type[WorkerError] = NothingToServe) -> None:
+        """Offer a model no more of which every job would fail. Raises `end` after the last one."""
         log.error("%s is not offered any more: %s", model, reason)
         if not self._intake.withdraw(model):
-            raise NothingToServe(f"no model is left to serve: {reason}")
+            raise end(f"no model is left to serve: {reason}")
 
     def _raise_if_too_late(self, work: Work) -> None:
         least_seconds = self._forecast.least_seconds(work.params, work.model.family)
@@ -176,6 +180,12 @@ class Runner:
             f"can't be done within the {work.job.ttl_seconds} s that the horde gives it;"
             " lower max_power, max_batch or queue_size if this recurs"
         )
+
+
+def _look(work: Work) -> Hashable:
+    """The same for a job that comes again, as the horde hands out what was faulted."""
+    params = work.params
+    return params.prompt, params.negative_prompt, params.seed, params.width, params.height
 
 
 def _loras(work: Work) -> Collection[Path]:

@@ -12,6 +12,7 @@ from types import FrameType
 
 from worker.bridge import Bridge
 from worker.orders import Order, Orders
+from worker.stop_signals import STOP_SIGNALS
 from worker.terminal import BoardView
 
 log = logging.getLogger(__name__)
@@ -20,9 +21,6 @@ REFRESH_SECONDS = 0.25
 STOP_SECONDS = 60.0  # for the jobs in hand, after the first signal
 ABANDON_SECONDS = 10.0  # for reporting faults after that
 HURRIED_SECONDS = 2.0  # after a second signal
-STOP_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
 
 
 class Interrupted(Exception):
@@ -40,9 +38,9 @@ def serve(
     """Run the bridge until it fails, `is_done`, the order to drain, or a signal; whether a signal
     ended it.
 
-    SIGINT or SIGTERM finish the jobs in hand as far as that takes no more than `stop_seconds`, and
-    fault the others. Raises what made the bridge fail, and Interrupted at a second signal, with the
-    engine killed.
+    SIGINT, SIGTERM or SIGHUP finish the jobs in hand as far as that takes no more than
+    `stop_seconds`, and fault the others. Raises what made the bridge fail, and Interrupted at a
+    second signal, with the engine killed.
     """
     with _counted_signals() as signals, view:
         watch = _Watch(bridge, view, signals, orders, stop_seconds)
@@ -56,6 +54,8 @@ def serve(
             bridge.join(HURRIED_SECONDS)  # a fault reported now spares its client the time-out
             raise
         view.refresh()
+        if bridge.failure is not None:
+            log.error("%s", bridge.failure)
         watch.answer("ended")
     if bridge.failure is not None:
         raise bridge.failure
@@ -78,6 +78,7 @@ class _Watch:
         self._signals = signals
         self._orders = orders
         self._stop_seconds = stop_seconds
+        self._order: Order | None = None
         self._answered = ""
         self._deadline = float("inf")
 
@@ -91,8 +92,6 @@ class _Watch:
 
     def until_ended(self) -> None:
         """Wait for the bridge's end, first with patience, then without."""
-        if self._bridge.failure is not None:
-            self._stop_soon()
         while not self._bridge.join(REFRESH_SECONDS):
             if self._signals.count > 1:
                 raise Interrupted
@@ -103,22 +102,19 @@ class _Watch:
                 return
 
     def obey(self) -> None:
-        """Do what a signal or an order says."""
-        if self._signals.count and self._deadline == float("inf"):
+        """Do what a signal, a failure or a new order says."""
+        has_deadline = self._deadline < float("inf")
+        if self._signals.count and not has_deadline:
             log.info(
                 "stopping: jobs in hand have %.0f s; once more stops at once", self._stop_seconds
             )
             self._stop_soon()
-        match self._orders.given() if self._orders else Order.serve:
-            case Order.pause:
-                self._bridge.pause()
-            case Order.serve:
-                self._bridge.resume()
-            case Order.drain if not self._bridge.is_stopping:
-                log.info("draining: the jobs in hand are finished, no more are taken")
-                self._bridge.stop()
-            case Order.drain:
-                pass
+        elif self._bridge.failure is not None and not has_deadline:
+            self._stop_soon()
+        order = self._orders.given() if self._orders else None
+        if order is not None and order is not self._order:
+            self._order = order
+            self._carry_out(order)
         self.answer(self._doing())
 
     def answer(self, doing: str) -> None:
@@ -129,12 +125,21 @@ class _Watch:
             with suppress(OSError):
                 self._orders.answer(doing)
 
+    def _carry_out(self, order: Order) -> None:
+        match order:
+            case Order.pause:
+                self._bridge.pause()
+            case Order.serve:
+                self._bridge.resume()
+            case Order.drain:
+                self._bridge.stop()
+
     def _doing(self) -> str:
         if self._bridge.is_stopping:
             return "draining"
         if self._bridge.is_paused:
             return "pausing" if self._bridge.in_hand else "paused"
-        return "serving"
+        return "serving" if self._bridge.is_ready else "starting"
 
     def _stop_soon(self) -> None:
         self._deadline = time.monotonic() + self._stop_seconds
@@ -144,7 +149,7 @@ class _Watch:
         log.warning("finishing took longer than %.0f s: leaving the rest", self._stop_seconds)
         self._bridge.abandon()
         if not self._bridge.join(ABANDON_SECONDS):
-            log.error("some calls to the horde did not end in time; leaving them")
+            log.error("not ended in time: %s; leaving them", ", ".join(self._bridge.busy))
 
     def _look(self) -> None:
         self._bridge.watch()
@@ -160,13 +165,15 @@ class Signals:
 
 @contextmanager
 def _counted_signals() -> Generator[Signals]:
-    """SIGINT and SIGTERM are counted; what they did before is restored at the end."""
+    """STOP_SIGNALS are counted; what they did before is restored at the end."""
     signals = Signals()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         signals.count += 1
 
-    before = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+    # What is ignored stays so: nohup wants no end with the terminal.
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, on_signal) for number in heard}
     try:
         yield signals
     finally:

@@ -16,6 +16,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 
+from worker.stop_signals import STOP_SIGNALS
+
 _Order = tuple[BaseProcess, "Future[None]"]
 
 
@@ -56,7 +58,7 @@ def _signals_blocked() -> Generator[None]:
         yield
         return
     resource_tracker.ensure_running()  # multiprocessing's own; its start would lift the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from worker.errors import StateTaken
 
 OWNER_ONLY = 0o077  # the permissions that nobody else may have
+LOCK_SECONDS = 2.0  # whoever looks whether a worker runs has the lock for a moment
 _LOCK, _PID = "lock", "pid"
 
 
@@ -34,8 +35,9 @@ class StateFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             close_to_others(path)
-            folder._lock.acquire(timeout=0)
+            folder._lock.acquire(timeout=LOCK_SECONDS)
             (path / _PID).write_text(str(os.getpid()), "ascii")
+            close_to_others(path / _PID)
         except Timeout as error:
             raise StateTaken(path, folder.holder) from error
         except OSError as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 DEATHS = 3  # of the engine, until the one that they have in common is not used any more
@@ -18,6 +18,23 @@ class Convicted:
     loras: tuple[Path, ...] = ()
 
 
+@dataclass(slots=True)
+class _Case:
+    """What speaks against one model or LoRA."""
+
+    deaths: int = 0
+    jobs: set[Hashable] = field(default_factory=set[Hashable])
+
+    @property
+    def is_closed(self) -> bool:
+        """No single job convicts anybody, however often it comes."""
+        return self.deaths >= DEATHS and len(self.jobs) > 1
+
+    def add(self, job: Hashable) -> None:
+        self.deaths += 1
+        self.jobs.add(job)
+
+
 class Suspects:
     """Counts the engine's deaths by what was at work; a job that goes well clears what it used.
 
@@ -26,18 +43,19 @@ class Suspects:
     """
 
     def __init__(self) -> None:
-        self._models: dict[str, list[frozenset[Path]]] = defaultdict(list)
-        self._loras: Counter[Path] = Counter()
+        self._models: dict[str, _Case] = defaultdict(_Case)
+        self._loras: dict[Path, _Case] = defaultdict(_Case)
 
-    def died(self, model: str, loras: Collection[Path]) -> Convicted:
-        """The engine died over a job with these."""
+    def died(self, model: str, loras: Collection[Path], job: Hashable) -> Convicted:
+        """The engine died over a job with these; `job` is the same when that job comes again."""
         used = frozenset(loras)
-        self._loras.update(used)
-        if not used or used not in self._models[model]:
-            self._models[model].append(used)
+        for lora in used:
+            self._loras[lora].add(job)
+        if not used or used not in self._models[model].jobs:
+            self._models[model].add(used or job)
         return Convicted(
-            model if len(self._models[model]) >= DEATHS else "",
-            tuple(lora for lora in used if self._loras[lora] >= DEATHS),
+            model if self._models[model].is_closed else "",
+            tuple(lora for lora in used if self._loras[lora].is_closed),
         )
 
     def did_well(self, model: str, loras: Collection[Path]) -> None:

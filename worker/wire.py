@@ -25,6 +25,7 @@ def printable(text: str) -> str:
 
 
 CLEANER_SECONDS = 60
+LONGEST_TTL_SECONDS = 7 * 24 * 3600  # the largest jobs get some hours
 _MOST_METADATA = 50
 
 
@@ -235,7 +236,7 @@ class EmptyPop(Reply):
 class FullPop(Reply):
     payload: dict[str, Any]
     model: str
-    ttl: int
+    ttl: int = Field(ge=0, le=LONGEST_TTL_SECONDS)
     r2_uploads: tuple[str, ...]
     messages: tuple[HordeMessage, ...] = ()
     source_image: str | None = None
@@ -263,7 +264,7 @@ class FullPop(Reply):
 
 
 class Submitted(Reply):
-    reward: float
+    reward: float = Field(allow_inf_nan=False)
 
 
 class Account(Reply):

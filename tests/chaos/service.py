@@ -17,6 +17,7 @@ from tests.owner import PROJECT, runtime
 STOP_SECONDS = 75.0  # what the worker allows itself, and a little
 LEAVE_SECONDS = 8.0  # for children to notice that their bridge was killed
 LINES_OF_LOG = 40
+BUGS = ("a bug of ours", "internal error", "Traceback", "not ended in time")
 
 
 class EndedByItself(AssertionError):
@@ -100,6 +101,11 @@ class Service:
                 break
             time.sleep(0.1)
         return left
+
+    def complaints(self) -> list[str]:
+        """Lines that tell of a bug of ours."""
+        text = (self.home / "output.log").read_text("utf-8", "replace")
+        return [line for line in text.splitlines() if any(sign in line for sign in BUGS)]
 
     def last_words(self) -> str:
         text = (self.home / "output.log").read_text("utf-8", "replace")

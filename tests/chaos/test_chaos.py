@@ -132,6 +132,7 @@ def assert_right(judgement: Judgement, world: World, show: Callable[[str], None]
     possible = sum(row.n for row in books.requests if is_possible(row))
     assert len(judgement.of(Fate.submitted)) >= DELIVERED_SHARE * possible
     assert world.service.leftovers() == []
+    assert world.service.complaints() == []
     assert not is_taken(world.state_folder)
     assert bytes_of(world.state_folder) <= STATE_BYTES
 
