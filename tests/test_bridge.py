@@ -312,7 +312,7 @@ def test_an_engine_that_does_not_answer_is_shown_within_two_seconds(stage: Stage
     os.kill(stage.engine.pid, signal.SIGCONT)
     wait_until(lambda: not is_silent(), 2)
     bridge.abandon()
-    assert bridge.join(10)
+    assert bridge.join(10), bridge.busy
 
 
 def test_a_judge_killed_over_a_picture_is_replaced_and_the_picture_is_delivered(stage: Stage):
@@ -611,3 +611,20 @@ def test_an_answer_lost_at_pop_is_counted(stage: Stage):
     board = Board()
     stage.serve(stage.bridge(board), lambda: board.view().lost_pops == 1)
     assert stage.ledger.totals().lost_pops == 1
+
+
+def test_an_outage_counts_as_one_drop_at_most(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("worker.popper.TROUBLE_SECONDS", (0.01, 0.02))
+    served = stage.ask()
+    board = Board()
+    bridge = stage.bridge(board)
+    bridge.start()
+    wait_until(lambda: stage.sandbox.books().request(served).done, 60)
+    stage.sandbox.faults.inject("pop", LostReply())
+    wait_until(lambda: board.view().lost_pops >= 25, 60)
+    stage.sandbox.faults.clear()
+    later = stage.ask()
+    wait_until(lambda: stage.sandbox.books().request(later).done, 60)
+    bridge.stop()
+    assert bridge.join(30), bridge.busy
+    assert bridge._books.guard.drops <= 2

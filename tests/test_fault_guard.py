@@ -36,7 +36,7 @@ def test_a_third_of_the_drops_makes_it_offer_less(guard: FaultGuard):
     guard.count(1)
     assert guard.is_strained
     less = guard.cautious(OFFER, in_hand=0)
-    assert (less.amount, less.max_pixels) == (1, OFFER.max_pixels // 2)
+    assert (less.limit_max_steps, less.max_pixels) == (True, OFFER.max_pixels // 2)
 
 
 def test_after_the_most_drops_nothing_is_asked_for(guard: FaultGuard):

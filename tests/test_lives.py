@@ -155,7 +155,7 @@ def test_the_end_of_the_terminal_finishes_the_job_at_work(home: Home, horde: San
         os.killpg(worker.pid, signal.SIGHUP)
         output, _ = worker.communicate(timeout=60)
     assert worker.returncode == ExitCode.OK, output
-    assert [image.state for image in horde.books().of_request(asked)] == [State.ok]
+    assert [image.state for image in horde.books().of_request(asked)] == [State.ok], output
 
 
 def test_orders_without_a_worker_say_so(home: Home, horde: Sandbox):

@@ -158,7 +158,7 @@ def test_the_last_model_that_leaves_ends_the_worker(stage: Stage):
     stage.intake.withdraw(OTHER)
     with pytest.raises(JobError):
         stage.runner.run(stage.work("kill"))
-    with pytest.raises(EngineUnusable, match="no model is left.*the engine died of it"):
+    with pytest.raises(EngineUnusable, match=r"no model is left.*the engine died of it"):
         stage.runner.run(stage.work("kill"))
 
 

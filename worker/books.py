@@ -36,13 +36,14 @@ class Books:
         """The offer with no more than may be asked for; no images at all if its amount is 0."""
         return self.guard.cautious(offer, self.in_hand)
 
-    def lost_pop(self, *, was_answered: bool) -> None:
+    def lost_pop(self, *, may_be_drop: bool) -> None:
         """The horde may have handed out a job in an answer that never came. It can't be known.
 
-        Where no answer came at all it is likely enough to count as a drop.
+        `may_be_drop`: it is the first after one that came, so likely enough that it counts as a
+        drop; in an outage, none of many comes.
         """
         self._ledger.count(LOST_POPS)
-        if not was_answered:
+        if may_be_drop:
             self.guard.count(1)
         self.board.lost_pop()
 

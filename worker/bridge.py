@@ -273,11 +273,7 @@ class Bridge:
         crew = self._crew
         self._stopping.wait()
         crew.popper.join()
-        for _ in crew.preparers:
-            self._popped.put(None)
-        while any(each.is_alive() for each in crew.preparers) and not self._hurry.is_set():
-            self._hurry.wait(POLL_SECONDS)
-        self._give_back_what_is_read()
+        self._end_preparers()
         self._waiting.put(None)
         crew.feeder.join()
         self._give_back_what_waits()
@@ -293,13 +289,19 @@ class Bridge:
             finisher.join()
         self._judging.stop()
 
-    def _give_back_what_is_read(self) -> None:
-        """In a hurry, downloads may be under way that nobody waits for any more."""
-        for job in list(self._being_read.values()):
-            if self._being_read.pop(job.id, None) is not None:
+    def _end_preparers(self) -> None:
+        """Once they have read all jobs; in a hurry, downloads are left that nobody waits for."""
+        preparers = self._crew.preparers
+        for _ in preparers:
+            self._popped.put(None)
+        while any(each.is_alive() for each in preparers) and not self._hurry.is_set():
+            self._hurry.wait(POLL_SECONDS)
+        given_back = [self._being_read.pop(job_id, None) for job_id in list(self._being_read)]
+        for job in (*given_back, *_rest_of(self._popped)):
+            if job is not None:
                 self._finished.put(failed(job, STOPPING))
-        for job in _rest_of(self._popped):
-            self._finished.put(failed(job, STOPPING))
+        for _ in preparers:  # those that come back late
+            self._popped.put(None)
 
     def _give_back_what_waits(self) -> None:
         """Where the engine failed, nobody takes it any more."""

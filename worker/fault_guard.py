@@ -69,9 +69,12 @@ class FaultGuard:
             return max(0.0, self._drops[-self._most] + WINDOW_SECONDS - self._clock())
 
     def cautious(self, offer: Offer, in_hand: int) -> Offer:
-        """The offer with no more images than may be asked for; less of all while strained."""
+        """The offer with no more images than may be asked for; smaller jobs while strained.
+
+        A request's images are not split up for that: the horde hands each part out with one seed.
+        """
         offer = replace(offer, amount=min(offer.amount, self.allowance(in_hand)))
         if not self.is_strained:
             return offer
         pixels = min(offer.max_pixels, max(offer.max_pixels // 2, SMALLEST_PIXELS))
-        return replace(offer, amount=min(offer.amount, 1), max_pixels=pixels)
+        return replace(offer, max_pixels=pixels, limit_max_steps=True)

@@ -19,6 +19,7 @@ from worker.wire import Account, HordeMessage, Job, NothingToDo, Offer, WorkerRe
 
 log = logging.getLogger(__name__)
 
+TROUBLE_SECONDS = (1.0, 60.0)  # between two tries to reach the horde: the first, the longest
 NO_PLACE_SECONDS = 0.2  # until the next look whether enough images have ended
 
 
@@ -45,9 +46,10 @@ class Popper:
         self._stopping = stopping
         self._books = books
         self._idle = Backoff(*pace.idle_seconds)
-        self._trouble = Backoff(1, 60)
+        self._trouble = Backoff(*TROUBLE_SECONDS)
         self._give_up_at = time.monotonic() + pace.first_contact_seconds
         self._reached = False
+        self._was_answered = False  # the last time
         self._told = Told(books.board)
 
     def introduce(self) -> None:
@@ -107,11 +109,13 @@ class Popper:
 
     def _when_pop_failed(self, error: HordeUnreachable) -> None:
         if error.may_have_worked:
-            self._books.lost_pop(was_answered=error.was_answered)
+            may_be_drop = self._was_answered and not error.was_answered
+            self._books.lost_pop(may_be_drop=may_be_drop)
+            self._was_answered = False
         self._when_unreachable(error)
 
     def _when_answered(self, popped: Job | NothingToDo) -> Job | None:
-        self._reached = True
+        self._reached = self._was_answered = True
         self._trouble.reset()
         self._told.messages(popped.messages)
         if isinstance(popped, Job):
@@ -132,7 +136,7 @@ class Popper:
             return ""
         return (
             f"{guard.drops} images failed within the last hour, and the horde sets a worker"
-            " that drops 21 to maintenance: offering smaller pictures, one at a time; see the"
+            " that drops 21 to maintenance: offering smaller pictures with fewer steps; see the"
             " reasons above, and lower max_power or max_batch where it was time"
         )
 

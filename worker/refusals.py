@@ -153,7 +153,7 @@ SUBMIT: Rows = MappingProxyType(
             403, Answer.GIVE_UP, "use the api_key that this worker's name belongs to"
         ),
         "InvalidJobID": Row(
-            404, Answer.GIVE_UP, "nothing to do: the request expired or its sender cancelled it"
+            404, Answer.GIVE_UP, "nothing to do: the request is gone, most often because it expired"
         ),
         **_OF_ANY_HORDE,
         "HTTP4xx": Row(404, Answer.GIVE_UP, _SEE_MESSAGE, fate=JobFate.OPEN),
