@@ -33,7 +33,7 @@ def engine() -> Generator[Engine]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak-jobs", type=int, default=24, help="jobs of the memory soak (24)")
+    parser.addoption("--soak-jobs", type=int, default=30, help="jobs of the memory soak (30)")
 
 
 def pytest_configure() -> None:

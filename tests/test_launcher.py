@@ -180,7 +180,9 @@ def bare(tmp_path: Path, wheels: Path) -> Clone:
     return make_clone(tmp_path / "bare clone", wheels)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["test", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["-h"], ["test", "--help"], ["benchmark", "-h"]]
+)
 def test_help_works_before_any_set_up(bare: Clone, arguments: list[str]):
     shown = bare.run("horde-bridge.sh", *arguments)
     assert shown.returncode == 0
@@ -192,7 +194,7 @@ def test_help_works_before_any_set_up(bare: Clone, arguments: list[str]):
 def test_the_help_names_each_command(bare: Clone):
     shown = bare.run("horde-bridge.sh").stdout
     listed = [line.split()[0] for line in shown.splitlines() if line.startswith("  ")]
-    assert listed == ["demo", "run", "check", "fetch", "sandbox", "test"]
+    assert listed == ["demo", "run", "check", "fetch", "sandbox", "benchmark", "test"]
 
 
 def test_the_first_set_up_shows_steps_then_versions(set_up_once: tuple[Clone, str]):
