@@ -102,6 +102,14 @@ With arguments: pytest alone, in the project's folder (test tests/chaos -k kill)
 USAGE
 }
 
+benchmark_usage() {
+    cat <<'USAGE'
+usage: ./horde-bridge.sh benchmark memory [MODEL_FILE...] [--quick] [--json FILE]
+
+Prints, for each model and picture size, the memory that was predicted and what was measured.
+USAGE
+}
+
 # --- where things are -----------------------------------------------------------------------
 
 # The folder of this script, whatever the working directory and whichever symlink led here.
@@ -139,6 +147,9 @@ shift
 case $command:${1:-} in
     test:-h | test:--help)
         test_usage
+        ;;
+    benchmark:-h | benchmark:--help)
+        benchmark_usage
         ;;
     benchmark:*)
         set_up

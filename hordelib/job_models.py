@@ -76,7 +76,8 @@ class JobModels:
         if stamps == self._stamps:
             return
         self.release()
-        _insist_on_family(model)
+        if any(key.path == model.main for key in stamps):  # a control map needs none of it
+            _insist_on_family(model)
         try:
             for key in stamps:
                 self.held[key] = _blamed(key, model, self._enter)
@@ -160,7 +161,7 @@ def _fill_page_cache(path: Path) -> None:
 
 def _insist_on_family(model: Model) -> None:
     """Its graphs are made for one; somebody may have put another model in its file's place."""
-    path = model.files[model.family.loaders[0].title]
+    path = model.main
     family, channels = detect(path)
     if (family, channels) != (model.family, model.channels):
         raise ModelBroken(f"{path.name} was replaced by another kind of model ({family.name})")

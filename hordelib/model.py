@@ -42,6 +42,11 @@ class Model:
         return cls(name or path.stem, family, {main.title: path, **files}, channels)
 
     @property
+    def main(self) -> Path:
+        """The file that says which family the model is of."""
+        return self.files[self.family.loaders[0].title]
+
+    @property
     def inpaints(self) -> bool:
         """Whether it was trained to repaint, and needs a mask for every picture."""
         return self.channels == INPAINTING

@@ -1,7 +1,7 @@
 """Many jobs over five copies of the demo model, in memory for two; prints this process' memory.
 
-Run alone, as `python -m tests.soak CHECKPOINT LORA JOBS`: JSON with the resident bytes after each
-job, the least free memory at any step, and what was read from disk.
+Run alone, as `python -m tests.soak CHECKPOINT LORA JOBS`: JSON with the resident and the
+anonymous bytes after each job, the least free memory at any step, and what was read from disk.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def main(checkpoint: Path, lora: Path, jobs: int) -> None:
     log.setLevel(logging.INFO)
     log.addHandler(reads)
     resident: list[int] = []
+    anonymous: list[int] = []
     with (
         TemporaryDirectory(dir=checkpoint.parent) as folder,
         Engine(ram_reserve_bytes=RESERVE_BYTES, free_ram_bytes=container.free_bytes) as engine,
@@ -79,8 +80,16 @@ def main(checkpoint: Path, lora: Path, jobs: int) -> None:
         for i in range(jobs):
             engine.generate(_job(i, lora), models[i % COPIES], container.watch)
             resident.append(psutil.Process().memory_info().rss)
+            anonymous.append(anonymous_bytes())
     print(
-        json.dumps({"resident": resident, "lowest": container.lowest_bytes, "reads": reads.names})
+        json.dumps(
+            {
+                "resident": resident,
+                "anonymous": anonymous,
+                "lowest": container.lowest_bytes,
+                "reads": reads.names,
+            }
+        )
     )
 
 

@@ -180,7 +180,9 @@ def bare(tmp_path: Path, wheels: Path) -> Clone:
     return make_clone(tmp_path / "bare clone", wheels)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["test", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["-h"], ["test", "--help"], ["benchmark", "-h"]]
+)
 def test_help_works_before_any_set_up(bare: Clone, arguments: list[str]):
     shown = bare.run("horde-bridge.sh", *arguments)
     assert shown.returncode == 0

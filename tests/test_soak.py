@@ -15,12 +15,16 @@ from tests.conftest import PROJECT
 from tests.soak import COPIES, RESERVE_BYTES
 
 WARM_UP = 20
+WINDOW = 10  # jobs: a round over all models, with and without the LoRA
 
 
 @pytest.mark.timeout(3600)
 def test_memory_stays_as_it_is_after_the_first_jobs(
     checkpoint: Path, models: Path, request: pytest.FixtureRequest
 ):
+    """The most of a round: from one job to the next it depends on which UNets are ready to compute,
+    and one is 5 % of it all.
+    """
     jobs = int(str(request.config.getoption("--soak-jobs")))
     arguments = [str(checkpoint), str(ensure_lora(models)), str(jobs)]
     done = subprocess.run(
@@ -31,7 +35,8 @@ def test_memory_stays_as_it_is_after_the_first_jobs(
         check=True,
     )
     seen = json.loads(done.stdout)
-    resident: list[int] = seen["resident"]
-    assert resident[-1] == pytest.approx(resident[WARM_UP - 1], rel=0.05)
+    for memory in ("resident", "anonymous"):
+        after_first, at_end = seen[memory][WARM_UP - WINDOW : WARM_UP], seen[memory][-WINDOW:]
+        assert max(at_end) == pytest.approx(max(after_first), rel=0.05)
     assert seen["lowest"] >= RESERVE_BYTES
     assert len(seen["reads"]) == len(set(seen["reads"])) == 3 * COPIES + 1  # and the LoRA
