@@ -231,7 +231,7 @@ def test_a_submit_body_carries_seed_and_notes():
         (saying(500, {"message": "Internal Server Error"}), "HTTP500"),
         (saying(502, b"<html>bad gateway</html>"), "HTTP502"),
         (saying(302, b"", {"Location": "https://elsewhere.example/"}), "elsewhere.example"),
-        (half_a_body, "IncompleteRead"),
+        (half_a_body, "the answer was cut off"),
         (no_answer, "POST generate/"),
     ],
 )

@@ -221,6 +221,7 @@ class Bridge:
         return end
 
     def _judge(self, made: Made) -> Cleared | Failed:
+        self._judge_ready.wait()
         try:
             judged = self._judging.judge(made)
         except Exception as error:  # noqa: BLE001 - the job boundary
@@ -362,7 +363,11 @@ class Bridge:
 
     def _start_judge(self) -> None:
         self._introduced.wait()
-        self._judging.start(unless=self._stopping)
+        try:
+            self._judging.start(unless=self._stopping)
+        except WorkerError:
+            self._dismiss_judge()
+            raise
         self._judge_ready.set()
 
     def _take_place(self) -> bool:
