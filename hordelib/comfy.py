@@ -32,6 +32,7 @@ from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_readings import anonymous_bytes, card_memory
 from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import RunContext
+from hordelib.phases import OTHER, PHASES, Stopwatch
 
 if TYPE_CHECKING:
     from hordelib.loaders import LoadedPart
@@ -339,8 +340,9 @@ class Executor:
     def __init__(self) -> None:
         import execution
 
+        self._listener = _Listener()
         self._comfy = execution.PromptExecutor(
-            _NoServer(), execution.CacheType.CLASSIC, {"lru": 0, "ram": 0}
+            self._listener, execution.CacheType.CLASSIC, {"lru": 0, "ram": 0}
         )
         # ComfyUI passes only an error's text on; we want the error.
         self._comfy.handle_execution_error = self._remember
@@ -348,14 +350,17 @@ class Executor:
 
     def run(
         self, graph: Mapping[str, Any], context: RunContext, lender: Lender | None = None
-    ) -> None:
+    ) -> Mapping[str, float]:
         """Execute the graph's node `output` and all that it reads; `context` reaches our nodes.
+
+        The seconds that went into each of hordelib.phases; they sum to all of it.
 
         Without a `lender`, all models have to be where they are computed with.
         Raises Cancelled, OutOfMemory, GenerationFailed, or EngineError for a fault of the device.
         """
         self._failures.clear()
-        extra = {"extra_pnginfo": context}
+        extra = {"extra_pnginfo": context, "client_id": "dreamer"}  # else nodes are not told of
+        self._listener.listen(graph)
         token = _LENDER.set(lender)
         try:
             asyncio.run(self._comfy.execute_async(dict(graph), "job", extra, ["output"]))
@@ -364,6 +369,7 @@ class Executor:
         if self._failures:
             node, error = self._failures.pop()
             raise _explain(node, error) from error
+        return self._listener.stopwatch.stop()
 
     def _remember(self, *arguments: Any) -> None:
         *_, details, error = arguments
@@ -374,16 +380,26 @@ class Executor:
         self._comfy.reset()
 
 
-class _NoServer:
-    """The part of ComfyUI's web server that its executor talks to; nobody listens."""
+class _Listener:
+    """The part of ComfyUI's web server that its executor talks to: hears which node begins."""
 
     client_id = None
     last_node_id = None
     last_prompt_id = None
     sockets_metadata: Mapping[str, Any] = {}
 
+    def __init__(self) -> None:
+        self._graph: Mapping[str, Any] = {}
+        self.stopwatch = Stopwatch()
+
+    def listen(self, graph: Mapping[str, Any]) -> None:
+        self._graph = graph
+        self.stopwatch = Stopwatch()
+
     def send_sync(self, event: str, data: Any, sid: str | None = None) -> None:
         """Progress comes from our sampler node instead."""
+        if event == "executing" and data["node"] in self._graph:
+            self.stopwatch.enter(PHASES.get(self._graph[data["node"]]["class_type"], OTHER))
 
 
 def _explain(node: str, error: Exception | None) -> JobError | EngineError:

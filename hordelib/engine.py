@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -15,17 +15,19 @@ from hordelib import comfy
 from hordelib.errors import Cancelled, GenerationFailed, ModelBroken
 from hordelib.gen_metadata import GenMetadata
 from hordelib.graph import Graph
-from hordelib.images import Picture
+from hordelib.images import Picture, SourceImage
 from hordelib.job_models import JobModels, read_ahead
 from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_estimate import Estimates
 from hordelib.memory_readings import main_memory
 from hordelib.model import Model
 from hordelib.model_cache import ModelCache, ModelKey
-from hordelib.nodes.context import NodeNotes, RunContext, Wanted
+from hordelib.nodes.context import NodeNotes, RunContext, Wanted, member_title
 from hordelib.our_nodes import model_keys
-from hordelib.params import GenerationParams, images_of
-from hordelib.workflows import build_graph
+from hordelib.params import FromImage, GenerationParams, images_of
+from hordelib.sharing import Member, common_params, share_key, source_name
+from hordelib.stages.text import texts_of
+from hordelib.workflows import build_graph, build_shared_graph
 
 OnLoaded = Callable[[], None]
 OnStep = Callable[[int, int], None]
@@ -41,29 +43,48 @@ def unawaited() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What one job came to."""
+    """What one job came to. Times and bytes are those of the whole run, if jobs shared it."""
 
     images: tuple[Picture, ...]  # image i has seed + i
     load_seconds: float  # until all files were in memory; near 0 when they already were
     run_seconds: float  # text encoding, sampling and decoding
     notes: tuple[GenMetadata, ...] = ()  # what could not be done as asked
+    phases: Mapping[str, float] = field(default_factory=dict[str, float])  # seconds; see phases.py
     predicted_bytes: int = 0  # of the device's memory, beside the models' weights, at most
     measured_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    params: GenerationParams
+class _Run:
+    members: tuple[Member, ...]
     model: Model
-    job_id: str
     on_loaded: OnLoaded
     on_step: OnStep
     cancelled: threading.Event
 
     @property
+    def params(self) -> GenerationParams:
+        return common_params(self.members)
+
+    @property
     def wanted(self) -> tuple[Wanted, ...]:
-        seed_of = self.params.image_seed
-        return tuple(Wanted(self.job_id, i, seed_of(i)) for i in range(self.params.images))
+        return tuple(
+            Wanted(member.job_id, i, member.params.image_seed(i))
+            for member in self.members
+            for i in range(member.params.images)
+        )
+
+    @property
+    def images(self) -> dict[str, SourceImage]:
+        if len(self.members) == 1:
+            return images_of(self.params)
+        common = {name: image for name, image in images_of(self.params).items() if name != "source"}
+        sources = {
+            source_name(i): member.params.source.image
+            for i, member in enumerate(self.members)
+            if isinstance(member.params.source, FromImage)
+        }
+        return common | sources
 
 
 class Engine:
@@ -123,11 +144,31 @@ class Engine:
         Raises a JobError where this job fails (ModelMissing, ModelBroken, OutOfMemory, Cancelled…),
         and EngineError where the process should be given up.
         """
-        cancelled = threading.Event()
         model = model if isinstance(model, Model) else Model.of_checkpoint(model)
-        job = _Job(params, model, job_id, on_loaded, on_step, cancelled)
+        member = Member(job_id, params)
+        (generation,) = self.generate_together([member], model, on_step, on_loaded=on_loaded)
+        return generation
+
+    def generate_together(
+        self,
+        members: Sequence[Member],
+        model: Model,
+        on_step: OnStep = unwatched,
+        *,
+        on_loaded: OnLoaded = unawaited,
+    ) -> tuple[Generation, ...]:
+        """Make the pictures of several jobs in one batch, as each alone would be; one for each job.
+
+        Raises what `generate` does, for all of them, and ValueError where they don't agree in what
+        `share_key` compares.
+        """
+        keys = {share_key(member.params, model.family) for member in members}
+        if len(members) > 1 and (len(keys) > 1 or None in keys):
+            raise ValueError("these jobs can't share a batch")
+        cancelled = threading.Event()
+        run = _Run(tuple(members), model, on_loaded, on_step, cancelled)
         try:
-            return self._thread.submit(self._generate, job).result()
+            return self._thread.submit(self._generate, run).result()
         except BaseException:  # a KeyboardInterrupt here must not leave the device at work
             cancelled.set()
             raise
@@ -178,41 +219,49 @@ class Engine:
         models = JobModels(cache, executor.forget, estimates, used_bytes)
         return _Loaded(device, executor, cache, models)
 
-    def _generate(self, job: _Job) -> Generation:
-        self._running = job.cancelled
+    def _generate(self, run: _Run) -> tuple[Generation, ...]:
+        self._running = run.cancelled
         self._start()
         assert self._loaded is not None
         models = self._loaded.models
-        graph = build_graph(job.params, job.model)
+        graph = build_shared_graph(run.members, run.model)
         started = time.monotonic()
-        models.hold(model_keys(graph), job.model)
+        models.hold(model_keys(graph), run.model)
         loaded = time.monotonic()
-        job.on_loaded()
-        plan = models.plan(job.params, job.model.family)
-        context = self._context(job, models, plan.images_at_once)
-        if job.cancelled.is_set():
+        run.on_loaded()
+        plan = models.plan(run.params, run.model.family)
+        context = self._context(run, graph, models, plan.images_at_once)
+        if run.cancelled.is_set():
             raise Cancelled("stopped on request")
         with models.lent(plan) as loans:
-            _run(self._loaded.executor, graph, context, loans)
-        return Generation(
-            images=tuple(context.pictures),
+            phases = _run(self._loaded.executor, graph, context, loans)
+        whole = Generation(
+            images=(),
             load_seconds=loaded - started,
             run_seconds=time.monotonic() - loaded,
-            notes=self._notes.of(graph.titles),
+            phases=phases,
             predicted_bytes=plan.peak_bytes,
             measured_bytes=loans.measured_bytes,
         )
+        return tuple(self._part(whole, graph, context, i) for i in range(len(run.members)))
 
-    def _context(self, job: _Job, models: JobModels, images_at_once: int) -> RunContext:
-        images = images_of(job.params)
+    def _part(self, whole: Generation, graph: Graph, context: RunContext, i: int) -> Generation:
+        """What one of the jobs gets of a run."""
+        titles = [name for title in graph.titles for name in (title, member_title(title, i))]
+        return replace(whole, images=tuple(context.pictures_of(i)), notes=self._notes.of(titles))
+
+    def _context(
+        self, run: _Run, graph: Graph, models: JobModels, images_at_once: int
+    ) -> RunContext:
         return RunContext(
             models.values,
-            images,
+            run.images,
             self._notes,
-            job.on_step,
-            job.cancelled,
-            job.wanted,
+            run.on_step,
+            run.cancelled,
+            run.wanted,
             images_at_once,
+            texts_of(graph),
         )
 
     def _read_ahead(self, keys: Iterable[ModelKey]) -> None:
@@ -236,9 +285,11 @@ class _Loaded:
     models: JobModels
 
 
-def _run(executor: comfy.Executor, graph: Graph, context: RunContext, lender: comfy.Lender) -> None:
+def _run(
+    executor: comfy.Executor, graph: Graph, context: RunContext, lender: comfy.Lender
+) -> Mapping[str, float]:
     """The model itself is loaded by now: a file that a node can't use is another one."""
     try:
-        executor.run(graph.to_api(), context, lender)
+        return executor.run(graph.to_api(), context, lender)
     except ModelBroken as error:
         raise GenerationFailed(str(error)) from error

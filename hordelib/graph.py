@@ -55,6 +55,10 @@ class Graph:
             raise KeyError(f"{title} ({node['class_type']}) has no input {sorted(unknown)}")
         node["inputs"].update(inputs)
 
+    def extend(self, title: str, **inputs: Any) -> None:
+        """Give a node inputs that it does not need and may have."""
+        self._nodes[title]["inputs"].update(inputs)
+
     def remove(self, title: str) -> None:
         """Take a node out; its readers keep their links, so another one has to take its title."""
         del self._nodes[title]

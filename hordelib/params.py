@@ -16,6 +16,7 @@ from hordelib.samplers import SAMPLERS, Sampler, Scheduler
 
 SEEDS = 1 << 64  # ComfyUI's and torch's seeds are unsigned 64-bit numbers
 SIDE_STEP, MAX_SIDE = 64, 3072
+MOST_IMAGES = 20  # in one batch, the horde's limit of a request
 
 
 def random_seed() -> int:
@@ -165,7 +166,7 @@ _LIMITS: dict[str, _Limit] = {
     "width": _SIDE,
     "height": _SIDE,
     "seed": (lambda seed: 0 <= seed < SEEDS, "0 to 2^64 - 1"),
-    "images": between(1, 20),
+    "images": between(1, MOST_IMAGES),
     "steps": between(1, 500),
     "cfg": between(0, 100),
     "clip_skip": between(1, 12),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from hordelib.families import CASCADE
+from hordelib.families import CASCADE, Family
 from hordelib.fitting import fit
 from hordelib.graph import Graph
 from hordelib.model import INPAINTING, INSTRUCT, Model
 from hordelib.our_nodes import FILE_INPUTS, OUR_NODES
 from hordelib.params import GenerationParams, Inpaint, TextOnly
+from hordelib.sharing import Member, common_params
 from hordelib.stages.cascade import run_in_two_stages
 from hordelib.stages.clip_skip import skip_clip_layers
 from hordelib.stages.control import draw_control_map, follow_control
@@ -23,6 +26,7 @@ from hordelib.stages.qr_code import hide_qr_code
 from hordelib.stages.source import start_from_source
 from hordelib.stages.text import even_prompts, find_embeddings
 from hordelib.stages.tiling import tile
+from hordelib.stages.together import run_together
 
 SPINES = Path(__file__).parent.parent / "comfy_workflows"
 QR_CODE_SPINE = "qr_code.json"
@@ -35,6 +39,18 @@ def build_graph(params: GenerationParams, model: Model) -> Graph:
     post_process(graph, params)
     graph.substitute(OUR_NODES)
     return graph
+
+
+def build_shared_graph(members: Sequence[Member], model: Model) -> Graph:
+    """The graph of jobs that share a batch, or of the only one; `share_key` says which ones may."""
+    graph = build_graph(common_params(members), model)
+    if len(members) > 1:
+        run_together(graph, [_fitted(member, model.family) for member in members])
+    return graph
+
+
+def _fitted(member: Member, family: Family) -> Member:
+    return replace(member, params=fit(member.params, family)[0])
 
 
 def _picture(params: GenerationParams, model: Model) -> Graph:

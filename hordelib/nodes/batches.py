@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -20,23 +20,27 @@ class Batch:
     of: int
 
 
-def in_batches(images: int, at_once: int, make: Callable[[Batch], Tensor]) -> Tensor:
+def in_batches(companies: Sequence[slice], at_once: int, make: Callable[[Batch], Tensor]) -> Tensor:
     """All images, made in batches of at most `at_once`; half as many wherever memory runs out.
 
+    No batch has images of two companies, which are runs of images in their order.
     Raises ComfyUI's OOM_EXCEPTION when there is no room for a single one.
     """
     done: list[Tensor] = []
-    start = 0
-    while start < images:
-        stop = min(images, start + at_once)
-        batches = len(done) + ceil((images - start) / at_once)
+    left = [(each.start, each.stop) for each in companies]
+    while left:
+        start, end = left.pop(0)
+        stop = min(end, start + at_once)
+        rest = [(stop, end), *left] if stop < end else left
+        batches = len(done) + 1 + sum(ceil((b - a) / at_once) for a, b in rest)
         made = _unless_too_large(make, Batch(slice(start, stop), len(done), batches))
         if made is None:
             at_once = (stop - start) // 2
+            left = [(start, end), *left]
             comfy.model_management.soft_empty_cache()
         else:
             done.append(made)
-            start = stop
+            left = rest
     return torch.cat(done)
 
 

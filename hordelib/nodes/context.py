@@ -39,6 +39,11 @@ class NodeNotes:
         return tuple(dict.fromkeys(found))
 
 
+def member_title(title: str, member: int) -> str:
+    """Under which a node that works for several jobs puts its notes for one of them."""
+    return f"{title} {member}"
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """An image that a run is to give: number `index` of a job, made from `seed`."""
@@ -59,4 +64,10 @@ class RunContext:
     cancelled: threading.Event
     wanted: tuple[Wanted, ...]  # in the order of the batch
     images_at_once: int = sys.maxsize  # more of them don't fit into the device's memory
+    texts: tuple[str, ...] = ()  # that the graph will have encoded, so that one pass does it
     pictures: list[Picture] = field(default_factory=list[Picture])  # those of `wanted`, or none
+
+    def pictures_of(self, member: int) -> list[Picture]:
+        """Those of one of the jobs that shared the run, counted from 0: each begins at index 0."""
+        starts = [i for i, wanted in enumerate(self.wanted) if wanted.index == 0]
+        return self.pictures[slice(*[*starts, None][member : member + 2])]

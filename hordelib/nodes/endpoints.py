@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
+import comfy.utils
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hordelib.errors import GenerationFailed
-from hordelib.images import Picture
+from hordelib.images import Picture, SourceImage
 from hordelib.model_cache import CHECKPOINT_PARTS, ModelKey
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext, Wanted
 
@@ -59,13 +61,46 @@ class DreamerImage:
         The mask is what LoadImage gives, 1 where the image is transparent; of an image of mode L
         it is the image itself.
         """
-        image = context.images[name]
-        array = np.frombuffer(image.pixels, np.uint8).astype(np.float32) / 255.0
-        values = torch.tensor(array).reshape(1, image.height, image.width, len(image.mode))
-        if image.mode == "L":
-            return values.expand(-1, -1, -1, 3), values[..., 0]
-        opaque = values[..., 3] if image.mode == "RGBA" else torch.ones_like(values[..., 0])
-        return values[..., :3], 1.0 - opaque
+        return _tensors(context.images[name])
+
+
+class DreamerSources:
+    """The source images of jobs that share a batch, each stretched as ImageScale does.
+
+    `pictures` is a JSON list of the name, the digest and the number of images of each job.
+    """
+
+    CATEGORY = "dreamer"
+    FUNCTION = "take"
+    RETURN_TYPES: ClassVar[tuple[str, ...]] = ("IMAGE",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        size = {"width": ("INT", {"min": 1}), "height": ("INT", {"min": 1})}
+        return {"required": {"pictures": ("STRING", {}), **size}, "hidden": HIDDEN_INPUT}
+
+    def take(self, pictures: str, width: int, height: int, context: RunContext) -> tuple[Tensor]:
+        """Pixels (images of all jobs, height, width, 3), 0 to 1."""
+        found = [
+            _stretched(_tensors(context.images[name])[0], width, height).repeat(images, 1, 1, 1)
+            for name, _digest, images in json.loads(pictures)
+        ]
+        return (torch.cat(found),)
+
+
+def _stretched(pixels: Tensor, width: int, height: int) -> Tensor:
+    scaled = comfy.utils.common_upscale(pixels.movedim(-1, 1), width, height, "lanczos", "disabled")
+    return scaled.movedim(1, -1)
+
+
+def _tensors(image: SourceImage) -> tuple[Tensor, Tensor]:
+    """Pixels (1, height, width, 3) and mask (1, height, width), as DreamerImage gives them."""
+    array = np.frombuffer(image.pixels, np.uint8).astype(np.float32) / 255.0
+    values = torch.tensor(array).reshape(1, image.height, image.width, len(image.mode))
+    if image.mode == "L":
+        return values.expand(-1, -1, -1, 3), values[..., 0]
+    opaque = values[..., 3] if image.mode == "RGBA" else torch.ones_like(values[..., 0])
+    return values[..., :3], 1.0 - opaque
 
 
 class DreamerOutput:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hordelib.nodes.background import DreamerStripBackground
 from hordelib.nodes.control import DreamerAnnotator, DreamerControlNet, DreamerOutline
-from hordelib.nodes.endpoints import DreamerCheckpoint, DreamerImage, DreamerOutput
+from hordelib.nodes.endpoints import DreamerCheckpoint, DreamerImage, DreamerOutput, DreamerSources
 from hordelib.nodes.face import DreamerFaceFixer
 from hordelib.nodes.loras import DreamerLora
 from hordelib.nodes.model_files import (
@@ -17,7 +17,7 @@ from hordelib.nodes.qr_code import DreamerQrCode
 from hordelib.nodes.repeat import DreamerRepeatImages
 from hordelib.nodes.sampling import DreamerSampler
 from hordelib.nodes.sampling_range import DreamerSamplerAdvanced
-from hordelib.nodes.text import DreamerEmbeddings, DreamerEvenChunks, DreamerText
+from hordelib.nodes.text import DreamerEmbeddings, DreamerEvenChunks, DreamerPrompts, DreamerText
 from hordelib.nodes.tiling import DreamerTiledModel, DreamerTiledVae
 from hordelib.nodes.upscale import DreamerUpscale, DreamerUpscaleModel
 
@@ -34,12 +34,14 @@ NODES: tuple[type, ...] = (
     DreamerLora,
     DreamerOutline,
     DreamerOutput,
+    DreamerPrompts,
     DreamerQrCode,
     DreamerRepeatImages,
     DreamerSampler,
     DreamerSamplerAdvanced,
     DreamerUpscale,
     DreamerUpscaleModel,
+    DreamerSources,
     DreamerStripBackground,
     DreamerText,
     DreamerTextEncoder,

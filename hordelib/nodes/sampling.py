@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from hordelib.nodes.batches import Batch, in_batches
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext
+from hordelib.nodes.members import Prompts, guided_each
 from hordelib.nodes.noise import first_noise, seeded_sampler
 from hordelib.params import SEEDS
 from hordelib.samplers import UNBATCHABLE
@@ -42,28 +44,46 @@ class DreamerSampler:
                 "scheduler": (comfy.samplers.KSampler.SCHEDULERS,),
                 "denoise": ("FLOAT", {"min": 0.0, "max": 1.0}),
             },
+            "optional": {"seeds": ("STRING", {}), "cfgs": ("STRING", {})},
             "hidden": HIDDEN_INPUT,
         }
 
     def sample(
-        self, latent_image: Latent, seed: int, context: RunContext, **settings: Any
+        self,
+        latent_image: Latent,
+        seed: int,
+        context: RunContext,
+        seeds: str = "",
+        cfgs: str = "",
+        **settings: Any,
     ) -> tuple[Latent]:
+        """`seeds` and `cfgs` are JSON lists, one of each for each image, where jobs share a batch.
+
+        The prompts then have an entry for each job.
+        """
         model = settings["model"]
         images = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
-        seeds = [(seed + i) % SEEDS for i in range(len(images))]
-        mask = _masks(latent_image, len(images))
+        count = len(images)
+        each_seed = json.loads(seeds) if seeds else [(seed + i) % SEEDS for i in range(count)]
+        each_cfg = json.loads(cfgs) if cfgs else [settings["cfg"]] * count
+        mask = _masks(latent_image, count)
+        prompts = Prompts.of(settings["positive"], settings["negative"], count)
 
         def make(batch: Batch) -> Tensor:
+            positive, negative = prompts.of_images(batch.images)
+            own = {"positive": positive, "negative": negative}
             return _sample_batch(
                 images[batch.images],
-                seeds[batch.images],
+                each_seed[batch.images],
+                each_cfg[batch.images],
                 mask[batch.images] if mask is not None else None,
                 _progress(context, batch.number, batch.of),
-                **settings,
+                **{**settings, **own},
             )
 
         is_alone = settings["sampler_name"] in UNBATCHABLE
-        samples = in_batches(len(images), 1 if is_alone else context.images_at_once, make)
+        at_once = 1 if is_alone else context.images_at_once
+        samples = in_batches(prompts.companies, at_once, make)
         return ({**latent_image, "samples": samples},)
 
 
@@ -81,13 +101,15 @@ def _masks(latent_image: Latent, images: int) -> Tensor | None:
 def _sample_batch(
     images: Tensor,
     seeds: list[int],
+    cfgs: list[float],
     noise_mask: Tensor | None,
     progress: Progress,
     *,
     model: Any,
     **settings: Any,
 ) -> Tensor:
-    """What KSampler does (ComfyUI's nodes.common_ksampler), with noise per image."""
+    """What KSampler does (ComfyUI's nodes.common_ksampler), with noise and cfg scale per image."""
+    model, cfg = guided_each(model, cfgs)
     schedule = comfy.samplers.KSampler(
         model,
         steps=settings["steps"],
@@ -100,7 +122,7 @@ def _sample_batch(
     return comfy.sample.sample_custom(
         model,
         first_noise(images, seeds),
-        settings["cfg"],
+        cfg,
         seeded_sampler(settings["sampler_name"], seeds),
         schedule.sigmas,
         settings["positive"],

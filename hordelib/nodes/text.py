@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ from torch import Tensor
 from hordelib.embeddings import Widths, fingerprint, resolve
 from hordelib.errors import GenerationFailed
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
-from hordelib.nodes.context import HIDDEN_INPUTS, RunContext
+from hordelib.nodes.context import HIDDEN_INPUTS, RunContext, member_title
+from hordelib.nodes.encoders import encoding_once
+from hordelib.nodes.members import IMAGES
 from hordelib.prompts import bound
 
 MOST_CHUNKS = 32  # of 75 tokens: 2,400 in all
@@ -68,15 +71,58 @@ class DreamerText:
 
     def encode(self, text: str, clip: Any, context: RunContext, title: str) -> tuple[Conditioning]:
         """Raises GenerationFailed where the text encoder gives no numbers."""
-        bounded, cut = bound(text)
-        resolved, notes = resolve(bounded, _folder(clip.tokenizer), encoder_widths(clip.tokenizer))
-        tokens: Tokens = clip.tokenize(resolved)
-        changes = [*cut, *_shorten(tokens), *_tame(tokens)]
-        context.notes.put(title, *notes, *map(_told, changes))
+        return (_encode(text, clip, context, title),)
+
+
+class DreamerPrompts:
+    """The prompts of several jobs that share a batch: an entry for each, with its `images`.
+
+    `texts` and `images` are JSON lists, in the order of the jobs.
+    """
+
+    CATEGORY = "dreamer"
+    FUNCTION = "encode"
+    RETURN_TYPES: ClassVar[tuple[str, ...]] = ("CONDITIONING",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {"texts": ("STRING", {}), "images": ("STRING", {}), "clip": ("CLIP",)},
+            "hidden": HIDDEN_INPUTS,
+        }
+
+    def encode(
+        self, texts: str, images: str, clip: Any, context: RunContext, title: str
+    ) -> tuple[Conditioning]:
+        """Raises GenerationFailed where the text encoder gives no numbers."""
+        jobs = zip(json.loads(texts), json.loads(images), strict=True)
+        return (
+            [
+                [cond, {**extra, IMAGES: count}]
+                for i, (text, count) in enumerate(jobs)
+                for cond, extra in _encode(text, clip, context, member_title(title, i))
+            ],
+        )
+
+
+def _encode(text: str, clip: Any, context: RunContext, title: str) -> Conditioning:
+    """Together with all other texts of the run that are not encoded yet."""
+    tokens, changes = _tokens(text, clip)
+    context.notes.put(title, *changes)
+    company = (_tokens(other, clip)[0] for other in context.texts)
+    with encoding_once(clip, company):
         encoded: Conditioning = clip.encode_from_tokens_scheduled(tokens)
-        if not all(bool(cond.isfinite().all()) for cond, _ in encoded):
-            raise GenerationFailed(f"{title}: the text encoder gives values that are not numbers")
-        return (encoded,)
+    if not all(bool(cond.isfinite().all()) for cond, _ in encoded):
+        raise GenerationFailed(f"{title}: the text encoder gives values that are not numbers")
+    return encoded
+
+
+def _tokens(text: str, clip: Any) -> tuple[Tokens, list[GenMetadata]]:
+    bounded, cut = bound(text)
+    resolved, notes = resolve(bounded, _folder(clip.tokenizer), encoder_widths(clip.tokenizer))
+    tokens: Tokens = clip.tokenize(resolved)
+    changes = [*cut, *_shorten(tokens), *_tame(tokens)]
+    return tokens, [*notes, *map(_told, changes)]
 
 
 def _told(change: str) -> GenMetadata:
@@ -147,23 +193,27 @@ class DreamerEvenChunks:
     def check_lazy_status(
         self, positive: Conditioning, negative: Conditioning, empty: Conditioning | None = None
     ) -> list[str]:
-        shorter, longer = sorted((_length(positive), _length(negative)))
-        return ["empty"] if empty is None and longer % shorter else []
+        pairs = zip(positive, negative, strict=True)
+        all_fit = all(_fits(cond, uncond) for (cond, _), (uncond, _) in pairs)
+        return [] if all_fit or empty is not None else ["empty"]
 
     def even(
         self, positive: Conditioning, negative: Conditioning, empty: Conditioning | None = None
     ) -> tuple[Conditioning, Conditioning]:
-        length = max(_length(positive), _length(negative))
-        return _stretch(positive, length, empty), _stretch(negative, length, empty)
+        """Each job's two prompts for themselves: entry i of both belongs to the same job."""
+        even_positive: Conditioning = []
+        even_negative: Conditioning = []
+        for (cond, extra), (uncond, unextra) in zip(positive, negative, strict=True):
+            length = max(cond.shape[1], uncond.shape[1])
+            even_positive.append([stretch(cond, length, empty), extra])
+            even_negative.append([stretch(uncond, length, empty), unextra])
+        return even_positive, even_negative
 
 
-def _length(conditioning: Conditioning) -> int:
-    """Tokens of the longest entry."""
-    return max(cond.shape[1] for cond, _ in conditioning)
-
-
-def _stretch(conditioning: Conditioning, length: int, empty: Conditioning | None) -> Conditioning:
-    return [[stretch(cond, length, empty), extra] for cond, extra in conditioning]
+def _fits(cond: Tensor, uncond: Tensor) -> bool:
+    """Whether one's length is a multiple of the other's."""
+    shorter, longer = sorted((cond.shape[1], uncond.shape[1]))
+    return not longer % shorter
 
 
 def stretch(cond: Tensor, length: int, empty: Conditioning | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from hordelib.graph import Graph, Link
@@ -12,6 +13,16 @@ PROMPT, NEGATIVE_PROMPT = Link("prompt", 0), Link("negative_prompt", 0)
 def find_embeddings(graph: Graph, folder: Path, clip: Link) -> None:
     """Have `embedding:name` in every prompt mean a file of this folder."""
     graph.insert(clip, "embeddings", "DreamerEmbeddings", reads="clip", folder=str(folder))
+
+
+def texts_of(graph: Graph) -> tuple[str, ...]:
+    """All prompts that the graph will have encoded in any case."""
+    prompts = (graph.inputs(link.node) for link in _BOTH if link.node in graph.titles)
+    return tuple(
+        text
+        for inputs in prompts
+        for text in (json.loads(inputs["texts"]) if "texts" in inputs else [inputs["text"]])
+    )
 
 
 def even_prompts(graph: Graph, clip: Link) -> None:

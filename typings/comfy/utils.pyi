@@ -10,3 +10,6 @@ load_torch_file: Callable[..., Any]
 def get_tiled_scale_steps(
     width: int, height: int, tile_x: int, tile_y: int, overlap: int
 ) -> int: ...
+def common_upscale(
+    samples: Tensor, width: int, height: int, upscale_method: str, crop: str
+) -> Tensor: ...
