@@ -223,14 +223,24 @@ def test_pages_overwritten_while_it_runs_do_not_stop_it(ledger: Ledger, path: Pa
     assert ledger.totals().images.get(JobState.submitted) == 1
 
 
-def test_a_file_of_another_version_is_put_aside(path: Path):
-    with closing(Ledger(path)):
-        pass
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA user_version = 99")
-    with closing(Ledger(path)) as ledger:
-        assert not ledger.trouble
-    assert path.with_name(f"{FILE}.damaged").exists()
+def test_a_file_of_another_version_is_put_aside_whole_under_a_name_that_says_so(
+    path: Path, caplog: pytest.LogCaptureFixture
+):
+    for name in ("a", "b"):  # the second one replaces no earlier one
+        with closing(Ledger(path)) as theirs:
+            theirs.popped(job(name), "m")
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA user_version = 99")
+        with closing(Ledger(path)) as ledger:
+            assert not ledger.trouble
+            assert ledger.owed() == []
+    kept = sorted(path.parent.glob(f"{FILE}.version-99*"))
+    assert len(kept) == 2
+    for file in kept:
+        with closing(sqlite3.connect(file)) as db:
+            assert db.execute("SELECT count(*) FROM images").fetchone() == (1,)
+    assert "another version of Dreamer (format 99, not 1)" in caplog.text
+    assert "damaged" not in caplog.text
 
 
 def test_a_full_disk_is_told_once_and_the_ledger_goes_on_and_returns(

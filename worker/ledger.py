@@ -269,14 +269,14 @@ class Ledger:
                 return self._db.execute(query, values).fetchall()
 
     def _opened(self) -> sqlite3.Connection:
-        """The file with what it knows. A damaged one is put aside, never in the way."""
+        """The file with what it knows. One that can't be read is put aside, never in the way."""
         if self._path is None:
             return _in_memory()
         try:
             return self._on_disk(self._path)
         except (sqlite3.Error, OSError) as error:
-            if _is_damage(error) and _put_aside(self._path):
-                log.error("%s was damaged (%s); begun anew", self._path, error)
+            if _is_damage(error) and (aside := _put_aside(self._path, error)):
+                log.error("%s: %s; put aside as %s, begun anew", self._path, _why(error), aside)
                 with suppress(sqlite3.Error, OSError):
                     return self._on_disk(self._path)
             self._complain(str(error))
@@ -390,7 +390,7 @@ def _make_ready(db: sqlite3.Connection) -> None:
     if (version, tables) == (0, 0):
         db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
     elif version != _VERSION:
-        raise sqlite3.DatabaseError(f"of version {version}, not {_VERSION}")
+        raise _OtherVersion(version)
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
@@ -409,15 +409,35 @@ def _is_damage(error: Exception) -> bool:
     return isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.OperationalError)
 
 
-def _put_aside(path: Path) -> bool:
-    """Rename the file and drop what belongs to it; whether that worked."""
+class _OtherVersion(sqlite3.DatabaseError):
+    """Whole, and of another Dreamer than this one."""
+
+    def __init__(self, version: int):
+        super().__init__(
+            f"written by another version of Dreamer (format {version}, not {_VERSION}), which"
+            " can read it again under its old name"
+        )
+        self.ending = f"version-{version}"
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, _OtherVersion) else f"damaged ({error})"
+
+
+def _put_aside(path: Path, error: Exception) -> Path | None:
+    """Rename the file and what belongs to it, over no earlier one; None where that failed."""
+    ending = error.ending if isinstance(error, _OtherVersion) else "damaged"
+    aside = path.with_name(f"{path.name}.{ending}")
+    if isinstance(error, _OtherVersion) and aside.exists():
+        aside = aside.with_name(f"{aside.name}.{time.time_ns()}")
     try:
-        path.replace(path.with_name(f"{path.name}.damaged"))
-        for ending in ("-wal", "-shm"):
-            path.with_name(path.name + ending).unlink(missing_ok=True)
+        path.replace(aside)
+        for part in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + part).replace(aside.with_name(aside.name + part))
     except OSError:
-        return False
-    return True
+        return None
+    return aside
 
 
 def _summarise(db: sqlite3.Connection, before: float) -> None:
