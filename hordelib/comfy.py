@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Collection, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -131,6 +131,10 @@ class Lender(Protocol):
         """ComfyUI is about to compute with these alone."""
         ...
 
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Nobody else moves models until the block ends."""
+        ...
+
     def spare_bytes(self) -> int:
         """What computing may take of the device beside them."""
         ...
@@ -150,21 +154,29 @@ def _leave_memory_to_us() -> None:
     from hordelib import mapped_weights
 
     load_models, read_file = memory.load_models_gpu, files.load_torch_file
-    free_memory = memory.get_free_memory
+    unload_models, measure_free = memory.free_memory, memory.get_free_memory
 
     def load_models_gpu(models: Collection[Any], *args: Any, **options: Any) -> None:
         lender = _LENDER.get()
-        if lender is not None:
+        if lender is None:
+            load_models(models, *args, **options)
+            return
+        with lender.undisturbed():
             lender.bring(models)
-        load_models(models, *args, **options)
+            load_models(models, *args, **options)
+
+    def free_memory(*args: Any, **options: Any) -> Any:
+        lender = _LENDER.get()
+        with nullcontext() if lender is None else lender.undisturbed():
+            return unload_models(*args, **options)
 
     def get_free_memory(device: Any = None, torch_free_too: bool = False) -> Any:
         lender = _LENDER.get()
         device = memory.get_torch_device() if device is None else device
         if lender is None or device != memory.get_torch_device():
-            return free_memory(device, torch_free_too)
+            return measure_free(device, torch_free_too)
         spare_bytes = max(0, lender.spare_bytes())
-        return (spare_bytes, free_memory(device, True)[1]) if torch_free_too else spare_bytes
+        return (spare_bytes, measure_free(device, True)[1]) if torch_free_too else spare_bytes
 
     def load_torch_file(path: str, *, return_metadata: bool = False, **options: Any) -> Any:
         read = partial(read_file, path, return_metadata=True, **options)
@@ -172,6 +184,7 @@ def _leave_memory_to_us() -> None:
         return (state, metadata) if return_metadata else state
 
     memory.load_models_gpu = load_models_gpu
+    memory.free_memory = free_memory
     memory.get_free_memory = get_free_memory
     files.load_torch_file = load_torch_file
     memory.unet_inital_load_device = memory.text_encoder_initial_device = _main_memory

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
-from hordelib.model_cache import Held, ModelKey
+from hordelib.model_cache import Held, ModelCache, ModelKey
 
 if TYPE_CHECKING:
     from hordelib.loaders.parts import LoadedPart
@@ -22,19 +22,19 @@ class DeviceLoans:
     Args:
         held: what the graph's loaders give.
         working_bytes: for each part, what computing with it takes beside the weights.
-        spare_bytes: what may be used of the device beside the models, but for what is promised.
+        cache: what they are held by.
     """
 
     def __init__(
         self,
         held: Mapping[ModelKey, Held[LoadedPart]],
         working_bytes: Mapping[ModelKey, int],
-        spare_bytes: Callable[[], int],
+        cache: ModelCache[LoadedPart],
     ):
         self.measured_bytes = 0  # what computing took at most, once it is over
         self.seen: set[ModelKey] = set()  # what was lent so far
         self.patched_bytes = 0  # what LoRAs took at most
-        self._spare_bytes = spare_bytes
+        self._cache = cache
         self._promised_bytes = 0
         self._held = held
         self._working_bytes = working_bytes
@@ -65,7 +65,11 @@ class DeviceLoans:
 
     def spare_bytes(self) -> int:
         """What computing may take, with what it was promised."""
-        return self._spare_bytes() + self._promised_bytes
+        return self._cache.spare_bytes() + self._promised_bytes
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """A read ahead moves nothing until the block ends: ComfyUI's lists know of one thread."""
+        return self._cache.undisturbed()
 
     def __enter__(self) -> Self:
         return self

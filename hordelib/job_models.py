@@ -91,7 +91,8 @@ class JobModels:
         vaes = [_weights_bytes(held.part) for key, held in self.held.items() if _decodes(key)]
         estimate = self._estimates.of(family, max(vaes, default=0))
         weights = [_weights_bytes(held.part) for key, held in self.held.items() if _samples(key)]
-        room_bytes = self._cache.room_bytes() - max(weights, default=0)
+        steering = [_weights_bytes(held.part) for key, held in self.held.items() if _steers(key)]
+        room_bytes = self._cache.room_bytes() - max(weights, default=0) - sum(steering)
         images = estimate.images_at_once(params, room_bytes)
         working_bytes = {
             key: estimate.sampling_bytes(params, images)
@@ -105,7 +106,7 @@ class JobModels:
     @contextmanager
     def lent(self, plan: Plan) -> Generator[DeviceLoans]:
         """Lend ComfyUI what it asks for, and learn from a run without errors what it took."""
-        loans = DeviceLoans(self.held, plan.working_bytes, self._cache.spare_bytes)
+        loans = DeviceLoans(self.held, plan.working_bytes, self._cache)
         with PeakMemory(self._working_now) as peak, loans:
             yield loans
         loans.measured_bytes = max(0, peak.grown_bytes - loans.patched_bytes)
@@ -128,6 +129,11 @@ class JobModels:
 
 def _samples(key: ModelKey) -> bool:
     return key.kind == "diffusion_model" or (key.kind, key.variant) == ("checkpoint", "unet")
+
+
+def _steers(key: ModelKey) -> bool:
+    """Whether it computes beside the UNet, at every step."""
+    return key.kind == "control_net"
 
 
 def _decodes(key: ModelKey) -> bool:

@@ -128,14 +128,18 @@ class MappedWeights:
                 place.put(place.mapped)
 
     def convert(self) -> None:
-        """Give each weight the type that it is computed in."""
+        """Give all weights the types that they are computed in; none of them where it raises."""
         if self.is_converted:
             return
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                for place in self._places:
+                    if place.converted_bytes and place.is_mapped:
+                        place.put(place.mapped.to(place.dtype))
+        except BaseException:
+            self.release()
+            raise
         self.is_converted = True
-        with torch.inference_mode(False), torch.no_grad():
-            for place in self._places:
-                if place.converted_bytes and place.is_mapped:
-                    place.put(place.mapped.to(place.dtype))
 
     def release(self) -> None:
         """Go back to the file's own weights, wherever the others are, and free those."""

@@ -50,6 +50,11 @@ class Part(Protocol):
         ...
 
     @property
+    def staging_bytes(self) -> int:
+        """What `to_device` will take of main memory, where that is not the device."""
+        ...
+
+    @property
     def return_bytes(self) -> int:
         """What `to_host` will take of main memory."""
         ...
@@ -206,6 +211,12 @@ class ModelCache(Generic[P]):
         with self._mutex:
             return key in self._entries
 
+    @contextmanager
+    def undisturbed(self) -> Generator[None]:
+        """No other thread moves or drops a part until the block ends; files may still be read."""
+        with self._mutex:
+            yield
+
     def spare_bytes(self) -> int:
         """What may still be used of the device, but for what was promised."""
         with self._mutex:
@@ -305,6 +316,7 @@ class ModelCache(Generic[P]):
             if not part.can_stream:
                 raise
             self._make_room(self._device, working_bytes, entry.key)
+        self._make_room(self._host, part.staging_bytes, entry.key)
         part.to_device()
         self._device.promised_bytes += working_bytes
 

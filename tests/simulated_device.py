@@ -53,6 +53,7 @@ class SimulatedPart:
     size_bytes: int
     machine: Machine
     can_stream: bool = False
+    staging_bytes: int = 0
     is_on_device: bool = False
     borrowers: int = 0
 
@@ -81,6 +82,8 @@ class SimulatedPart:
 
     def to_device(self) -> None:
         if not self.is_on_device:
+            self.machine.host.take(self.staging_bytes)
+            self.machine.host.take(-self.staging_bytes)
             self.machine.device.take(self.size_bytes)
             self.is_on_device = True
             self.machine.host.take(-self.size_bytes)

@@ -112,6 +112,34 @@ def test_what_can_stream_needs_room_for_its_work_alone(cache: Cache, file: MakeF
             pass
 
 
+def test_what_the_way_to_the_device_takes_of_main_memory_is_made_room_for(
+    cache: Cache, machine: Machine, file: MakeFile
+):
+    idle, converted = file("idle", 500), file("converted", 300)
+    with cache.hold(idle):
+        pass
+    with cache.hold(converted) as held:
+        held.part.staging_bytes = 200 * KIB
+        with held.lend():
+            assert not cache.holds(idle)
+    assert machine.host.was_kept
+
+
+def test_nobody_moves_or_drops_models_while_they_are_not_to_be_disturbed(
+    cache: Cache, file: MakeFile
+):
+    a = file("a", 100)
+    use(cache, a)
+    other = threading.Thread(target=cache.clear, daemon=True)
+    with cache.undisturbed():
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
+        assert where(cache, a) == "device"
+    other.join(20)
+    assert not cache.holds(a)
+
+
 def test_what_other_programs_use_counts(cache: Cache, machine: Machine, file: MakeFile):
     a, b = file("a", 250), file("b", 250)
     use(cache, a)

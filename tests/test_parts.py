@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from hordelib import Engine
 from hordelib.families import FAMILIES
@@ -85,6 +85,23 @@ def test_a_part_that_was_used_with_a_lora_goes_back_to_its_files_weights(
     unet.to_host()
     assert unet.device_bytes == 0
     assert is_as_in(unet, file)
+
+
+def test_weights_that_run_out_of_memory_on_the_way_are_the_files_again():
+    from hordelib.mapped_weights import MappedWeights, _Place
+
+    fits, vast = nn.Linear(4, 4), nn.Linear(1, 1)
+    small, large = torch.zeros(4, 4).half(), torch.zeros(1).half().expand(1 << 50)
+    weights = MappedWeights()
+    weights._places = [
+        _Place(fits, "weight", small, torch.float32),
+        _Place(vast, "weight", large, torch.float32),
+    ]
+    weights.release()
+    with pytest.raises(RuntimeError, match="memory"):
+        weights.convert()
+    assert not weights.is_converted
+    assert fits.weight.data_ptr() == small.data_ptr()
 
 
 def test_a_part_comes_off_a_card_without_being_copied_back(unet: Any, checkpoint: Path):

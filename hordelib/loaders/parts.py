@@ -21,6 +21,7 @@ class Unmoved:
     host_bytes: int
     device_bytes = 0
     missing_bytes = 0
+    staging_bytes = 0
     return_bytes = 0
     can_stream = True
 
@@ -58,14 +59,11 @@ class Patched:
         self._own_bytes = memory.module_size(patcher.model) - weights.mapped_bytes
         patcher.size = self._own_bytes + weights.computed_bytes
         self._is_on_card = patcher.load_device.type != "cpu"
+        self.can_stream = self._is_on_card and _casts_weights(patcher.model)
 
     @property
     def patchers(self) -> tuple[Any, ...]:
         return (self._patcher,)
-
-    @property
-    def can_stream(self) -> bool:
-        return self._is_on_card
 
     @property
     def host_bytes(self) -> int:
@@ -82,6 +80,11 @@ class Patched:
         if self._is_on_card:
             return int(self._patcher.model_size() - self._patcher.loaded_size())
         return self._weights.converted_bytes - self.device_bytes
+
+    @property
+    def staging_bytes(self) -> int:
+        is_staged = self._is_on_card and not self._weights.is_converted
+        return self._weights.converted_bytes if is_staged else 0
 
     @property
     def return_bytes(self) -> int:
@@ -131,6 +134,11 @@ _PATCHERS: dict[str, Callable[[Any], Any]] = {
 
 
 LoadedPart = Unmoved | Patched
+
+
+def _casts_weights(network: Any) -> bool:
+    """Whether it has ComfyUI's layers, which fetch their weights one by one; others can't."""
+    return any(hasattr(module, "comfy_cast_weights") for module in network.modules())
 
 
 def is_patched(key: ModelKey) -> bool:
