@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from hordelib.params import GenerationParams
 from worker.results import ImageEnd, JobState
+from worker.timeline import Timeline
 
 KEPT_ROWS = 100  # rows of finished jobs; the totals count on
 
@@ -62,6 +63,7 @@ class View:
 class Board:
     """Written by the bridge's threads, read by anybody."""
 
+    timeline: Timeline = field(default_factory=Timeline)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _open: dict[str, JobRow] = field(default_factory=dict[str, JobRow])
     _over: deque[JobRow] = field(default_factory=lambda: deque[JobRow](maxlen=KEPT_ROWS))

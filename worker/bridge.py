@@ -33,6 +33,7 @@ from worker.pace import Pace
 from worker.popper import Popper
 from worker.results import Cleared, Failed, ImageEnd, Made, Result, Results, failed, failed_slots
 from worker.runner import STOPPING, Runner
+from worker.timeline import Phase
 from worker.wire import Job, slots_of
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Bridge:
         self._intake = intake
         self._judging = judging
         self._books = books
+        self._timeline = books.board.timeline
         self._stopping = threading.Event()  # take no more jobs
         self._hurry = threading.Event()  # and don't wait for anything
         self._paused = threading.Event()
@@ -114,11 +116,12 @@ class Bridge:
         popper = Popper(
             self._horde, self._intake.offer, self._stopping, books=self._books, pace=self._pace
         )
-        popper.introduce()
-        self._introduced.set()
-        self._settle_debts()
-        self._engine_ready.wait()
-        self._judge_ready.wait()
+        with self._timeline.during(Phase.STARTING):
+            popper.introduce()
+            self._introduced.set()
+            self._settle_debts()
+            self._engine_ready.wait()
+            self._judge_ready.wait()
         while self._take_place():
             self._when_popped(popper.pop())
 
@@ -152,7 +155,8 @@ class Bridge:
         self._being_read[job.id] = job
         taken: Work | Results
         try:
-            taken = failed(job, STOPPING) if self._hurry.is_set() else self._intake.take_in(job)
+            with self._timeline.during(Phase.TAKING_IN):
+                taken = failed(job, STOPPING) if self._hurry.is_set() else self._intake.take_in(job)
         except Exception as error:  # noqa: BLE001 - the job boundary
             taken = failed(job, _reason(error))
         if self._being_read.pop(job.id, None) is None:
@@ -174,12 +178,13 @@ class Bridge:
             self._runner.start(unless=self._stopping)
         self._engine_ready.set()
         while (work := self._next_work()) is not None:
-            match self._run(work):
-                case Done() as done:
-                    self._done.put(done)
-                case Results() as results:
-                    self._finished.put(results)
-            self._places.release()
+            with self._timeline.during(Phase.HANDING_OVER):
+                match self._run(work):
+                    case Done() as done:
+                        self._done.put(done)
+                    case Results() as results:
+                        self._finished.put(results)
+                self._places.release()
 
     def _run(self, work: Work) -> Done | Results:
         try:
@@ -252,6 +257,8 @@ class Bridge:
     def stop(self, within: float = float("inf")) -> None:
         """Take no more jobs; those in hand are finished, if they can be within so many seconds."""
         self._runner.stop_by(time.monotonic() + within)
+        if not self._stopping.is_set():
+            self._timeline.begin(Phase.STOPPING)
         self._stopping.set()
         if not self._engine_ready.is_set():
             self._runner.kill()  # it is still starting, for nothing
@@ -318,11 +325,13 @@ class Bridge:
         """Finish what is in hand, then free the device, until `resume`."""
         if not self._paused.is_set():
             self._paused.set()
+            self._timeline.begin(Phase.PAUSED)
             self._books.board.say("paused")
 
     def resume(self) -> None:
         if self._paused.is_set():
             self._paused.clear()
+            self._timeline.end(Phase.PAUSED)
             self._books.board.say("")
 
     @property
@@ -384,8 +393,9 @@ class Bridge:
 
         A paused worker without jobs has no engine.
         """
-        while self._finished.qsize() >= self._pace.finishers and not self._hurry.is_set():
-            self._hurry.wait(POLL_SECONDS)  # where nothing can be delivered, nothing more is made
+        with self._timeline.during(Phase.DELIVERING):
+            while self._finished.qsize() >= self._pace.finishers and not self._hurry.is_set():
+                self._hurry.wait(POLL_SECONDS)  # undelivered is enough: nothing more is made
         while True:
             try:
                 return self._waiting.get(timeout=POLL_SECONDS)

@@ -15,6 +15,7 @@ from worker.books import Books
 from worker.errors import HordeOnHold, HordeRefused, HordeUnreachable, NotAllowed, UnusableJob
 from worker.horde_client import HordeClient
 from worker.pace import Pace
+from worker.timeline import Phase
 from worker.wire import Account, HordeMessage, Job, NothingToDo, Offer, WorkerRecord, printable
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,9 @@ class Popper:
             self._wait_for_allowance()
             return None
         try:
-            return self._when_answered(self._horde.pop(offer))
+            with self._books.board.timeline.during(Phase.POPPING):
+                popped = self._horde.pop(offer)
+            return self._when_answered(popped)
         except HordeUnreachable as error:
             self._when_pop_failed(error)
         except HordeOnHold as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
 
 from hordelib.engine import Generation
@@ -17,6 +17,7 @@ from worker.errors import EngineUnusable, NothingToServe, WorkerError
 from worker.forecast import Forecast, Progress
 from worker.intake import Intake, Work
 from worker.suspects import Suspects
+from worker.timeline import Phase
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ class Runner:
             if unless.is_set():
                 return
             try:
-                log.info("engine ready on %s", self._engine.start())
+                with self._board.timeline.during(Phase.STARTING):
+                    log.info("engine ready on %s", self._engine.start())
             except EngineError as error:
                 if unless.is_set():
                     return
@@ -135,9 +137,12 @@ class Runner:
 
         self._board.running(job_id)
         try:
-            return self._engine.generate(work.params, work.model, on_step, job_id=job_id)
+            with self._board.timeline.during(Phase.ENGINE):
+                generation = self._engine.generate(work.params, work.model, on_step, job_id=job_id)
         except Cancelled as error:
             raise self._too_late(work) from error
+        self._board.timeline.explain(_engine_seconds(generation))
+        return generation
 
     def _learn(self, work: Work, generation: Generation) -> None:
         self._backoff.reset()
@@ -186,6 +191,11 @@ def _look(work: Work) -> Hashable:
     """The same for a job that comes again, as the horde hands out what was faulted."""
     params = work.params
     return params.prompt, params.negative_prompt, params.seed, params.width, params.height
+
+
+def _engine_seconds(generation: Generation) -> Mapping[str, float]:
+    """By the timeline's phases."""
+    return {"loading": generation.load_seconds, "running": generation.run_seconds}
 
 
 def _loras(work: Work) -> Collection[Path]:
