@@ -30,6 +30,8 @@ class JobRow:
     steps: int = 0
     seconds: float = 0.0  # on the device
     kudos: float = 0.0
+    expected_seconds: float = 0.0  # on the device; 0: not known yet
+    expected_kudos: float = 0.0  # an estimate
     reason: str = ""  # of a fault
 
 
@@ -87,6 +89,9 @@ class Board:
 
     def running(self, job_id: str) -> None:
         self._change(job_id, state=JobState.running)
+
+    def expected(self, job_id: str, seconds: float, kudos: float) -> None:
+        self._change(job_id, expected_seconds=seconds, expected_kudos=kudos)
 
     def generated(self, job_id: str, seconds: float) -> None:
         self._change(job_id, state=JobState.delivering, seconds=seconds)

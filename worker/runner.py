@@ -14,8 +14,10 @@ from worker.backoff import Backoff
 from worker.board import Board
 from worker.engine_process import EngineProcess
 from worker.errors import EngineUnusable, NothingToServe, WorkerError
-from worker.forecast import Forecast, Progress
+from worker.forecast import Progress
 from worker.intake import Intake, Work
+from worker.kudos import estimated_kudos
+from worker.seconds_predictor import SecondsPredictor
 from worker.suspects import Suspects
 from worker.timeline import Phase
 
@@ -36,6 +38,7 @@ class Runner:
     Args:
         hurry: set when nothing is waited for any more.
         starts: failed starts of the engine in a row until the worker gives up.
+        forecast: learns from the jobs; None is one that knows nothing yet.
     """
 
     def __init__(
@@ -46,13 +49,14 @@ class Runner:
         *,
         hurry: threading.Event,
         starts: int,
+        forecast: SecondsPredictor | None = None,
     ):
         self._engine = engine
         self._intake = intake
         self._board = board
         self._hurry = hurry
         self._starts = starts
-        self._forecast = Forecast()
+        self._forecast = forecast or SecondsPredictor()
         self._suspects = Suspects()
         self._backoff = Backoff(*RESTARTS)
         self._stop_at = float("inf")
@@ -136,6 +140,7 @@ class Runner:
                 self._engine.cancel()
 
         self._board.running(job_id)
+        self._expect(work)
         try:
             with self._board.timeline.during(Phase.ENGINE):
                 generation = self._engine.generate(work.params, work.model, on_step, job_id=job_id)
@@ -143,6 +148,12 @@ class Runner:
             raise self._too_late(work) from error
         self._board.timeline.explain(_engine_seconds(generation))
         return generation
+
+    def _expect(self, work: Work) -> None:
+        """Show what the job will take and bring, as far as that is known."""
+        expected = self._forecast.predict(work.params, work.model.family)
+        kudos = estimated_kudos(work.params, work.model.family)
+        self._board.expected(work.job.id, expected.seconds, kudos)
 
     def _learn(self, work: Work, generation: Generation) -> None:
         self._backoff.reset()

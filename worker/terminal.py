@@ -186,7 +186,14 @@ def _activity(view: View) -> str:
         return view.doing or ("delivering" if delivering else "idle")
     steps = f"step {running.step}/{running.steps}" if running.steps else "starting"
     silence = f", silent for {view.silent_seconds:.0f} s" if view.silent_seconds else ""
-    return f"{running.job_id[:8]} {steps}{silence}"
+    return f"{running.job_id[:8]} {steps}{_expected(running)}{silence}"
+
+
+def _expected(row: JobRow) -> str:
+    """What the job will take and bring, as far as that is known."""
+    seconds = f", about {row.expected_seconds:.1f} s" if row.expected_seconds else ""
+    kudos = f", ~{row.expected_kudos:.0f} kudos (estimate)" if row.expected_kudos else ""
+    return seconds + kudos
 
 
 def _cells(row: JobRow) -> list[RenderableType]:

@@ -1,0 +1,99 @@
+"""What each kind of work costs on a machine, from jobs and their seconds. Pure arithmetic.
+
+Seconds are a sum of amounts times costs, and no cost is below 0 (non-negative least squares). It is
+the relative error that counts, so a job of 100 ms weighs as much as one of a minute. Three things
+keep the fit steady where little is known, or some of it is wrong:
+
+- costs are drawn to typical proportions, as if a few more jobs had shown them (ridge regression);
+- later jobs weigh more: a job's weight halves with every `HALF_LIFE` after it;
+- jobs far off count less and less (Tukey's biweight): the machine was busy with something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from worker.job_work import Work
+
+HALF_LIFE = 100  # jobs
+PRIOR_JOBS = 0.0001  # what typical proportions weigh, for each kind of work
+ROUNDS = 4  # of weighing the jobs anew by how far off they are
+TOLERATED = 0.03  # relative; no error is smaller in practice, so none counts as far off
+BIWEIGHT = 4.685  # Tukey's constant, in standard deviations
+
+# What an amount of 1 costs, against a call of the network for one picture of 512 x 512. Only
+# proportions matter, and those only until jobs have shown better.
+TYPICAL = {
+    "job": 1.0,
+    "images": 0.2,
+    "steps": 0.05,
+    "calls": 0.2,
+    "area": 0.8,
+    "attention": 0.2,
+    "prompt area": 0.05,
+    "control calls": 0.05,
+    "control area": 0.3,
+    "gaussian noise": 0.01,
+    "brownian noise": 0.05,
+    "chunks": 0.2,
+    "tis": 0.1,
+    "loras": 0.5,
+    "decoded": 3.0,
+    "encoded": 2.0,
+}
+OTHER = 2.0  # a map or a post-processor of a whole picture
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds for an amount of 1, by the kind of work. `pace` is what a typical cost of 1 takes."""
+
+    by_kind: Work
+    pace: float
+
+    def seconds(self, work: Work) -> float:
+        """Of a job; kinds of work that were never seen have their typical cost."""
+        return sum(
+            amount * self.by_kind.get(kind, self.pace * TYPICAL.get(kind, OTHER))
+            for kind, amount in work.items()
+        )
+
+
+def fit(works: Sequence[Work], seconds: Sequence[float]) -> Costs:
+    """The costs that fit at least one job, the oldest first."""
+    kinds = sorted({kind for work in works for kind in work})
+    typical = np.array([TYPICAL.get(kind, OTHER) for kind in kinds])
+    took = np.array(seconds)
+    shares = np.array([[work.get(kind, 0.0) for kind in kinds] for work in works]) * typical
+    shares /= took[:, None]  # so that each job's parts should sum to 1
+    ages = np.arange(len(took))[::-1]
+    recency = 0.5 ** (ages / HALF_LIFE)
+    pace = 1 / float(np.median(shares.sum(axis=1)))
+    factors = np.full(len(kinds), pace)
+    trust = recency
+    for _ in range(ROUNDS):
+        factors = _solve(shares, trust, pace)
+        trust = recency * _biweight(shares @ factors - 1)
+    return Costs(dict(zip(kinds, (factors * typical).tolist(), strict=True)), pace)
+
+
+def _solve(shares: Numbers, weights: Numbers, pace: float) -> Numbers:
+    """By how much each typical cost is to be multiplied: near 1 for all jobs, near `pace`."""
+    root = np.sqrt(weights)
+    pull = np.sqrt(PRIOR_JOBS) / pace * np.eye(shares.shape[1])
+    system = np.vstack([shares * root[:, None], pull])
+    wanted = np.concatenate([root, np.diag(pull) * pace])
+    return nnls(system, wanted)[0]
+
+
+def _biweight(errors: Numbers) -> Numbers:
+    """1 for a job that is met, 0 for one that is far off."""
+    spread = max(TOLERATED, 1.4826 * float(np.median(np.abs(errors))))
+    return np.clip(1 - (errors / (BIWEIGHT * spread)) ** 2, 0, None) ** 2

@@ -1,0 +1,216 @@
+"""How long a job will take on this machine, learnt from the jobs that it has done.
+
+Each family of models has a fit of its own (worker.seconds_fit) over its latest jobs, so that what
+is predicted follows the machine. Until a family's first job, nothing is known, and that is said.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from hordelib.families import FAMILIES, Family
+from hordelib.params import GenerationParams
+from worker.job_work import Work, work_of
+from worker.seconds_file import Learnt, SecondsFile, TimedJob
+from worker.seconds_fit import Costs, fit
+
+JOBS = 200  # that are remembered of a family
+ERRORS = 50  # of predictions
+LATE_JOBS = 20  # among which the fastest sets the least time
+KEPT_EVERY = 10  # jobs: what is learnt goes to the disk
+SURE = (0.05, 0.95)  # the share of jobs below `low`, and below `high`
+DOUBTS = (-math.log(2), math.log(2)) * 2  # as if some jobs had taken half and double the time
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Of a job that is like those before, nine in ten take between `low` and `high` seconds.
+
+    `jobs` it is learnt from: of 0, nothing is known.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    jobs: int
+
+    @property
+    def is_known(self) -> bool:
+        return self.jobs > 0
+
+
+UNKNOWN = Prediction(0.0, 0.0, math.inf, 0)
+
+
+class SecondsPredictor:
+    """Any thread may call. `file`: what was learnt before; None remembers in this process alone.
+
+    A prediction takes some 10 µs, the first one after a job some milliseconds.
+    """
+
+    def __init__(self, file: SecondsFile | None = None):
+        self._file = file
+        self._lock = threading.Lock()
+        self._families = {name: _Learner.of(learnt) for name, learnt in _read(file).items()}
+        self._news = 0  # jobs since the last time that it was kept
+
+    def predict(self, params: GenerationParams, family: Family) -> Prediction:
+        """The seconds on the device of all the job's images, without its model's loading."""
+        return self.predict_work(work_of(params, family), family.name)
+
+    def predict_work(self, work: Work, family: str) -> Prediction:
+        """As `predict`, of a job's amounts of work (worker.job_work)."""
+        with self._lock:
+            learner = self._families.get(family)
+            return learner.predict(work) if learner else UNKNOWN
+
+    def least_seconds(self, params: GenerationParams, family: Family) -> float:
+        """What the job takes at least, so that one that can't make it ends early; 0: not known."""
+        work = work_of(params, family)
+        with self._lock:
+            learner = self._families.get(family.name)
+            return learner.least_seconds(work) if learner else 0.0
+
+    def learn(self, params: GenerationParams, family: Family, seconds: float) -> None:
+        """A job took so long, its model's loading aside."""
+        self._learn(TimedJob(work_of(params, family), seconds), family.name)
+
+    def learn_rows(self, rows: Iterable[Mapping[str, object]]) -> int:
+        """Learn from a benchmark's rows: `family`, `seconds`, and `work` as `work_of` gives it.
+
+        Those that have not all three are passed over. Returns how many were learnt.
+        """
+        learnt = 0
+        for row in rows:
+            try:
+                timed = _ROW.validate_python(row)
+            except ValidationError:
+                continue
+            self._learn(timed, timed.family)
+            learnt += timed.family in FAMILIES
+        return learnt
+
+    def keep(self) -> None:
+        """Write what was learnt to the file, as it is done now and then, too."""
+        with self._lock:
+            self._keep()
+
+    def _learn(self, job: TimedJob, family: str) -> None:
+        if family not in FAMILIES or not 0 < job.seconds < math.inf:
+            return
+        with self._lock:
+            self._families.setdefault(family, _Learner()).learn(job)
+            self._news += 1
+            if self._news >= KEPT_EVERY:
+                self._keep()
+
+    def _keep(self) -> None:
+        self._news = 0
+        if self._file is not None:
+            self._file.write({name: each.learnt for name, each in self._families.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class _Row(TimedJob):
+    family: str
+
+
+_ROW = TypeAdapter(_Row)
+
+
+def _read(file: SecondsFile | None) -> Mapping[str, Learnt]:
+    return file.read() if file is not None else {}
+
+
+@dataclass(slots=True)
+class _Learner:
+    """One family's jobs, the oldest first, and what follows from them."""
+
+    jobs: deque[TimedJob] = field(default_factory=lambda: deque[TimedJob](maxlen=JOBS))
+    errors: deque[float] = field(default_factory=lambda: deque[float](maxlen=ERRORS))
+    fitted: _Fitted | None = None  # None: not since the last job
+
+    @classmethod
+    def of(cls, learnt: Learnt) -> _Learner:
+        return cls(deque(learnt.jobs, JOBS), deque(learnt.errors, ERRORS))
+
+    @property
+    def learnt(self) -> Learnt:
+        return Learnt(tuple(self.jobs), tuple(self.errors))
+
+    def learn(self, job: TimedJob) -> None:
+        """With the logarithm of how far off the prediction of this job was, before it is learnt."""
+        if self.jobs:
+            self.errors.append(math.log(job.seconds / self._fit().costs.seconds(job.work)))
+        self.jobs.append(job)
+        self.fitted = None
+
+    def predict(self, work: Work) -> Prediction:
+        fitted = self._fit()
+        seconds = fitted.costs.seconds(work)
+        low, high = fitted.spread if fitted.knows(work) else _NEVER_SEEN
+        return Prediction(seconds, seconds * low, seconds * high, len(self.jobs))
+
+    def least_seconds(self, work: Work) -> float:
+        return self._fit().least_seconds(work)
+
+    def _fit(self) -> _Fitted:
+        if self.fitted is None:
+            self.fitted = _Fitted.of(self.jobs, self.errors)
+        return self.fitted
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """What follows from the jobs.
+
+    `late` has the work of the latest ones and the seconds that each takes at the `best` pace.
+    """
+
+    costs: Costs
+    spread: tuple[float, float]  # factors of `low` and `high`
+    late: tuple[TimedJob, ...]
+
+    @classmethod
+    def of(cls, jobs: Iterable[TimedJob], errors: Iterable[float]) -> _Fitted:
+        jobs = tuple(jobs)
+        costs = fit([job.work for job in jobs], [job.seconds for job in jobs])
+        late = jobs[-LATE_JOBS:]
+        fitted = [costs.seconds(job.work) for job in late]
+        best = min(job.seconds / each for job, each in zip(late, fitted, strict=True))
+        at_best = (TimedJob(job.work, best * each) for job, each in zip(late, fitted, strict=True))
+        return cls(costs, _spread(errors), tuple(at_best))
+
+    def knows(self, work: Work) -> bool:
+        return all(kind in self.costs.by_kind for kind, amount in work.items() if amount)
+
+    def least_seconds(self, work: Work) -> float:
+        """By each of the late jobs, as far as all that it did is to be done in this one, too.
+
+        No cost is below 0. So a job that has at least half of every amount of another one takes at
+        least half its time, whatever the costs are. Each is reckoned at the best pace of them all,
+        which never makes it longer than it was: the others may have met a busy machine.
+        """
+        return max((job.seconds * _least_share(work, job.work) for job in self.late), default=0.0)
+
+
+_NEVER_SEEN = (0.5, 2.0)
+
+
+def _least_share(work: Work, done: Work) -> float:
+    """How much of all that was `done` is in `work`, at least; never more than 1."""
+    shares = (work.get(kind, 0.0) / amount for kind, amount in done.items() if amount)
+    return min(1.0, *shares)
+
+
+def _spread(errors: Iterable[float]) -> tuple[float, float]:
+    """With some doubt, which a number of jobs outweighs."""
+    low, high = np.exp(np.quantile([*errors, *DOUBTS], SURE))
+    return float(min(low, 1.0)), float(max(high, 1.0))
