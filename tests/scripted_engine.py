@@ -16,6 +16,7 @@ from threading import Event, Thread
 from hordelib.engine import Generation
 from hordelib.errors import Cancelled
 from hordelib.images import Picture
+from hordelib.sharing import Member
 from worker.child import Child, set_up_process
 from worker.messages import (
     Cancel,
@@ -48,23 +49,30 @@ def main(pipe: Connection, settings: EngineSettings) -> None:
 
 
 def _generate(child: Child, job: Generate, cancelled: Event) -> None:
-    words = job.params.prompt.split()
-    for step in range(1, job.params.steps + 1):
+    params = job.members[0].params
+    words = params.prompt.split()
+    for step in range(1, params.steps + 1):
         if "kill" in words:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(STEP_SECONDS * ("slow" in words))
-        child.report(Stepped(job.number, step, job.params.steps))
+        child.report(Stepped(job.number, step, params.steps))
         if cancelled.is_set():
             child.report(Failed(job.number, Cancelled("stopped on request")))
             return
     for picture in _pictures(job):
         child.report(Drawn(job.number, picture))
-    seconds = STEP_SECONDS * job.params.steps
-    child.report(Finished(job.number, Generation((), 0.0, seconds)))
+    seconds = STEP_SECONDS * params.steps
+    generations = tuple(Generation((), 0.0, seconds) for _ in job.members)
+    child.report(Finished(job.number, generations))
 
 
 def _pictures(job: Generate) -> Iterator[Picture]:
-    params = job.params
+    for member in job.members:
+        yield from _pictures_of(member)
+
+
+def _pictures_of(member: Member) -> Iterator[Picture]:
+    params = member.params
     for index in range(params.images):
         colour = (params.seed + index).to_bytes(8)[-3:]
         pixels = colour * (params.width * params.height)
@@ -73,6 +81,6 @@ def _pictures(job: Generate) -> Iterator[Picture]:
             params.height,
             pixels,
             params.image_seed(index),
-            job_id=job.job_id,
+            job_id=member.job_id,
             index=index,
         )

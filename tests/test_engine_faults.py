@@ -103,16 +103,18 @@ def draw(pipe: Connection, settings: EngineSettings) -> None:
 
 
 def _pictures(job: Generate, more: int = 0) -> list[Picture]:
+    (member,) = job.members
+    params, job_id = member.params, member.job_id
     return [
-        Picture(64, 64, bytes(64 * 64 * 3), job.params.image_seed(i), job_id=job.job_id, index=i)
-        for i in range(job.params.images + more)
+        Picture(64, 64, bytes(64 * 64 * 3), params.image_seed(i), job_id=job_id, index=i)
+        for i in range(params.images + more)
     ]
 
 
 def _told(job: Generate, *pictures: Picture, number: int = 0) -> list[Drawn | Finished]:
     """The reports that hand these pictures over."""
     call = number or job.number
-    return [*(Drawn(call, each) for each in pictures), Finished(call, Generation((), 0, 0))]
+    return [*(Drawn(call, each) for each in pictures), Finished(call, (Generation((), 0, 0),))]
 
 
 def _with(job: Generate, **changes: Any) -> list[Drawn | Finished]:

@@ -24,6 +24,7 @@ from worker.intake import Intake, Work
 from worker.messages import EngineSettings
 from worker.results import JobState
 from worker.runner import STOPPING, Runner, TooLate
+from worker.seconds_predictor import SecondsPredictor
 from worker.wire import Job
 
 OTHER = "Another Model"
@@ -78,7 +79,7 @@ def stage(checkpoint: Path, tmp_path: Path) -> Generator[Stage]:
     settings = EngineSettings(None, "auto", 0, None, tmp_path / "engine.log")
     engine = EngineProcess(settings, main=scripted_engine.main)
     hurry, board = threading.Event(), Board()
-    runner = Runner(engine, intake, board, hurry=hurry, starts=1)
+    runner = Runner(engine, intake, board, hurry=hurry, starts=1, forecast=SecondsPredictor())
     yield Stage(runner, engine, intake, model, hurry, board)
     engine.kill()
 

@@ -13,7 +13,7 @@ from hordelib.lora_store import LoraStore, Quota
 from hordelib.memory_readings import main_memory
 from hordelib.model import Model
 from hordelib.model_store import ModelStore, verify_checkpoint
-from worker import capabilities, engine_child, judge_child
+from worker import capabilities, engine_child, judge_child, seconds_file
 from worker.adapters import Adapters
 from worker.books import Books
 from worker.bridge import Bridge
@@ -39,6 +39,8 @@ from worker.model_inventory import Inventory
 from worker.model_stock import DISK_FLOOR_BYTES
 from worker.pace import Pace
 from worker.safety_policy import judge_settings
+from worker.seconds_file import SecondsFile
+from worker.seconds_predictor import SecondsPredictor
 from worker.sources import SourceFetcher
 from worker.web import Web
 from worker.wire import Offer
@@ -148,6 +150,13 @@ def make_bridge(
         books,
         Pace(waiting_jobs=config.queue_size),
     )
+
+
+def make_forecast(state: Path) -> SecondsPredictor:
+    """What the state folder says of the speed of this machine's device."""
+    card = first_card()
+    device = card.name if card else "cpu"
+    return SecondsPredictor(SecondsFile(state / seconds_file.NAME, device))
 
 
 def make_intake(

@@ -13,14 +13,27 @@ from worker.board import Board, JobRow
 from worker.fault_guard import MOST_DROPS, FaultGuard
 from worker.ledger import LOST_POPS, Ledger
 from worker.results import Cleared, Failed, ImageEnd, Made, Results
+from worker.seconds_predictor import SecondsPredictor
 from worker.wire import Offer, Slot
 
 
 class Books:
-    """Any thread may write. `most_drops`: images that may fail within an hour."""
+    """Any thread may write.
 
-    def __init__(self, ledger: Ledger, board: Board, most_drops: int = MOST_DROPS):
+    Args:
+        most_drops: images that may fail within an hour.
+        forecast: learns from the jobs; None knows nothing yet.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        board: Board,
+        most_drops: int = MOST_DROPS,
+        forecast: SecondsPredictor | None = None,
+    ):
         self.board = board
+        self.forecast = forecast or SecondsPredictor()
         self.guard = FaultGuard(most_drops, ledger.drop_ages())
         self._ledger = ledger
         self._lock = threading.Lock()

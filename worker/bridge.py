@@ -30,9 +30,11 @@ from worker.horde_client import HordeClient
 from worker.intake import Intake, Work
 from worker.judging import Judging
 from worker.pace import Pace
+from worker.places import Places
 from worker.popper import Popper
 from worker.results import Cleared, Failed, ImageEnd, Made, Result, Results, failed, failed_slots
-from worker.runner import STOPPING, Runner
+from worker.runner import STOPPING, Apart, Runner
+from worker.schedule import Line
 from worker.timeline import Phase
 from worker.wire import Job, slots_of
 
@@ -95,13 +97,18 @@ class Bridge:
         self._engine_ready = threading.Event()
         self._judge_ready = threading.Event()
         self._runner = Runner(
-            engine, intake, books.board, hurry=self._hurry, starts=pace.engine_starts
+            engine,
+            intake,
+            books.board,
+            hurry=self._hurry,
+            starts=pace.engine_starts,
+            forecast=books.forecast,
         )
         self._delivery = Delivery(horde, self._hurry)
-        self._places = threading.Semaphore(pace.waiting_jobs + 1)
+        self._places = Places(pace.waiting_jobs, pace.seconds_ahead, pace.most_ahead)
         self._popped: queue.Queue[Job | None] = queue.Queue()
         self._being_read: dict[str, Job] = {}
-        self._waiting: queue.Queue[Work | None] = queue.Queue()
+        self._waiting = Line()
         self._done: queue.Queue[Done | None] = queue.Queue()
         self._finished: queue.Queue[Results | None] = queue.Queue()
         self._judge_dismissed = threading.Event()
@@ -139,9 +146,9 @@ class Bridge:
                 slots = slots_of(ids, ("",) * len(ids), time.monotonic() + FAULT_SECONDS)
                 self._books.popped(slots, "")
                 self._finished.put(failed_slots(slots, str(popped)))
-                self._places.release()
+                self._places.free()
             case None:
-                self._places.release()
+                self._places.free()
 
     # ---- take in: parse and fetch ----------------------------------------------------------
 
@@ -164,10 +171,12 @@ class Bridge:
         if isinstance(taken, Work):
             self._books.understood(job.id, taken.params)
             self._runner.prepare(taken)
-            self._waiting.put(taken)
+            seconds = self._runner.expected_seconds(taken.params, taken.model.family)
+            self._waiting.add(taken)
+            self._places.expect(job.id, seconds)
         else:
             self._finished.put(taken)
-            self._places.release()
+            self._places.free()
 
     # ---- run -------------------------------------------------------------------------------
 
@@ -177,16 +186,30 @@ class Bridge:
         if not self._paused.is_set():
             self._runner.start(unless=self._stopping)
         self._engine_ready.set()
-        while (work := self._next_work()) is not None:
+        while batch := self._next_batch():
             with self._timeline.during(Phase.HANDING_OVER):
-                match self._run(work):
-                    case Done() as done:
-                        self._done.put(done)
-                    case Results() as results:
-                        self._finished.put(results)
-                self._places.release()
+                for outcome in self._run(batch):
+                    match outcome:
+                        case Done():
+                            self._done.put(outcome)
+                        case Results():
+                            self._finished.put(outcome)
+                for work in batch:
+                    self._places.free(work.job.id)
 
-    def _run(self, work: Work) -> Done | Results:
+    def _run(self, batch: list[Work]) -> Iterator[Done | Results]:
+        """Jobs that share a batch; each alone, where there is one or where that did not work."""
+        if len(batch) > 1:
+            try:
+                generations = self._runner.run_together(batch)
+            except Apart as error:
+                log.warning("%d jobs in one batch: %s; one by one now", len(batch), error)
+            else:
+                yield from map(Done, batch, generations)
+                return
+        yield from map(self._run_alone, batch)
+
+    def _run_alone(self, work: Work) -> Done | Results:
         try:
             return Done(work, self._runner.run(work))
         except WorkerError as error:  # it stops the worker, which owes this job an end
@@ -282,7 +305,7 @@ class Bridge:
         self._stopping.wait()
         crew.popper.join()
         self._end_preparers()
-        self._waiting.put(None)
+        self._waiting.close()
         crew.feeder.join()
         self._give_back_what_waits()
         self._runner.stop()
@@ -296,6 +319,7 @@ class Bridge:
         for finisher in crew.finishers:
             finisher.join()
         self._judging.stop()
+        self._books.forecast.keep()
 
     def _end_preparers(self) -> None:
         """Once they have read all jobs; in a hurry, downloads are left that nobody waits for."""
@@ -313,7 +337,7 @@ class Bridge:
 
     def _give_back_what_waits(self) -> None:
         """Where the engine failed, nobody takes it any more."""
-        for work in _rest_of(self._waiting):
+        for work in self._waiting.rest():
             self._finished.put(failed(work.job, STOPPING))
 
     def _dismiss_judge(self) -> None:
@@ -384,12 +408,14 @@ class Bridge:
         while not self._stopping.is_set():
             if self._paused.is_set():
                 self._stopping.wait(POLL_SECONDS)
-            elif self._places.acquire(timeout=POLL_SECONDS):
+            elif self._places.take(POLL_SECONDS):
                 return True
         return False
 
-    def _next_work(self) -> Work | None:
-        """The next job once there is room behind the engine, or None after the last one.
+    def _next_batch(self) -> list[Work]:
+        """The next job, with those that share its batch, once there is room behind the engine.
+
+        Nothing after the last one.
 
         A paused worker without jobs has no engine.
         """
@@ -398,7 +424,7 @@ class Bridge:
                 self._hurry.wait(POLL_SECONDS)  # undelivered is enough: nothing more is made
         while True:
             try:
-                return self._waiting.get(timeout=POLL_SECONDS)
+                return self._waiting.take(self._runner.are_in_time, POLL_SECONDS)
             except queue.Empty:
                 if self._paused.is_set() and not self._books.in_hand and self._runner.is_running:
                     self._runner.stop()

@@ -16,7 +16,15 @@ from pathlib import Path
 from rich.console import Console
 
 from hordelib.errors import HordelibError
-from worker.assembly import OURS, Children, Models, find_capabilities, make_bridge, make_intake
+from worker.assembly import (
+    OURS,
+    Children,
+    Models,
+    find_capabilities,
+    make_bridge,
+    make_forecast,
+    make_intake,
+)
 from worker.board import Board
 from worker.books import Books
 from worker.check import Verdict, findings
@@ -113,7 +121,7 @@ def run_worker(config: BridgeConfig, home: Path, children: Children = OURS) -> N
         board = Board()
         intake = make_intake(config, home, models)
         with closing(Ledger(state.path / LEDGER)) as ledger, offering.kept_up(intake):
-            books = Books(ledger, board, children.most_drops)
+            books = Books(ledger, board, children.most_drops, make_forecast(state.path))
             bridge = make_bridge(config, home, models, books, intake=intake, children=children)
             log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
             serve(

@@ -72,18 +72,20 @@ class EngineChild:
 
     def _run(self, job: Generate) -> None:
         try:
-            generation = self._generate(job)
+            generations = self._generate(job)
         except JobError as error:
             log.warning("job %d failed", job.number, exc_info=True)
             self._child.report(Failed(job.number, error.with_traceback(None)))
         except Exception as error:  # noqa: BLE001 - the job boundary: an engine at fault is replaced
             self._child.give_up(error)
         else:
-            for picture in generation.images:
-                self._child.report(Drawn(job.number, picture))
-            self._child.report(Finished(job.number, replace(generation, images=())))
+            for generation in generations:
+                for picture in generation.images:
+                    self._child.report(Drawn(job.number, picture))
+            told = tuple(replace(generation, images=()) for generation in generations)
+            self._child.report(Finished(job.number, told))
 
-    def _generate(self, job: Generate) -> Generation:
+    def _generate(self, job: Generate) -> tuple[Generation, ...]:
         """Cancelling raises in what the engine calls, so that it can only meet its own job."""
 
         def on_loaded() -> None:
@@ -95,11 +97,12 @@ class EngineChild:
             self._child.report(Stepped(job.number, done, total))
 
         self._raise_if_cancelled(job)
-        generation = self._engine.generate(
-            job.params, job.model, on_step, on_loaded=on_loaded, job_id=job.job_id
+        generations = self._engine.generate_together(
+            job.members, job.model, on_step, on_loaded=on_loaded
         )
-        _insist_on_deliverable(generation.images)
-        return generation
+        for generation in generations:
+            _insist_on_deliverable(generation.images)
+        return generations
 
     def _raise_if_cancelled(self, job: Generate) -> None:
         if job.number <= self._cancelled:

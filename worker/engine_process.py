@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from hordelib.engine import Generation, OnStep, unwatched
@@ -13,6 +14,7 @@ from hordelib.images import Picture
 from hordelib.model import Model
 from hordelib.our_nodes import model_keys
 from hordelib.params import GenerationParams
+from hordelib.sharing import Member
 from hordelib.workflows import build_graph
 from worker import engine_child
 from worker.child_process import ChildProcess, Limit
@@ -99,11 +101,21 @@ class EngineProcess:
     ) -> Generation:
         """Have the child make the job's pictures; each bears `job_id` and its place.
 
+        Raises what `generate_together` does.
+        """
+        (generation,) = self.generate_together([Member(job_id, params)], model, on_step)
+        return generation
+
+    def generate_together(
+        self, members: Sequence[Member], model: Model, on_step: OnStep = unwatched
+    ) -> tuple[Generation, ...]:
+        """Have the child make the pictures of jobs in one batch, as Engine.generate_together does.
+
         Raises the child's JobError (Cancelled after `cancel`), or EngineError when the child is at
         fault or gone; it is dead then, and `start` gives a new one.
         """
         self._calls += 1
-        job = Generate(self._calls, job_id, params, model)
+        job = Generate(self._calls, tuple(members), model)
         self._running = job.number
         try:
             self._child.send(job, self._patience.heartbeat)
@@ -143,7 +155,7 @@ class EngineProcess:
         """End the child at once; safe at any time, from any thread."""
         self._child.kill()
 
-    def _follow(self, job: Generate, on_step: OnStep) -> Generation:
+    def _follow(self, job: Generate, on_step: OnStep) -> tuple[Generation, ...]:
         patience = self._patience
         whole = Limit(patience.job, "for a whole job")
         limit = Limit(patience.load, "to load the model")
@@ -157,8 +169,8 @@ class EngineProcess:
                     on_step(done, total)
                 case Drawn(_, Picture() as picture) if album.takes(picture):
                     album.pictures.append(picture)
-                case Finished(_, Generation() as generation) if album.is_full:
-                    return replace(generation, images=tuple(album.pictures))
+                case Finished(_, generations) if album.completes(generations):
+                    return album.bound(generations)
                 case Failed(_, JobError() as error):
                     raise error
                 case report:
@@ -175,25 +187,36 @@ class EngineProcess:
                 self._child.fail(f"the engine spoke of what was not asked for: {_brief(report)}")
 
 
-@dataclass(frozen=True, slots=True)
 class _Album:
-    """The pictures of one job as they come: exactly those that it asked for, in their order."""
+    """The pictures of a call as they come: exactly those that it asked for, in their order."""
 
-    job: Generate
-    pictures: list[Picture] = field(default_factory=list[Picture])
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.pictures) == self.job.params.images
+    def __init__(self, job: Generate):
+        self._members = job.members
+        self._wanted = [
+            (member, index) for member in job.members for index in range(member.params.images)
+        ]
+        self.pictures: list[Picture] = []
 
     def takes(self, picture: Picture) -> bool:
-        params, index = self.job.params, len(self.pictures)
-        wanted = (self.job.job_id, index, params.image_seed(index))
+        if len(self.pictures) == len(self._wanted):
+            return False
+        member, index = self._wanted[len(self.pictures)]
+        params = member.params
+        wanted = (member.job_id, index, params.image_seed(index))
         has_size = (picture.width, picture.height) == (params.width, params.height)
-        return (
-            not self.is_full
-            and (picture.job_id, picture.index, picture.seed) == wanted
-            and (has_size or bool(params.post_processing))
+        is_wanted = (picture.job_id, picture.index, picture.seed) == wanted
+        return is_wanted and (has_size or bool(params.post_processing))
+
+    def completes(self, generations: Sequence[Generation]) -> bool:
+        is_full = len(self.pictures) == len(self._wanted)
+        return is_full and len(generations) == len(self._members)
+
+    def bound(self, generations: Sequence[Generation]) -> tuple[Generation, ...]:
+        """Each job's generation with its pictures."""
+        left = iter(self.pictures)
+        return tuple(
+            replace(generation, images=tuple(islice(left, member.params.images)))
+            for member, generation in zip(self._members, generations, strict=True)
         )
 
 

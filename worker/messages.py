@@ -13,8 +13,8 @@ from hordelib.errors import JobError
 from hordelib.images import MAX_WEBP_SIDE, Picture
 from hordelib.model import Model
 from hordelib.model_cache import ModelKey
-from hordelib.params import GenerationParams
 from hordelib.safety import Verdict
+from hordelib.sharing import Member
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,11 @@ class EngineSettings:
 class Generate:
     """`number` tells one call from the next, so that a late answer is never taken for another's.
 
-    Each picture comes back with the job's id and its place in the job.
+    Jobs of one call share a batch. Each picture comes back with its job's id and its place in it.
     """
 
     number: int
-    job_id: str
-    params: GenerationParams
+    members: tuple[Member, ...]
     model: Model
 
 
@@ -94,7 +93,7 @@ class Stepped:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A finished picture of the job. They come in their order, when all of them are made."""
+    """A finished picture. They come job by job in their order, when all of them are made."""
 
     number: int
     picture: Picture
@@ -102,10 +101,10 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The job's pictures have been told; `generation` has the rest, and no images."""
+    """The pictures have been told; `generations` have the rest of each job, and no images."""
 
     number: int
-    generation: Generation
+    generations: tuple[Generation, ...]
 
 
 @dataclass(frozen=True, slots=True)

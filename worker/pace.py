@@ -9,7 +9,9 @@ from dataclasses import dataclass
 class Pace:
     """How many of each there are, and how long is waited."""
 
-    waiting_jobs: int = 1  # popped ahead, beside the one at work
+    waiting_jobs: int = 1  # popped ahead, beside the one at work, however long they take
+    seconds_ahead: float = 10.0  # of work: more jobs wait where all of them take less
+    most_ahead: int = 8  # jobs in hand, then
     preparers: int = 2
     finishers: int = 3
     engine_starts: int = 3  # failed ones in a row until the worker gives up

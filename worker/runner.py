@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 
 from hordelib.engine import Generation
 from hordelib.errors import Cancelled, EngineError, JobError, ModelBroken, ModelMissing
+from hordelib.families import Family
+from hordelib.params import GenerationParams
+from hordelib.sharing import common_params
 from worker.backoff import Backoff
 from worker.board import Board
 from worker.engine_process import EngineProcess
@@ -17,6 +20,7 @@ from worker.errors import EngineUnusable, NothingToServe, WorkerError
 from worker.forecast import Progress
 from worker.intake import Intake, Work
 from worker.kudos import estimated_kudos
+from worker.schedule import members_of
 from worker.seconds_predictor import SecondsPredictor
 from worker.suspects import Suspects
 from worker.timeline import Phase
@@ -26,6 +30,10 @@ log = logging.getLogger(__name__)
 STOPPING = "the worker is stopping"
 TRIES = 2  # a job whose engine dies gets a fresh one, once
 RESTARTS = (2.0, 30.0)  # seconds between two deaths of the engine: the first, the longest
+
+
+class Apart(JobError):
+    """The jobs of a batch have to be run one by one."""
 
 
 class TooLate(JobError):
@@ -38,7 +46,7 @@ class Runner:
     Args:
         hurry: set when nothing is waited for any more.
         starts: failed starts of the engine in a row until the worker gives up.
-        forecast: learns from the jobs; None is one that knows nothing yet.
+        forecast: learns from the jobs.
     """
 
     def __init__(
@@ -49,14 +57,14 @@ class Runner:
         *,
         hurry: threading.Event,
         starts: int,
-        forecast: SecondsPredictor | None = None,
+        forecast: SecondsPredictor,
     ):
         self._engine = engine
         self._intake = intake
         self._board = board
         self._hurry = hurry
         self._starts = starts
-        self._forecast = forecast or SecondsPredictor()
+        self._forecast = forecast
         self._suspects = Suspects()
         self._backoff = Backoff(*RESTARTS)
         self._stop_at = float("inf")
@@ -107,6 +115,36 @@ class Runner:
         """Have the model of a job that waits read while another one is at work; any thread may."""
         self._engine.prepare(work.params, work.model)
 
+    def expected_seconds(self, params: GenerationParams, family: Family) -> float:
+        """What it will probably take; infinite where nothing is known yet. From any thread."""
+        prediction = self._forecast.predict(params, family)
+        return prediction.seconds if prediction.is_known else float("inf")
+
+    def are_in_time(self, batch: Sequence[Work]) -> bool:
+        """Whether jobs that share a batch will all be done before the first of them is over."""
+        whole = common_params(members_of(batch))
+        seconds = self._forecast.predict(whole, batch[0].model.family).high
+        now = time.monotonic()
+        return all(now + seconds < self._limit(work) for work in batch)
+
+    def run_together(self, batch: Sequence[Work]) -> tuple[Generation, ...]:
+        """Make the pictures of jobs that share a batch.
+
+        Raises Apart where that did not work, for whatever reason: each is to be run alone then, so
+        that no job fails for another's sake.
+        """
+        if not self._engine.is_alive:
+            self.start(unless=self._hurry)
+        try:
+            generations = self._generate(batch)
+        except JobError as error:
+            raise Apart(str(error)) from error
+        except EngineError as error:
+            self._hurry.wait(self._backoff.delay())
+            raise Apart(str(error)) from error
+        self._learn(batch, generations[0])
+        return generations
+
     def run(self, work: Work) -> Generation:
         """Make the job's pictures; an engine that dies under it is replaced, and tries once more.
 
@@ -118,7 +156,7 @@ class Runner:
             if not self._engine.is_alive:
                 self.start(unless=self._hurry)
             try:
-                generation = self._generate(work)
+                (generation,) = self._generate([work])
             except (ModelBroken, ModelMissing) as error:
                 self._withdraw(work.job.model, str(error))
                 raise
@@ -127,38 +165,49 @@ class Runner:
                 if not tries_left:
                     raise JobError(f"{error}; a second engine did no better") from error
             else:
-                self._learn(work, generation)
+                self._learn([work], generation)
                 return generation
         raise AssertionError("the last try returns or raises")
 
-    def _generate(self, work: Work) -> Generation:
-        progress, job_id = Progress(), work.job.id
+    def _generate(self, batch: Sequence[Work]) -> tuple[Generation, ...]:
+        progress, ids = Progress(), [work.job.id for work in batch]
+        limit = max(map(self._limit, batch))
 
         def on_step(done: int, total: int) -> None:
-            self._board.stepped(job_id, done, total)
-            if time.monotonic() + progress.seconds_left(done, total) > self._limit(work):
+            for job_id in ids:
+                self._board.stepped(job_id, done, total)
+            if time.monotonic() + progress.seconds_left(done, total) > limit:
                 self._engine.cancel()
 
-        self._board.running(job_id)
-        self._expect(work)
+        for job_id in ids:
+            self._board.running(job_id)
+        self._expect(batch)
         try:
             with self._board.timeline.during(Phase.ENGINE):
-                generation = self._engine.generate(work.params, work.model, on_step, job_id=job_id)
+                generations = self._engine.generate_together(
+                    members_of(batch), batch[0].model, on_step
+                )
         except Cancelled as error:
-            raise self._too_late(work) from error
-        self._board.timeline.explain(_engine_seconds(generation))
-        return generation
+            raise self._too_late(batch[0]) from error
+        seconds = {"loading": generations[0].load_seconds, **generations[0].phases}
+        self._board.timeline.explain(seconds)
+        return generations
 
-    def _expect(self, work: Work) -> None:
-        """Show what the job will take and bring, as far as that is known."""
-        expected = self._forecast.predict(work.params, work.model.family)
-        kudos = estimated_kudos(work.params, work.model.family)
-        self._board.expected(work.job.id, expected.seconds, kudos)
+    def _expect(self, batch: Sequence[Work]) -> None:
+        """Show what the jobs will take and bring, as far as that is known."""
+        family = batch[0].model.family
+        expected = self._forecast.predict(common_params(members_of(batch)), family)
+        for work in batch:
+            kudos = estimated_kudos(work.params, family)
+            self._board.expected(work.job.id, expected.seconds, kudos)
 
-    def _learn(self, work: Work, generation: Generation) -> None:
+    def _learn(self, batch: Sequence[Work], generation: Generation) -> None:
         self._backoff.reset()
-        self._suspects.did_well(work.job.model, _loras(work))
-        self._forecast.learn(work.params, work.model.family, generation.run_seconds)
+        for work in batch:
+            self._suspects.did_well(work.job.model, _loras(work))
+        whole, family = common_params(members_of(batch)), batch[0].model.family
+        if not whole.return_control_map:  # which samples nothing
+            self._forecast.learn(whole, family, generation.run_seconds)
 
     def _after_death(self, work: Work, error: EngineError) -> None:
         """Say it, and hold it against what was at work. Raises JobError where that is out now."""
@@ -202,11 +251,6 @@ def _look(work: Work) -> Hashable:
     """The same for a job that comes again, as the horde hands out what was faulted."""
     params = work.params
     return params.prompt, params.negative_prompt, params.seed, params.width, params.height
-
-
-def _engine_seconds(generation: Generation) -> Mapping[str, float]:
-    """By the timeline's phases."""
-    return {"loading": generation.load_seconds, "running": generation.run_seconds}
 
 
 def _loras(work: Work) -> Collection[Path]:

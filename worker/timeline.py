@@ -23,9 +23,10 @@ class Phase(StrEnum):
 
     TEXT = "text"  # prompts are encoded
     SAMPLING = "sampling"
+    ENCODING = "encoding"  # source pictures
     DECODING = "decoding"
     POST = "post"  # upscalers, face fixers
-    RUNNING = "running"  # one of the four above, from an engine that does not tell them apart
+    RUNNING = "running"  # one of the five above, from an engine that does not tell them apart
     LOADING = "loading"  # files of models are read
     ENGINE = "engine"  # all else between the engine's order and its answer
     STARTING = "starting"
@@ -38,7 +39,9 @@ class Phase(StrEnum):
     NO_JOB = "no job"  # the horde has none for us, or is not asked yet
 
 
-BUSY = frozenset({Phase.TEXT, Phase.SAMPLING, Phase.DECODING, Phase.POST, Phase.RUNNING})
+BUSY = frozenset(
+    {Phase.TEXT, Phase.SAMPLING, Phase.ENCODING, Phase.DECODING, Phase.POST, Phase.RUNNING}
+)
 _ORDER = tuple(Phase)
 
 

@@ -9,7 +9,7 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import astuple, dataclass, replace
 from functools import partial
@@ -27,6 +27,7 @@ from hordelib.model_cache import ModelKey
 from hordelib.model_store import verify_checkpoint
 from hordelib.params import SEEDS, GenerationParams, images_of
 from hordelib.safety import Verdict
+from hordelib.sharing import Member
 from worker.assembly import Children
 from worker.censor_card import censor_card
 from worker.censorship import Cause
@@ -246,31 +247,30 @@ class StandInEngine(Engine):
             raise EngineError("no engine today")
         return "a stand-in"
 
-    def generate(
+    def generate_together(
         self,
-        params: GenerationParams,
-        model: Model | Path | str,
+        members: Sequence[Member],
+        model: Model,
         on_step: OnStep = unwatched,
         *,
         on_loaded: OnLoaded = unawaited,
-        job_id: str = "",
-    ) -> Generation:
-        assert isinstance(model, Model)
+    ) -> tuple[Generation, ...]:
         for path in model.files.values():
             verify_checkpoint(path)
         on_loaded()
         self._calls += 1
         mood = self._temper.mood("engine", self._life, self._calls, ENGINE_MOODS)
-        for step in range(params.steps):
-            on_step(step + 1, params.steps)
+        steps = members[0].params.steps
+        for step in range(steps):
+            on_step(step + 1, steps)
             _misbehave(mood if step == 0 else "", self._pipe)
-        if mood == "fails" or IMPOSSIBLE in params.prompt:
+        is_impossible = any(IMPOSSIBLE in member.params.prompt for member in members)
+        if mood == "fails" or is_impossible:
             raise GenerationFailed("on purpose")
-        pictures = tuple(
-            replace(draw(Wanted.of_job(params, model.name, index)), job_id=job_id, index=index)
-            for index in range(params.images)
+        return tuple(
+            Generation(_pictures_of(member, model), load_seconds=0.0, run_seconds=0.001)
+            for member in members
         )
-        return Generation(pictures, load_seconds=0.0, run_seconds=0.001)
 
     def read_ahead(self, keys: Iterable[ModelKey]) -> Future[None]:
         """There is nothing to read."""
@@ -278,6 +278,17 @@ class StandInEngine(Engine):
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+
+def _pictures_of(member: Member, model: Model) -> tuple[Picture, ...]:
+    return tuple(
+        replace(
+            draw(Wanted.of_job(member.params, model.name, index)),
+            job_id=member.job_id,
+            index=index,
+        )
+        for index in range(member.params.images)
+    )
 
 
 def _set_up(log_file: Path) -> None:

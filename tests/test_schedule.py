@@ -1,0 +1,79 @@
+"""Which waiting jobs run together."""
+
+from __future__ import annotations
+
+import queue
+from dataclasses import replace
+
+import pytest
+
+from hordelib import GenerationParams
+from hordelib.families import FAMILIES
+from hordelib.model import Model
+from hordelib.params import MOST_IMAGES
+from worker.intake import Work
+from worker.schedule import Line, company_of
+from worker.wire import Job
+
+MODEL = Model("a", FAMILIES["stable diffusion 1"], {})
+PARAMS = GenerationParams(prompt="a", width=64, height=64, steps=5)
+
+
+def work(name: str, model: Model = MODEL, **changes: object) -> Work:
+    job = Job((name,), model.name, {}, ttl_seconds=60, upload_urls=("",), popped_at=0.0)
+    return Work(job, replace(PARAMS, **changes), model)
+
+
+def always(_batch: object) -> bool:
+    return True
+
+
+def names(batch: list[Work]) -> list[str]:
+    return [each.job.id for each in batch]
+
+
+def test_jobs_that_agree_run_with_the_oldest_one_in_their_order():
+    waiting = [work("b", prompt="b", cfg=3), work("c", steps=6), work("d", seed=4, images=3)]
+    assert names(company_of(work("a"), waiting, always)) == ["a", "b", "d"]
+
+
+def test_other_models_have_their_own_turn():
+    assert names(company_of(work("a"), [work("b", replace(MODEL, name="b"))], always)) == ["a"]
+
+
+def test_a_batch_has_no_more_images_than_the_limit():
+    waiting = [work("b", images=MOST_IMAGES), work("c", images=MOST_IMAGES - 1)]
+    assert names(company_of(work("a"), waiting, always)) == ["a", "c"]
+
+
+def test_company_that_would_make_somebody_late_stays_behind():
+    waiting = [work("b", images=5), work("c")]
+    batch = company_of(work("a"), waiting, lambda jobs: all(j.params.images < 5 for j in jobs))
+    assert names(batch) == ["a", "c"]
+
+
+def test_nobody_is_waited_for_and_the_oldest_is_always_next():
+    line = Line()
+    for each in (work("a"), work("b", steps=9), work("c"), work("d", steps=9)):
+        line.add(each)
+    assert names(line.take(always, 0.01)) == ["a", "c"]
+    assert names(line.take(always, 0.01)) == ["b", "d"]
+    with pytest.raises(queue.Empty):
+        line.take(always, 0.01)
+
+
+def test_after_the_last_one_nothing_comes():
+    line = Line()
+    line.add(work("a"))
+    line.close()
+    assert names(line.take(always, 0.01)) == ["a"]
+    assert line.take(always, 0.01) == []
+
+
+def test_what_was_not_taken_is_given_back():
+    line = Line()
+    line.add(work("a"))
+    line.add(work("b", steps=9))
+    line.take(always, 0.01)
+    line.add(work("c"))
+    assert names(line.rest()) == ["b", "c"]
