@@ -20,7 +20,14 @@ PARAMS = GenerationParams(prompt="a", width=64, height=64, steps=5)
 
 
 def work(name: str, model: Model = MODEL, **changes: object) -> Work:
-    job = Job((name,), model.name, {}, ttl_seconds=60, upload_urls=("",), popped_at=0.0)
+    job = Job(
+        ids=(name,),
+        model=model.name,
+        payload={},
+        ttl_seconds=60,
+        upload_urls=("",),
+        popped_at=0.0,
+    )
     return Work(job, replace(PARAMS, **changes), model)
 
 

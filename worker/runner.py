@@ -171,12 +171,12 @@ class Runner:
 
     def _generate(self, batch: Sequence[Work]) -> tuple[Generation, ...]:
         progress, ids = Progress(), [work.job.id for work in batch]
-        limit = max(map(self._limit, batch))
 
         def on_step(done: int, total: int) -> None:
             for job_id in ids:
                 self._board.stepped(job_id, done, total)
-            if time.monotonic() + progress.seconds_left(done, total) > limit:
+            end = time.monotonic() + progress.seconds_left(done, total)
+            if all(end > self._limit(work) for work in batch):
                 self._engine.cancel()
 
         for job_id in ids:
