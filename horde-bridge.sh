@@ -106,6 +106,7 @@ benchmark_usage() {
     cat <<'USAGE'
 usage: ./horde-bridge.sh benchmark NAME [--quick] [--json FILE] [--html FILE]
 
+  engine    what the engine does without HTTP and without reading models
   memory    what jobs were thought to take of memory, and what they took
 
   --quick   a few small cases

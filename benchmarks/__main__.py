@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import memory
+from benchmarks import engine, memory
 from benchmarks.frame import Bench, run
 
-BENCHES: dict[str, Bench] = {bench.name: bench for bench in (memory.BENCH,)}
+BENCHES: dict[str, Bench] = {bench.name: bench for bench in (engine.BENCH, memory.BENCH)}
 
 
 def main(arguments: list[str]) -> int:
