@@ -104,9 +104,16 @@ USAGE
 
 benchmark_usage() {
     cat <<'USAGE'
-usage: ./horde-bridge.sh benchmark memory [MODEL_FILE...] [--quick] [--json FILE]
+usage: ./horde-bridge.sh benchmark NAME [--quick] [--json FILE] [--html FILE]
 
-Prints, for each model and picture size, the memory that was predicted and what was measured.
+  engine    what the engine does without HTTP and without reading models
+  memory    what jobs were thought to take of memory, and what they took
+
+  --quick   a few small cases
+  --json    write the results there
+  --html    write a page with plots there
+
+benchmark NAME --help tells its own options; Ctrl-C keeps what is done.
 USAGE
 }
 

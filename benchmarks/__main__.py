@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import memory
+from benchmarks import engine, memory
+from benchmarks.frame import Bench, run
 
-BENCHMARKS = {"memory": memory.main}
+BENCHES: dict[str, Bench] = {bench.name: bench for bench in (engine.BENCH, memory.BENCH)}
 
 
 def main(arguments: list[str]) -> int:
     name = arguments[0] if arguments else ""
-    if name not in BENCHMARKS:
-        print(f"usage: benchmark {{{','.join(BENCHMARKS)}}} [--help]", file=sys.stderr)
+    if name not in BENCHES:
+        print(f"usage: benchmark {{{','.join(BENCHES)}}} [--help]", file=sys.stderr)
         return 2
-    return BENCHMARKS[name](arguments[1:])
+    return run(BENCHES[name], arguments[1:])
 
 
 if __name__ == "__main__":

@@ -7,16 +7,15 @@ predicted of the later ones is nearer.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
-from hordelib import Engine, GenerationParams, demo_checkpoint
+from benchmarks.frame import Bench
+from benchmarks.model_files import add_models, models_of
+from hordelib import Engine, GenerationParams
 from hordelib.model import Model
 from hordelib.samplers import SAMPLERS
 
-MIB = 1 << 20
 SIZES = ((64, 1), (128, 4), (256, 1), (256, 4), (512, 1), (512, 2), (768, 1), (1024, 1))
 QUICK = SIZES[:4]
 
@@ -64,36 +63,19 @@ def measure(
         )
 
 
-def main(arguments: list[str]) -> int:
-    options = _parser().parse_args(arguments)
-    paths = options.model or [demo_checkpoint(Path("models"))]
-    models = [Model.of_checkpoint(path) for path in paths]
-    print(f"{'model':30}{'size':>12}{'images':>8}{'predicted':>12}{'measured':>12}{'ratio':>8}")
-    readings: list[Reading] = []
+def _rows(options: argparse.Namespace) -> Iterator[Reading]:
     with Engine() as engine:
-        for reading in measure(engine, models, QUICK if options.quick else SIZES):
-            readings.append(reading)
-            print(_row(reading), flush=True)
-    if options.json:
-        rows = [{**asdict(reading), "ratio": round(reading.ratio, 3)} for reading in readings]
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
-    return 0
+        yield from measure(engine, models_of(options.model), _sizes(options))
 
 
-def _row(reading: Reading) -> str:
-    size = f"{reading.side}x{reading.side}"
-    predicted, measured = (
-        f"{value / MIB:.0f} MiB" for value in (reading.predicted_bytes, reading.measured_bytes)
-    )
-    return (
-        f"{reading.model[:29]:30}{size:>12}{reading.images:>8}"
-        f"{predicted:>12}{measured:>12}{reading.ratio:>8.2f}"
-    )
+def _sizes(options: argparse.Namespace) -> tuple[tuple[int, int], ...]:
+    return QUICK if options.quick else SIZES
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmark memory", description=__doc__)
-    parser.add_argument("model", nargs="*", type=Path, help="model files (default: the demo model)")
-    parser.add_argument("--quick", action="store_true", help="small pictures only")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the readings there, too")
-    return parser
+BENCH = Bench(
+    name="memory",
+    help="what jobs were thought to take of memory, and what they took",
+    add_arguments=add_models,
+    rows=_rows,
+    count=lambda options: len(_sizes(options)) * max(1, len(options.model)),
+)

@@ -22,13 +22,13 @@ def test_each_size_has_a_prediction_and_a_measured_peak(
     monkeypatch.setattr(memory, "QUICK", ((64, 1), (128, 4)))
     report = tmp_path / "memory.json"
     assert main(["memory", str(checkpoint), "--quick", "--json", str(report)]) == 0
-    small, large = json.loads(report.read_text())
+    small, large = json.loads(report.read_text())["results"]
     assert (small["side"], large["side"], large["images"]) == (64, 128, 4)
     assert 0 < small["measured_bytes"] < large["measured_bytes"]
     assert small["predicted_bytes"] < large["predicted_bytes"]
-    printed = capsys.readouterr().out.splitlines()
-    assert "predicted" in printed[0]
-    assert "128x128" in printed[2]
+    printed = capsys.readouterr().out
+    assert "predicted MiB" in printed
+    assert "128" in printed
 
 
 def test_what_is_predicted_is_enough_for_the_demo_model(engine: Engine, checkpoint: Path):

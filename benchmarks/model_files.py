@@ -1,0 +1,22 @@
+"""The models that are measured: files that the owner names, or the demo model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.machine import PROJECT
+from hordelib import demo_checkpoint
+from hordelib.model import Model
+
+MODELS = PROJECT / "models"
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="*", type=Path, help="model files (default: the demo model)")
+
+
+def models_of(paths: Sequence[Path]) -> list[Model]:
+    """Raises ModelMissing or ModelBroken, naming the file."""
+    return [Model.of_checkpoint(path) for path in paths or [demo_checkpoint(MODELS)]]

@@ -1,0 +1,39 @@
+"""The frame of the benchmarks and the bench of the engine, on the demo model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import engine as engine_bench
+from benchmarks.__main__ import main
+
+
+@pytest.mark.usefixtures("engine")
+def test_each_kind_of_job_has_a_row_with_its_features(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    small = engine_bench.Job(width=64, height=64, steps=2)
+    batch = engine_bench.Job(width=64, height=64, steps=2, images=2)
+    monkeypatch.setattr(engine_bench, "QUICK", (small, batch))
+    found = tmp_path / "engine.json"
+    arguments = ["engine", str(checkpoint), "--quick", "--repeats", "1", "--json", str(found)]
+    assert main([*arguments, "--html", str(tmp_path / "engine.html")]) == 0
+    document = json.loads(found.read_text())
+    one, two = document["results"]
+    assert document["schema"] == 1
+    assert (one["job"]["images"], two["job"]["images"]) == (1, 2)
+    assert one["marginal_seconds"] is None
+    assert two["marginal_seconds"] == pytest.approx(two["seconds"] - one["seconds"])
+    assert sum(one["phases"].values()) == pytest.approx(one["seconds"])
+    assert "images per second" in (tmp_path / "engine.html").read_text()
+
+
+def test_a_folder_that_does_not_exist_is_named_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    missing = tmp_path / "nowhere"
+    assert main(["engine", "--json", str(missing / "a.json")]) == 2
+    assert capsys.readouterr().err == f"error: the folder {missing} does not exist\n"
