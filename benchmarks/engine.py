@@ -10,7 +10,6 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from statistics import median
 
 from benchmarks.frame import Bench
@@ -22,8 +21,10 @@ from hordelib.demo_model import FILE_NAME, ensure_control_net, ensure_lora
 from hordelib.demo_model.shapes import Scene, draw
 from hordelib.images import SourceImage
 from hordelib.model import Model
-from hordelib.params import Control, Lora
+from hordelib.params import MOST_IMAGES, Control, Lora
+from hordelib.phases import OTHER
 from hordelib.samplers import SAMPLERS
+from hordelib.sharing import Member
 
 CHUNK = "a red circle on a blue background, " * 9  # between one half and one chunk of 75 tokens
 SCENE = Scene("circle", "red", "blue")
@@ -42,18 +43,26 @@ class Job:
     control: str = ""
     hires_fix: bool = False
     prompt_chunks: int = 1
+    together: int = 1  # jobs with prompts, seeds and cfg scales of their own that share the batch
 
 
 PLAIN = Job()
-QUICK = (PLAIN, replace(PLAIN, images=2), replace(PLAIN, loras=1), replace(PLAIN, control="canny"))
+SHARED = tuple(
+    replace(PLAIN, width=side, height=side, together=together)
+    for side in (64, 128)
+    for together in (1, 4, 8)
+)
+QUICK = (
+    *SHARED,
+    replace(PLAIN, images=4),
+    replace(PLAIN, loras=1),
+    replace(PLAIN, control="canny"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """One run. The phases are told apart by the steps that the sampler reports."""
-
     seconds: float
-    phases: dict[str, float]
     made: Generation
 
 
@@ -76,11 +85,20 @@ class Row:
 
     @property
     def images_per_second(self) -> float:
-        return self.job.images / self.seconds
+        return self.job.images * self.job.together / self.seconds
+
+    @property
+    def seconds_per_job(self) -> float:
+        return self.seconds / self.job.together
+
+    @property
+    def overhead_ms(self) -> float:
+        """Of a job: all that is neither text encoding, sampling, decoding nor post-processing."""
+        return 1000 * self.phases.get(OTHER, 0.0) / self.job.together
 
     @property
     def megapixelsteps_per_second(self) -> float:
-        pixels = self.job.width * self.job.height * self.job.images
+        pixels = self.job.width * self.job.height * self.job.images * self.job.together
         return pixels * self.job.steps / 1e6 / self.seconds
 
     @property
@@ -95,11 +113,12 @@ def jobs(options: argparse.Namespace, model: Model) -> tuple[Job, ...]:
         kinds = QUICK
     else:
         kinds = (
-            *(replace(PLAIN, images=count) for count in range(1, options.batch + 1)),
-            *(replace(PLAIN, width=side, height=side) for side in (64, 256, 512)),
+            *SHARED,
+            *(replace(PLAIN, images=count) for count in range(2, options.batch + 1)),
+            *(replace(PLAIN, width=side, height=side) for side in (256, 512)),
             *(replace(PLAIN, sampler=name) for name in SAMPLERS if name != PLAIN.sampler),
             *(replace(PLAIN, prompt_chunks=count) for count in range(2, options.chunks + 1)),
-            replace(PLAIN, width=512, height=512, hires_fix=True),
+            replace(PLAIN, width=768, height=768, hires_fix=True),
             replace(PLAIN, loras=1),
             *(replace(PLAIN, control=kind) for kind in ControlType if not _weights(kind)),
         )
@@ -123,19 +142,15 @@ def measure(engine: Engine, model: Model, kinds: tuple[Job, ...], repeats: int) 
 
 def _run(engine: Engine, model: Model, kind: Job, seed: int) -> Repeat:
     """The pictures arrive in main memory, so that the device is done when the clock stops."""
-    steps: list[float] = []
-    started: list[float] = []
-    params = _params(kind, seed)
-    made = engine.generate(
-        params,
-        model,
-        lambda _done, _total: steps.append(time.perf_counter()),
-        on_loaded=lambda: started.append(time.perf_counter()),
+    members = [
+        Member(str(i), _params(kind, seed * MOST_IMAGES + i, cfg=5.0 + i))
+        for i in range(kind.together)
+    ]
+    loaded: list[float] = []
+    generations = engine.generate_together(
+        members, model, on_loaded=lambda: loaded.append(time.perf_counter())
     )
-    marks = [started[0], steps[0], steps[-1], time.perf_counter()]
-    names = ("to_first_step", "further_steps", "after_last_step")
-    phases = {n: after - before for n, (before, after) in zip(names, pairwise(marks), strict=True)}
-    return Repeat(marks[-1] - marks[0], phases, made)
+    return Repeat(time.perf_counter() - loaded[0], generations[0])
 
 
 def _row(model: Model, kind: Job, runs: list[Repeat], rows: dict[Job, Row]) -> Row:
@@ -152,19 +167,23 @@ def _row(model: Model, kind: Job, runs: list[Repeat], rows: dict[Job, Row]) -> R
         slowest_seconds=max(seconds),
         predicted_bytes=runs[-1].made.predicted_bytes,
         measured_bytes=max(run.made.measured_bytes for run in runs),
-        phases={name: median(run.phases[name] for run in runs) for name in runs[0].phases},
+        phases={
+            name: median(run.made.phases.get(name, 0.0) for run in runs)
+            for name in runs[0].made.phases
+        },
         marginal_seconds=middle - smaller.seconds if smaller else None,
         gpu=read_gpu(),
     )
 
 
-def _params(kind: Job, seed: int) -> GenerationParams:
+def _params(kind: Job, seed: int, cfg: float) -> GenerationParams:
     """A prompt of its own for each run, so that ComfyUI encodes it again."""
     return GenerationParams(
         prompt=f"number {seed}, " + CHUNK * kind.prompt_chunks,
         width=kind.width,
         height=kind.height,
         steps=kind.steps,
+        cfg=cfg,
         sampler=SAMPLERS[kind.sampler],
         images=kind.images,
         seed=seed,
@@ -208,7 +227,8 @@ BENCH = Bench(
     count=_count,
     columns=(
         *(f"job.{name}" for name in ("width", "steps", "sampler", "images", "loras", "control")),
-        *("job.hires_fix", "job.prompt_chunks", "seconds", "fastest_seconds", "slowest_seconds"),
+        *("job.hires_fix", "job.prompt_chunks", "job.together"),
+        *("seconds", "fastest_seconds", "slowest_seconds", "seconds_per_job", "overhead_ms"),
         *("images_per_second", "step_ms", "marginal_seconds", "predicted_bytes", "measured_bytes"),
     ),
 )
