@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import os
 import signal
 import sqlite3
@@ -22,7 +23,7 @@ from hordelib.demo_model.shapes import Scene, draw
 from hordelib.images import Picture
 from hordelib.model import Model
 from hordelib.samplers import SAMPLERS, Scheduler
-from tests.looks import pixels
+from tests.looks import look, pixels
 from tests.sandbox_client import CLIENT_KEY as CLIENT
 from tests.sandbox_client import MODEL, MODELS, UNKNOWN_ID, Api
 from tests.sandbox_client import NEWBIE_KEY as NEWBIE
@@ -385,6 +386,27 @@ def test_stopping_finishes_what_is_in_hand_and_takes_no_more(stage: Stage):
     assert states == {first: State.ok, second: State.ok}
     assert not stage.engine.is_alive
     assert stage.ledger.totals().open == 0
+
+
+def test_waiting_jobs_share_a_batch_and_each_client_gets_the_own_picture(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG, "worker.runner")
+    stage.pace = Pace(waiting_jobs=3)
+    scenes = [Scene("circle", colour, "blue") for colour in ("red", "green", "yellow")]
+    stage.ask(steps=60)  # at work while the others come
+    asked = [
+        stage.ask(scene.caption, steps=15, seed=str(i), cfg_scale=4.0 + i)
+        for i, scene in enumerate(scenes)
+    ]
+    stage.serve(stage.bridge(), stage.all_done)
+    assert "3 jobs share a batch" in caplog.text
+    for scene, request in zip(scenes, asked, strict=True):
+        (image,) = stage.sandbox.books().of_request(request)
+        webp = stage.sandbox.image(image.id)
+        assert webp is not None
+        with Image.open(io.BytesIO(webp)) as delivered:
+            assert look(delivered, scene).colour == scene.colour
 
 
 def test_stopping_soon_faults_what_would_take_longer(stage: Stage):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +39,24 @@ def test_a_second_worker_is_refused_until_the_first_one_is_gone_however_it_ends(
     assert not is_taken(state)
     with closing(StateFolder.open(state)) as ours:
         assert not ours.trouble
+
+
+def test_a_folder_that_was_deleted_is_taken_again(tmp_path: Path):
+    state = tmp_path / "state"
+    with closing(StateFolder.open(state)) as ours:
+        shutil.rmtree(state)
+        ours.keep()
+        assert is_taken(state)
+        ours.keep()
+        assert ours.holder == os.getpid()
+
+
+def test_who_lost_it_to_another_worker_ends(tmp_path: Path):
+    state = tmp_path / "state"
+    with closing(StateFolder.open(state)) as ours:
+        shutil.rmtree(state)
+        with closing(StateFolder.open(state)), pytest.raises(StateTaken):
+            ours.keep()
 
 
 def test_it_is_closed_to_others(tmp_path: Path):

@@ -129,6 +129,7 @@ def run_worker(config: BridgeConfig, home: Path, children: Children = OURS) -> N
                 board_view(console, board, config.stats_output_frequency),
                 orders=orders,
                 stop_seconds=config.stop_timeout,
+                look_after=state.keep,
             )
 
 

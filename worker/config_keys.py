@@ -78,7 +78,8 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         ),
         "queue_size": Key(
             "a whole number from 0 to 4",
-            "Jobs that wait, prepared, while the device is busy.",
+            "Jobs that wait, prepared, while the device is busy; more (up to 7) where all of them"
+            " take less than 10 seconds, so that jobs that agree share a batch. 0: none wait.",
         ),
         "nsfw": Key(
             _YES_NO,

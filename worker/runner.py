@@ -133,6 +133,7 @@ class Runner:
         Raises Apart where that did not work, for whatever reason: each is to be run alone then, so
         that no job fails for another's sake.
         """
+        log.debug("%d jobs share a batch", len(batch))
         if not self._engine.is_alive:
             self.start(unless=self._hurry)
         try:

@@ -34,16 +34,20 @@ def serve(
     *,
     orders: Orders | None = None,
     stop_seconds: float = STOP_SECONDS,
+    look_after: Callable[[], None] = lambda: None,
 ) -> bool:
     """Run the bridge until it fails, `is_done`, the order to drain, or a signal; whether a signal
     ended it.
 
     SIGINT, SIGTERM or SIGHUP finish the jobs in hand as far as that takes no more than
-    `stop_seconds`, and fault the others. Raises what made the bridge fail, and Interrupted at a
-    second signal, with the engine killed.
+    `stop_seconds`, and fault the others. `look_after` is called several times a second.
+
+    Raises what made the bridge fail, what `look_after` raises, and Interrupted at a second signal,
+    with the engine killed.
     """
     with _counted_signals() as signals, view:
-        watch = _Watch(bridge, view, signals, orders, stop_seconds)
+        looks = (look_after, bridge.watch, view.refresh)
+        watch = _Watch(bridge, looks, signals, orders, stop_seconds)
         watch.obey()
         bridge.start()
         try:
@@ -68,13 +72,13 @@ class _Watch:
     def __init__(
         self,
         bridge: Bridge,
-        view: BoardView,
+        looks: tuple[Callable[[], None], ...],
         signals: Signals,
         orders: Orders | None,
         stop_seconds: float,
     ):
         self._bridge = bridge
-        self._view = view
+        self._looks = looks
         self._signals = signals
         self._orders = orders
         self._stop_seconds = stop_seconds
@@ -146,14 +150,15 @@ class _Watch:
         self._bridge.stop(self._stop_seconds)
 
     def _abandon(self) -> None:
-        log.warning("finishing took longer than %.0f s: leaving the rest", self._stop_seconds)
+        if self._bridge.in_hand:
+            log.warning("finishing took longer than %.0f s: leaving the rest", self._stop_seconds)
         self._bridge.abandon()
         if not self._bridge.join(ABANDON_SECONDS):
             log.error("not ended in time: %s; leaving them", ", ".join(self._bridge.busy))
 
     def _look(self) -> None:
-        self._bridge.watch()
-        self._view.refresh()
+        for look in self._looks:
+            look()
 
 
 @dataclass(slots=True)

@@ -26,23 +26,43 @@ class StateFolder:
     def __init__(self, path: Path):
         self.path = path
         self.trouble = ""
-        self._lock = FileLock(path / _LOCK, mode=0o600, thread_local=False)
+        self._lock = _lock_of(path)
+        self._inode = 0  # of the locked file; 0: none
 
     @classmethod
     def open(cls, path: Path) -> StateFolder:
         """Create and lock it. Raises StateTaken, naming the process, while another one has it."""
         folder = cls(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            close_to_others(path)
-            folder._lock.acquire(timeout=LOCK_SECONDS)
-            (path / _PID).write_text(str(os.getpid()), "ascii")
-            close_to_others(path / _PID)
-        except Timeout as error:
-            raise StateTaken(path, folder.holder) from error
-        except OSError as error:
-            folder.trouble = f"{path}: {error.strerror}"
+        folder._take(LOCK_SECONDS)
         return folder
+
+    def keep(self) -> None:
+        """To be called often: takes a folder anew that was deleted under the worker.
+
+        Raises StateTaken where another worker has it now.
+        """
+        if self._inode and not self._is_there():
+            self.close()
+            self._lock = _lock_of(self.path)
+            self._take(0)
+
+    def _take(self, timeout: float) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            close_to_others(self.path)
+            self._lock.acquire(timeout=timeout)
+            self._inode = (self.path / _LOCK).stat().st_ino
+            (self.path / _PID).write_text(str(os.getpid()), "ascii")
+            close_to_others(self.path / _PID)
+        except Timeout as error:
+            raise StateTaken(self.path, self.holder) from error
+        except OSError as error:
+            self.trouble = f"{self.path}: {error.strerror}"
+
+    def _is_there(self) -> bool:
+        with suppress(OSError):
+            return (self.path / _LOCK).stat().st_ino == self._inode
+        return False
 
     @property
     def holder(self) -> int | None:
@@ -59,7 +79,7 @@ def is_taken(path: Path) -> bool:
     """Whether a worker runs with this folder."""
     if not (path / _LOCK).exists():
         return False
-    lock = FileLock(path / _LOCK, mode=0o600, thread_local=False)
+    lock = _lock_of(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -68,6 +88,10 @@ def is_taken(path: Path) -> bool:
         return False
     lock.release()
     return False
+
+
+def _lock_of(path: Path) -> FileLock:
+    return FileLock(path / _LOCK, mode=0o600, thread_local=False)
 
 
 def close_to_others(path: Path) -> bool:
