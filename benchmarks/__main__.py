@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import engine, memory
+from benchmarks import engine, memory, worker
 from benchmarks.frame import Bench, run
 
-BENCHES: dict[str, Bench] = {bench.name: bench for bench in (engine.BENCH, memory.BENCH)}
+BENCHES: dict[str, Bench] = {
+    bench.name: bench for bench in (engine.BENCH, worker.BENCH, memory.BENCH)
+}
 
 
 def main(arguments: list[str]) -> int:
