@@ -26,7 +26,7 @@ from hordelib.phases import OTHER
 from hordelib.samplers import SAMPLERS
 from hordelib.sharing import Member
 
-CHUNK = "a red circle on a blue background, " * 9  # between one half and one chunk of 75 tokens
+CHUNK = "a red circle on a blue background, " * 8  # between one half and one chunk of 75 tokens
 SCENE = Scene("circle", "red", "blue")
 
 
@@ -36,7 +36,7 @@ class Job:
 
     width: int = 128
     height: int = 128
-    steps: int = 8
+    steps: int = 10
     sampler: str = "k_euler"
     images: int = 1
     loras: int = 0
