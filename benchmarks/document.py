@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.machine import Hardware
 
@@ -18,7 +18,6 @@ else:
     Row = object
 
 SCHEMA = 1
-PARTS = {"schema", "bench", "commit", "started", "seconds", "hardware", "arguments", "results"}
 Document = dict[str, Any]
 
 
@@ -65,22 +64,6 @@ def document(
 
 def to_json(document: Document) -> str:
     return json.dumps(document, indent=1, default=str) + "\n"
-
-
-def read_document(path: Path) -> Document:
-    """Raises BadInput where `path` is no document of a benchmark's."""
-    try:
-        document: Any = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path} can't be read: {error.strerror}") from error
-    except ValueError as error:
-        raise BadInput(f"{path} is no JSON: {error}") from error
-    if not isinstance(document, dict) or not document.keys() >= PARTS:
-        raise BadInput(f"{path} is no result of a benchmark")
-    known = cast(Document, document)
-    if known["schema"] != SCHEMA:
-        raise BadInput(f"{path} has schema {known['schema']}; this program reads {SCHEMA}")
-    return known
 
 
 def check_writable(path: Path) -> None:

@@ -139,17 +139,6 @@ def test_what_is_no_time_teaches_nothing(seconds: float):
     assert predictor.predict(SMALL, SD1) == UNKNOWN
 
 
-def test_a_benchmarks_rows_teach_as_jobs_do():
-    rows = [
-        {"family": SD1.name, "seconds": truth(job), "work": work_of(job, SD1), "other": 1}
-        for job in drawn(1, 80)
-    ]
-    predictor = SecondsPredictor()
-    strange = [{"family": SD1.name}, {"family": "unheard of", "seconds": 1.0, "work": {"job": 1}}]
-    assert predictor.learn_rows([*rows, *strange]) == len(rows)
-    assert max(errors(predictor, drawn(2, 30))) < 0.05
-
-
 # ---- the least time --------------------------------------------------------------------------
 
 
@@ -240,9 +229,8 @@ def test_a_folder_that_can_not_be_written_stops_nothing(tmp_path: Path):
 def test_memory_is_bounded(tmp_path: Path):
     file = SecondsFile(tmp_path / "seconds.json", "a card")
     predictor = SecondsPredictor(file)
-    predictor.learn_rows(
-        {"family": SD1.name, "seconds": 1.0, "work": {"job": 1.0}} for _ in range(3 * JOBS)
-    )
+    for _ in range(2 * JOBS):
+        predictor.learn(SMALL, SD1, 1.0)
     assert predictor.predict(SMALL, SD1).jobs == JOBS
     predictor.keep()
     assert len(file.read()[SD1.name].jobs) == JOBS

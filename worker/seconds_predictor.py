@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
-from hordelib.families import FAMILIES, Family
+from hordelib.families import Family
 from hordelib.params import GenerationParams
 from worker.job_work import Work, work_of
 from worker.seconds_file import Learnt, SecondsFile, TimedJob
@@ -80,49 +79,24 @@ class SecondsPredictor:
 
     def learn(self, params: GenerationParams, family: Family, seconds: float) -> None:
         """A job took so long, its model's loading aside."""
-        self._learn(TimedJob(work_of(params, family), seconds), family.name)
-
-    def learn_rows(self, rows: Iterable[Mapping[str, object]]) -> int:
-        """Learn from a benchmark's rows: `family`, `seconds`, and `work` as `work_of` gives it.
-
-        Those that have not all three are passed over. Returns how many were learnt.
-        """
-        learnt = 0
-        for row in rows:
-            try:
-                timed = _ROW.validate_python(row)
-            except ValidationError:
-                continue
-            self._learn(timed, timed.family)
-            learnt += timed.family in FAMILIES
-        return learnt
+        if not 0 < seconds < math.inf:
+            return
+        job = TimedJob(work_of(params, family), seconds)
+        with self._lock:
+            self._families.setdefault(family.name, _Learner()).learn(job)
+            self._news += 1
+            if self._news >= KEPT_EVERY:
+                self._keep()
 
     def keep(self) -> None:
         """Write what was learnt to the file, as it is done now and then, too."""
         with self._lock:
             self._keep()
 
-    def _learn(self, job: TimedJob, family: str) -> None:
-        if family not in FAMILIES or not 0 < job.seconds < math.inf:
-            return
-        with self._lock:
-            self._families.setdefault(family, _Learner()).learn(job)
-            self._news += 1
-            if self._news >= KEPT_EVERY:
-                self._keep()
-
     def _keep(self) -> None:
         self._news = 0
         if self._file is not None:
             self._file.write({name: each.learnt for name, each in self._families.items()})
-
-
-@dataclass(frozen=True, slots=True)
-class _Row(TimedJob):
-    family: str
-
-
-_ROW = TypeAdapter(_Row)
 
 
 def _read(file: SecondsFile | None) -> Mapping[str, Learnt]:
