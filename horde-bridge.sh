@@ -107,11 +107,12 @@ benchmark_usage() {
 usage: ./horde-bridge.sh benchmark NAME [--quick] [--json FILE] [--html FILE]
 
   engine    what the engine does without HTTP and without reading models
+  worker    a whole worker against a local horde: pictures an hour, and where time goes
   memory    what jobs were thought to take of memory, and what they took
 
   --quick   a few small cases
   --json    write the results there
-  --html    write a page with plots there
+  --html    write a page with the results there
 
 benchmark NAME --help tells its own options; Ctrl-C keeps what is done.
 USAGE

@@ -149,5 +149,7 @@ def _parser(bench: Bench) -> argparse.ArgumentParser:
     bench.add_arguments(parser)
     parser.add_argument("--quick", action="store_true", help="a few small cases (minutes)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots there")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with the results there"
+    )
     return parser

@@ -50,6 +50,7 @@ class Generation:
     run_seconds: float  # text encoding, sampling and decoding
     notes: tuple[GenMetadata, ...] = ()  # what could not be done as asked
     phases: Mapping[str, float] = field(default_factory=dict[str, float])  # seconds; see phases.py
+    share: float = 1.0  # of the run, by images: less where jobs shared it
     predicted_bytes: int = 0  # of the device's memory, beside the models' weights, at most
     measured_bytes: int = 0
 
@@ -248,7 +249,9 @@ class Engine:
     def _part(self, whole: Generation, graph: Graph, context: RunContext, i: int) -> Generation:
         """What one of the jobs gets of a run."""
         titles = [name for title in graph.titles for name in (title, member_title(title, i))]
-        return replace(whole, images=tuple(context.pictures_of(i)), notes=self._notes.of(titles))
+        pictures = tuple(context.pictures_of(i))
+        share = len(pictures) / len(context.pictures)
+        return replace(whole, images=pictures, share=share, notes=self._notes.of(titles))
 
     def _context(
         self, run: _Run, graph: Graph, models: JobModels, images_at_once: int

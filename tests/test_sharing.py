@@ -48,6 +48,7 @@ def test_pictures_are_those_of_each_job_alone(engine: Engine, checkpoint: Path, 
     for i, (params, generation) in enumerate(zip(jobs, together, strict=True)):
         alone = engine.generate(params, checkpoint, job_id=f"job {i}").images
         assert [image.seed for image in generation.images] == [image.seed for image in alone]
+        assert generation.share == pytest.approx(params.images / 5)
         assert [(image.job_id, image.index) for image in generation.images] == [
             (f"job {i}", index) for index in range(params.images)
         ]

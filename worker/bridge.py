@@ -227,7 +227,7 @@ class Bridge:
                 results = encoded(done.work, done.generation)
             except Exception as error:  # noqa: BLE001 - the job boundary
                 results = failed(done.work.job, _reason(error))
-            self._books.made(results, done.generation.load_seconds + done.generation.run_seconds)
+            self._books.made(results, _seconds_of(done.generation))
             self._finished.put(results)
 
     def _finish_jobs(self) -> None:
@@ -453,6 +453,11 @@ class Bridge:
         if isinstance(error, NotAllowed):
             self._hurry.set()  # what is submitted with this key is not taken either
         self.stop(0)
+
+
+def _seconds_of(generation: Generation) -> float:
+    """The job's own part of the time on the device."""
+    return generation.share * (generation.load_seconds + generation.run_seconds)
 
 
 def _rest_of(waiting: queue.Queue[Item | None]) -> Iterator[Item]:
