@@ -20,6 +20,7 @@ from PIL import Image
 
 from hordelib import Engine, GenerationParams
 from hordelib.demo_model.shapes import Scene, draw
+from hordelib.families import FAMILIES
 from hordelib.images import Picture
 from hordelib.model import Model
 from hordelib.samplers import SAMPLERS, Scheduler
@@ -33,7 +34,7 @@ from worker.board import Board
 from worker.books import Books
 from worker.bridge import Bridge
 from worker.censorship import Censorship
-from worker.child import set_up_process
+from worker.child import Child, set_up_process
 from worker.config import BridgeConfig
 from worker.engine_process import EngineProcess, Patience
 from worker.errors import EngineUnusable, HordeUnreachable, NotAllowed
@@ -41,10 +42,12 @@ from worker.fault_guard import MOST_DROPS
 from worker.judge_process import JudgeProcess
 from worker.judging import Judging
 from worker.ledger import FILE, Ledger
-from worker.messages import EngineSettings, JudgeSettings
+from worker.messages import EngineSettings, Generate, JudgeSettings, Ready
 from worker.pace import Pace
 from worker.results import Cleared, JobState, Made
+from worker.runner import TRIES
 from worker.sandbox import LostReply, Reply, Sandbox, State
+from worker.seconds_predictor import SecondsPredictor
 from worker.terminal import status_line
 from worker.wire import Slot, slots_of
 
@@ -73,6 +76,7 @@ class Stage:
     folder: Path  # an owner's, with nothing in it
     ledger: Ledger
     pace: Pace = field(default_factory=Pace)
+    forecast: SecondsPredictor = field(default_factory=SecondsPredictor)
 
     def config(self, **changes: object) -> BridgeConfig:
         values = {
@@ -93,7 +97,7 @@ class Stage:
             self.engine,
             make_intake(config, self.folder, Models(models, ())),
             Judging(self.judge, Censorship(config.nsfw, config.censor_nsfw, config.censorlist)),
-            Books(self.ledger, board or Board()),
+            Books(self.ledger, board or Board(), forecast=self.forecast),
             self.pace,
         )
 
@@ -473,6 +477,41 @@ def test_an_engine_that_never_starts_stops_the_worker(stage: Stage, tmp_path: Pa
     stage.serve(bridge, lambda: False)
     assert isinstance(bridge.failure, EngineUnusable)
     assert "ComfyUI" in str(bridge.failure)
+
+
+def test_jobs_that_share_a_batch_end_when_no_engine_starts_any_more(
+    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    caplog.set_level(logging.DEBUG, "worker.runner")
+    monkeypatch.setattr("worker.runner.RESTARTS", (0.01, 0.02))
+    settings = EngineSettings(None, "auto", 0, None, tmp_path / "engine.log")
+    stage.engine = EngineProcess(settings, main=dies_twice_and_stays_dead)
+    stage.pace = Pace(waiting_jobs=3)
+    params = GenerationParams(prompt="a", width=64, height=64, steps=6)
+    stage.forecast.learn(params, FAMILIES["stable diffusion 1"], 1.0)
+    for _ in range(4):
+        stage.ask()
+    bridge = stage.bridge()
+    stage.serve(bridge, lambda: False)
+    assert isinstance(bridge.failure, EngineUnusable)
+    assert "jobs share a batch" in caplog.text
+    assert {g.state for g in stage.sandbox.books().generations} == {State.faulted}
+    assert stage.ledger.totals().open == 0
+
+
+def dies_twice_and_stays_dead(pipe: Connection, settings: EngineSettings) -> None:
+    """An engine that takes its time and then dies of any job."""
+    lives = settings.log_file.with_name("lives")
+    lived = len(lives.read_text()) if lives.exists() else 0
+    if lived == TRIES:
+        os._exit(1)
+    lives.write_text("x" * (lived + 1))
+    child = Child(pipe)
+    child.report(Ready("a device"))
+    for command in child.commands():
+        if isinstance(command, Generate):
+            time.sleep(1)
+            os._exit(1)
 
 
 def test_a_horde_that_was_never_there_stops_the_worker(stage: Stage):

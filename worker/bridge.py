@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from hordelib.engine import Generation
-from hordelib.errors import JobError
+from hordelib.errors import EngineError, JobError
 from worker.books import Books
 from worker.delivery import Delivery, Untold
 from worker.encoding import encoded
@@ -33,7 +33,7 @@ from worker.pace import Pace
 from worker.places import Places
 from worker.popper import Popper
 from worker.results import Cleared, Failed, ImageEnd, Made, Result, Results, failed, failed_slots
-from worker.runner import STOPPING, Apart, Runner
+from worker.runner import STOPPING, Runner
 from worker.schedule import Line
 from worker.timeline import Phase
 from worker.wire import Job, slots_of
@@ -172,8 +172,8 @@ class Bridge:
             self._books.understood(job.id, taken.params)
             self._runner.prepare(taken)
             seconds = self._runner.expected_seconds(taken.params, taken.model.family)
+            self._places.expect(job.id, seconds)  # before somebody can be done with it
             self._waiting.add(taken)
-            self._places.expect(job.id, seconds)
         else:
             self._finished.put(taken)
             self._places.free()
@@ -199,15 +199,19 @@ class Bridge:
 
     def _run(self, batch: list[Work]) -> Iterator[Done | Results]:
         """Jobs that share a batch; each alone, where there is one or where that did not work."""
-        if len(batch) > 1:
-            try:
-                generations = self._runner.run_together(batch)
-            except Apart as error:
-                log.warning("%d jobs in one batch: %s; one by one now", len(batch), error)
-            else:
-                yield from map(Done, batch, generations)
-                return
-        yield from map(self._run_alone, batch)
+        generations = self._run_together(batch) if len(batch) > 1 else ()
+        if generations:
+            return map(Done, batch, generations)
+        return map(self._run_alone, batch)
+
+    def _run_together(self, batch: list[Work]) -> tuple[Generation, ...]:
+        """Nothing where it did not work, for whatever reason: no job fails for another's sake."""
+        try:
+            return self._runner.run_together(batch)
+        except Exception as error:  # noqa: BLE001 - the boundary of all of these jobs
+            if not self._hurry.is_set():
+                log.warning("%d jobs in one batch: %s; one by one now", len(batch), _reason(error))
+            return ()
 
     def _run_alone(self, work: Work) -> Done | Results:
         try:
@@ -470,7 +474,7 @@ def _rest_of(waiting: queue.Queue[Item | None]) -> Iterator[Item]:
 
 def _reason(error: Exception) -> str:
     """Why a job is faulted. What is no JobError is a bug of ours: the log gets all of it."""
-    if isinstance(error, JobError):
+    if isinstance(error, JobError | EngineError | WorkerError):
         return str(error)
     log.error("a bug of ours failed a job", exc_info=error)
     return f"internal error: {type(error).__name__}: {error}"

@@ -32,10 +32,6 @@ TRIES = 2  # a job whose engine dies gets a fresh one, once
 RESTARTS = (2.0, 30.0)  # seconds between two deaths of the engine: the first, the longest
 
 
-class Apart(JobError):
-    """The jobs of a batch have to be run one by one."""
-
-
 class TooLate(JobError):
     """The job can't be done before the horde gives it up, or before the worker stops."""
 
@@ -130,19 +126,17 @@ class Runner:
     def run_together(self, batch: Sequence[Work]) -> tuple[Generation, ...]:
         """Make the pictures of jobs that share a batch.
 
-        Raises Apart where that did not work, for whatever reason: each is to be run alone then, so
-        that no job fails for another's sake.
+        Raises what `run` does, and EngineError where the engine dies. It tries once, and holds a
+        death against nobody: each job is to be run alone then.
         """
         log.debug("%d jobs share a batch", len(batch))
         if not self._engine.is_alive:
             self.start(unless=self._hurry)
         try:
             generations = self._generate(batch)
-        except JobError as error:
-            raise Apart(str(error)) from error
-        except EngineError as error:
+        except EngineError:
             self._hurry.wait(self._backoff.delay())
-            raise Apart(str(error)) from error
+            raise
         self._learn(batch, generations[0])
         return generations
 
