@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_hook
 
 from hordelib import Engine, GenerationParams
 from hordelib.families import FAMILIES
@@ -115,3 +118,49 @@ def test_a_sampler_with_one_step_size_for_all_images_shares_with_nobody():
     adaptive = replace(SMALL, sampler=SAMPLERS["k_dpm_adaptive"])
     assert share_key(adaptive, SD1) is None
     assert share_key(SMALL, FAMILIES["flux_1"]) is None
+
+
+@pytest.fixture
+def passes() -> Iterator[list[int]]:
+    """How many chunks each pass of a text encoder had."""
+    seen: list[int] = []
+
+    def count(module: torch.nn.Module, arguments: tuple[Any, ...], _result: object) -> None:
+        if "ClipModel" in type(module).__name__:
+            seen.append(len(arguments[0]))
+
+    hook = register_module_forward_hook(count)
+    yield seen
+    hook.remove()
+
+
+def test_all_prompts_of_a_run_are_encoded_in_one_pass_and_none_again(
+    engine: Engine, checkpoint: Path, passes: list[int]
+):
+    jobs = [replace(SMALL, prompt=f"word {i}", negative_prompt="unheard of") for i in range(3)]
+    model = Model.of_checkpoint(checkpoint)
+    engine.generate_together(members(jobs), model)
+    assert passes == [4]  # three prompts and the negative one
+    other = replace(jobs[0], seed=99, negative_prompt="something else")
+    engine.generate_together(members([jobs[2], jobs[1]]), model)
+    engine.generate(other, model)
+    assert passes == [4, 1]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "runs"),
+    [
+        ([77, 77, 77], [(0, 3)]),
+        ([77, 154, 77], [(0, 3)]),
+        ([154, 231], [(0, 2)]),  # 462 is just twice the longest
+        ([231, 308, 308], [(0, 1), (1, 3)]),
+        ([77, 231, 385, 385], [(0, 2), (2, 4)]),
+    ],
+)
+def test_images_are_sampled_together_where_their_prompts_have_a_short_common_length(
+    engine: Engine, lengths: list[int], runs: list[tuple[int, int]]
+):
+    engine.start()  # ComfyUI, which the module needs
+    from hordelib.nodes.members import companies
+
+    assert [(each.start, each.stop) for each in companies(lengths)] == runs

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
+from comfy.clip_model import CLIPTextModel
 from comfy.sd1_clip import SDClipModel
-from comfy.sdxl_clip import SDXLClipG
-from comfy.text_encoders.sd2_clip import SD2ClipHModel
 from torch import Tensor
 
 KEPT = 64  # chunks of each encoder; 0.2 to 0.4 MB each
@@ -52,11 +51,14 @@ def encoding_once(clip: Any, company: Iterable[dict[str, Any]]) -> Generator[Non
 
 
 def _encoders(model: Any) -> list[tuple[str, SDClipModel]]:
-    """Those of SD1, SD2 and SDXL, by ComfyUI's names for them."""
-    return [(name, each) for name, each in model.named_children() if type(each) in _OF_CLIP]
-
-
-_OF_CLIP = (SDClipModel, SDXLClipG, SD2ClipHModel)
+    """Those whose chunks all have 77 tokens and know nothing of padding, by ComfyUI's names."""
+    return [
+        (name, each)
+        for name, each in model.named_children()
+        if isinstance(each, SDClipModel)
+        and isinstance(each.transformer, CLIPTextModel)
+        and not each.enable_attention_masks
+    ]
 
 
 class _Memory:
