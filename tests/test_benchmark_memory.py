@@ -29,7 +29,7 @@ def test_each_size_has_a_prediction_and_a_measured_peak(
     printed = capsys.readouterr().out
     assert "predicted MiB" in printed
     rows = [line.replace("│", " ").split() for line in printed.splitlines()]
-    assert any(["128", "4"] == row[i : i + 2] for row in rows for i in range(len(row)))
+    assert any(row[i : i + 2] == ["128", "4"] for row in rows for i in range(len(row)))
 
 
 def test_what_is_predicted_is_enough_for_the_demo_model(engine: Engine, checkpoint: Path):
