@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from benchmarks.frame import Bench
+from benchmarks.frame import Bench, positive
 from benchmarks.gpu import GpuReading, read_gpu
 from benchmarks.model_files import MODELS, add_models, models_of
 from hordelib import Engine, Generation, GenerationParams
@@ -204,15 +204,17 @@ def _weights(kind: ControlType) -> bool:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_models(parser)
-    parser.add_argument("--batch", type=int, default=4, help="images of the largest batch (4)")
-    parser.add_argument("--chunks", type=int, default=3, help="chunks of the longest prompt (3)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each kind of job (3)")
+    parser.add_argument("--batch", type=positive, default=4, help="images of the largest batch (4)")
+    parser.add_argument(
+        "--chunks", type=positive, default=3, help="chunks of the longest prompt (3)"
+    )
+    parser.add_argument("--repeats", type=positive, default=3, help="runs of each kind of job (3)")
 
 
 def _rows(options: argparse.Namespace) -> Iterator[Row]:
     with Engine() as engine:
         for model in models_of(options.model):
-            yield from measure(engine, model, jobs(options, model), max(1, options.repeats))
+            yield from measure(engine, model, jobs(options, model), options.repeats)
 
 
 def _count(options: argparse.Namespace) -> int:

@@ -93,6 +93,13 @@ def _measure(bench: Bench, options: argparse.Namespace, rows: list[Row]) -> int:
     return 0
 
 
+def positive(text: str) -> int:
+    """An argument that is a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
 def _progress(terminal: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     elapsed = TimeElapsedColumn()

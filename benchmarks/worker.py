@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.frame import Bench
+from benchmarks.frame import Bench, positive
 from benchmarks.model_files import MODELS
 from hordelib.demo_model import ensure_checkpoint
 from hordelib.model import Model
@@ -201,8 +201,8 @@ def _cpu_seconds() -> float:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--latency", type=int, default=200, help="ms of each call (200)")
-    parser.add_argument("--jobs", type=int, default=0, help="that count (24; quick: 12)")
+    parser.add_argument("--latency", type=positive, default=200, help="ms of each call (200)")
+    parser.add_argument("--jobs", type=positive, help="that count (24; quick: 12)")
 
 
 def _rows(options: argparse.Namespace) -> Iterator[Row]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from benchmarks import engine as engine_bench
 from benchmarks import worker as worker_bench
 from benchmarks.__main__ import main
+from benchmarks.machine import PROJECT
 
 
 @pytest.mark.usefixtures("engine")
@@ -53,3 +57,41 @@ def test_a_folder_that_does_not_exist_is_named_before_anything_is_measured(
     missing = tmp_path / "nowhere"
     assert main(["engine", "--json", str(missing / "a.json")]) == 2
     assert capsys.readouterr().err == f"error: the folder {missing} does not exist\n"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_a_number_that_makes_no_sense_is_named(value: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["engine", "--repeats", value])
+    assert ended.value.code == 2
+    assert f"argument --repeats: '{value}' is no whole number above 0" in capsys.readouterr().err
+
+
+ENDLESS = """
+import sys, time
+from benchmarks.frame import Bench, run
+from dataclasses import dataclass
+@dataclass(frozen=True)
+class Row:
+    number: int
+def rows(options):
+    for number in range(1000):
+        yield Row(number)
+        print("row", number, flush=True)
+        time.sleep(0.2)
+sys.exit(run(Bench("endless", "", lambda parser: None, rows, lambda options: 1000), sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_keeps_the_rows_that_are_done(tmp_path: Path):
+    found = tmp_path / "endless.json"
+    command = [sys.executable, "-c", ENDLESS, "--json", str(found)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT) as bench:
+        assert bench.stdout is not None
+        while bench.stdout.readline() != "row 2\n":
+            assert bench.poll() is None
+        bench.send_signal(signal.SIGINT)
+        bench.communicate(timeout=30)
+    assert bench.returncode == 130
+    rows = json.loads(found.read_text())["results"]
+    assert [row["number"] for row in rows[:3]] == [0, 1, 2]
