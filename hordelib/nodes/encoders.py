@@ -19,6 +19,7 @@ from comfy.sd1_clip import SDClipModel
 from torch import Tensor
 
 KEPT = 64  # chunks of each encoder; 0.2 to 0.4 MB each
+AT_ONCE = 32  # chunks of one pass, which take some 50 MB; prompts of twenty jobs could be hundreds
 
 Chunk = tuple[int, ...]
 
@@ -86,11 +87,11 @@ class _Memory:
 
     def _learn(self, chunks: list[Chunk]) -> None:
         new = [chunk for chunk in dict.fromkeys(chunks) if self._key(chunk) not in self._known]
-        if not new:
-            return
-        hidden, pooled = self._encoder([list(chunk) for chunk in new])[:2]
-        for chunk, *encoded in zip(new, hidden, pooled, strict=True):
-            self._known[self._key(chunk)] = _Encoded(*encoded)
+        for start in range(0, len(new), AT_ONCE):
+            some = new[start : start + AT_ONCE]
+            hidden, pooled = self._encoder([list(chunk) for chunk in some])[:2]
+            for chunk, *encoded in zip(some, hidden, pooled, strict=True):
+                self._known[self._key(chunk)] = _Encoded(*encoded)
 
     def _key(self, chunk: Chunk) -> object:
         encoder = self._encoder
