@@ -288,6 +288,33 @@ def test_each_kind_of_adapter_is_judged_by_its_shape(loaded: Whole, kind: str):
     assert (misfits.parts, misfits.misshapen, misfits.is_usable) == (1, 1, False)
 
 
+LAYER = "middle_block.1.transformer_blocks.0.attn2.to_v"
+DIFFUSERS = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_v"
+
+
+@pytest.mark.parametrize(
+    ("part", "up", "down"),
+    [
+        (f"diffusion_model.{LAYER}", ".lora_up.weight", ".lora_down.weight"),
+        (f"diffusion_model.{LAYER}", ".lora_B.weight", ".lora_A.weight"),
+        (f"diffusion_model.{LAYER}", ".lora_B.default.weight", ".lora_A.default.weight"),
+        (DIFFUSERS, "_lora.up.weight", "_lora.down.weight"),
+        (DIFFUSERS, ".lora.up.weight", ".lora.down.weight"),
+        (
+            DIFFUSERS,
+            ".lora_linear_layer.up.weight",
+            ".lora_linear_layer.down.weight",
+        ),
+    ],
+)
+def test_each_trainers_names_are_understood(loaded: Whole, part: str, up: str, down: str):
+    from hordelib.nodes.loras import fit_to_model
+
+    state = {part + up: torch.ones(320, 4), part + down: torch.ones(4, 768)}
+    fit = fit_to_model(state, loaded.model, loaded.clip)
+    assert list(fit.patches) == [f"diffusion_model.{LAYER}.weight"]
+
+
 def test_the_demo_models_lora_is_the_same_each_time_it_is_made(
     checkpoint: Path, lora: Lora, tmp_path: Path
 ):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import comfy.lora
 import comfy.lora_convert
@@ -110,18 +111,51 @@ class Fit:
 
 def fit_to_model(weights: Weights, model: Any, clip: Any) -> Fit:
     """Find each part's place in the UNet or the text encoder, by name and by shape."""
-    keys: dict[str, Any] = {}
-    comfy.lora.model_lora_keys_unet(model.model, keys)
-    comfy.lora.model_lora_keys_clip(clip.cond_stage_model, keys)
+    unet = _places(model.model, comfy.lora.model_lora_keys_unet)
+    encoder = _places(clip.cond_stage_model, comfy.lora.model_lora_keys_clip)
     converted = comfy.lora_convert.convert_lora(dict(weights))
     parts = count_parts(converted)
+    wanted = _named(converted, unet.names | encoder.names)
     try:
-        found = comfy.lora.load_lora(converted, keys, log_missing=False)
+        found = comfy.lora.load_lora(converted, wanted, log_missing=False)
     except (KeyError, RuntimeError):  # half of a pair is missing, or an alpha is not a number
         return Fit(0, {}, 0)
-    shapes = _shapes(model.model) | _shapes(clip.cond_stage_model)
+    shapes = unet.shapes | encoder.shapes
     fitting = {place: patch for place, patch in found.items() if _fits(place, patch, shapes)}
     return Fit(parts, fitting, len(found) - len(fitting))
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Of a UNet or a text encoder: which weight each name in a LoRA's file is for, and its shape.
+
+    They are the same as long as it is loaded, and finding them takes longer than fitting a LoRA.
+    """
+
+    names: dict[str, Any]
+    shapes: dict[str, Size]
+
+
+_PLACES: WeakKeyDictionary[Any, Places] = WeakKeyDictionary()
+
+
+def _places(module: Any, find_names: Callable[[Any, dict[str, Any]], object]) -> Places:
+    if module not in _PLACES:
+        names: dict[str, Any] = {}
+        find_names(module, names)
+        shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+        _PLACES[module] = Places(names, shapes)
+    return _PLACES[module]
+
+
+# What stands before these may be the name of a part: `unet.conv.lora_up.weight`, `conv_lora.up…`.
+_NAME_ENDS = re.compile(r"\.|_lora\.")
+
+
+def _named(weights: Weights, names: dict[str, Any]) -> dict[str, Any]:
+    """Those of the names that the file has: ComfyUI would try each with every kind of LoRA."""
+    said = {name[: end.start()] for name in weights for end in _NAME_ENDS.finditer(name)}
+    return {name: place for name, place in names.items() if name in said}
 
 
 # How trainers end the names of a part's tensors; what stands before is the part's name.
@@ -135,10 +169,6 @@ def count_parts(weights: Weights) -> int:
     """How many weights of a model the file changes, by the names of its tensors."""
     names = ((name, _PART_ENDS.search(name)) for name in weights)
     return len({name[: end.start()] for name, end in names if end is not None})
-
-
-def _shapes(module: Any) -> dict[str, Size]:
-    return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
 def _fits(place: Any, patch: Any, shapes: Mapping[str, Size]) -> bool:
