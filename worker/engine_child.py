@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterable
@@ -66,7 +67,9 @@ class EngineChild:
 
     def _start(self) -> None:
         try:
-            self._child.report(Ready(self._engine.start()))
+            device = self._engine.start()
+            _spare_the_collector()
+            self._child.report(Ready(device))
         except Exception as error:  # noqa: BLE001 - whatever it is, the bridge has to be told
             self._child.give_up(error)
 
@@ -107,6 +110,15 @@ class EngineChild:
     def _raise_if_cancelled(self, job: Generate) -> None:
         if job.number <= self._cancelled:
             raise Cancelled("stopped on request")
+
+
+def _spare_the_collector() -> None:
+    """What ComfyUI and torch are made of stays for good: no collection looks at it again.
+
+    There are half a million objects of it, and every model that is let go of means a collection.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _insist_on_deliverable(pictures: Iterable[Picture]) -> None:
