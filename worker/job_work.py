@@ -86,10 +86,13 @@ def _passes(params: GenerationParams, family: Family) -> Iterator[tuple[int, int
 
 
 def _text(params: GenerationParams) -> dict[str, float]:
+    """Negative prompts repeat, and are seldom encoded again. Several LoRAs change weights once."""
     prompts = params.prompt, params.negative_prompt
     return {
-        "chunks": float(sum(map(_chunks, prompts))),
+        "chunks": float(_chunks(params.prompt)),
+        "negative chunks": float(_chunks(params.negative_prompt)),
         "tis": float(sum(prompt.count("embedding:") for prompt in prompts)),
+        "with LoRAs": 1.0 if params.loras else 0.0,
         "loras": float(len(params.loras)),
     }
 

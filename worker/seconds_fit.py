@@ -41,8 +41,10 @@ TYPICAL = {
     "gaussian noise": 0.01,
     "brownian noise": 0.05,
     "chunks": 0.2,
+    "negative chunks": 0.1,
     "tis": 0.1,
-    "loras": 0.5,
+    "with LoRAs": 0.4,
+    "loras": 0.1,
     "decoded": 3.0,
     "encoded": 2.0,
 }
