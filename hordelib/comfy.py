@@ -32,7 +32,7 @@ from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_readings import anonymous_bytes, card_memory
 from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import RunContext
-from hordelib.phases import OTHER, PHASES, Stopwatch
+from hordelib.phases import OTHER, PHASES, Clock, HostClock, Stopwatch
 
 if TYPE_CHECKING:
     from hordelib.loaders import LoadedPart
@@ -350,10 +350,10 @@ def forget_models() -> None:
 class Executor:
     """ComfyUI's PromptExecutor, kept alive, so that what did not change is not computed again."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: Device) -> None:
         import execution
 
-        self._listener = _Listener()
+        self._listener = _Listener(HostClock() if device.is_cpu else _CardClock())
         self._comfy = execution.PromptExecutor(
             self._listener, execution.CacheType.CLASSIC, {"lru": 0, "ram": 0}
         )
@@ -401,18 +401,34 @@ class _Listener:
     last_prompt_id = None
     sockets_metadata: Mapping[str, Any] = {}
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock[Any]) -> None:
         self._graph: Mapping[str, Any] = {}
-        self.stopwatch = Stopwatch()
+        self._clock = clock
+        self.stopwatch = Stopwatch(clock)
 
     def listen(self, graph: Mapping[str, Any]) -> None:
         self._graph = graph
-        self.stopwatch = Stopwatch()
+        self.stopwatch = Stopwatch(self._clock)
 
     def send_sync(self, event: str, data: Any, sid: str | None = None) -> None:
         """Progress comes from our sampler node instead."""
         if event == "executing" and data["node"] in self._graph:
             self.stopwatch.enter(PHASES.get(self._graph[data["node"]]["class_type"], OTHER))
+
+
+class _CardClock:
+    """CUDA's events: they are passed when the card has done all that it was told before."""
+
+    def mark(self) -> Any:
+        import torch
+
+        event: Any = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, since: Any, until: Any) -> float:
+        until.synchronize()
+        return since.elapsed_time(until) / 1000
 
 
 def _explain(node: str, error: Exception | None) -> JobError | EngineError:

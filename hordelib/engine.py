@@ -214,7 +214,7 @@ class Engine:
         cache = ModelCache(
             comfy.read_part, self._ram, card, weigh=comfy.reading_bytes, forget=comfy.forget_models
         )
-        executor = comfy.Executor()
+        executor = comfy.Executor(device)
         estimates = Estimates(value_bytes=4 if device.is_cpu else 2)
         used_bytes = partial(comfy.used_bytes, device)
         models = JobModels(cache, executor.forget, estimates, used_bytes)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hordelib import Engine
-from hordelib.comfy import Executor
+from hordelib.comfy import Device, Executor
 from hordelib.engine import unwatched
 from hordelib.errors import GenerationFailed
 from hordelib.nodes.context import NodeNotes, RunContext, Wanted
@@ -74,7 +74,7 @@ def test_another_number_of_images_than_is_wanted_fails_the_run(checkpoint: Path,
     graph.set("sampler", steps=1)
     context = _context(checkpoint, *(Wanted("", i, i) for i in range(wanted)))
     with pytest.raises(GenerationFailed, match=f"the graph gave 1 images, and {wanted} are wanted"):
-        Executor().run(graph.to_api(), context)
+        Executor(Device("cpu")).run(graph.to_api(), context)
     assert context.pictures == []
 
 
@@ -82,7 +82,7 @@ def test_another_number_of_images_than_is_wanted_fails_the_run(checkpoint: Path,
 def test_the_images_of_one_run_may_be_of_several_jobs(checkpoint: Path):
     graph = build_graph(replace(SMALL, images=2, steps=1), MODEL)
     context = _context(checkpoint, Wanted("a", 3, 11), Wanted("b", 0, 12))
-    Executor().run(graph.to_api(), context)
+    Executor(Device("cpu")).run(graph.to_api(), context)
     assert [(each.job_id, each.index, each.seed) for each in context.pictures] == [
         ("a", 3, 11),
         ("b", 0, 12),
@@ -91,7 +91,7 @@ def test_the_images_of_one_run_may_be_of_several_jobs(checkpoint: Path):
 
 def _run(graph: dict[str, Any], checkpoint: Path) -> list[bytes]:
     context = _context(checkpoint, Wanted("", 0, 0))
-    Executor().run(graph, context)
+    Executor(Device("cpu")).run(graph, context)
     return [picture.pixels for picture in context.pictures]
 
 

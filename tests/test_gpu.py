@@ -46,6 +46,12 @@ def test_image_i_of_a_batch_is_the_picture_of_seed_plus_i(
         assert difference(picture, single) <= 2
 
 
+def test_the_cards_own_clock_divides_a_run(child: EngineProcess, checkpoint: Path):
+    made = child.generate(replace(SMALL, seed=5, steps=20), Model.of_checkpoint(checkpoint))
+    assert sum(made.phases.values()) == pytest.approx(made.run_seconds, rel=0.2)
+    assert made.phases["sampling"] > made.phases["decoding"] > 0
+
+
 def test_memory_is_left_free(checkpoint: Path, tmp_path: Path):
     """All but 1.5 GiB of what is free is to stay so: CUDA's own part and a small model fit in."""
     before = first_card()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from hordelib import Engine
-from hordelib.comfy import Executor
+from hordelib.comfy import Device, Executor
 from hordelib.engine import OnStep, unwatched
 from hordelib.errors import Cancelled, ModelBroken
 from hordelib.face_alignment import LANDMARKS, pose
@@ -62,7 +62,7 @@ class Bench:
         on_step: OnStep = unwatched,
     ) -> list[Image.Image]:
         context = self.context(pictures, on_step, *chain)
-        Executor().run(_graph(pictures, chain, strength).to_api(), context)
+        Executor(Device("cpu")).run(_graph(pictures, chain, strength).to_api(), context)
         return [picture.to_pil() for picture in context.pictures]
 
     def context(
@@ -162,7 +162,7 @@ def test_upscaling_stops_between_two_tiles(bench: Bench):
 
     context = bench.context([picture], cancel, upscaler)
     with pytest.raises(Cancelled):
-        Executor().run(_graph([picture], (upscaler,), 1.0).to_api(), context)
+        Executor(Device("cpu")).run(_graph([picture], (upscaler,), 1.0).to_api(), context)
     assert seen == [1]
 
 
