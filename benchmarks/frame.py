@@ -31,6 +31,7 @@ from benchmarks.document import (
 )
 from benchmarks.figures import in_units, unit_name
 from benchmarks.machine import commit, dreamer_version, this_hardware
+from benchmarks.run_file import Run
 from hordelib.errors import HordelibError
 
 INTERRUPTED = 130  # as a shell has it for Ctrl-C
@@ -64,7 +65,7 @@ def run(bench: Bench, arguments: list[str]) -> int:
         code = _measure(bench, options, rows)
         if rows:
             result = document(bench.name, rows, _told(options), started, made_by)
-            _write_files(options, result)
+            _write_files(bench, options, result)
             _show(bench, rows)
     except BadInput as error:
         return _refuse(str(error))
@@ -111,11 +112,11 @@ def _refuse(reason: str, code: int = 2) -> int:
     return code
 
 
-def _write_files(options: argparse.Namespace, result: dict[str, Any]) -> None:
-    texts = {options.json: lambda: to_json(result), options.html: lambda: report.page(result)}
-    for path, text in texts.items():
-        if path is not None:
-            write(path, text())
+def _write_files(bench: Bench, options: argparse.Namespace, result: dict[str, Any]) -> None:
+    if options.json is not None:
+        write(options.json, to_json(result))
+    if options.html is not None:
+        write(options.html, report.page(Run.of(result), bench.columns))
 
 
 def _told(options: argparse.Namespace) -> dict[str, Any]:
