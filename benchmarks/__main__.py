@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import engine, memory, worker
+from benchmarks import engine, memory, report_command, worker
 from benchmarks.frame import Bench, run
 
 BENCHES: dict[str, Bench] = {
     bench.name: bench for bench in (engine.BENCH, worker.BENCH, memory.BENCH)
 }
+REPORT = "report"
 
 
 def main(arguments: list[str]) -> int:
     name = arguments[0] if arguments else ""
+    if name == REPORT:
+        columns = {bench.name: bench.columns for bench in BENCHES.values()}
+        return report_command.main(arguments[1:], columns)
     if name not in BENCHES:
-        print(f"usage: benchmark {{{','.join(BENCHES)}}} [--help]", file=sys.stderr)
+        print(f"usage: benchmark {{{','.join((*BENCHES, REPORT))}}} [--help]", file=sys.stderr)
         return 2
     return run(BENCHES[name], arguments[1:])
 

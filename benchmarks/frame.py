@@ -16,7 +16,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from benchmarks import report
 from benchmarks.document import (
@@ -32,10 +31,10 @@ from benchmarks.document import (
 from benchmarks.figures import in_units, unit_name
 from benchmarks.machine import commit, dreamer_version, this_hardware
 from benchmarks.run_file import Run
+from benchmarks.terminal_table import show
 from hordelib.errors import HordelibError
 
 INTERRUPTED = 130  # as a shell has it for Ctrl-C
-WIDE = 240  # characters: a table that goes into a file is not wrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +140,7 @@ def _line(bench: Bench, row: Row) -> str:
 
 
 def _show(bench: Bench, rows: list[Row]) -> None:
-    shown = [_shown(bench, row) for row in rows]
-    names = list(dict.fromkeys(name for figures in shown for name in figures))
-    table = Table()
-    for name in names:
-        is_number = isinstance(shown[0].get(name), int | float)
-        table.add_column(unit_name(name), justify="right" if is_number else "left")
-    for figures in shown:
-        table.add_row(*(in_units(name, figures.get(name)) for name in names))
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+    show([_shown(bench, row) for row in rows])
 
 
 def _parser(bench: Bench) -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from benchmarks.figures import MIB, in_units, unit_name
-from benchmarks.run_file import Figures, differing, features, is_number, label
+from benchmarks.run_file import Figures, differing, feature_names, is_number, label
 
 INK = "#010203"  # stands for the text's colour until the SVG is written
 WIDTH, ROW_HEIGHT = 8.0, 0.32  # inches
@@ -56,6 +56,11 @@ def svgs(rows: Rows) -> Iterator[tuple[str, str, str]]:
             yield plot.title, plot.told, _svg(plot, suited)
 
 
+def ratios(rows: Rows) -> str:
+    """The SVG of bars for rows with a `ratio`."""
+    return _svg(next(plot for plot in PLOTS if plot.draw is _draw_ratios), rows)
+
+
 def _svg(plot: Plot, rows: Rows) -> str:
     height = 1.3 + ROW_HEIGHT * len(rows) if plot.is_bars else 4.0
     with mpl.rc_context(dict(STYLE)):  # pyright: ignore
@@ -82,18 +87,23 @@ def _batch_lines(rows: Rows) -> Iterator[tuple[str, list[Figures]]]:
     """For each way to fill a batch, the lines of the rows that fill it in no other way."""
     for way, other in zip(_MEMBERS, reversed(_MEMBERS), strict=True):
         for name, line in _lines([row for row in rows if row[other] == 1], way):
-            yield f"{name}: pictures {_MEMBERS[way]}", line
+            yield _joined(name, f"pictures {_MEMBERS[way]}"), line
 
 
 def _lines(rows: Rows, along: str) -> Iterator[tuple[str, list[Figures]]]:
     """Rows that differ in the feature `along` alone, at least two of them, in its order."""
     lines: dict[str, list[Figures]] = defaultdict(list)
+    names = [name for name in feature_names(rows) if name != along]
     for row in rows:
-        lines[repr([each for each in features(row).items() if each[0] != along])].append(row)
+        lines[repr([row.get(name) for name in names])].append(row)
     long = [line for line in lines.values() if len({row[along] for row in line}) > 1]
     special = [name for name in differing(line[0] for line in long) if name != along]
     for line in long:
         yield label(line[0], special), sorted(line, key=lambda row: row[along])
+
+
+def _joined(kind: str, told: str) -> str:
+    return f"{kind}: {told}" if kind else told
 
 
 def _draw_throughput(axes: Axes, rows: Rows) -> None:
@@ -138,18 +148,19 @@ def _pictures(row: Figures) -> float:
 
 
 def _draw_ratios(axes: Axes, rows: Rows) -> None:
-    """A bar from 1 to the ratio; its whisker goes from the lowest to the highest one."""
+    """A bar for each ratio; its whisker goes from the lowest to the highest one."""
     places = _labels(axes, rows)
-    ratios = [row["ratio"] for row in rows]
-    below = [max(0.0, row["ratio"] - _number(row, "lowest_ratio")) for row in rows]
-    above = [max(0.0, _number(row, "highest_ratio") - row["ratio"]) for row in rows]
-    axes.barh(places, ratios, xerr=(below, above), ecolor=INK, capsize=3)
+    for place, row in zip(places, rows, strict=True):
+        ratio = row["ratio"]
+        low, high = (_number(row, name) for name in ("lowest_ratio", "highest_ratio"))
+        axes.barh(place, ratio, color="C0")
+        if low < high:
+            spread = (max(0, ratio - low),), (max(0, high - ratio),)
+            axes.errorbar(ratio, place, xerr=spread, color=INK, capsize=3)
+        at = max(ratio, high), place
+        beside = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{ratio:.3g}", at, **beside)
     axes.axvline(1, color=INK, linestyle="--", linewidth=1)
-    for place, ratio, more in zip(places, ratios, above, strict=True):
-        told = f" {ratio:.3g}"
-        axes.annotate(
-            told, (ratio + more, place), xytext=(3, 0), textcoords="offset points", va="center"
-        )
     axes.margins(x=0.1)
     axes.set(xlabel="ratio", xlim=(0, None))
 
@@ -184,7 +195,7 @@ def _draw_costs(axes: Axes, rows: Rows) -> None:
             if len(told) > 1 and told[0][1]:
                 first = told[0][1]
                 counts, costs = zip(*((jobs, cost / first) for jobs, cost in told), strict=True)
-                of = f"{kind}: {unit_name(name)}, first {in_units(name, first)}"
+                of = _joined(kind, f"{unit_name(name)}, first {in_units(name, first)}")
                 axes.plot(counts, costs, marker="o", label=of)
     axes.set(xlabel="jobs", ylabel="in multiples of the first point")
     axes.set_xscale("log")

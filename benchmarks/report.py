@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from benchmarks.figures import in_units, unit_name
+from benchmarks.figures import NOTHING, in_units, unit_name
 from benchmarks.run_file import Figures, Run, is_number
 
 STYLE = """
@@ -91,8 +91,8 @@ def _constants(rows: Sequence[Figures], names: list[str]) -> Iterator[str]:
 
 
 def _list(named: Mapping[str, Any]) -> str:
-    told = {name: in_units(name, value) for name, value in named.items() if value is not None}
-    return ", ".join(f"{unit_name(name)} {each}" for name, each in told.items() if each)
+    told = {name: in_units(name, value) for name, value in named.items()}
+    return ", ".join(f"{unit_name(name)} {each}" for name, each in told.items() if each != NOTHING)
 
 
 def _cell(name: str, value: object) -> str:

@@ -1,7 +1,8 @@
 """A run of a benchmark as its JSON file has it, checked once: past `read_run` there is only `Run`.
 
-What a row's figures are is told by themselves: numbers with fractions and sizes in bytes were
-measured; all else says what was measured. So rows of any bench can be matched with another run's.
+What its figures are is told by the rows themselves: numbers with fractions and sizes in bytes are
+results; all else says what was measured, but for the few names in `NO_FEATURES`. So rows of any
+bench can be matched with those of another run.
 """
 
 from __future__ import annotations
@@ -102,34 +103,36 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def is_measured(name: str, value: object) -> bool:
-    """Whether a figure is a result; else it is a feature, which says what was measured."""
-    if value is None or isinstance(value, float) or name.endswith("_bytes"):
-        return True
-    return name.rpartition(".")[2] in NO_FEATURES
+def feature_names(rows: Iterable[Figures]) -> tuple[str, ...]:
+    """The figures that say what was measured, and are no results, in any of these rows."""
+    names: dict[str, bool] = {}
+    for row in rows:
+        for name, value in row.items():
+            names[name] = names.get(name, True) and not _is_result(name, value)
+    return tuple(name for name, is_feature in names.items() if is_feature)
 
 
-def features(row: Figures) -> Figures:
-    return {name: value for name, value in row.items() if not is_measured(name, value)}
-
-
-def label(row: Figures, names: Iterable[str]) -> str:
-    """What is special about a row: those of its features that differ among its kind."""
-    told = (_told(name, row[name]) for name in names if name in row)
-    return ", ".join(filter(None, told)) or "all"
+def _is_result(name: str, value: object) -> bool:
+    is_named_so = name.endswith("_bytes") or name.rpartition(".")[2] in NO_FEATURES
+    return isinstance(value, float) or is_named_so
 
 
 def differing(rows: Iterable[Figures]) -> tuple[str, ...]:
     """Names of the features that are not the same in all rows."""
-    rows = [features(row) for row in rows]
-    names = dict.fromkeys(name for row in rows for name in row)
+    rows = tuple(rows)
+    names = feature_names(rows)
     return tuple(name for name in names if len({repr(row.get(name)) for row in rows}) > 1)
+
+
+def label(row: Figures, names: Iterable[str]) -> str:
+    """A row's features of these names in words."""
+    return ", ".join(filter(None, (_told(name, row.get(name)) for name in names)))
 
 
 def _told(name: str, value: object) -> str:
     """A word speaks for itself; a number needs its name, and what is not there is not told."""
-    if isinstance(value, str):
-        return value
+    if value is None or isinstance(value, str):
+        return value or ""
     if isinstance(value, bool):
         return unit_name(name.rpartition(".")[2]) * value
     return f"{unit_name(name.rpartition('.')[2])} {in_units(name, value)}"
