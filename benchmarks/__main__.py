@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import engine, memory, report_command, worker
+from benchmarks import engine, memory, report_command, tune, worker
 from benchmarks.frame import Bench, run
 
 BENCHES: dict[str, Bench] = {
-    bench.name: bench for bench in (engine.BENCH, worker.BENCH, memory.BENCH)
+    bench.name: bench for bench in (engine.BENCH, worker.BENCH, memory.BENCH, tune.BENCH)
 }
 REPORT = "report"
+ALIASES = {"--tune": tune.BENCH.name}
 
 
 def main(arguments: list[str]) -> int:
-    name = arguments[0] if arguments else ""
+    name = ALIASES.get(*arguments[:1] * 2, "") if arguments else ""
     if name == REPORT:
         columns = {bench.name: bench.columns for bench in BENCHES.values()}
         return report_command.main(arguments[1:], columns)

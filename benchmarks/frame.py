@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +43,7 @@ class Bench:
 
     `count` is how many rows there will be; it and `rows` raise BadInput for arguments that can't
     be served. `columns` are the figures that the table shows (`outer.inner`); () shows all.
+    `then` is called when all rows are there and shown; it raises BadInput, too.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Bench:
     rows: Callable[[argparse.Namespace], Iterator[Row]]
     count: Callable[[argparse.Namespace], int]
     columns: tuple[str, ...] = ()
+    then: Callable[[argparse.Namespace, Sequence[Row]], None] = lambda _options, _rows: None
 
 
 def run(bench: Bench, arguments: list[str]) -> int:
@@ -66,6 +68,8 @@ def run(bench: Bench, arguments: list[str]) -> int:
             result = document(bench.name, rows, _told(options), started, made_by)
             _write_files(bench, options, result)
             _show(bench, rows)
+        if code == 0:
+            bench.then(options, rows)
     except BadInput as error:
         return _refuse(str(error))
     return code

@@ -83,23 +83,34 @@ def _inline(svg: str, title: str) -> str:
 _MEMBERS = {"job.images": "of one job", "job.together": "of jobs that share it"}
 
 
-def _batch_lines(rows: Rows) -> Iterator[tuple[str, list[Figures]]]:
-    """For each way to fill a batch, the lines of the rows that fill it in no other way."""
-    for way, other in zip(_MEMBERS, reversed(_MEMBERS), strict=True):
-        for name, line in _lines([row for row in rows if row[other] == 1], way):
-            yield _joined(name, f"pictures {_MEMBERS[way]}"), line
+def _batch_lines(rows: Rows) -> list[tuple[str, list[Figures]]]:
+    """For each way to fill a batch, lines of the rows that fill it in no other way."""
+    lines = [
+        (way, line)
+        for way, other in zip(_MEMBERS, reversed(_MEMBERS), strict=True)
+        for line in _lines([row for row in rows if row[other] == 1], way)
+    ]
+    kinds = _kinds([line for _, line in lines], *_MEMBERS)
+    return [
+        (_joined(kind, f"pictures {_MEMBERS[way]}"), line)
+        for kind, (way, line) in zip(kinds, lines, strict=True)
+    ]
 
 
-def _lines(rows: Rows, along: str) -> Iterator[tuple[str, list[Figures]]]:
+def _lines(rows: Rows, along: str) -> list[list[Figures]]:
     """Rows that differ in the feature `along` alone, at least two of them, in its order."""
     lines: dict[str, list[Figures]] = defaultdict(list)
     names = [name for name in feature_names(rows) if name != along]
     for row in rows:
         lines[repr([row.get(name) for name in names])].append(row)
-    long = [line for line in lines.values() if len({row[along] for row in line}) > 1]
-    special = [name for name in differing(line[0] for line in long) if name != along]
-    for line in long:
-        yield label(line[0], special), sorted(line, key=lambda row: row[along])
+    long = (line for line in lines.values() if len({row[along] for row in line}) > 1)
+    return [sorted(line, key=lambda row: row[along]) for line in long]
+
+
+def _kinds(lines: Sequence[Rows], *along: str) -> list[str]:
+    """What each line is about, where that is not the same in all of them."""
+    special = [name for name in differing(line[0] for line in lines) if name not in along]
+    return [label(line[0], special) for line in lines]
 
 
 def _joined(kind: str, told: str) -> str:
@@ -189,7 +200,8 @@ _COSTS = ("seconds_per_job", "bridge_cpu_ms", "end_rss_bytes", "ledger_bytes")
 
 def _draw_costs(axes: Axes, rows: Rows) -> None:
     """Each line in multiples of its first point: the units differ."""
-    for kind, line in _lines(rows, "jobs"):
+    lines = _lines(rows, "jobs")
+    for kind, line in zip(_kinds(lines, "jobs"), lines, strict=True):
         for name in _COSTS:
             told = [(row["jobs"], row[name]) for row in line if is_number(row.get(name))]
             if len(told) > 1 and told[0][1]:
@@ -223,7 +235,7 @@ PLOTS = (
         "Pictures a second by how many are made at once.",
         _has_numbers("images_per_second", *_MEMBERS),
         _draw_throughput,
-        enough=lambda rows: any(True for _ in _batch_lines(rows)),
+        enough=lambda rows: bool(_batch_lines(rows)),
     ),
     Plot(
         "Seconds of a picture, by phase",
@@ -257,6 +269,6 @@ PLOTS = (
         "Flat lines: a job costs the same, however many there were before.",
         lambda row: is_number(row.get("jobs")) and any(is_number(row.get(name)) for name in _COSTS),
         _draw_costs,
-        enough=lambda rows: any(True for _ in _lines(rows, "jobs")),
+        enough=lambda rows: bool(_lines(rows, "jobs")),
     ),
 )

@@ -23,6 +23,7 @@ NO_FEATURES = frozenset(  # words and whole numbers that are results all the sam
     {
         *("repeats", "split", "error", "reason", "faulted", "threads", "files", "reads"),
         "most_pixel_difference",
+        *("now", "proposed"),
     }
 )
 
@@ -130,9 +131,9 @@ def label(row: Figures, names: Iterable[str]) -> str:
 
 
 def _told(name: str, value: object) -> str:
-    """A word speaks for itself; a number needs its name, and what is not there is not told."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    if isinstance(value, bool):
-        return unit_name(name.rpartition(".")[2]) * value
+    """A word speaks for itself, a number needs its name, and what there is none of is not told."""
+    if not value or isinstance(value, str):
+        return str(value or "")
+    if value is True:
+        return unit_name(name.rpartition(".")[2])
     return f"{unit_name(name.rpartition('.')[2])} {in_units(name, value)}"
