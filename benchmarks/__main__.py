@@ -15,7 +15,8 @@ ALIASES = {"--tune": tune.BENCH.name}
 
 
 def main(arguments: list[str]) -> int:
-    name = ALIASES.get(*arguments[:1] * 2, "") if arguments else ""
+    asked = arguments[0] if arguments else ""
+    name = ALIASES.get(asked, asked)
     if name == REPORT:
         columns = {bench.name: bench.columns for bench in BENCHES.values()}
         return report_command.main(arguments[1:], columns)

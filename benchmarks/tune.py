@@ -40,9 +40,7 @@ def _rows(options: argparse.Namespace) -> Iterator[Proposal]:
         reserve = _reserve(owner, owner.card)
         yield reserve
         free = MemoryReserve.parse(reserve.proposed)
-        owner = replace(
-            owner, config=owner.config.model_copy(update={"vram_to_leave_free": free})
-        )
+        owner = replace(owner, config=owner.config.model_copy(update={"vram_to_leave_free": free}))
     steps, repeats = (3, 1) if options.quick else (6, 3)
     with _engine(owner) as engine:
         trials = Trials(engine, steps, repeats)

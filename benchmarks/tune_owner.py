@@ -38,7 +38,7 @@ class Owner:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Raises BadInput where there is a file that can't be used, or a card that does not work."""
+        """Raises BadInput for a file that can't be used, or a card that does not work."""
         try:
             card = first_card()
             if not path.exists():

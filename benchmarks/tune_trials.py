@@ -29,7 +29,9 @@ class Trials:
         """Of a job of 30 steps. Raises OutOfMemory where there is no room for it."""
         self._run(model, side, images, steps=1)
         runs = (self._run(model, side, images, self.steps) for _ in range(self.repeats))
-        return median(_whole(seconds, sampling / self.steps, self.steps) for seconds, sampling in runs)
+        return median(
+            _whole(seconds, sampling / self.steps, self.steps) for seconds, sampling in runs
+        )
 
     def _run(self, model: Model, side: int, images: int, steps: int) -> tuple[float, float]:
         self._seed += images
@@ -62,4 +64,3 @@ def limit_seconds(side: int, family: str, *, extra_slow: bool) -> int:
 
 def megapixelsteps(side: int) -> float:
     return side * side * STEPS / 1e6
-

@@ -84,10 +84,11 @@ class Tuning:
         tried: list[Trial] = []
         why = "larger sizes were not tried"
         for side in SIDES:
-            if tried and not self._has_room(side):
+            trial = self._trial_if_room(side) if tried else self._trial(side, self.owner.examples)
+            if trial is None:
                 why = f"memory has no room for {side} x {side}"
                 break
-            tried.append(self._trial(side, self.owner.examples))
+            tried.append(trial)
             if not tried[-1].is_in_time:
                 why = f"{tried[-1]}, over half of it"
                 break
@@ -100,6 +101,12 @@ class Tuning:
 
     def _trial(self, side: int, models: Sequence[Model]) -> Trial:
         return max((self._try(side, model) for model in models), key=_late)
+
+    def _trial_if_room(self, side: int) -> Trial | None:
+        try:
+            return self._trial(side, self.owner.examples) if self._has_room(side) else None
+        except OutOfMemory:
+            return None
 
     def _try(self, side: int, model: Model) -> Trial:
         slow = self.owner.config.extra_slow_worker
@@ -120,17 +127,21 @@ class Tuning:
                 why = trouble
                 break
             best = images
-        each = f"{best} at once: {seconds[best] / best:.3g} s a picture of {usual.side} x {usual.side}"
+        each = (
+            f"{best} at once: {seconds[best] / best:.3g} s a picture of {usual.side} x {usual.side}"
+        )
         alone = f", {seconds[1]:.3g} s alone" if best > 1 else ""
         measured = {f"batch_{images}_seconds": taken for images, taken in seconds.items()}
         return self._proposal("max_batch", best, f"{each}{alone}; {why}", measured)
 
     def _batch_trouble(self, usual: Trial, images: int, seconds: dict[int, float]) -> str:
         """What speaks against so many; puts what they take into `seconds`."""
-        if not self._has_batch_room(usual, images):
-            return f"memory has no room for {images}"
-        taken = self.job_seconds(usual.model, usual.side, images)
-        seconds[images] = taken
+        try:
+            if not self._has_batch_room(usual, images):
+                return f"memory has no room for {images}"
+            taken = seconds[images] = self.job_seconds(usual.model, usual.side, images)
+        except OutOfMemory:
+            return f"memory ran out with {images}"
         if taken > SHARE * usual.limit_seconds:
             return f"{images} would take {taken:.3g} s, over half of {usual.limit_seconds} s"
         gain = 1 - taken / 2 / seconds[images // 2]

@@ -34,8 +34,9 @@ def change_settings(path: Path, changes: Mapping[str, Value]) -> Path:
         partial.touch(0o600)
         shutil.copymode(path, partial)
         partial.write_bytes(edited(text, changes).encode("utf-8"))
+        if _settings(partial) != {**before, **_as_read(changes)}:  # by an alias, for example
+            raise ConfigError(_by_hand(path, changes))
         load_config(partial)
-        _insist_on_others(path, before, read_document(partial).settings, changes)
         backup = _copied(path)
         os.replace(partial, path)
     finally:
@@ -91,22 +92,21 @@ def _written(value: Value) -> str:
     return json.dumps(value if isinstance(value, int | str) else list(value), ensure_ascii=False)
 
 
-def _insist_on_others(
-    path: Path,
-    before: Mapping[str, object],
-    after: Mapping[str, object],
-    changes: Mapping[str, Value],
-) -> None:
-    """Raises ConfigError where anything else has changed, as by an alias of YAML's."""
-    wanted = {
-        key: value if isinstance(value, int | str) else list(value)
-        for key, value in changes.items()
-    }
-    if after != {**before, **wanted}:
-        lines = (f"{key}: {_written(value)}" for key, value in changes.items())
-        raise ConfigError(
-            (f"{path} can't be changed without touching other keys; write there:", *lines)
-        )
+def _settings(path: Path) -> Mapping[str, object]:
+    """Of a file that we have written; none where it is no YAML any more."""
+    try:
+        return read_document(path).settings
+    except ConfigError:
+        return {}
+
+
+def _as_read(changes: Mapping[str, Value]) -> Mapping[str, object]:
+    return {key: v if isinstance(v, int | str) else list(v) for key, v in changes.items()}
+
+
+def _by_hand(path: Path, changes: Mapping[str, Value]) -> tuple[str, ...]:
+    lines = (f"{key}: {_written(value)}" for key, value in changes.items())
+    return (f"{path} can't be changed without touching other keys; write there yourself", *lines)
 
 
 def _copied(path: Path) -> Path:
