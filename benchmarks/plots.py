@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ def ratios(rows: Rows) -> str:
 
 def _svg(plot: Plot, rows: Rows) -> str:
     height = 1.3 + ROW_HEIGHT * len(rows) if plot.is_bars else 4.0
-    with mpl.rc_context(dict(STYLE)):  # pyright: ignore
+    with mpl.rc_context(dict(STYLE)), warnings.catch_warnings():  # pyright: ignore
+        warnings.filterwarnings("ignore", "Glyph")  # the browser's fonts have more letters
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         plot.draw(figure.add_subplot(), rows)
         written = io.StringIO()

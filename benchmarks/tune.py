@@ -28,7 +28,6 @@ from worker.errors import ConfigError, HordeError
 
 CONFIG = PROJECT / "bridgeData.yaml"
 HOW_TO_GET_ONE = "./horde-bridge.sh run writes one to fill in"
-USUAL_CALL_SECONDS = 0.2  # of a horde that can't be asked
 CALLS = 3
 MARGIN_BYTES, ROUND_BYTES = 512 << 20, 64 << 20
 MIB = 1 << 20
@@ -67,14 +66,14 @@ def _engine(owner: Owner) -> Engine:
     )
 
 
-def _call_seconds(owner: Owner) -> float:
-    """Of the owner's horde, the connection's making included."""
+def _call_seconds(owner: Owner) -> float | None:
+    """Of the owner's horde, the connection's making included; None where it does not answer."""
     if owner.file is None:
-        return USUAL_CALL_SECONDS
+        return None
     try:
         return median(_heartbeat_seconds(owner) for _ in range(CALLS))
     except HordeError:
-        return USUAL_CALL_SECONDS
+        return None
 
 
 def _heartbeat_seconds(owner: Owner) -> float:

@@ -28,6 +28,7 @@ LEAST_SPEED = 0.5  # megapixelsteps a second, under which the horde calls a work
 BATCHES = (2, 4, 8, 16)
 LEAST_GAIN = 0.05  # of a picture's seconds, by a batch twice as large
 CALLS = 2  # of the network until a job can begin: the pop, and a source or LoRA that it names
+USUAL_CALL_SECONDS = 0.2
 MOST_WAITING = 4
 GIB = 1 << 30
 
@@ -63,11 +64,14 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """`job_seconds(model, side, images)` raises OutOfMemory; `call_seconds` of one to the horde."""
+    """`job_seconds(model, side, images)` raises OutOfMemory.
+
+    `call_seconds` of one to the horde; None where it could not be asked.
+    """
 
     owner: Owner
     job_seconds: Callable[[Model, int, int], float]
-    call_seconds: float
+    call_seconds: float | None
 
     def proposals(self) -> Iterator[Proposal]:
         """Each as soon as it is known. Raises OutOfMemory where no size has room."""
@@ -158,13 +162,15 @@ class Tuning:
 
     def _queue(self, usual: Trial) -> Proposal:
         """So many jobs that the network is waited for by none, and each is in time itself."""
-        wait = CALLS * self.call_seconds
+        call = self.call_seconds or USUAL_CALL_SECONDS
+        wait = CALLS * call
         needed = min(MOST_WAITING, max(1, math.ceil(wait / usual.seconds)))
         in_time = max(0, int(usual.limit_seconds / usual.seconds) - 1)
-        reason = f"{usual}, {CALLS} calls of the horde {wait:.2g} s"
+        assumed = "" if self.call_seconds else " (assumed)"
+        reason = f"{usual}, {CALLS} calls of the horde {wait:.2g} s{assumed}"
         if in_time < needed:
             reason += "; more would wait beyond their time"
-        measured = {"job_seconds": usual.seconds, "call_seconds": self.call_seconds}
+        measured = {"job_seconds": usual.seconds, "call_seconds": call}
         return self._proposal("queue_size", min(needed, in_time), reason, measured)
 
     def _models(self) -> Proposal:
