@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from benchmarks import engine, memory, report_command, tune, worker
@@ -26,5 +27,16 @@ def main(arguments: list[str]) -> int:
     return run(BENCHES[name], arguments[1:])
 
 
+def _until_nobody_reads() -> int:
+    """As `main`; where the reader of our output has gone (`| head`), there is no more to do."""
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        return 1
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(_until_nobody_reads())
