@@ -105,14 +105,17 @@ USAGE
 benchmark_usage() {
     cat <<'USAGE'
 usage: ./horde-bridge.sh benchmark NAME [--quick] [--json FILE] [--html FILE]
+       ./horde-bridge.sh benchmark report A.json [B.json] [--html FILE]
 
   engine    what the engine does without HTTP and without reading models
   worker    a whole worker against a local horde: pictures an hour, and where time goes
   memory    what jobs were thought to take of memory, and what they took
+  tune      proposes max_power, max_batch, queue_size… for this machine; --write sets them
+  report    shows the results of a run, or compares two
 
   --quick   a few small cases
   --json    write the results there
-  --html    write a page with the results there
+  --html    write a page with tables and plots there
 
 benchmark NAME --help tells its own options; Ctrl-C keeps what is done.
 USAGE
@@ -161,7 +164,6 @@ case $command:${1:-} in
         ;;
     benchmark:*)
         set_up
-        cd "$project"
         exec "$runtime/.venv/bin/python" -P -m benchmarks "$@"
         ;;
     *:-h | *:--help) # told without a set-up

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 
-from benchmarks import engine, memory, seconds, worker
+from benchmarks import engine, memory, report_command, seconds, tune, worker
 from benchmarks.frame import Bench, run
 
-BENCHES: dict[str, Bench] = {
-    bench.name: bench for bench in (engine.BENCH, worker.BENCH, memory.BENCH, seconds.BENCH)
-}
+_MODULES = (engine, worker, memory, seconds, tune)
+BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _MODULES}
+REPORT = "report"
+ALIASES = {"--tune": tune.BENCH.name}
 
 
 def main(arguments: list[str]) -> int:
-    name = arguments[0] if arguments else ""
+    asked = arguments[0] if arguments else ""
+    name = ALIASES.get(asked, asked)
+    if name == REPORT:
+        columns = {bench.name: bench.columns for bench in BENCHES.values()}
+        return report_command.main(arguments[1:], columns)
     if name not in BENCHES:
-        print(f"usage: benchmark {{{','.join(BENCHES)}}} [--help]", file=sys.stderr)
+        print(f"usage: benchmark {{{','.join((*BENCHES, REPORT))}}} [--help]", file=sys.stderr)
         return 2
     warnings.filterwarnings("ignore", module="torchsde")  # of rounding; ComfyUI's samplers call it
     return run(BENCHES[name], arguments[1:])
 
 
+def _until_nobody_reads() -> int:
+    """As `main`; where the reader of our output has gone (`| head`), there is no more to do."""
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        return 1
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(_until_nobody_reads())

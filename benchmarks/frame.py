@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from benchmarks import report
 from benchmarks.document import (
@@ -31,10 +30,11 @@ from benchmarks.document import (
 )
 from benchmarks.figures import in_units, unit_name
 from benchmarks.machine import commit, dreamer_version, this_hardware
+from benchmarks.run_file import Run
+from benchmarks.terminal_table import show
 from hordelib.errors import HordelibError
 
 INTERRUPTED = 130  # as a shell has it for Ctrl-C
-WIDE = 240  # characters: a table that goes into a file is not wrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Bench:
 
     `count` is how many rows there will be; it and `rows` raise BadInput for arguments that can't
     be served. `columns` are the figures that the table shows (`outer.inner`); () shows all.
+    `then` is called when all rows are there and shown; it raises BadInput, too.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Bench:
     rows: Callable[[argparse.Namespace], Iterator[Row]]
     count: Callable[[argparse.Namespace], int]
     columns: tuple[str, ...] = ()
+    then: Callable[[argparse.Namespace, Sequence[Row]], None] = lambda _options, _rows: None
 
 
 def run(bench: Bench, arguments: list[str]) -> int:
@@ -64,8 +66,10 @@ def run(bench: Bench, arguments: list[str]) -> int:
         code = _measure(bench, options, rows)
         if rows:
             result = document(bench.name, rows, _told(options), started, made_by)
-            _write_files(options, result)
+            _write_files(bench, options, result)
             _show(bench, rows)
+        if code == 0:
+            bench.then(options, rows)
     except BadInput as error:
         return _refuse(str(error))
     return code
@@ -111,11 +115,11 @@ def _refuse(reason: str, code: int = 2) -> int:
     return code
 
 
-def _write_files(options: argparse.Namespace, result: dict[str, Any]) -> None:
-    texts = {options.json: lambda: to_json(result), options.html: lambda: report.page(result)}
-    for path, text in texts.items():
-        if path is not None:
-            write(path, text())
+def _write_files(bench: Bench, options: argparse.Namespace, result: dict[str, Any]) -> None:
+    if options.json is not None:
+        write(options.json, to_json(result))
+    if options.html is not None:
+        write(options.html, report.page(Run.of(result), bench.columns))
 
 
 def _told(options: argparse.Namespace) -> dict[str, Any]:
@@ -140,15 +144,7 @@ def _line(bench: Bench, row: Row) -> str:
 
 
 def _show(bench: Bench, rows: list[Row]) -> None:
-    shown = [_shown(bench, row) for row in rows]
-    names = list(dict.fromkeys(name for figures in shown for name in figures))
-    table = Table()
-    for name in names:
-        is_number = isinstance(shown[0].get(name), int | float)
-        table.add_column(unit_name(name), justify="right" if is_number else "left")
-    for figures in shown:
-        table.add_row(*(in_units(name, figures.get(name)) for name in names))
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+    show([_shown(bench, row) for row in rows])
 
 
 def _parser(bench: Bench) -> argparse.ArgumentParser:
