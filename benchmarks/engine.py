@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from benchmarks.frame import Bench, positive
+import psutil
+
+from benchmarks.frame import MEASURED, Bench, Measured, positive
 from benchmarks.gpu import GpuReading, read_gpu
 from benchmarks.model_files import MODELS, add_models, models_of
 from hordelib import Engine, Generation, GenerationParams
@@ -64,6 +66,8 @@ QUICK = (
 class Repeat:
     seconds: float
     made: Generation
+    resident_bytes: int  # of this process when it ended
+    gpu: GpuReading | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class Row:
     slowest_seconds: float
     predicted_bytes: int
     measured_bytes: int  # of the device's memory, beside the weights, at most
+    resident_bytes: int  # main memory of the process with all its models, at most
     phases: dict[str, float] = field(default_factory=dict[str, float])  # seconds
     marginal_seconds: float | None = None  # of a further image, against the next smaller batch
     gpu: GpuReading | None = None  # at the end of the last repeat
@@ -126,18 +131,30 @@ def jobs(options: argparse.Namespace, model: Model) -> tuple[Job, ...]:
     return tuple(kind for kind in kinds if is_demo or not (kind.loras or kind.control))
 
 
-def measure(engine: Engine, model: Model, kinds: tuple[Job, ...], repeats: int) -> Iterator[Row]:
-    """Each kind's row, as soon as its last repeat is done."""
+def measure(
+    engine: Engine, model: Model, kinds: tuple[Job, ...], repeats: int
+) -> Generator[Row | Measured]:
+    """MEASURED for each run, and at the end, or when interrupted, the rows of what was run."""
     runs: dict[Job, list[Repeat]] = {kind: [] for kind in kinds}
+    try:
+        for turn in range(repeats + 1):
+            for place, kind in enumerate(kinds):
+                run = _run(engine, model, kind, seed=turn * len(kinds) + place)
+                if turn:  # the first one warms up
+                    runs[kind].append(run)
+                yield MEASURED
+    except KeyboardInterrupt:
+        yield from _rows_of(model, runs)
+        raise
+    yield from _rows_of(model, runs)
+
+
+def _rows_of(model: Model, runs: dict[Job, list[Repeat]]) -> Iterator[Row]:
     rows: dict[Job, Row] = {}
-    for turn in range(repeats + 1):
-        for place, kind in enumerate(kinds):
-            run = _run(engine, model, kind, seed=turn * len(kinds) + place)
-            if turn:  # the first one warms up
-                runs[kind].append(run)
-            if turn == repeats:
-                rows[kind] = _row(model, kind, runs[kind], rows)
-                yield rows[kind]
+    for kind, repeats in runs.items():
+        if repeats:
+            rows[kind] = _row(model, kind, repeats, rows)
+            yield rows[kind]
 
 
 def _run(engine: Engine, model: Model, kind: Job, seed: int) -> Repeat:
@@ -150,7 +167,8 @@ def _run(engine: Engine, model: Model, kind: Job, seed: int) -> Repeat:
     generations = engine.generate_together(
         members, model, on_loaded=lambda: loaded.append(time.perf_counter())
     )
-    return Repeat(time.perf_counter() - loaded[0], generations[0])
+    seconds = time.perf_counter() - loaded[0]
+    return Repeat(seconds, generations[0], psutil.Process().memory_info().rss, read_gpu())
 
 
 def _row(model: Model, kind: Job, runs: list[Repeat], rows: dict[Job, Row]) -> Row:
@@ -167,12 +185,13 @@ def _row(model: Model, kind: Job, runs: list[Repeat], rows: dict[Job, Row]) -> R
         slowest_seconds=max(seconds),
         predicted_bytes=runs[-1].made.predicted_bytes,
         measured_bytes=max(run.made.measured_bytes for run in runs),
+        resident_bytes=max(run.resident_bytes for run in runs),
         phases={
             name: median(run.made.phases.get(name, 0.0) for run in runs)
             for name in runs[0].made.phases
         },
         marginal_seconds=middle - smaller.seconds if smaller else None,
-        gpu=read_gpu(),
+        gpu=runs[-1].gpu,
     )
 
 
@@ -211,14 +230,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=positive, default=3, help="runs of each kind of job (3)")
 
 
-def _rows(options: argparse.Namespace) -> Iterator[Row]:
+def _rows(options: argparse.Namespace) -> Iterator[Row | Measured]:
     with Engine() as engine:
         for model in models_of(options.model):
             yield from measure(engine, model, jobs(options, model), options.repeats)
 
 
 def _count(options: argparse.Namespace) -> int:
-    return sum(len(jobs(options, model)) for model in models_of(options.model))
+    """Each kind's runs, one more to warm up, and its row."""
+    kinds = sum(len(jobs(options, model)) for model in models_of(options.model))
+    return kinds * (options.repeats + 2)
 
 
 BENCH = Bench(

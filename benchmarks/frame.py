@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +38,30 @@ from hordelib.errors import HordelibError
 INTERRUPTED = 130  # as a shell has it for Ctrl-C
 
 
+class Measured(Enum):
+    """One more measurement, of which there is no row yet."""
+
+    MEASURED = 1
+
+
+MEASURED = Measured.MEASURED
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """One benchmark.
 
-    `count` is how many rows there will be; it and `rows` raise BadInput for arguments that can't
-    be served. `columns` are the figures that the table shows (`outer.inner`); () shows all.
-    `then` is called when all rows are there and shown; it raises BadInput, too.
+    `rows` gives a row as soon as it is there, and MEASURED for a measurement that is a part of one.
+    Interrupted by the keyboard, it may still give the rows that it has, and raises that then.
+    `count` is how many it will give of both. Both raise BadInput for arguments of no use.
+    `columns` are the figures that the table shows (`outer.inner`); () shows all. `then` is called
+    when all rows are there and shown; it raises BadInput, too.
     """
 
     name: str
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    rows: Callable[[argparse.Namespace], Iterator[Row]]
+    rows: Callable[[argparse.Namespace], Iterator[Row | Measured]]
     count: Callable[[argparse.Namespace], int]
     columns: tuple[str, ...] = ()
     then: Callable[[argparse.Namespace, Sequence[Row]], None] = lambda _options, _rows: None
@@ -82,18 +94,19 @@ def _measure(bench: Bench, options: argparse.Namespace, rows: list[Row]) -> int:
     with _progress(terminal) as progress:
         task = progress.add_task(bench.name, total=total)
         try:
-            for row in bench.rows(options):
-                rows.append(row)
-                progress.advance(task)
-                if not terminal.is_terminal:
-                    print(f"{bench.name} {len(rows)}/{total}: {_line(bench, row)}", file=sys.stderr)
+            for done, row in enumerate(bench.rows(options), start=1):
+                progress.update(task, completed=min(done, total))
+                if row is not MEASURED:
+                    rows.append(row)
+                    if not terminal.is_terminal:
+                        print(f"{bench.name} {done}/{total}: {_line(bench, row)}", file=sys.stderr)
         except KeyboardInterrupt:
             progress.stop()
-            print(f"stopped after {len(rows)} of {total}; what is done is kept", file=sys.stderr)
+            print(f"stopped; what is done is kept: {len(rows)} rows", file=sys.stderr)
             return INTERRUPTED
         except HordelibError as error:
             progress.stop()
-            return _refuse(f"{error} (after {len(rows)} of {total} rows)", 1)
+            return _refuse(f"{error} (after {len(rows)} rows)", 1)
     return 0
 
 

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ import pytest
 from benchmarks import engine as engine_bench
 from benchmarks import worker as worker_bench
 from benchmarks.__main__ import main
+from benchmarks.frame import MEASURED
 from benchmarks.machine import PROJECT
+from hordelib import Engine
+from hordelib.model import Model
 
 
 @pytest.mark.usefixtures("engine")
@@ -34,6 +38,18 @@ def test_each_kind_of_job_has_a_row_with_its_features(
     assert two["marginal_seconds"] == pytest.approx(two["seconds"] - one["seconds"])
     assert 0.5 < sum(one["phases"].values()) / one["seconds"] <= 1  # the rest is around the graph
     assert "images per second" in (tmp_path / "engine.html").read_text()
+
+
+def test_what_was_run_before_an_interrupt_has_its_rows(engine: Engine, checkpoint: Path):
+    small = engine_bench.Job(width=64, height=64, steps=1)
+    kinds = small, replace(small, images=2)
+    rows = engine_bench.measure(engine, Model.of_checkpoint(checkpoint), kinds, repeats=2)
+    assert [next(rows) for _ in range(3)] == [MEASURED] * 3  # each once to warm up, and one run
+    row = rows.throw(KeyboardInterrupt)
+    assert isinstance(row, engine_bench.Row)
+    assert (row.job, row.repeats) == (small, 1)
+    with pytest.raises(KeyboardInterrupt):
+        next(rows)
 
 
 @pytest.mark.usefixtures("checkpoint")
