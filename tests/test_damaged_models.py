@@ -134,8 +134,9 @@ def delete(service: Service) -> None:
 
 def swap(service: Service) -> None:
     """For another model that is as good."""
-    os.link(service.path.with_name(f"{SOUND}.safetensors"), service.path.with_name("new"))
-    os.replace(service.path.with_name("new"), service.path)
+    new = service.path.with_name("new")
+    shutil.copyfile(service.path.with_name(f"{SOUND}.safetensors"), new)
+    os.replace(new, service.path)
 
 
 @pytest.mark.parametrize("harm", [cut_short, overwrite, delete, swap])
