@@ -143,6 +143,15 @@ class Lender(Protocol):
 _LENDER: ContextVar[Lender | None] = ContextVar("lender", default=None)
 
 
+def lend(model: Any) -> None:
+    """Have what is not ComfyUI's own on loan from now on, with what its computing takes.
+
+    Without a lender, nothing. Raises OutOfMemory.
+    """
+    if (lender := _LENDER.get()) is not None:
+        lender.bring([model])
+
+
 def _leave_memory_to_us() -> None:
     """Files are mapped, models start in main memory, and who lends them says what memory there is.
 

@@ -16,7 +16,7 @@ from hordelib.errors import Cancelled, GenerationFailed, ModelBroken
 from hordelib.gen_metadata import GenMetadata
 from hordelib.graph import Graph
 from hordelib.images import Picture, SourceImage
-from hordelib.job_models import JobModels, read_ahead
+from hordelib.job_models import JobModels, Plan, read_ahead
 from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_estimate import Estimates
 from hordelib.memory_readings import main_memory
@@ -231,7 +231,7 @@ class Engine:
         loaded = time.monotonic()
         run.on_loaded()
         plan = models.plan(run.params, run.model.family)
-        context = self._context(run, graph, models, plan.images_at_once)
+        context = self._context(run, graph, models, plan)
         if run.cancelled.is_set():
             raise Cancelled("stopped on request")
         with models.lent(plan) as loans:
@@ -253,9 +253,7 @@ class Engine:
         share = len(pictures) / len(context.pictures)
         return replace(whole, images=pictures, share=share, notes=self._notes.of(titles))
 
-    def _context(
-        self, run: _Run, graph: Graph, models: JobModels, images_at_once: int
-    ) -> RunContext:
+    def _context(self, run: _Run, graph: Graph, models: JobModels, plan: Plan) -> RunContext:
         return RunContext(
             models.values,
             run.images,
@@ -263,7 +261,8 @@ class Engine:
             run.on_step,
             run.cancelled,
             run.wanted,
-            images_at_once,
+            plan.images_at_once,
+            plan.tile_sides,
             texts_of(graph),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from hordelib.model_cache import FileStamp, Held, ModelCache, ModelKey
 from hordelib.model_header import detect
 from hordelib.params import GenerationParams
 from hordelib.peak_memory import PeakMemory
+from hordelib.processing_memory import Processing, pictures_of
 
 if TYPE_CHECKING:
     from hordelib.loaders import LoadedPart
@@ -31,12 +32,29 @@ class Plan:
     """What one job gets of the device."""
 
     images_at_once: int
-    working_bytes: Mapping[ModelKey, int]  # beside the weights, by what computes
+    drawing: Mapping[ModelKey, int]  # bytes beside the weights, by what computes
+    processing: Mapping[ModelKey, Processing]
     estimate: MemoryEstimate
+
+    @property
+    def drawing_bytes(self) -> int:
+        """What making the picture takes at most."""
+        return max(self.drawing.values(), default=0)
+
+    @property
+    def working_bytes(self) -> dict[ModelKey, int]:
+        """Beside the weights, by what computes."""
+        processing = {key: each.working_bytes for key, each in self.processing.items()}
+        return {**self.drawing, **processing}
 
     @property
     def peak_bytes(self) -> int:
         return max(self.working_bytes.values(), default=0)
+
+    @property
+    def tile_sides(self) -> dict[ModelKey, int]:
+        """In how large tiles upscalers work."""
+        return {key: each.side for key, each in self.processing.items()}
 
 
 class JobModels:
@@ -94,24 +112,42 @@ class JobModels:
         steering = [_weights_bytes(held.part) for key, held in self.held.items() if _steers(key)]
         room_bytes = self._cache.room_bytes() - max(weights, default=0) - sum(steering)
         images = estimate.images_at_once(params, room_bytes)
-        working_bytes = {
+        drawing = {
             key: estimate.sampling_bytes(params, images)
             if _samples(key)
             else estimate.decoding_bytes(params)
             for key in self.held
             if _samples(key) or _decodes(key)
         }
-        return Plan(images, working_bytes, estimate)
+        return Plan(images, drawing, dict(self._processing(params)), estimate)
 
     @contextmanager
     def lent(self, plan: Plan) -> Generator[DeviceLoans]:
         """Lend ComfyUI what it asks for, and learn from a run without errors what it took."""
-        loans = DeviceLoans(self.held, plan.working_bytes, self._cache)
-        with PeakMemory(self._working_now) as peak, loans:
+        with (
+            PeakMemory(self._working_now) as peak,
+            DeviceLoans(self.held, plan.working_bytes, self._cache, peak.restart) as loans,
+        ):
             yield loans
-        loans.measured_bytes = max(0, peak.grown_bytes - loans.patched_bytes)
-        if plan.working_bytes.keys() <= loans.seen:  # not where ComfyUI had results of before
-            self._estimates.correct(plan.estimate, plan.peak_bytes, loans.measured_bytes)
+        self._learn(plan, loans.measured)
+
+    def _processing(self, params: GenerationParams) -> Iterator[tuple[ModelKey, Processing]]:
+        room_bytes = self._cache.room_bytes()
+        for key, pictures in pictures_of(params, self._scale):
+            left_bytes = room_bytes - _weights_bytes(self.held[key].part)
+            yield key, self._estimates.processing.of(key, pictures, left_bytes)
+
+    def _scale(self, key: ModelKey) -> int:
+        return getattr(self.held[key].part.value, "scale", 1)
+
+    def _learn(self, plan: Plan, measured: Mapping[ModelKey, int]) -> None:
+        """From what was computed, not from what ComfyUI had of before."""
+        if plan.drawing.keys() <= measured.keys():
+            drawn = (size for key, size in measured.items() if key not in plan.processing)
+            self._estimates.correct(plan.estimate, plan.drawing_bytes, max(drawn, default=0))
+        for key in plan.processing.keys() & measured.keys():
+            predicted_bytes = plan.processing[key].working_bytes
+            self._estimates.processing.correct(key, predicted_bytes, measured[key])
 
     def _working_now(self) -> int:
         return self._used_bytes() - self._cache.device_bytes()

@@ -64,8 +64,14 @@ class RunContext:
     cancelled: threading.Event
     wanted: tuple[Wanted, ...]  # in the order of the batch
     images_at_once: int = sys.maxsize  # more of them don't fit into the device's memory
+    tile_sides: Mapping[ModelKey, int] = field(default_factory=dict[ModelKey, int])  # of upscalers
     texts: tuple[str, ...] = ()  # that the graph will have encoded, so that one pass does it
     pictures: list[Picture] = field(default_factory=list[Picture])  # those of `wanted`, or none
+
+    def tile_side(self, upscaler: Any, most: int) -> int:
+        """How large its tiles may be, in pixels."""
+        key = next(key for key, model in self.models.items() if model is upscaler)
+        return self.tile_sides.get(key, most)
 
     def pictures_of(self, member: int) -> list[Picture]:
         """Those of one of the jobs that shared the run, counted from 0: each begins at index 0."""
