@@ -76,6 +76,13 @@ class Device:
     def is_cpu(self) -> bool:
         return self.name == "cpu"
 
+    @property
+    def title(self) -> str:
+        """What it is called by its maker."""
+        import torch
+
+        return self.name if self.is_cpu else torch.cuda.get_device_name(self.name)
+
     def select(self) -> None:
         """Make it the one that ComfyUI computes on when called from this thread."""
         import torch

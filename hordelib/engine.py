@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from hordelib import comfy
+from hordelib.corrections import Corrections
 from hordelib.errors import Cancelled, GenerationFailed, ModelBroken
 from hordelib.gen_metadata import GenMetadata
 from hordelib.graph import Graph
@@ -100,6 +101,7 @@ class Engine:
         ram_reserve_bytes: main memory that stays free for others; idle models go first.
         vram_reserve_bytes: the same on the card (ComfyUI's --reserve-vram); None is its default.
         free_ram_bytes: says how much main memory is free now; the default asks the machine.
+        memory_file: keeps what is learnt of the memory that jobs take; None forgets it at the end.
     """
 
     def __init__(
@@ -110,10 +112,12 @@ class Engine:
         ram_reserve_bytes: int = 1 << 30,
         vram_reserve_bytes: int | None = None,
         free_ram_bytes: Callable[[], int] = lambda: main_memory().free_bytes,
+        memory_file: Path | None = None,
     ):
         self._comfyui = comfyui or comfy.default_folder()
         self._wanted_device = device
         self._vram_reserve_bytes = vram_reserve_bytes
+        self._memory_file = memory_file
         self._ram = MemoryBudget(free_ram_bytes, ram_reserve_bytes)
         self._thread = ThreadPoolExecutor(1, "engine")
         self._reader = ThreadPoolExecutor(1, "read ahead")
@@ -215,7 +219,8 @@ class Engine:
             comfy.read_part, self._ram, card, weigh=comfy.reading_bytes, forget=comfy.forget_models
         )
         executor = comfy.Executor()
-        estimates = Estimates(value_bytes=4 if device.is_cpu else 2)
+        corrections = Corrections(device.title, self._memory_file)
+        estimates = Estimates(4 if device.is_cpu else 2, corrections)
         used_bytes = partial(comfy.used_bytes, device)
         models = JobModels(cache, executor.forget, estimates, used_bytes)
         return _Loaded(device, executor, cache, models)

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from hordelib.corrections import Corrections
 from hordelib.model_cache import ModelKey
 from hordelib.params import GenerationParams, ProcessorKind
 
 # For each pixel of a tile and each time that its sides are enlarged: ComfyUI's own figure, of its
-# ImageUpscaleWithModel. Measured on the CPU: RealESRGAN x4 19 kB (of 18), RealPLKSR 4 kB.
+# ImageUpscaleWithModel. Measured at x4 on the CPU, where it comes to 18 kB: RealESRGAN 13 to 19 kB,
+# RealPLKSR 3 to 4 kB, DAT 36 kB.
 TILE_BYTES = 3 * 4 * 384
-FACE_BYTES = 1 << 30  # for a face of 512 pixels; measured: GFPGAN 0.7 GiB
-DETECTION_BYTES = 100  # for each pixel of a picture in which faces are looked for
+FACE_BYTES = 1 << 30  # for a face of 512 pixels; measured: GFPGAN, CodeFormer 0.7 GiB
+DETECTION_BYTES = 180  # for each pixel of a picture in which faces are looked for
 CUT_BYTES = 384 << 20  # for U-2-Net at 320 pixels; a guess
 MATTING_BYTES, MATTING_PIXELS = 600, 1024**2  # for each pixel, up to so many; measured: 300 to 570
 TILES = (512, 256, 128)  # sides in pixels: ComfyUI's own, and those that it halves it to
@@ -53,7 +55,6 @@ def pictures_of(
         width, height = width * scale, height * scale
 
 
-LEAST, MOST = 0.02, 4.0
 TELLING_BYTES = 4 * ALWAYS_BYTES
 
 _BYTES: Mapping[ProcessorKind, Callable[[Pictures, int], float]] = {
@@ -81,8 +82,8 @@ class Processing:
 class ProcessingEstimates:
     """What post-processors take on one device, each file corrected by what it took before."""
 
-    def __init__(self) -> None:
-        self._corrections: dict[ModelKey, float] = {}
+    def __init__(self, corrections: Corrections):
+        self._corrections = corrections
 
     def of(self, key: ModelKey, pictures: Pictures, room_bytes: int) -> Processing:
         """With the largest tiles that there is room for; the smallest ones, where there is none."""
@@ -93,10 +94,14 @@ class ProcessingEstimates:
         """Learn from a run: upwards at once, downwards by halves; small ones tell nothing."""
         if predicted_bytes < TELLING_BYTES:
             return
-        known = self._corrections.get(key, 1.0)
-        found = min(max(known * measured_bytes / predicted_bytes, LEAST), MOST)
-        self._corrections[key] = found if found > known else (known + found) / 2
+        known = self._corrections.of(_name(key))
+        found = known * measured_bytes / predicted_bytes
+        self._corrections.put(_name(key), found if found > known else (known + found) / 2)
 
     def _bytes(self, key: ModelKey, pictures: Pictures, side: int) -> int:
         size_bytes = _BYTES[ProcessorKind(key.kind)](pictures, side)
-        return ALWAYS_BYTES + int(size_bytes * self._corrections.get(key, 1.0))
+        return ALWAYS_BYTES + int(size_bytes * self._corrections.of(_name(key)))
+
+
+def _name(key: ModelKey) -> str:
+    return f"{key.kind} {key.path.name}"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hordelib import Engine
+from hordelib.corrections import Corrections
 from hordelib.errors import OutOfMemory
 from hordelib.memory_readings import anonymous_bytes
 from hordelib.model_cache import ModelCache, ModelKey
@@ -26,7 +27,7 @@ PICTURE = Pictures(512, 512, images=1, scale=4)
 
 
 def test_tiles_are_as_large_as_there_is_room_for():
-    estimates = ProcessingEstimates()
+    estimates = ProcessingEstimates(Corrections("cpu"))
     rooms = (8 << 30, 2 << 30, 512 << 20, 0)
     planned = [estimates.of(UPSCALER, PICTURE, room) for room in rooms]
     assert [each.side for each in planned] == [512, 256, 128, 128]
@@ -34,13 +35,13 @@ def test_tiles_are_as_large_as_there_is_room_for():
 
 
 def test_a_picture_smaller_than_a_tile_takes_less():
-    estimates = ProcessingEstimates()
+    estimates = ProcessingEstimates(Corrections("cpu"))
     small = estimates.of(UPSCALER, replace(PICTURE, width=64), 8 << 30)
     assert small.working_bytes < estimates.of(UPSCALER, PICTURE, 8 << 30).working_bytes / 4
 
 
 def test_each_file_learns_from_what_it_took():
-    estimates = ProcessingEstimates()
+    estimates = ProcessingEstimates(Corrections("cpu"))
     first = estimates.of(UPSCALER, PICTURE, 8 << 30).working_bytes
     for _ in range(20):
         predicted = estimates.of(UPSCALER, PICTURE, 8 << 30).working_bytes
