@@ -21,7 +21,7 @@ class DeviceLoans:
 
     Args:
         held: what the graph's loaders give.
-        working_bytes: for each part, what computing with it takes beside the weights.
+        working_bytes: what computing with a part takes now, beside the weights.
         cache: what they are held by.
         restart: gives what computing took at most since it was asked before.
     """
@@ -29,7 +29,7 @@ class DeviceLoans:
     def __init__(
         self,
         held: Mapping[ModelKey, Held[LoadedPart]],
-        working_bytes: Mapping[ModelKey, int],
+        working_bytes: Callable[[ModelKey], int],
         cache: ModelCache[LoadedPart],
         restart: Callable[[], int],
     ):
@@ -59,7 +59,7 @@ class DeviceLoans:
         keys.sort(key=lambda key: self._held[key].part.missing_bytes)  # what is there stays there
         for key in keys:
             patched_bytes = self._held[key].part.patching_bytes(known[key])
-            working_bytes = self._working_bytes.get(key, 0) + patched_bytes
+            working_bytes = self._working_bytes(key) + patched_bytes
             self._stack.enter_context(self._held[key].lend(working_bytes=working_bytes))
             self._promised_bytes += working_bytes
             self._patched_bytes += patched_bytes

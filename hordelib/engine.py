@@ -23,7 +23,7 @@ from hordelib.memory_estimate import Estimates
 from hordelib.memory_readings import main_memory
 from hordelib.model import Model
 from hordelib.model_cache import ModelCache, ModelKey
-from hordelib.nodes.context import NodeNotes, RunContext, Wanted, member_title
+from hordelib.nodes.context import BatchSizes, NodeNotes, RunContext, Wanted, member_title
 from hordelib.our_nodes import model_keys
 from hordelib.params import FromImage, GenerationParams, images_of
 from hordelib.sharing import Member, common_params, share_key, source_name
@@ -239,7 +239,7 @@ class Engine:
         context = self._context(run, graph, models, plan)
         if run.cancelled.is_set():
             raise Cancelled("stopped on request")
-        with models.lent(plan) as loans:
+        with models.lent(plan, context.sizes) as loans:
             phases = _run(self._loaded.executor, graph, context, loans)
         whole = Generation(
             images=(),
@@ -266,7 +266,7 @@ class Engine:
             run.on_step,
             run.cancelled,
             run.wanted,
-            plan.images_at_once,
+            BatchSizes(plan.images_at_once),
             plan.tile_sides,
             texts_of(graph),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from hordelib.memory_estimate import Estimates, MemoryEstimate
 from hordelib.model import Model
 from hordelib.model_cache import FileStamp, Held, ModelCache, ModelKey
 from hordelib.model_header import detect
+from hordelib.nodes.context import BatchSizes
 from hordelib.params import GenerationParams
 from hordelib.peak_memory import PeakMemory
 from hordelib.processing_memory import Processing, pictures_of
@@ -31,25 +32,30 @@ T = TypeVar("T")
 class Plan:
     """What one job gets of the device."""
 
-    images_at_once: int
-    drawing: Mapping[ModelKey, int]  # bytes beside the weights, by what computes
-    processing: Mapping[ModelKey, Processing]
+    params: GenerationParams
     estimate: MemoryEstimate
+    images_at_once: int
+    drawing: Collection[ModelKey]  # what computes to make the picture
+    processing: Mapping[ModelKey, Processing]
 
-    @property
-    def drawing_bytes(self) -> int:
+    def working_bytes(self, key: ModelKey, images: int) -> int:
+        """Beside the weights, with so many images at once."""
+        if key in self.processing:
+            return self.processing[key].working_bytes
+        if key not in self.drawing:
+            return 0
+        if _samples(key):
+            return self.estimate.sampling_bytes(self.params, images)
+        return self.estimate.decoding_bytes(self.params)
+
+    def drawing_bytes(self, images: int) -> int:
         """What making the picture takes at most."""
-        return max(self.drawing.values(), default=0)
-
-    @property
-    def working_bytes(self) -> dict[ModelKey, int]:
-        """Beside the weights, by what computes."""
-        processing = {key: each.working_bytes for key, each in self.processing.items()}
-        return {**self.drawing, **processing}
+        return max((self.working_bytes(key, images) for key in self.drawing), default=0)
 
     @property
     def peak_bytes(self) -> int:
-        return max(self.working_bytes.values(), default=0)
+        processing = [each.working_bytes for each in self.processing.values()]
+        return max([self.drawing_bytes(self.images_at_once), *processing])
 
     @property
     def tile_sides(self) -> dict[ModelKey, int]:
@@ -112,24 +118,22 @@ class JobModels:
         steering = [_weights_bytes(held.part) for key, held in self.held.items() if _steers(key)]
         room_bytes = self._cache.room_bytes() - max(weights, default=0) - sum(steering)
         images = estimate.images_at_once(params, room_bytes)
-        drawing = {
-            key: estimate.sampling_bytes(params, images)
-            if _samples(key)
-            else estimate.decoding_bytes(params)
-            for key in self.held
-            if _samples(key) or _decodes(key)
-        }
-        return Plan(images, drawing, dict(self._processing(params)), estimate)
+        drawing = [key for key in self.held if _samples(key) or _decodes(key)]
+        return Plan(params, estimate, images, drawing, dict(self._processing(params)))
 
     @contextmanager
-    def lent(self, plan: Plan) -> Generator[DeviceLoans]:
+    def lent(self, plan: Plan, sizes: BatchSizes) -> Generator[DeviceLoans]:
         """Lend ComfyUI what it asks for, and learn from a run without errors what it took."""
+
+        def working_bytes(key: ModelKey) -> int:
+            return plan.working_bytes(key, sizes.now or plan.images_at_once)
+
         with (
             PeakMemory(self._working_now) as peak,
-            DeviceLoans(self.held, plan.working_bytes, self._cache, peak.restart) as loans,
+            DeviceLoans(self.held, working_bytes, self._cache, peak.restart) as loans,
         ):
             yield loans
-        self._learn(plan, loans.measured)
+        self._learn(plan, loans.measured, sizes.largest)
 
     def _processing(self, params: GenerationParams) -> Iterator[tuple[ModelKey, Processing]]:
         room_bytes = self._cache.room_bytes()
@@ -140,11 +144,13 @@ class JobModels:
     def _scale(self, key: ModelKey) -> int:
         return getattr(self.held[key].part.value, "scale", 1)
 
-    def _learn(self, plan: Plan, measured: Mapping[ModelKey, int]) -> None:
+    def _learn(self, plan: Plan, measured: Mapping[ModelKey, int], images: int) -> None:
         """From what was computed, not from what ComfyUI had of before."""
-        if plan.drawing.keys() <= measured.keys():
+        if set(plan.drawing) <= measured.keys():
             drawn = (size for key, size in measured.items() if key not in plan.processing)
-            self._estimates.correct(plan.estimate, plan.drawing_bytes, max(drawn, default=0))
+            self._estimates.correct(
+                plan.estimate, plan.drawing_bytes(images), max(drawn, default=0)
+            )
         for key in plan.processing.keys() & measured.keys():
             predicted_bytes = plan.processing[key].working_bytes
             self._estimates.processing.correct(key, predicted_bytes, measured[key])
