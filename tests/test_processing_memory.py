@@ -119,14 +119,15 @@ def test_upscaling_keeps_to_the_budget_with_smaller_tiles(
 ):
     job = replace(SMALL, width=256, height=256, steps=1, post_processing=(upscaler,))
     tiles: list[tuple[int, int]] = []
-    whole = engine.generate(job, checkpoint, lambda *step: tiles.append(step)).images[0]
-    assert tiles[-1] == (1, 1)
-    container = Container(anonymous_bytes() + 700 * MIB)
+    container = Container(1 << 60)
 
     def watch(done: int, total: int) -> None:
         container.watch(done, total)
         tiles.append((done, total))
 
+    whole = engine.generate(job, checkpoint, watch).images[0]
+    assert tiles[-1] == (1, 1)
+    container = Container(anonymous_bytes() + 700 * MIB)
     with Engine(ram_reserve_bytes=64 * MIB, free_ram_bytes=container.free_bytes) as tight:
         made = tight.generate(job, checkpoint, watch)
         assert tiles[-1] == (9, 9)
