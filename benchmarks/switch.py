@@ -71,7 +71,7 @@ def _job_seconds(pair: tuple[Model, Model], values: int, rounds: int) -> tuple[f
     with Engine(ram_reserve_bytes=0, free_ram_bytes=free_bytes) as engine:
         for model in pair:
             engine.generate(JOB, model)
-        limit_bytes = anonymous_bytes() + values * 2  # half of a UNet more
+        limit_bytes = anonymous_bytes() - values * 2  # half of what one of the two UNets takes
         for number in range(rounds):
             model = pair[number % 2]
             for seconds in (other, same):
