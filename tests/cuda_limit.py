@@ -12,6 +12,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,9 +54,10 @@ def _nothing_needed(folder: Path, device: str) -> Path:
 
 
 def _limit(device: str, most_bytes: int) -> None:
-    torch.cuda.empty_cache()
-    total_bytes = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(most_bytes / total_bytes, device)
+    cuda: Any = torch.cuda  # its types are incomplete
+    cuda.empty_cache()
+    share = most_bytes / cuda.get_device_properties(device).total_memory
+    cuda.set_per_process_memory_fraction(share, device)
 
 
 if __name__ == "__main__":

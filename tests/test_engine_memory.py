@@ -93,6 +93,7 @@ def test_alternating_models_are_read_once_and_stay_within_the_budget(
 def test_a_batch_without_room_is_split_before_it_runs_and_its_pictures_are_the_same(
     engine: Engine, tight: Engine, container: Container, checkpoint: Path
 ):
+    container.limit_bytes += 30 * MIB  # for more than one of them, and not for all
     job = replace(QUICK, width=128, height=128, images=4, seed=300)
     together = engine.generate(job, checkpoint).images
     with unet_limited_to(images=job.images) as sizes:
