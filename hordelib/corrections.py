@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from hordelib.lora_store import write_whole
+from hordelib.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from hordelib.gen_metadata import GenMetadata
 from hordelib.graph import Graph
 from hordelib.images import Picture, SourceImage
 from hordelib.job_models import JobModels, Plan, read_ahead
+from hordelib.lending import Lender
 from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_estimate import Estimates
 from hordelib.memory_readings import main_memory
@@ -26,6 +27,7 @@ from hordelib.model_cache import ModelCache, ModelKey
 from hordelib.nodes.context import BatchSizes, NodeNotes, RunContext, Wanted, member_title
 from hordelib.our_nodes import model_keys
 from hordelib.params import FromImage, GenerationParams, images_of
+from hordelib.processing_memory import ProcessingEstimates
 from hordelib.sharing import Member, common_params, share_key, source_name
 from hordelib.stages.text import texts_of
 from hordelib.workflows import build_graph, build_shared_graph
@@ -221,8 +223,9 @@ class Engine:
         executor = comfy.Executor()
         corrections = Corrections(device.title, self._memory_file)
         estimates = Estimates(4 if device.is_cpu else 2, corrections)
+        processing = ProcessingEstimates(corrections)
         used_bytes = partial(comfy.used_bytes, device)
-        models = JobModels(cache, executor.forget, estimates, used_bytes)
+        models = JobModels(cache, executor.forget, estimates, processing, used_bytes)
         return _Loaded(device, executor, cache, models)
 
     def _generate(self, run: _Run) -> tuple[Generation, ...]:
@@ -293,7 +296,7 @@ class _Loaded:
 
 
 def _run(
-    executor: comfy.Executor, graph: Graph, context: RunContext, lender: comfy.Lender
+    executor: comfy.Executor, graph: Graph, context: RunContext, lender: Lender
 ) -> Mapping[str, float]:
     """The model itself is loaded by now: a file that a node can't use is another one."""
     try:

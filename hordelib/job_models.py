@@ -18,7 +18,7 @@ from hordelib.model_header import detect
 from hordelib.nodes.context import BatchSizes
 from hordelib.params import GenerationParams
 from hordelib.peak_memory import PeakMemory
-from hordelib.processing_memory import Processing, pictures_of
+from hordelib.processing_memory import Processing, ProcessingEstimates, pictures_of
 
 if TYPE_CHECKING:
     from hordelib.loaders import LoadedPart
@@ -75,10 +75,12 @@ class JobModels:
         cache: ModelCache[LoadedPart],
         forget: Callable[[], None],
         estimates: Estimates,
+        processing: ProcessingEstimates,
         used_bytes: Callable[[], int],
     ):
         self._cache = cache
         self._estimates = estimates
+        self._processing = processing
         self._used_bytes = used_bytes
         self._forget = forget
         self._stack = ExitStack()
@@ -119,7 +121,7 @@ class JobModels:
         room_bytes = self._cache.room_bytes() - max(weights, default=0) - sum(steering)
         images = estimate.images_at_once(params, room_bytes)
         drawing = [key for key in self.held if _samples(key) or _decodes(key)]
-        return Plan(params, estimate, images, drawing, dict(self._processing(params)))
+        return Plan(params, estimate, images, drawing, dict(self._plan_processing(params)))
 
     @contextmanager
     def lent(self, plan: Plan, sizes: BatchSizes) -> Generator[DeviceLoans]:
@@ -135,11 +137,11 @@ class JobModels:
             yield loans
         self._learn(plan, loans.measured, sizes.largest)
 
-    def _processing(self, params: GenerationParams) -> Iterator[tuple[ModelKey, Processing]]:
+    def _plan_processing(self, params: GenerationParams) -> Iterator[tuple[ModelKey, Processing]]:
         room_bytes = self._cache.room_bytes()
         for key, pictures in pictures_of(params, self._scale):
             left_bytes = room_bytes - _weights_bytes(self.held[key].part)
-            yield key, self._estimates.processing.of(key, pictures, left_bytes)
+            yield key, self._processing.of(key, pictures, left_bytes)
 
     def _scale(self, key: ModelKey) -> int:
         return getattr(self.held[key].part.value, "scale", 1)
@@ -153,7 +155,7 @@ class JobModels:
             )
         for key in plan.processing.keys() & measured.keys():
             predicted_bytes = plan.processing[key].working_bytes
-            self._estimates.processing.correct(key, predicted_bytes, measured[key])
+            self._processing.correct(key, predicted_bytes, measured[key])
 
     def _working_now(self) -> int:
         return self._used_bytes() - self._cache.device_bytes()

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from hordelib.corrections import Corrections
 from hordelib.families import FAMILIES, Family
 from hordelib.params import GenerationParams
-from hordelib.processing_memory import ProcessingEstimates
 
 ALWAYS_BYTES = 32 << 20  # text encoding, and what is there whatever the size
 CONTROL_SHARE = 0.5  # a ControlNet is a copy of the half of the UNet that encodes
@@ -124,13 +123,9 @@ TELLING_BYTES = 4 * ALWAYS_BYTES
 
 
 class Estimates:
-    """One estimate for each family on one device, corrected by what jobs really took.
-
-    `processing` has those of post-processors.
-    """
+    """One estimate for each family on one device, corrected by what jobs really took."""
 
     def __init__(self, value_bytes: int, corrections: Corrections):
-        self.processing = ProcessingEstimates(corrections)
         self._value_bytes = value_bytes
         self._corrections = corrections
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from hordelib.comfy import lend
+from hordelib.lending import lend
 from hordelib.loaders.backgrounds import SubjectFinder
 from hordelib.matting import closed_form_alpha, subject_colours, trimap
 from hordelib.model_cache import ModelKey
