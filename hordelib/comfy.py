@@ -11,13 +11,12 @@ import logging
 import os
 import sys
 from collections.abc import Collection, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hordelib.device_faults import device_trouble, first_line
 from hordelib.errors import (
@@ -28,6 +27,7 @@ from hordelib.errors import (
     RuntimeMissing,
 )
 from hordelib.heap import trim_heap
+from hordelib.lending import LENDER, Lender
 from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_readings import anonymous_bytes, card_memory
 from hordelib.model_cache import ModelKey
@@ -75,6 +75,13 @@ class Device:
     @property
     def is_cpu(self) -> bool:
         return self.name == "cpu"
+
+    @property
+    def title(self) -> str:
+        """What it is called by its maker."""
+        import torch
+
+        return self.name if self.is_cpu else torch.cuda.get_device_name(self.name)
 
     def select(self) -> None:
         """Make it the one that ComfyUI computes on when called from this thread."""
@@ -124,25 +131,6 @@ def _gib(size_bytes: int | None) -> float | None:
     return None if size_bytes is None else size_bytes / (1 << 30)
 
 
-class Lender(Protocol):
-    """Who brings models to the device while a graph runs."""
-
-    def bring(self, patchers: Collection[Any]) -> None:
-        """ComfyUI is about to compute with these alone."""
-        ...
-
-    def undisturbed(self) -> AbstractContextManager[None]:
-        """Nobody else moves models until the block ends."""
-        ...
-
-    def spare_bytes(self) -> int:
-        """What computing may take of the device beside them."""
-        ...
-
-
-_LENDER: ContextVar[Lender | None] = ContextVar("lender", default=None)
-
-
 def _leave_memory_to_us() -> None:
     """Files are mapped, models start in main memory, and who lends them says what memory there is.
 
@@ -157,7 +145,7 @@ def _leave_memory_to_us() -> None:
     unload_models, measure_free = memory.free_memory, memory.get_free_memory
 
     def load_models_gpu(models: Collection[Any], *args: Any, **options: Any) -> None:
-        lender = _LENDER.get()
+        lender = LENDER.get()
         if lender is None:
             load_models(models, *args, **options)
             return
@@ -166,12 +154,12 @@ def _leave_memory_to_us() -> None:
             load_models(models, *args, **options)
 
     def free_memory(*args: Any, **options: Any) -> Any:
-        lender = _LENDER.get()
+        lender = LENDER.get()
         with nullcontext() if lender is None else lender.undisturbed():
             return unload_models(*args, **options)
 
     def get_free_memory(device: Any = None, torch_free_too: bool = False) -> Any:
-        lender = _LENDER.get()
+        lender = LENDER.get()
         device = memory.get_torch_device() if device is None else device
         if lender is None or device != memory.get_torch_device():
             return measure_free(device, torch_free_too)
@@ -374,11 +362,11 @@ class Executor:
         self._failures.clear()
         extra = {"extra_pnginfo": context, "client_id": "dreamer"}  # else nodes are not told of
         self._listener.listen(graph)
-        token = _LENDER.set(lender)
+        token = LENDER.set(lender)
         try:
             asyncio.run(self._comfy.execute_async(dict(graph), "job", extra, ["output"]))
         finally:
-            _LENDER.reset(token)
+            LENDER.reset(token)
         if self._failures:
             node, error = self._failures.pop()
             raise _explain(node, error) from error

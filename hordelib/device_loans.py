@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,19 +21,22 @@ class DeviceLoans:
 
     Args:
         held: what the graph's loaders give.
-        working_bytes: for each part, what computing with it takes beside the weights.
+        working_bytes: what computing with a part takes now, beside the weights.
         cache: what they are held by.
+        restart: gives what computing took at most since it was asked before.
     """
 
     def __init__(
         self,
         held: Mapping[ModelKey, Held[LoadedPart]],
-        working_bytes: Mapping[ModelKey, int],
+        working_bytes: Callable[[ModelKey], int],
         cache: ModelCache[LoadedPart],
+        restart: Callable[[], int],
     ):
-        self.measured_bytes = 0  # what computing took at most, once it is over
-        self.seen: set[ModelKey] = set()  # what was lent so far
-        self.patched_bytes = 0  # what LoRAs took at most
+        self.measured: dict[ModelKey, int] = {}  # bytes that computing took, by what was on loan
+        self._restart = restart
+        self._patched_bytes = 0  # what LoRAs take of what is on loan
+        self._lent: Collection[ModelKey] = ()
         self._cache = cache
         self._promised_bytes = 0
         self._held = held
@@ -50,18 +53,17 @@ class DeviceLoans:
 
         Raises OutOfMemory where there is no room even with every idle model gone.
         """
-        self._stack.close()
-        self._promised_bytes = 0
+        self._return()
         known = {self._keys.get(id(patcher.model)): patcher for patcher in patchers}
         keys = [key for key in self._held if key in known]
         keys.sort(key=lambda key: self._held[key].part.missing_bytes)  # what is there stays there
         for key in keys:
             patched_bytes = self._held[key].part.patching_bytes(known[key])
-            working_bytes = self._working_bytes.get(key, 0) + patched_bytes
+            working_bytes = self._working_bytes(key) + patched_bytes
             self._stack.enter_context(self._held[key].lend(working_bytes=working_bytes))
             self._promised_bytes += working_bytes
-            self.patched_bytes = max(self.patched_bytes, patched_bytes)
-        self.seen.update(keys)
+            self._patched_bytes += patched_bytes
+        self._lent = keys
 
     def spare_bytes(self) -> int:
         """What computing may take, with what it was promised."""
@@ -75,4 +77,17 @@ class DeviceLoans:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._return()
+
+    @property
+    def measured_bytes(self) -> int:
+        """What computing took at most."""
+        return max(self.measured.values(), default=0)
+
+    def _return(self) -> None:
+        """Nothing is on loan any more; what was took so much beside the weights."""
+        taken_bytes = max(0, self._restart() - self._patched_bytes)
+        for key in self._lent:
+            self.measured[key] = max(taken_bytes, self.measured.get(key, 0))
         self._stack.close()
+        self._lent, self._promised_bytes, self._patched_bytes = (), 0, 0

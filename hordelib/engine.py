@@ -12,19 +12,22 @@ from pathlib import Path
 from typing import Self
 
 from hordelib import comfy
+from hordelib.corrections import Corrections
 from hordelib.errors import Cancelled, GenerationFailed, ModelBroken
 from hordelib.gen_metadata import GenMetadata
 from hordelib.graph import Graph
 from hordelib.images import Picture, SourceImage
-from hordelib.job_models import JobModels, read_ahead
+from hordelib.job_models import JobModels, Plan, read_ahead
+from hordelib.lending import Lender
 from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_estimate import Estimates
 from hordelib.memory_readings import main_memory
 from hordelib.model import Model
 from hordelib.model_cache import ModelCache, ModelKey
-from hordelib.nodes.context import NodeNotes, RunContext, Wanted, member_title
+from hordelib.nodes.context import BatchSizes, NodeNotes, RunContext, Wanted, member_title
 from hordelib.our_nodes import model_keys
 from hordelib.params import FromImage, GenerationParams, images_of
+from hordelib.processing_memory import ProcessingEstimates
 from hordelib.sharing import Member, common_params, share_key, source_name
 from hordelib.stages.text import texts_of
 from hordelib.workflows import build_graph, build_shared_graph
@@ -100,6 +103,7 @@ class Engine:
         ram_reserve_bytes: main memory that stays free for others; idle models go first.
         vram_reserve_bytes: the same on the card (ComfyUI's --reserve-vram); None is its default.
         free_ram_bytes: says how much main memory is free now; the default asks the machine.
+        memory_file: keeps what is learnt of the memory that jobs take; None forgets it at the end.
     """
 
     def __init__(
@@ -110,10 +114,12 @@ class Engine:
         ram_reserve_bytes: int = 1 << 30,
         vram_reserve_bytes: int | None = None,
         free_ram_bytes: Callable[[], int] = lambda: main_memory().free_bytes,
+        memory_file: Path | None = None,
     ):
         self._comfyui = comfyui or comfy.default_folder()
         self._wanted_device = device
         self._vram_reserve_bytes = vram_reserve_bytes
+        self._memory_file = memory_file
         self._ram = MemoryBudget(free_ram_bytes, ram_reserve_bytes)
         self._thread = ThreadPoolExecutor(1, "engine")
         self._reader = ThreadPoolExecutor(1, "read ahead")
@@ -215,9 +221,11 @@ class Engine:
             comfy.read_part, self._ram, card, weigh=comfy.reading_bytes, forget=comfy.forget_models
         )
         executor = comfy.Executor(device)
-        estimates = Estimates(value_bytes=4 if device.is_cpu else 2)
+        corrections = Corrections(device.title, self._memory_file)
+        estimates = Estimates(4 if device.is_cpu else 2, corrections)
+        processing = ProcessingEstimates(corrections)
         used_bytes = partial(comfy.used_bytes, device)
-        models = JobModels(cache, executor.forget, estimates, used_bytes)
+        models = JobModels(cache, executor.forget, estimates, processing, used_bytes)
         return _Loaded(device, executor, cache, models)
 
     def _generate(self, run: _Run) -> tuple[Generation, ...]:
@@ -231,10 +239,10 @@ class Engine:
         loaded = time.monotonic()
         run.on_loaded()
         plan = models.plan(run.params, run.model.family)
-        context = self._context(run, graph, models, plan.images_at_once)
+        context = self._context(run, graph, models, plan)
         if run.cancelled.is_set():
             raise Cancelled("stopped on request")
-        with models.lent(plan) as loans:
+        with models.lent(plan, context.sizes) as loans:
             phases = _run(self._loaded.executor, graph, context, loans)
         whole = Generation(
             images=(),
@@ -253,9 +261,7 @@ class Engine:
         share = len(pictures) / len(context.pictures)
         return replace(whole, images=pictures, share=share, notes=self._notes.of(titles))
 
-    def _context(
-        self, run: _Run, graph: Graph, models: JobModels, images_at_once: int
-    ) -> RunContext:
+    def _context(self, run: _Run, graph: Graph, models: JobModels, plan: Plan) -> RunContext:
         return RunContext(
             models.values,
             run.images,
@@ -263,7 +269,8 @@ class Engine:
             run.on_step,
             run.cancelled,
             run.wanted,
-            images_at_once,
+            BatchSizes(plan.images_at_once),
+            plan.tile_sides,
             texts_of(graph),
         )
 
@@ -289,7 +296,7 @@ class _Loaded:
 
 
 def _run(
-    executor: comfy.Executor, graph: Graph, context: RunContext, lender: comfy.Lender
+    executor: comfy.Executor, graph: Graph, context: RunContext, lender: Lender
 ) -> Mapping[str, float]:
     """The model itself is loaded by now: a file that a node can't use is another one."""
     try:

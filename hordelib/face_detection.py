@@ -62,9 +62,9 @@ class FaceDetector:
     def __init__(self, propose: Stage, refine: Stage, describe: Stage):
         self._propose, self._refine, self._describe = propose, refine, describe
 
-    def to(self, device: torch.device | str) -> None:
-        for stage in (self._propose, self._refine, self._describe):
-            stage.to(device)
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        return self._propose, self._refine, self._describe
 
     @torch.inference_mode()
     def find(self, image: Tensor) -> Faces:

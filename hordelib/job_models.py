@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,10 @@ from hordelib.memory_estimate import Estimates, MemoryEstimate
 from hordelib.model import Model
 from hordelib.model_cache import FileStamp, Held, ModelCache, ModelKey
 from hordelib.model_header import detect
+from hordelib.nodes.context import BatchSizes
 from hordelib.params import GenerationParams
 from hordelib.peak_memory import PeakMemory
+from hordelib.processing_memory import Processing, ProcessingEstimates, pictures_of
 
 if TYPE_CHECKING:
     from hordelib.loaders import LoadedPart
@@ -30,13 +32,35 @@ T = TypeVar("T")
 class Plan:
     """What one job gets of the device."""
 
-    images_at_once: int
-    working_bytes: Mapping[ModelKey, int]  # beside the weights, by what computes
+    params: GenerationParams
     estimate: MemoryEstimate
+    images_at_once: int
+    drawing: Collection[ModelKey]  # what computes to make the picture
+    processing: Mapping[ModelKey, Processing]
+
+    def working_bytes(self, key: ModelKey, images: int) -> int:
+        """Beside the weights, with so many images at once."""
+        if key in self.processing:
+            return self.processing[key].working_bytes
+        if key not in self.drawing:
+            return 0
+        if _samples(key):
+            return self.estimate.sampling_bytes(self.params, images)
+        return self.estimate.decoding_bytes(self.params)
+
+    def drawing_bytes(self, images: int) -> int:
+        """What making the picture takes at most."""
+        return max((self.working_bytes(key, images) for key in self.drawing), default=0)
 
     @property
     def peak_bytes(self) -> int:
-        return max(self.working_bytes.values(), default=0)
+        processing = [each.working_bytes for each in self.processing.values()]
+        return max([self.drawing_bytes(self.images_at_once), *processing])
+
+    @property
+    def tile_sides(self) -> dict[ModelKey, int]:
+        """In how large tiles upscalers work."""
+        return {key: each.side for key, each in self.processing.items()}
 
 
 class JobModels:
@@ -51,10 +75,12 @@ class JobModels:
         cache: ModelCache[LoadedPart],
         forget: Callable[[], None],
         estimates: Estimates,
+        processing: ProcessingEstimates,
         used_bytes: Callable[[], int],
     ):
         self._cache = cache
         self._estimates = estimates
+        self._processing = processing
         self._used_bytes = used_bytes
         self._forget = forget
         self._stack = ExitStack()
@@ -94,24 +120,42 @@ class JobModels:
         steering = [_weights_bytes(held.part) for key, held in self.held.items() if _steers(key)]
         room_bytes = self._cache.room_bytes() - max(weights, default=0) - sum(steering)
         images = estimate.images_at_once(params, room_bytes)
-        working_bytes = {
-            key: estimate.sampling_bytes(params, images)
-            if _samples(key)
-            else estimate.decoding_bytes(params)
-            for key in self.held
-            if _samples(key) or _decodes(key)
-        }
-        return Plan(images, working_bytes, estimate)
+        drawing = [key for key in self.held if _samples(key) or _decodes(key)]
+        return Plan(params, estimate, images, drawing, dict(self._plan_processing(params)))
 
     @contextmanager
-    def lent(self, plan: Plan) -> Generator[DeviceLoans]:
+    def lent(self, plan: Plan, sizes: BatchSizes) -> Generator[DeviceLoans]:
         """Lend ComfyUI what it asks for, and learn from a run without errors what it took."""
-        loans = DeviceLoans(self.held, plan.working_bytes, self._cache)
-        with PeakMemory(self._working_now) as peak, loans:
+
+        def working_bytes(key: ModelKey) -> int:
+            return plan.working_bytes(key, sizes.now or plan.images_at_once)
+
+        with (
+            PeakMemory(self._working_now) as peak,
+            DeviceLoans(self.held, working_bytes, self._cache, peak.restart) as loans,
+        ):
             yield loans
-        loans.measured_bytes = max(0, peak.grown_bytes - loans.patched_bytes)
-        if plan.working_bytes.keys() <= loans.seen:  # not where ComfyUI had results of before
-            self._estimates.correct(plan.estimate, plan.peak_bytes, loans.measured_bytes)
+        self._learn(plan, loans.measured, sizes.largest)
+
+    def _plan_processing(self, params: GenerationParams) -> Iterator[tuple[ModelKey, Processing]]:
+        room_bytes = self._cache.room_bytes()
+        for key, pictures in pictures_of(params, self._scale):
+            left_bytes = room_bytes - _weights_bytes(self.held[key].part)
+            yield key, self._processing.of(key, pictures, left_bytes)
+
+    def _scale(self, key: ModelKey) -> int:
+        return getattr(self.held[key].part.value, "scale", 1)
+
+    def _learn(self, plan: Plan, measured: Mapping[ModelKey, int], images: int) -> None:
+        """From what was computed, not from what ComfyUI had of before."""
+        if set(plan.drawing) <= measured.keys():
+            drawn = (size for key, size in measured.items() if key not in plan.processing)
+            self._estimates.correct(
+                plan.estimate, plan.drawing_bytes(images), max(drawn, default=0)
+            )
+        for key in plan.processing.keys() & measured.keys():
+            predicted_bytes = plan.processing[key].working_bytes
+            self._processing.correct(key, predicted_bytes, measured[key])
 
     def _working_now(self) -> int:
         return self._used_bytes() - self._cache.device_bytes()

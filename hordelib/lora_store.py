@@ -20,6 +20,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from hordelib.errors import DownloadFailed
+from hordelib.whole_files import write_whole
 
 SUFFIX = ".safetensors"  # no other format: a pickle runs code when it is read
 PART = ".part"  # added to the name of a file that is not complete
@@ -346,13 +347,6 @@ class LoraStore:
         file.path.unlink(missing_ok=True)
         _record_of(file.path).unlink(missing_ok=True)
         del self._ours[file.path.name]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file so that it is there with all its content, or as it was before."""
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_bytes(content)
-    fresh.replace(path)
 
 
 def _write(file: LoraFile) -> None:

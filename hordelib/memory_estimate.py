@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from hordelib.corrections import Corrections
 from hordelib.families import FAMILIES, Family
 from hordelib.params import GenerationParams
 
@@ -124,15 +125,19 @@ TELLING_BYTES = 4 * ALWAYS_BYTES
 class Estimates:
     """One estimate for each family on one device, corrected by what jobs really took."""
 
-    def __init__(self, value_bytes: int):
+    def __init__(self, value_bytes: int, corrections: Corrections):
         self._value_bytes = value_bytes
-        self._of: dict[tuple[str, bool], MemoryEstimate] = {}
+        self._corrections = corrections
 
     def of(self, family: Family, vae_bytes: int) -> MemoryEstimate:
         fresh = MemoryEstimate(family, self._value_bytes).for_vae(vae_bytes)
-        return self._of.get((family.name, fresh.has_tiny_vae), fresh)
+        return replace(fresh, correction=self._corrections.of(_name(fresh)))
 
     def correct(self, used: MemoryEstimate, predicted_bytes: int, measured_bytes: int) -> None:
         """Learn from a job of the estimate's that came to its end."""
         corrected = used.corrected(predicted_bytes, measured_bytes)
-        self._of[used.family.name, used.has_tiny_vae] = corrected
+        self._corrections.put(_name(used), corrected.correction)
+
+
+def _name(estimate: MemoryEstimate) -> str:
+    return f"{estimate.family.name}, tiny VAE" if estimate.has_tiny_vae else estimate.family.name

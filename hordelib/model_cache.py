@@ -64,6 +64,11 @@ class Part(Protocol):
         """Whether it also works while only some of it is on the device."""
         ...
 
+    @property
+    def computes_in_host(self) -> bool:
+        """Whether main memory is where it computes, also on a machine with a card."""
+        ...
+
     def to_device(self) -> None: ...
     def to_host(self) -> None: ...
 
@@ -241,10 +246,11 @@ class ModelCache(Generic[P]):
 
     @contextmanager
     def _lend(self, entry: _Entry[P], working_bytes: int) -> Generator[None]:
+        memory = self._host if entry.part.computes_in_host else self._device
         with self._mutex:
             entry.loans += 1
             try:
-                self._bring(entry, working_bytes)
+                self._bring(entry, working_bytes, memory)
             except BaseException:
                 entry.loans -= 1
                 raise
@@ -253,7 +259,7 @@ class ModelCache(Generic[P]):
         finally:
             with self._mutex:
                 entry.loans -= 1
-                self._device.promised_bytes -= working_bytes
+                memory.promised_bytes -= working_bytes
                 self._mutex.notify_all()
 
     def _enter(self, key: ModelKey) -> _Entry[P]:
@@ -307,18 +313,18 @@ class ModelCache(Generic[P]):
                 self._readers -= 1
                 self._mutex.notify_all()
 
-    def _bring(self, entry: _Entry[P], working_bytes: int) -> None:
-        """Move a part to the device and promise it its working memory."""
+    def _bring(self, entry: _Entry[P], working_bytes: int, memory: _Memory) -> None:
+        """Move a part to where it computes, and promise it its working memory there."""
         part = entry.part
         try:
-            self._make_room(self._device, part.missing_bytes + working_bytes, entry.key)
+            self._make_room(memory, part.missing_bytes + working_bytes, entry.key)
         except OutOfMemory:
             if not part.can_stream:
                 raise
-            self._make_room(self._device, working_bytes, entry.key)
+            self._make_room(memory, working_bytes, entry.key)
         self._make_room(self._host, part.staging_bytes, entry.key)
         part.to_device()
-        self._device.promised_bytes += working_bytes
+        memory.promised_bytes += working_bytes
 
     def _make_room(self, memory: _Memory, needed_bytes: int, key: ModelKey) -> None:
         """Evict idle parts until the memory itself reports room that nobody was promised."""

@@ -26,6 +26,13 @@ class PeakMemory:
         """How much more it was at most than at the start."""
         return self._most_bytes - self._first_bytes
 
+    def restart(self) -> int:
+        """What it has grown by at most until now; from now on, what is before counts no more."""
+        self._look()
+        grown_bytes = self.grown_bytes
+        self._most_bytes = self._used_bytes()
+        return grown_bytes
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -36,4 +43,7 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._ended.wait(INTERVAL_SECONDS):
-            self._most_bytes = max(self._most_bytes, self._used_bytes())
+            self._look()
+
+    def _look(self) -> None:
+        self._most_bytes = max(self._most_bytes, self._used_bytes())

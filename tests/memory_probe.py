@@ -59,7 +59,7 @@ def _hold(cache: ModelCache[Any], key: ModelKey) -> None:
 def _use(cache: ModelCache[Any], key: ModelKey) -> None:
     import comfy.model_management as memory
 
-    with cache.hold(key) as held, DeviceLoans({key: held}, {}, cache) as loans:
+    with cache.hold(key) as held, DeviceLoans({key: held}, lambda _: 0, cache, lambda: 0) as loans:
         loans.bring(held.part.patchers)
         memory.load_models_gpu(list(held.part.patchers))
         for weight in held.part.patchers[0].model.parameters():

@@ -53,6 +53,7 @@ class SimulatedPart:
     size_bytes: int
     machine: Machine
     can_stream: bool = False
+    computes_in_host: bool = False
     staging_bytes: int = 0
     is_on_device: bool = False
     borrowers: int = 0

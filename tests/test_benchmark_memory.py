@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 
-from benchmarks import memory
+from benchmarks import memory, switch
 from benchmarks.__main__ import main
 from hordelib import Engine
+from hordelib.model import Model
 
 
 @pytest.mark.usefixtures("engine")
@@ -33,10 +35,20 @@ def test_each_size_has_a_prediction_and_a_measured_peak(
 
 
 def test_what_is_predicted_is_enough_for_the_demo_model(engine: Engine, checkpoint: Path):
-    from hordelib.model import Model
-
     readings = list(memory.measure(engine, [Model.of_checkpoint(checkpoint)], [(256, 1)]))
     assert all(0 < reading.ratio < 1.25 for reading in readings)
+
+
+def test_a_switch_is_measured_with_room_for_one_model(
+    checkpoint: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, "hordelib.model_cache")
+    measured = switch.measure(Model.of_checkpoint(checkpoint), rounds=2)
+    moved = [m for r in caplog.records if "(unet) off the device" in (m := r.getMessage())]
+    assert len(moved) >= 2
+    assert measured.unet_bytes > 60 << 20
+    assert measured.copy_seconds > 0
+    assert measured.other_model_seconds > 0
 
 
 def test_an_unknown_benchmark_is_told_what_there_is(capsys: pytest.CaptureFixture[str]):

@@ -412,6 +412,12 @@ def test_no_child_outlives_its_killed_bridge(tmp_path: Path, state: str):
             "was ended by SIGKILL: the system ran out of memory"
             " (remedy: a larger ram_to_leave_free)",
         ),
+        (
+            -signal.SIGBUS,
+            0,
+            "was ended by SIGBUS: a file that it had in memory was cut off, or can't be read any"
+            " more",
+        ),
         (-40, 0, "was ended by signal 40"),
     ],
 )

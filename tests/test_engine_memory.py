@@ -23,6 +23,7 @@ from hordelib.memory_readings import anonymous_bytes
 from hordelib.model import Model
 from hordelib.params import Lora
 from tests.looks import difference
+from tests.test_batches import unet_limited_to
 from tests.test_engine import SMALL
 
 MIB = 1 << 20
@@ -87,6 +88,20 @@ def test_alternating_models_are_read_once_and_stay_within_the_budget(
     assert set(reads().values()) == {1}
     assert container.lowest_bytes >= 64 * MIB
     assert all(difference(pictures[0], picture) == 0 for picture in pictures)
+
+
+def test_a_batch_without_room_is_split_before_it_runs_and_its_pictures_are_the_same(
+    engine: Engine, tight: Engine, container: Container, checkpoint: Path
+):
+    container.limit_bytes += 30 * MIB  # for more than one of them, and not for all
+    job = replace(QUICK, width=128, height=128, images=4, seed=300)
+    together = engine.generate(job, checkpoint).images
+    with unet_limited_to(images=job.images) as sizes:
+        split = tight.generate(job, checkpoint, container.watch).images
+    assert max(sizes) < 2 * job.images  # both prompts of each image
+    assert container.lowest_bytes >= 64 * MIB
+    assert [picture.seed for picture in split] == [300, 301, 302, 303]
+    assert all(difference(*pair) <= 2 for pair in zip(together, split, strict=True))
 
 
 def test_a_lora_job_never_makes_the_next_one_read_the_model_again(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +17,7 @@ from hordelib.demo_model.shapes import Scene
 from hordelib.model import Model
 from hordelib.samplers import SAMPLERS
 from tests.looks import difference, look
+from tests.owner import PROJECT
 from tests.test_engine import SMALL
 from worker.devices import first_card
 from worker.engine_process import EngineProcess
@@ -52,16 +58,54 @@ def test_the_cards_own_clock_divides_a_run(child: EngineProcess, checkpoint: Pat
     assert made.phases["sampling"] > made.phases["decoding"] > 0
 
 
-def test_memory_is_left_free(checkpoint: Path, tmp_path: Path):
-    """All but 1.5 GiB of what is free is to stay so: CUDA's own part and a small model fit in."""
+ROOM_BYTES = 3 << 29  # CUDA's own part, one demo model and its work: not two of them and much more
+
+
+@pytest.fixture
+def two_models(checkpoint: Path, tmp_path: Path) -> list[Model]:
+    paths = [tmp_path / f"copy {i}.safetensors" for i in range(2)]
+    for path in paths:
+        shutil.copyfile(checkpoint, path)
+    return [Model.of_checkpoint(path) for path in paths]
+
+
+def test_memory_is_left_free_at_each_step_while_two_models_take_turns(
+    two_models: list[Model], tmp_path: Path
+):
+    """What of the card is free now is to stay so, but for 1.5 GiB: as NVML tells, at any step."""
     before = first_card()
     assert before is not None
-    reserve_bytes = before.free_bytes - (3 << 29)
+    reserve_bytes = before.free_bytes - ROOM_BYTES
+    free: list[int] = []
+
+    def watch(_done: int, _total: int) -> None:
+        card = first_card()
+        assert card is not None
+        free.append(card.free_bytes)
+
     settings = EngineSettings(None, "cuda:0", 1 << 28, reserve_bytes, tmp_path / "engine.log")
     process = EngineProcess(settings)
     process.start()
-    process.generate(replace(SMALL, images=4), Model.of_checkpoint(checkpoint))
-    after = first_card()
-    process.stop()
-    assert after is not None
-    assert after.free_bytes >= reserve_bytes
+    try:
+        pictures = [
+            process.generate(replace(SMALL, width=256, height=256, images=4), model, watch)
+            for model in two_models * 3
+        ]
+        watch(0, 0)
+    finally:
+        process.stop()
+    assert len(free) > 6 * SMALL.steps
+    assert min(free) >= reserve_bytes
+    first, *others = (each.images[0] for each in pictures)
+    assert all(difference(first, other) == 0 for other in others)
+
+
+def test_a_batch_without_memory_is_halved_and_its_pictures_are_the_same(checkpoint: Path):
+    """In a process of its own, for the allocator's limit: `tests.cuda_limit` says what it does."""
+    command = [sys.executable, "-P", "-m", "tests.cuda_limit", str(checkpoint)]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    seen = json.loads(done.stdout)
+    assert seen["sizes"][0] == 2 * seen["images"]  # both prompts of each image
+    assert min(seen["sizes"]) <= seen["images"]
+    assert max(seen["differences"]) <= 2

@@ -116,17 +116,17 @@ def test_the_last_model_on_offer_does_not_rest(intake: Intake):
     for name in ("Deliberate", "Painter", "Old"):
         intake.rest(name)
     assert intake.offer().models == ("Old",)
-    assert intake.withdraw("Old")
+    assert intake.withdraw("Old", "it is broken")
     assert set(intake.offer().models) == {"Deliberate", "Painter"}
 
 
 def test_a_withdrawn_model_leaves_the_offer(intake: Intake):
-    assert intake.withdraw("Deliberate")
+    assert intake.withdraw("Deliberate", "it is broken")
     assert intake.offer().models == ("Painter", "Old")
     with pytest.raises(JobError, match="'Deliberate'"):
         intake.take_in(job())
-    intake.withdraw("Painter")
-    assert not intake.withdraw("Old")
+    intake.withdraw("Painter", "it is broken")
+    assert not intake.withdraw("Old", "it is broken")
 
 
 def test_a_source_image_is_what_the_picture_starts_from(intake: Intake):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hordelib.corrections import Corrections
 from hordelib.families import FAMILIES, FLUX, SD1, SDXL, Family
 from hordelib.memory_estimate import Estimates, MemoryEstimate
 from hordelib.params import GenerationParams
@@ -73,10 +75,45 @@ def test_small_jobs_and_wild_readings_spoil_nothing():
 
 
 def test_families_and_kinds_of_vae_learn_apart():
-    estimates = Estimates(value_bytes=4)
+    estimates = Estimates(4, Corrections("cpu"))
     tiny = estimates.of(SD1, vae_bytes=5 * MIB)
     predicted = tiny.peak_bytes(LARGE)
     estimates.correct(tiny, predicted, 2 * predicted)
     assert estimates.of(SD1, vae_bytes=5 * MIB).correction == pytest.approx(2)
     assert estimates.of(SD1, vae_bytes=160 * MIB).correction == 1
     assert estimates.of(SDXL, vae_bytes=5 * MIB).correction == 1
+
+
+def test_what_was_learnt_survives_a_restart_on_the_same_device(tmp_path: Path):
+    file = tmp_path / "memory.json"
+    first = Estimates(4, Corrections("a card", file))
+    used = first.of(SD1, vae_bytes=160 * MIB)
+    predicted = used.peak_bytes(LARGE)
+    first.correct(used, predicted, 2 * predicted)
+    again = Estimates(4, Corrections("a card", file))
+    assert again.of(SD1, vae_bytes=160 * MIB).correction == pytest.approx(2)
+    assert again.of(SDXL, vae_bytes=160 * MIB).correction == 1
+    other = Estimates(4, Corrections("another card", file))
+    assert other.of(SD1, vae_bytes=160 * MIB).correction == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"device": "cpu", "factors": {"a": 1e9}}'])
+def test_a_damaged_file_is_told_and_all_is_learnt_anew(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+):
+    file = tmp_path / "memory.json"
+    file.write_text(content)
+    corrections = Corrections("cpu", file)
+    assert corrections.of("a") == 1
+    assert "memory is learnt anew" in caplog.text
+    corrections.put("a", 3.0)
+    assert Corrections("cpu", file).of("a") == 3
+
+
+def test_a_folder_that_can_not_be_written_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    corrections = Corrections("cpu", tmp_path / "nowhere" / "memory.json")
+    corrections.put("a", 3.0)
+    assert corrections.of("a") == 3
+    assert "lost at the end" in caplog.text

@@ -15,7 +15,7 @@ from hordelib.model import Model
 from hordelib.model_size import ModelSize, size_of
 from tests.family_files import write_header
 from worker.config import MemoryReserve
-from worker.memory_fit import ComputeMemory, misfit, most_pixels
+from worker.memory_fit import ComputeMemory, misfit, most_at_once, most_pixels
 
 MIB, GIB = 1 << 20, 1 << 30
 CARD = ComputeMemory("vram_to_leave_free", 8 * GIB, 1 * GIB, value_bytes=2)
@@ -78,3 +78,10 @@ def test_no_larger_picture_is_offered_than_wanted_or_than_fits(model: Model, usa
 def test_the_owners_own_limit_stays_where_there_is_room(model: Model):
     assert most_pixels([model], CARD, 1024 * 1024) == 1024 * 1024
     assert most_pixels([], CARD, 512 * 512) == 512 * 512
+
+
+def test_how_many_pictures_fit_at_once_is_known_before_any_is_made(model: Model):
+    assert most_at_once(model, CARD, 512 * 512, 8) == 8
+    tight = replace(CARD, total_bytes=4 * GIB)  # 1.3 GiB beside the UNet and the reserve
+    assert most_at_once(model, tight, 1024 * 1024, 8) == 2
+    assert most_at_once(model, replace(tight, total_bytes=GIB), 1024 * 1024, 8) == 1

@@ -221,7 +221,7 @@ def test_a_dynamic_model_that_was_withdrawn_does_not_come_back(
     queue(site, tmp_path, Two=50)
     with serving(dynamic(site, tmp_path), tmp_path) as (keeper, intake):
         wait_for(lambda: set(intake.offer().models) == {"One", "Two"})
-        intake.withdraw("Two")
+        intake.withdraw("Two", "it is broken")
         assert keeper.follow([], intake) == []
         assert intake.offer().models == ("One",)
 

@@ -24,6 +24,7 @@ from hordelib.graph import Graph, Link
 from hordelib.images import SourceImage
 from hordelib.loaders import load
 from hordelib.loaders.image_models import load_image_model
+from hordelib.loaders.networks import on_patcher
 from hordelib.loaders.upscalers import Upscaler, computes_in_bfloat16
 from hordelib.matting import closed_form_alpha, subject_colours, trimap
 from hordelib.model_cache import ModelKey
@@ -187,8 +188,10 @@ def test_dat_computes_at_half_the_precision_where_the_device_is_fast_at_it(
     assert not computes_in_bfloat16(network, device_is_fast_at_it=False)
     assert not computes_in_bfloat16(load_image_model(bench.upscaler().path), True)
     image = torch.rand(1, 3, 16, 16)
-    whole = Upscaler(network)(image)
-    half = Upscaler(network.bfloat16())(image)
+    upscaler = Upscaler(network, on_patcher(network.model))
+    whole = upscaler(image)
+    network.bfloat16()
+    half = upscaler(image)
     assert half.dtype == whole.dtype == torch.float32
     assert half.shape == (1, 3, 32, 32)
     assert (half - whole).abs().max() < 0.05

@@ -156,7 +156,7 @@ def test_a_lora_that_kills_the_engine_three_times_is_banned_by_name(
 
 
 def test_the_last_model_that_leaves_ends_the_worker(stage: Stage):
-    stage.intake.withdraw(OTHER)
+    stage.intake.withdraw(OTHER, "it is broken")
     with pytest.raises(JobError):
         stage.runner.run(stage.work("kill"))
     with pytest.raises(EngineUnusable, match=r"no model is left.*the engine died of it"):
@@ -164,7 +164,7 @@ def test_the_last_model_that_leaves_ends_the_worker(stage: Stage):
 
 
 def test_one_job_that_comes_again_and_again_does_not_end_the_worker(stage: Stage):
-    stage.intake.withdraw(OTHER)
+    stage.intake.withdraw(OTHER, "it is broken")
     bad = stage.work("kill")
     for _ in range(3):
         with pytest.raises(JobError, match="a second engine did no better"):

@@ -42,12 +42,14 @@ from worker.safety_policy import judge_settings
 from worker.seconds_file import SecondsFile
 from worker.seconds_predictor import SecondsPredictor
 from worker.sources import SourceFetcher
+from worker.state_folder import STATE
 from worker.web import Web
 from worker.wire import Offer
 
 LORA_FOLDER = "lora"
 TI_QUOTA_BYTES = 1 << 30
 GB = 10**9
+MEMORY = "memory.json"  # in the state folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,4 +250,5 @@ def engine_settings(config: BridgeConfig, home: Path, card: Card | None) -> Engi
         ram_reserve_bytes=config.ram_to_leave_free.bytes_of(main_memory().total_bytes),
         vram_reserve_bytes=config.vram_to_leave_free.bytes_of(card.memory_bytes) if card else None,
         log_file=home / "logs" / "engine.log",
+        memory_file=home / STATE / MEMORY,
     )

@@ -22,7 +22,7 @@ from worker.config import BridgeConfig, load_config
 from worker.devices import first_card
 from worker.errors import ConfigError, EngineUnusable, HordeError, JudgeUnusable, NotAllowed
 from worker.horde_client import HordeClient
-from worker.memory_fit import ComputeMemory, misfit
+from worker.memory_fit import ComputeMemory, misfit, most_at_once, most_pixels
 from worker.model_inventory import Inventory, ModelsFolder, take_inventory
 from worker.popper import insist_on_own_name
 from worker.safety_policy import judge_settings, unfound
@@ -183,6 +183,17 @@ def _memory(config: BridgeConfig, models: Models) -> Iterator[Finding]:
             yield failed("memory", problem.told, problem.remedy)
         if not any(found.values()):
             yield ok("memory", f"{memory.setting} leaves {memory.usable_bytes >> 20} MiB")
+            yield from _split(config, models, memory)
+
+
+def _split(config: BridgeConfig, models: Models, memory: ComputeMemory) -> Iterator[Finding]:
+    """Models for which a full batch of the largest pictures is made in parts."""
+    pixels = most_pixels(models.served.values(), memory, config.max_pixels)
+    for name, model in models.served.items():
+        fitting = most_at_once(model, memory, pixels, config.max_batch)
+        if fitting < config.max_batch:
+            told = f"{fitting} of {config.max_batch} of the largest pictures fit at once"
+            yield ok("memory", f"{name}: {told}; a full batch is made in parts")
 
 
 def _annotators(folder: ModelsFolder) -> Iterator[Finding]:

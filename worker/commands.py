@@ -41,12 +41,11 @@ from worker.orders import Order, Orders
 from worker.safety_policy import unfound
 from worker.sandbox import serve as serve_sandbox
 from worker.serve import Interrupted, serve
-from worker.state_folder import StateFolder, close_to_others, is_taken
+from worker.state_folder import STATE, StateFolder, close_to_others, is_taken
 from worker.terminal import board_view, make_console, print_totals, set_up_logging
 from worker.wishes import ALL, FEW
 
 CONFIG_FILE = "bridgeData.yaml"
-STATE = "state"  # the folder of what the worker remembers
 ANSWER_SECONDS = 5.0
 TEMPLATE = "bridgeData.template.yaml"
 

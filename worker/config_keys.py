@@ -74,7 +74,8 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "max_batch": Key(
             "a whole number from 1 to 20",
             "Most pictures of one request to take at once: about max_batch x max_pixels / 3.5 "
-            "pixels in all, as the horde counts, and at least one picture.",
+            "pixels in all, as the horde counts, and at least one picture. What does not fit into"
+            " memory at once is made in parts, with the same pictures; check says how many fit.",
         ),
         "queue_size": Key(
             "a whole number from 0 to 4",

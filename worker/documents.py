@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 from pydantic import TypeAdapter, ValidationError
 
-from hordelib.lora_store import write_whole
+from hordelib.whole_files import write_whole
 from worker.errors import DocumentMissing
 from worker.network_reasons import network_reason
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from hordelib.errors import DownloadRefused
-from hordelib.lora_store import write_whole
+from hordelib.whole_files import write_whole
 
 _MOST_ENTRIES = 10_000
 

@@ -39,6 +39,7 @@ def main(pipe: Connection, settings: EngineSettings) -> None:
         device=settings.device,
         ram_reserve_bytes=settings.ram_reserve_bytes,
         vram_reserve_bytes=settings.vram_reserve_bytes,
+        memory_file=settings.memory_file,
     )
     EngineChild(Child(pipe), engine).serve()
 

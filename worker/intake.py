@@ -7,6 +7,7 @@ turn, and the horde puts a worker that faults many jobs into maintenance.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,8 +25,11 @@ from hordelib.prompts import complete_prompts
 from hordelib.qr_code import control_net_file, read_qr_code
 from hordelib.sources import Sources, flattened, to_source
 from worker.adapters import Adapters, Search
+from worker.served_files import Stamps, stamps_of, what_changed
 from worker.sources import SourceFetcher, fetch_sources
 from worker.wire import Job, Offer
+
+log = logging.getLogger(__name__)
 
 FETCH_SHARE = 0.5  # of a job's time to live that fetching may take
 TI_FOLDER = "ti"
@@ -54,7 +58,11 @@ class Intake:
         offer: all but the models, which are those that neither rest nor were withdrawn.
         models: by the horde's names.
         models_folder: with the files of ControlNets and post-processors.
+
+    `is_watched` says that somebody brings models back whose files are whole again.
     """
+
+    is_watched = False
 
     def __init__(
         self,
@@ -66,6 +74,7 @@ class Intake:
     ):
         self._offer = offer
         self._models = models
+        self._stamps: dict[str, Stamps] = {n: stamps_of(model) for n, model in models.items()}
         self._folder = models_folder
         self._sources = sources
         self._adapters = adapters
@@ -84,9 +93,18 @@ class Intake:
     def add(self, model: Model, offer: Offer) -> None:
         """Offer a model more, or again. `offer` is what all of them can do together."""
         with self._changing:
-            self._models = {**self._models, model.name: model}
+            self._put(model, offer)
             self._resting -= {model.name}
-            self._offer = offer
+
+    def restore(self, model: Model, offer: Offer) -> None:
+        """Bring a model back that was withdrawn; one that rested before rests."""
+        with self._changing:
+            self._put(model, offer)
+
+    def _put(self, model: Model, offer: Offer) -> None:
+        self._stamps[model.name] = stamps_of(model)
+        self._models = {**self._models, model.name: model}
+        self._offer = offer
 
     def rest(self, name: str) -> None:
         """Offer a model no more, but do the jobs of it that were popped. One is always offered."""
@@ -94,9 +112,15 @@ class Intake:
             if self._models.keys() - self._resting - {name}:
                 self._resting |= {name}
 
-    def withdraw(self, name: str) -> bool:
-        """Offer a model no more, nor do its jobs; whether any is left."""
+    def changed(self, name: str) -> str:
+        """What became of the model's files since it was added, one line; "": nothing."""
+        return what_changed(self._stamps.get(name, {}))
+
+    def withdraw(self, name: str, reason: str) -> bool:
+        """Offer a model no more, nor do its jobs, and tell the owner; whether any is left."""
         with self._changing:
+            if name in self._models:
+                log.error("%s is not offered any more: %s", name, reason)
             self._models = {each: model for each, model in self._models.items() if each != name}
             if not self._models.keys() - self._resting:
                 self._resting = frozenset()

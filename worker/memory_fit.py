@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isqrt
 from typing import Self
 
 from hordelib.errors import ModelBroken
@@ -84,6 +85,19 @@ def most_pixels(models: Iterable[Model], memory: ComputeMemory, wanted: int) -> 
             room = _pixels(model, size_of(model, memory.value_bytes), memory)
             largest = min(largest, room or largest)
     return largest
+
+
+def most_at_once(model: Model, memory: ComputeMemory, pixels: int, wanted: int) -> int:
+    """How many of the `wanted` pictures of this size fit into one batch; at least 1.
+
+    More are offered all the same: they are made in several batches, each picture as it would be,
+    which takes as long as that many smaller jobs. Raises ModelBroken and OSError.
+    """
+    size = size_of(model, memory.value_bytes)
+    estimate = MemoryEstimate(model.family, memory.value_bytes).for_vae(size.vae_bytes)
+    side = isqrt(pixels)
+    job = replace(SMALLEST, width=side - side % 64, height=side - side % 64, images=wanted)
+    return estimate.images_at_once(job, memory.usable_bytes - size.largest_part_bytes)
 
 
 def _pixels(model: Model, size: ModelSize, memory: ComputeMemory) -> int:

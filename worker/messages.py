@@ -26,6 +26,7 @@ class EngineSettings:
     ram_reserve_bytes: int
     vram_reserve_bytes: int | None
     log_file: Path
+    memory_file: Path | None = None  # keeps what is learnt of the memory that jobs take
 
 
 # bridge → child

@@ -1,4 +1,4 @@
-"""Keeps the offer up with the models: those that arrive, and those that the horde waits for."""
+"""Keeps the offer up with the models: those that arrive, go bad, and that the horde waits for."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from worker.errors import DocumentMissing
 from worker.intake import Intake
 from worker.model_inventory import Inventory, dynamic_names
 from worker.model_reference import Kind
-from worker.model_stock import Stock
+from worker.model_stock import State, Stock
 from worker.model_supply import ModelSupply, Outcome, progress_text
+from worker.model_watch import ModelWatch
 from worker.reference_sites import Reference
 
 log = logging.getLogger(__name__)
 
+WATCH_SECONDS = 1.0  # between two looks at the files of what is offered
 DYNAMIC_SECONDS = 600.0  # between two looks at the horde's queues
 PROGRESS_SECONDS = 60.0
 
@@ -53,9 +55,13 @@ class ModelOffering:
     def kept_up(self, intake: Intake) -> Generator[None]:
         """Within, what arrives is offered, and what the horde's queues choose.
 
+        What goes bad is not, until its files are whole again.
+
         Downloads under way end with the process, and go on the next time.
         """
+        intake.is_watched, watch = True, ModelWatch(intake, self._reopen)
         threading.Thread(target=self._offer_arrivals, args=(intake,), daemon=True).start()
+        threading.Thread(target=self._watch_files, args=(watch, intake), daemon=True).start()
         if self._folder.config.serves_dynamically:
             threading.Thread(target=self._follow_queues, args=(intake,), daemon=True).start()
         try:
@@ -101,12 +107,31 @@ class ModelOffering:
         files = {stock.name: stock.files[0].path}
         return open_model(self._folder.path, stock.name, files)
 
-    def _offer(self, model: Model, intake: Intake) -> None:
+    def _offer(self, model: Model, intake: Intake, *, again: bool = False) -> None:
         config, home = self._folder.config, self._folder.home
         with self._offering:
             models = Models({**intake.models, model.name: model}, ())
-            intake.add(model, make_offer(config, home, models))
-        log.info("offering %s too", model.name)
+            put = intake.restore if again else intake.add
+            put(model, make_offer(config, home, models))
+        log.info("offering %s %s", model.name, "again" if again else "too")
+
+    # ---- files that change -----------------------------------------------------------------
+
+    def _watch_files(self, watch: ModelWatch, intake: Intake) -> None:
+        while not self._stopping.wait(WATCH_SECONDS):
+            for model in watch.look():
+                self._offer(model, intake, again=True)
+
+    def _reopen(self, name: str) -> Model:
+        """The model, with what is on disk now. Raises JobError and OSError; downloads nothing."""
+        entry = self._inventory.reference.entries.get(name)
+        if entry is not None and name not in self._folder.customs:
+            stock = self._folder.look(entry)
+            if stock.is_wanting:
+                raise ModelMissing(f"{name}: its files are not all there")
+            if stock.state is not State.unlisted:
+                self._fetcher.complete(stock)
+        return open_model(self._folder.path, name, self._inventory.files)
 
     # ---- the horde's queues ----------------------------------------------------------------
 

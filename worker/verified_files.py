@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from hordelib.lora_store import write_whole
+from hordelib.whole_files import write_whole
 
 FILE = "verified.json"
 

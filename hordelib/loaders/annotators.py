@@ -7,6 +7,7 @@ from typing import Any
 
 from hordelib.annotators import Draw, read_annotator
 from hordelib.control_types import ControlType
+from hordelib.loaders.networks import on_patcher
 from hordelib.loaders.reading import reading
 from hordelib.model_cache import ModelKey
 
@@ -24,14 +25,6 @@ def load_annotator(key: ModelKey) -> LoadedAnnotator:
 
     Raises ModelBroken, naming the file, where it holds something else.
     """
-    import comfy.model_management
-    import comfy.model_patcher
-
     with reading(key.path):
         annotator = read_annotator(ControlType(key.variant), key.path)
-    patcher = comfy.model_patcher.ModelPatcher(
-        annotator.network,
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
-    return LoadedAnnotator(patcher, annotator.draw)
+    return LoadedAnnotator(on_patcher(annotator.network), annotator.draw)

@@ -25,9 +25,16 @@ DEVIATION = np.array((0.229, 0.224, 0.225), np.float32)
 
 @dataclass(frozen=True, slots=True)
 class SubjectFinder:
-    """A network that says of each pixel how surely it belongs to the subject."""
+    """A network that says of each pixel how surely it belongs to the subject.
+
+    It computes in main memory; `model` is what it is lent by, as ComfyUI's patchers are.
+    """
 
     session: InferenceSession
+
+    @property
+    def model(self) -> InferenceSession:
+        return self.session
 
     def find(self, image: Image.Image) -> NDArray[np.uint8]:
         """(height, width) of the image's size; 255 is surely the subject, 0 surely not.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hordelib.errors import ModelBroken
 from hordelib.loaders.image_models import FACES, load_image_model
+from hordelib.loaders.networks import on_patcher
 from hordelib.model_cache import ModelKey
 
 if TYPE_CHECKING:
@@ -19,14 +20,19 @@ class FaceFixer:
 
     network: Any  # takes and gives (1, 3, 512, 512), -1 to 1, the picture first of a tuple
     detector: FaceDetector
+    patcher: Any  # of both
 
 
 def load_face_fixer(key: ModelKey) -> FaceFixer:
     """Raises ModelBroken, naming the file, when it can't be read or is for something else."""
+    from torch import nn
+
     from hordelib.face_detection import load_detector
 
     network = load_image_model(key.path)
     if network.purpose != FACES:
         name = network.architecture.name
         raise ModelBroken(f"{key.path.name} ({name}) is no face fixer")
-    return FaceFixer(network.model, load_detector())
+    detector = load_detector()
+    networks = nn.ModuleList([network.model, *detector.stages])
+    return FaceFixer(network.model, detector, on_patcher(networks))

@@ -15,26 +15,24 @@ COMPUTED_BYTES = 4  # of a number, on the CPU
 
 @dataclass(slots=True, eq=False)
 class Unmoved:
-    """What has no patcher: it stays in main memory, and its node sees to the device."""
+    """What has no patcher: it stays in main memory. `patchers` is what its node lends it by."""
 
     value: Any
     host_bytes: int
+    patchers: tuple[Any, ...] = ()
+    computes_in_host = True
     device_bytes = 0
     missing_bytes = 0
     staging_bytes = 0
     return_bytes = 0
     can_stream = True
 
-    @property
-    def patchers(self) -> tuple[Any, ...]:
-        return ()
-
     def patching_bytes(self, _clone: Any) -> int:
         """It has no clones."""
         return 0
 
     def to_device(self) -> None:
-        """Its node does."""
+        """It computes where it is."""
 
     def to_host(self) -> None:
         """It is there."""
@@ -47,6 +45,8 @@ class Patched:
     what is mapped comes off the card without being copied back. On the CPU the weights in the type
     that is computed in are what is on the device.
     """
+
+    computes_in_host = False  # but where main memory is the device
 
     def __init__(self, value: Any, patcher: Any, weights: MappedWeights):
         import comfy.model_management as memory
@@ -130,6 +130,8 @@ _PATCHERS: dict[str, Callable[[Any], Any]] = {
     "control_net": lambda control_net: control_net.control_model_wrapped,
     "clip_vision": lambda vision: vision.patcher,
     "annotator": lambda annotator: annotator.patcher,
+    "upscaler": lambda upscaler: upscaler.patcher,
+    "face_fixer": lambda fixer: fixer.patcher,
 }
 
 
@@ -149,7 +151,7 @@ def is_patched(key: ModelKey) -> bool:
 def make_part(key: ModelKey, value: Any, weights: MappedWeights, file_bytes: int) -> LoadedPart:
     """The part that the cache moves, of what was read."""
     if not is_patched(key):
-        return Unmoved(value, file_bytes)
+        return Unmoved(value, file_bytes, (value,) if key.kind == "background" else ())
     return Patched(value, _PATCHERS[_noun(key)](value), weights)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hordelib.errors import ModelBroken
 from hordelib.loaders.image_models import FACES, load_image_model
+from hordelib.loaders.networks import on_patcher
 from hordelib.model_cache import ModelKey
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ BFLOAT16 = ("DAT",)
 
 @dataclass(frozen=True, slots=True)
 class Upscaler:
-    """What ComfyUI's ImageUpscaleWithModel takes for a model."""
+    """A network, and the patcher that brings it to the device."""
 
     network: ImageModelDescriptor
+    patcher: Any
 
     @property
     def model(self) -> Any:
@@ -31,9 +33,6 @@ class Upscaler:
     @property
     def scale(self) -> int:
         return self.network.scale
-
-    def to(self, device: Any) -> None:
-        self.network.to(device)
 
     def __call__(self, image: Tensor) -> Tensor:
         """(1, 3, height, width), 0 to 1, to the same `scale` times as large, of the same type."""
@@ -50,7 +49,7 @@ def load_upscaler(key: ModelKey) -> Upscaler:
         raise ModelBroken(f"{key.path.name} ({name}) is a face fixer: it belongs beside the others")
     if computes_in_bfloat16(network, device.should_use_bf16(device.get_torch_device())):
         network.bfloat16()
-    return Upscaler(network)
+    return Upscaler(network, on_patcher(network.model))
 
 
 def computes_in_bfloat16(network: ImageModelDescriptor, device_is_fast_at_it: bool) -> bool:

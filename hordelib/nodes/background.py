@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from hordelib.lending import lend
 from hordelib.loaders.backgrounds import SubjectFinder
 from hordelib.matting import closed_form_alpha, subject_colours, trimap
 from hordelib.model_cache import ModelKey
@@ -43,6 +44,7 @@ class DreamerStripBackground:
         if image.shape[-1] == 4:
             return (image,)
         finder: SubjectFinder = context.models[ModelKey("background", Path(model_name))]
+        lend(finder)
         stripped: list[Tensor] = []
         for picture in image.cpu():
             if context.cancelled.is_set():

@@ -10,6 +10,9 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
+from hordelib.errors import OutOfMemory
+from hordelib.nodes.context import BatchSizes
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -20,12 +23,20 @@ class Batch:
     of: int
 
 
-def in_batches(companies: Sequence[slice], at_once: int, make: Callable[[Batch], Tensor]) -> Tensor:
-    """All images, made in batches of at most `at_once`; half as many wherever memory runs out.
+def in_batches(
+    companies: Sequence[slice],
+    sizes: BatchSizes,
+    make: Callable[[Batch], Tensor],
+    *,
+    alone: bool = False,
+) -> Tensor:
+    """All images, in batches of at most `sizes.at_most`; half as many wherever memory runs out.
 
     No batch has images of two companies, which are runs of images in their order.
-    Raises ComfyUI's OOM_EXCEPTION when there is no room for a single one.
+    `alone`: each image by itself. Raises ComfyUI's OOM_EXCEPTION, or OutOfMemory where the budget
+    says so, when there is no room for a single one.
     """
+    at_once = 1 if alone else sizes.at_most
     done: list[Tensor] = []
     left = [(each.start, each.stop) for each in companies]
     while left:
@@ -33,7 +44,7 @@ def in_batches(companies: Sequence[slice], at_once: int, make: Callable[[Batch],
         stop = min(end, start + at_once)
         rest = [(stop, end), *left] if stop < end else left
         batches = len(done) + 1 + sum(ceil((b - a) / at_once) for a, b in rest)
-        made = _unless_too_large(make, Batch(slice(start, stop), len(done), batches))
+        made = _unless_too_large(make, Batch(slice(start, stop), len(done), batches), sizes)
         if made is None:
             at_once = (stop - start) // 2
             left = [(start, end), *left]
@@ -44,11 +55,16 @@ def in_batches(companies: Sequence[slice], at_once: int, make: Callable[[Batch],
     return torch.cat(done)
 
 
-def _unless_too_large(make: Callable[[Batch], Tensor], batch: Batch) -> Tensor | None:
+def _unless_too_large(
+    make: Callable[[Batch], Tensor], batch: Batch, sizes: BatchSizes
+) -> Tensor | None:
     """None where memory ran out; what the attempt had is let go with its error, by the return."""
+    sizes.now = batch.images.stop - batch.images.start
     try:
-        return make(batch)
-    except comfy.model_management.OOM_EXCEPTION:
-        if batch.images.stop - batch.images.start == 1:
+        made = make(batch)
+    except (comfy.model_management.OOM_EXCEPTION, OutOfMemory):
+        if sizes.now == 1:
             raise
         return None
+    sizes.largest = max(sizes.largest, sizes.now)
+    return made

@@ -54,6 +54,15 @@ class Wanted:
 
 
 @dataclass(slots=True)
+class BatchSizes:
+    """How many images are sampled at once."""
+
+    at_most: int = sys.maxsize  # more of them don't fit into the device's memory
+    now: int = 0  # in the batch at work
+    largest: int = 0  # in a batch that came to its end
+
+
+@dataclass(slots=True)
 class RunContext:
     """One run of one graph."""
 
@@ -63,9 +72,15 @@ class RunContext:
     on_step: Callable[[int, int], None]  # (steps done, steps in all)
     cancelled: threading.Event
     wanted: tuple[Wanted, ...]  # in the order of the batch
-    images_at_once: int = sys.maxsize  # more of them don't fit into the device's memory
+    sizes: BatchSizes = field(default_factory=BatchSizes)
+    tile_sides: Mapping[ModelKey, int] = field(default_factory=dict[ModelKey, int])  # of upscalers
     texts: tuple[str, ...] = ()  # that the graph will have encoded, so that one pass does it
     pictures: list[Picture] = field(default_factory=list[Picture])  # those of `wanted`, or none
+
+    def tile_side(self, upscaler: Any, most: int) -> int:
+        """How large its tiles may be, in pixels."""
+        key = next(key for key, model in self.models.items() if model is upscaler)
+        return self.tile_sides.get(key, most)
 
     def pictures_of(self, member: int) -> list[Picture]:
         """Those of one of the jobs that shared the run, counted from 0: each begins at index 0."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-import comfy.model_management
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from hordelib.annotators import OUTLINES, Draw, draw_at_size
 from hordelib.control_types import ControlType
 from hordelib.errors import ModelBroken
+from hordelib.loaders.networks import bring
 from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext
 
@@ -50,7 +50,7 @@ class DreamerAnnotator:
         self, image: Tensor, control_type: str, weights: str, context: RunContext
     ) -> tuple[Tensor]:
         annotator = context.models[ModelKey("annotator", Path(weights), control_type)]
-        comfy.model_management.load_models_gpu([annotator.patcher])
+        bring(annotator.patcher)
         return (_map_of(image, annotator.draw),)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,10 +11,10 @@ from torch import Tensor
 
 from hordelib.face_alignment import Pose, cut_out, pose, put_back
 from hordelib.loaders.face_fixers import FaceFixer
+from hordelib.loaders.networks import bring
 from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext
 
-WORKING_BYTES = 2 << 30  # beside the weights, for one face of 512 pixels
 MIN_EYE_DISTANCE = 5  # pixels; below it there is nothing to restore a face from (as GFPGAN has it)
 
 
@@ -51,13 +49,14 @@ class DreamerFaceFixer:
             return (image,)
         fixer: FaceFixer = context.models[ModelKey("face_fixer", Path(model_name))]
         fixed = image.clone()
-        with _on_device(fixer) as device:
-            for number, picture in enumerate(image[..., :3]):
-                for face in _poses(fixer, picture.to(device)):
-                    _raise_if_cancelled(context)
-                    before = fixed[number, ..., :3].to(device)
-                    fixed[number, ..., :3] = _fix_one(fixer, before, face, strength)
-                context.on_step(number + 1, len(image))
+        bring(fixer.patcher)
+        device = comfy.model_management.get_torch_device()
+        for number, picture in enumerate(image[..., :3]):
+            for face in _poses(fixer, picture.to(device)):
+                _raise_if_cancelled(context)
+                before = fixed[number, ..., :3].to(device)
+                fixed[number, ..., :3] = _fix_one(fixer, before, face, strength)
+            context.on_step(number + 1, len(image))
         return (fixed,)
 
 
@@ -80,20 +79,6 @@ def _restored(fixer: FaceFixer, face: Tensor) -> Tensor:
     """
     drawn, *_ = fixer.network(face * 2 - 1, randomize_noise=False)
     return ((drawn + 1) / 2).clamp(0, 1)
-
-
-@contextmanager
-def _on_device(fixer: FaceFixer) -> Generator[torch.device]:
-    device = comfy.model_management.get_torch_device()
-    weights_bytes = comfy.model_management.module_size(fixer.network)
-    comfy.model_management.free_memory(weights_bytes + WORKING_BYTES, device)
-    try:
-        fixer.network.to(device)
-        fixer.detector.to(device)
-        yield device
-    finally:
-        fixer.network.to("cpu")
-        fixer.detector.to("cpu")
 
 
 def _raise_if_cancelled(context: RunContext) -> None:

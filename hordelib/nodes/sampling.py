@@ -82,8 +82,7 @@ class DreamerSampler:
             )
 
         is_alone = settings["sampler_name"] in UNBATCHABLE
-        at_once = 1 if is_alone else context.images_at_once
-        samples = in_batches(prompts.companies, at_once, make)
+        samples = in_batches(prompts.companies, context.sizes, make, alone=is_alone)
         return ({**latent_image, "samples": samples},)
 
 

@@ -75,7 +75,7 @@ class DreamerSamplerAdvanced:
                 seed=own_seeds[0],
             )
 
-        samples = in_batches([slice(0, len(images))], context.images_at_once, make)
+        samples = in_batches([slice(0, len(images))], context.sizes, make)
         return ({**latent_image, "samples": samples},)
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hordelib.loaders.networks import bring
 from hordelib.loaders.upscalers import Upscaler
 from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext
@@ -60,22 +61,21 @@ class DreamerUpscale:
     def upscale(self, upscale_model: Upscaler, image: Tensor, context: RunContext) -> tuple[Tensor]:
         """`image` is (batch, height, width, 3 or 4), 0 to 1."""
         images, height, width, _ = image.shape
-        tiles = images * comfy.utils.get_tiled_scale_steps(width, height, TILE, TILE, OVERLAP)
+        side = context.tile_side(upscale_model, TILE)
+        tiles = images * comfy.utils.get_tiled_scale_steps(width, height, side, side, OVERLAP)
         colours, opacity = image[..., :3], image[..., 3:]
-        watched = _Watched(upscale_model, context, tiles)
-        try:
-            (enlarged,) = ImageUpscaleWithModel.execute(watched, colours).args
-        finally:
-            upscale_model.to("cpu")
+        watched = _Watched(upscale_model, context, side, tiles)
+        (enlarged,) = ImageUpscaleWithModel.execute(watched, colours).args
         return (torch.cat((enlarged, _stretched(opacity, enlarged)), -1),)
 
 
 @dataclass(slots=True)
 class _Watched:
-    """An upscaler that tells of each tile, and stops between two of them."""
+    """What ImageUpscaleWithModel takes for a model: tells of each tile, and stops between two."""
 
     upscaler: Upscaler
     context: RunContext
+    side: int  # of the largest tile that there is room for
     tiles: int
     done: int = 0
 
@@ -88,11 +88,15 @@ class _Watched:
         return self.upscaler.scale
 
     def to(self, device: Any) -> None:
-        self.upscaler.to(device)
+        """To the device; where it goes afterwards is the cache's business."""
+        if torch.device(device) == comfy.model_management.get_torch_device():
+            bring(self.upscaler.patcher)
 
     def __call__(self, tile: Tensor) -> Tensor:
         if self.context.cancelled.is_set():
             raise comfy.model_management.InterruptProcessingException
+        if max(tile.shape[-2:]) > self.side:  # ComfyUI then takes tiles of half the size
+            raise comfy.model_management.OOM_EXCEPTION(f"no room for tiles over {self.side} pixels")
         enlarged = self.upscaler(tile)
         self.done += 1
         self.context.on_step(self.done, max(self.done, self.tiles))
