@@ -14,6 +14,7 @@ from benchmarks import engine as engine_bench
 from benchmarks import worker as worker_bench
 from benchmarks.__main__ import main
 from benchmarks.machine import PROJECT
+from benchmarks.workloads import Kind, Workload
 
 
 @pytest.mark.usefixtures("engine")
@@ -39,11 +40,11 @@ def test_each_kind_of_job_has_a_row_with_its_features(
 @pytest.mark.usefixtures("checkpoint")
 def test_a_workers_time_is_divided_among_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     small = {"width": 64, "height": 64, "steps": 2}
-    workload = worker_bench.Workload("two models", models=2, params=(small,))
+    workload = Workload("two models", models=2, kinds=(Kind(small),))
     monkeypatch.setattr(worker_bench, "WORKLOADS", (workload,))
     monkeypatch.setattr(worker_bench, "WARM_UP", 2)
     found = tmp_path / "worker.json"
-    arguments = ["worker", "--quick", "--jobs", "3", "--latency", "20", "--json", str(found)]
+    arguments = ["worker", "--quick", "--jobs", "3", "--latency", "0", "--json", str(found)]
     assert main(arguments) == 0
     (row,) = json.loads(found.read_text())["results"]
     assert sum(row["percent"].values()) == pytest.approx(100)
