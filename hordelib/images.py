@@ -12,8 +12,8 @@ from PIL import Image
 
 Mode = Literal["RGB", "RGBA", "L"]  # Pillow's: colours, colours with opacity, one channel
 
-# The quality that the horde's other workers send. They use method 6, the slowest: it takes more than
-# twice as long as 5, for files that are 1 to 4 % smaller and no better (docs/benchmarks.md).
+# The quality that the horde's other workers send. They use method 6, the slowest: it takes more
+# than twice as long as 5, for files that are 1 to 4 % smaller and no better (docs/benchmarks.md).
 WEBP_QUALITY = 95
 WEBP_METHOD = 5
 MAX_WEBP_SIDE = 16383  # pixels; the file format's own limit

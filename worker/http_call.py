@@ -20,6 +20,7 @@ from typing import Any, Self, cast
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
@@ -219,9 +220,9 @@ class HttpSession(requests.Session):
         There is nothing else here of what requests would look for and merge, which takes it longer
         than all the rest; and nothing of .netrc.
         """
-        headers = self.headers.copy()
+        headers = CaseInsensitiveDict({**self.headers})
         headers.update(request.headers or {})
-        prepared = requests.PreparedRequest()
+        prepared: Any = requests.PreparedRequest()  # whose steps have no types
         prepared.prepare_method(request.method)
         prepared.prepare_url(request.url, request.params)
         prepared.prepare_headers(headers)
