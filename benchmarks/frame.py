@@ -110,6 +110,13 @@ def _measure(bench: Bench, options: argparse.Namespace, rows: list[Row]) -> int:
     return 0
 
 
+def whole(text: str) -> int:
+    """An argument that is a whole number, 0 included."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
 def positive(text: str) -> int:
     """An argument that is a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:

@@ -8,64 +8,37 @@ fetch, are not counted.
 from __future__ import annotations
 
 import argparse
-import itertools
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.frame import Bench, positive
+from benchmarks.frame import Bench, positive, whole
+from benchmarks.horde import ServedHorde, Settled, served_horde
 from benchmarks.model_files import MODELS
+from benchmarks.workloads import WORKLOADS, Workload, lay_out
 from hordelib.demo_model import ensure_checkpoint
 from hordelib.model import Model
-from worker.assembly import Models, make_bridge
+from worker.assembly import Models, make_bridge, make_intake, make_offer
 from worker.board import Board
 from worker.books import Books
 from worker.bridge import Bridge
 from worker.demo import CLIENT_KEY, Client, demo_config
+from worker.ledger import FILE as LEDGER
 from worker.ledger import Ledger
-from worker.sandbox import Endpoint, Latency, ReferenceModel, Sandbox
-from worker.sandbox.books import GenerationEntry
+from worker.sandbox import ReferenceModel
 from worker.timeline import Phase, busy_share
 from worker.wishes import Wish
 
 WARM_UP, RUN_OUT = 6, 8  # jobs before and after those that count
-CALLS = (Endpoint.POP, Endpoint.SUBMIT, Endpoint.UPLOAD)  # of a worker, for each job
-POLL_SECONDS = 0.1
+LOOK_SECONDS = 1.0  # until the next look whether the bridge has failed
 LEAST_SHOWN = 0.1  # percent
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """Jobs of `models` models in turn; each has one set of `params`, in turn, too."""
-
-    name: str
-    models: int = 1
-    params: tuple[Mapping[str, object], ...] = ({},)
-
-
-WORKLOADS = (
-    Workload("one model"),
-    Workload("three models in turn", models=3),
-    Workload("five models in turn", models=5),
-    Workload("four pictures a job", params=({"n": 4},)),
-    Workload(
-        "sizes, samplers and steps in turn",
-        params=(
-            {"width": 64, "height": 64},
-            {"steps": 20},
-            {"sampler_name": "k_euler_a"},
-            {"width": 192, "karras": True, "sampler_name": "k_dpmpp_2m"},
-        ),
-    ),
-)
-PLAIN: Mapping[str, object] = {"width": 128, "height": 128, "steps": 12, "sampler_name": "k_euler"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +52,7 @@ class Row:
     p50_seconds: float  # from the pop to the submit, as the horde sees it
     p95_seconds: float
     p99_seconds: float
-    bridge_cpu_ms: float  # a job; the local horde, which runs in the same process, included
+    bridge_cpu_ms: float  # a job: of the bridge's process, whose children and horde have their own
     percent: dict[str, float] = field(
         default_factory=dict[str, float]
     )  # of each phase; sums to 100
@@ -105,21 +78,26 @@ class Window:
 
 
 def measure(workload: Workload, jobs: int, latency_seconds: float, checkpoint: Path) -> Row:
-    with tempfile.TemporaryDirectory() as folder, Sandbox(_reference(workload), limits={}) as horde:
-        for call in CALLS:
-            horde.faults.inject(call, Latency(latency_seconds))
-        client = Client(horde.url, CLIENT_KEY)
-        ids = [client.post(wish) for wish in _wishes(workload, WARM_UP + jobs + RUN_OUT)]
-        counted = ids[WARM_UP : WARM_UP + jobs]
-        board = Board()
-        with _serving(_bridge(workload, horde.url, Path(folder), checkpoint, board)) as bridge:
-            _wait_for(ids[:WARM_UP], horde, bridge)
-            window = _window(board, lambda: _wait_for(counted, horde, bridge))
-        images = [entry for each in counted for entry in horde.books().of_request(each)]
-    return _row(workload, round(1000 * latency_seconds), window, images, jobs)
+    reference = {name: ReferenceModel("stable diffusion 1") for name in workload.model_names}
+    with tempfile.TemporaryDirectory() as folder, served_horde(reference, latency_seconds) as horde:
+        client = Client(horde.url(), CLIENT_KEY)
+        wishes = list(workload.wishes(WARM_UP + jobs + RUN_OUT))
+        for wish in wishes:
+            client.post(wish)
+        home, board = Path(folder), Board()
+        with _serving(_bridge(workload, horde.url(), home, checkpoint, board)) as bridge:
+            before = _wait_for(_images(wishes[:WARM_UP]), horde, bridge)
+            wanted = _images(wishes[WARM_UP : WARM_UP + jobs])
+            window = _window(board, lambda: _wait_for(before + wanted, horde, bridge))
+        counted = horde.settled()[before : before + wanted]
+    return _row(workload, round(1000 * latency_seconds), window, counted)
 
 
-def _window(board: Board, until: Callable[[], None]) -> Window:
+def _images(wishes: Sequence[Wish]) -> int:
+    return sum(wish.images for wish in wishes)
+
+
+def _window(board: Board, until: Callable[[], object]) -> Window:
     started, before, cpu = time.monotonic(), board.timeline.seconds(), _cpu_seconds()
     until()
     after = board.timeline.seconds()
@@ -127,17 +105,16 @@ def _window(board: Board, until: Callable[[], None]) -> Window:
     return Window(time.monotonic() - started, _cpu_seconds() - cpu, spent)
 
 
-def _row(
-    workload: Workload, latency_ms: int, window: Window, images: list[GenerationEntry], jobs: int
-) -> Row:
-    taken = [image.settlings[0].at - image.popped_at for image in images]
+def _row(workload: Workload, latency_ms: int, window: Window, images: list[Settled]) -> Row:
+    taken = [image.taken_seconds for image in images]
     p50, p95, p99 = (float(each) for each in np.percentile(taken, (50, 95, 99)))
+    jobs = len({image.request_id for image in images})
     whole = sum(window.phases.values())
     return Row(
         workload=workload.name,
         latency_ms=latency_ms,
         jobs=jobs,
-        images=len(images),
+        images=sum(not image.is_faulted for image in images),
         seconds=window.seconds,
         busy_percent=100 * busy_share(window.phases),
         p50_seconds=p50,
@@ -148,30 +125,24 @@ def _row(
     )
 
 
-def _names(workload: Workload) -> list[str]:
-    return [f"model {number}" for number in range(1, workload.models + 1)]
-
-
-def _reference(workload: Workload) -> dict[str, ReferenceModel]:
-    return {name: ReferenceModel(baseline="stable diffusion 1") for name in _names(workload)}
-
-
-def _wishes(workload: Workload, jobs: int) -> Iterator[Wish]:
-    names, params = itertools.cycle(_names(workload)), itertools.cycle(workload.params)
-    for number, name, changes in zip(range(jobs), names, params, strict=False):
-        prompt = f"a red circle on a blue background, number {number}"
-        yield Wish(prompt, {**PLAIN, **changes, "seed": str(number)}, model=name)
-
-
 def _bridge(workload: Workload, url: str, home: Path, checkpoint: Path, board: Board) -> Bridge:
-    """Each model has a name and a place in memory of its own; on disk they are one file."""
-    models: dict[str, Model] = {}
-    for name in _names(workload):
+    """Each model has a name and a place in memory of its own; on disk they are one file.
+
+    Of each kind of job that the workloads have is enough there to offer it.
+    """
+    lay_out(home / "models")
+    served: dict[str, Model] = {}
+    for name in workload.model_names:
         file = home / f"{name}.safetensors"
         file.symlink_to(checkpoint)
-        models[name] = Model.of_checkpoint(file, name)
-    config = demo_config(url, models=tuple(models))
-    return make_bridge(config, home, Models(models, ()), Books(Ledger(None), board))
+        served[name] = Model.of_checkpoint(file, name)
+    config, models = demo_config(url, models=tuple(served)), Models(served, ())
+    offer = replace(
+        make_offer(config, home, models), allow_controlnet=True, allow_post_processing=True
+    )
+    intake = make_intake(config, home, models, offer)
+    books = Books(Ledger(home / "state" / LEDGER), board)
+    return make_bridge(config, home, models, books, intake=intake)
 
 
 @contextmanager
@@ -186,12 +157,12 @@ def _serving(bridge: Bridge) -> Generator[Bridge]:
         logging.disable(logging.NOTSET)
 
 
-def _wait_for(requests: list[str], horde: Sandbox, bridge: Bridge) -> None:
-    """Until they are over. Raises what stops the bridge before."""
-    while not all(horde.books().request(each).done for each in requests):
+def _wait_for(images: int, horde: ServedHorde, bridge: Bridge) -> int:
+    """Until so many are over; how many are. Raises what stops the bridge before."""
+    while (over := horde.wait_for(images, LOOK_SECONDS)) < images:
         if bridge.failure is not None:
             raise bridge.failure
-        time.sleep(POLL_SECONDS)
+    return over
 
 
 def _cpu_seconds() -> float:
@@ -201,7 +172,7 @@ def _cpu_seconds() -> float:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--latency", type=positive, default=200, help="ms of each call (200)")
+    parser.add_argument("--latency", type=whole, default=200, help="ms of each call (200)")
     parser.add_argument("--jobs", type=positive, help="that count (24; quick: 12)")
 
 

@@ -16,6 +16,7 @@ from benchmarks import worker as worker_bench
 from benchmarks.__main__ import main
 from benchmarks.frame import MEASURED
 from benchmarks.machine import PROJECT
+from benchmarks.workloads import Kind, Workload
 from hordelib import Engine
 from hordelib.model import Model
 
@@ -55,11 +56,11 @@ def test_what_was_run_before_an_interrupt_has_its_rows(engine: Engine, checkpoin
 @pytest.mark.usefixtures("checkpoint")
 def test_a_workers_time_is_divided_among_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     small = {"width": 64, "height": 64, "steps": 2}
-    workload = worker_bench.Workload("two models", models=2, params=(small,))
+    workload = Workload("two models", models=2, kinds=(Kind(small),))
     monkeypatch.setattr(worker_bench, "WORKLOADS", (workload,))
     monkeypatch.setattr(worker_bench, "WARM_UP", 2)
     found = tmp_path / "worker.json"
-    arguments = ["worker", "--quick", "--jobs", "3", "--latency", "20", "--json", str(found)]
+    arguments = ["worker", "--quick", "--jobs", "3", "--latency", "0", "--json", str(found)]
     assert main(arguments) == 0
     (row,) = json.loads(found.read_text())["results"]
     assert sum(row["percent"].values()) == pytest.approx(100)

@@ -46,9 +46,9 @@ def no_thread_outlives_its_child() -> Generator[None]:
 
 
 def _threads_since(before: set[threading.Thread]) -> list[threading.Thread]:
-    """But for the one that starts processes, which lives as long as the program."""
+    """But for those that start processes and keep deadlines, as long as the program lives."""
     new = set(threading.enumerate()) - before
-    return [thread for thread in new if thread.name != "spawner"]
+    return [thread for thread in new if thread.name not in ("spawner", "deadlines")]
 
 
 def child_of(main: Callable[[Any, Any], None], folder: Path) -> ChildProcess:

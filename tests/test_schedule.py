@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import pytest
 
 from hordelib import GenerationParams
-from hordelib.families import FAMILIES
+from hordelib.families import FAMILIES, Family
 from hordelib.model import Model
 from hordelib.params import MOST_IMAGES
+from hordelib.sharing import share_key
+from worker import schedule
 from worker.intake import Work
-from worker.schedule import Line, company_of
+from worker.schedule import Fits, Line, Waiting, company_of
 from worker.wire import Job
 
 MODEL = Model("a", FAMILIES["stable diffusion 1"], {})
@@ -31,6 +34,10 @@ def work(name: str, model: Model = MODEL, **changes: object) -> Work:
     return Work(job, replace(PARAMS, **changes), model)
 
 
+def company(lead: Work, waiting: Sequence[Work], fits: Fits) -> list[str]:
+    return names(company_of(Waiting.of(lead), [Waiting.of(each) for each in waiting], fits))
+
+
 def always(_batch: object) -> bool:
     return True
 
@@ -41,22 +48,38 @@ def names(batch: list[Work]) -> list[str]:
 
 def test_jobs_that_agree_run_with_the_oldest_one_in_their_order():
     waiting = [work("b", prompt="b", cfg=3), work("c", steps=6), work("d", seed=4, images=3)]
-    assert names(company_of(work("a"), waiting, always)) == ["a", "b", "d"]
+    assert company(work("a"), waiting, always) == ["a", "b", "d"]
 
 
 def test_other_models_have_their_own_turn():
-    assert names(company_of(work("a"), [work("b", replace(MODEL, name="b"))], always)) == ["a"]
+    assert company(work("a"), [work("b", replace(MODEL, name="b"))], always) == ["a"]
 
 
 def test_a_batch_has_no_more_images_than_the_limit():
     waiting = [work("b", images=MOST_IMAGES), work("c", images=MOST_IMAGES - 1)]
-    assert names(company_of(work("a"), waiting, always)) == ["a", "c"]
+    assert company(work("a"), waiting, always) == ["a", "c"]
 
 
 def test_company_that_would_make_somebody_late_stays_behind():
     waiting = [work("b", images=5), work("c")]
-    batch = company_of(work("a"), waiting, lambda jobs: all(j.params.images < 5 for j in jobs))
-    assert names(batch) == ["a", "c"]
+    batch = company(work("a"), waiting, lambda jobs: all(j.params.images < 5 for j in jobs))
+    assert batch == ["a", "c"]
+
+
+def test_what_jobs_have_in_common_is_found_out_once_for_each(monkeypatch: pytest.MonkeyPatch):
+    asked: list[GenerationParams] = []
+
+    def counted(params: GenerationParams, family: Family) -> Hashable:
+        asked.append(params)
+        return share_key(params, family)
+
+    monkeypatch.setattr(schedule, "share_key", counted)
+    line = Line()
+    for steps in range(1, 21):
+        line.add(work(f"job {steps}", steps=steps))
+    taken = [line.take(always, 0.01) for _ in range(20)]
+    assert [len(batch) for batch in taken] == [1] * 20
+    assert len(asked) == 20
 
 
 def test_nobody_is_waited_for_and_the_oldest_is_always_next():

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from worker.deadlines import deadline
 from worker.messages import MOST_REPORT_BYTES, Alive, Ready, Report
 from worker.obituary import count_oom_kills, obituary
 from worker.spawner import spawn
@@ -78,9 +79,7 @@ class ChildLife:
     def send(self, command: object, patience_seconds: float) -> None:
         """Raises OSError where nobody reads it; a child that takes longer to is killed."""
         reason = f"the {self._name} hung: it read nothing for {patience_seconds:g} s"
-        watchdog = threading.Timer(patience_seconds, self.kill, [reason])
-        watchdog.daemon = True
-        watchdog.start()
+        watchdog = deadline(patience_seconds, lambda: self.kill(reason))
         try:
             with self._sending:
                 self._pipe.send(command)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 from hordelib.params import MOST_IMAGES
 from hordelib.sharing import Member, share_key
@@ -12,19 +14,37 @@ from worker.intake import Work
 Fits = Callable[[Sequence[Work]], bool]
 
 
-def company_of(lead: Work, waiting: Sequence[Work], fits: Fits) -> list[Work]:
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job that waits, and what those have in common that may share its batch; None: none may.
+
+    It is found out once: with a long queue, a job is compared with many others.
+    """
+
+    work: Work
+    common: Hashable
+
+    @classmethod
+    def of(cls, work: Work) -> Self:
+        key = share_key(work.params, work.model.family)
+        # Numbers first: nearly all pairs differ in them, and they are compared at once.
+        return cls(work, None if key is None else (hash(key), key, work.model))
+
+
+def company_of(lead: Waiting, waiting: Sequence[Waiting], fits: Fits) -> list[Work]:
     """The lead, and those of the waiting jobs that share its batch, in their order.
 
     `fits` says of a batch whether all of its jobs would be done in time. The lead is always the job
     that has waited longest, and nobody is waited for: so no job is held back, and none is passed by
     more than one batch for each that came before it.
     """
-    batch = [lead]
-    key = share_key(lead.params, lead.model.family)
-    for work in waiting if key is not None else ():
-        agrees = work.model == lead.model and share_key(work.params, work.model.family) == key
-        if agrees and _images([*batch, work]) <= MOST_IMAGES and fits([*batch, work]):
-            batch.append(work)
+    batch = [lead.work]
+    for each in waiting if lead.common is not None else ():
+        if each.common != lead.common:
+            continue
+        larger = [*batch, each.work]
+        if _images(larger) <= MOST_IMAGES and fits(larger):
+            batch = larger
     return batch
 
 
@@ -41,7 +61,7 @@ class Line:
 
     def __init__(self) -> None:
         self._arrivals: queue.Queue[Work | None] = queue.Queue()
-        self._waiting: list[Work] = []
+        self._waiting: list[Waiting] = []
         self._is_closed = False
 
     def add(self, work: Work) -> None:
@@ -63,14 +83,15 @@ class Line:
         if not self._waiting:
             return []
         batch = company_of(self._waiting[0], self._waiting[1:], fits)
-        self._waiting = [work for work in self._waiting if work not in batch]
+        taken = {work.job.id for work in batch}
+        self._waiting = [each for each in self._waiting if each.work.job.id not in taken]
         return batch
 
     def rest(self) -> list[Work]:
         """What was not taken, once nobody takes any more."""
         self._receive_all()
         rest, self._waiting = self._waiting, []
-        return rest
+        return [each.work for each in rest]
 
     def _receive_all(self) -> None:
         try:
@@ -83,4 +104,4 @@ class Line:
         if arrival is None:
             self._is_closed = True
         else:
-            self._waiting.append(arrival)
+            self._waiting.append(Waiting.of(arrival))

@@ -60,6 +60,10 @@ class Costs:
     by_kind: Work
     pace: float
 
+    def knows(self, work: Work) -> bool:
+        """Whether some job has shown each kind of work that there is to do."""
+        return all(kind in self.by_kind for kind, amount in work.items() if amount)
+
     def seconds(self, work: Work) -> float:
         """Of a job; kinds of work that were never seen have their typical cost."""
         return sum(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +25,7 @@ ERRORS = 50  # of predictions
 LATE_JOBS = 20  # among which the fastest sets the least time
 KEPT_EVERY = 10  # jobs: what is learnt goes to the disk
 SURE = (0.05, 0.95)  # the share of jobs below `low`, and below `high`
+FITS = 20  # over the jobs that are remembered: costs are fitted anew with each 20th part of them
 DOUBTS = (-math.log(2), math.log(2)) * 2  # as if some jobs had taken half and double the time
 
 
@@ -51,7 +52,7 @@ UNKNOWN = Prediction(0.0, 0.0, math.inf, 0)
 class SecondsPredictor:
     """Any thread may call. `file`: what was learnt before; None remembers in this process alone.
 
-    A prediction takes some 10 µs, the first one after a job some milliseconds.
+    A prediction takes some 10 µs, the first one after a job sometimes milliseconds.
     """
 
     def __init__(self, file: SecondsFile | None = None):
@@ -109,6 +110,8 @@ class _Learner:
 
     jobs: deque[TimedJob] = field(default_factory=lambda: deque[TimedJob](maxlen=JOBS))
     errors: deque[float] = field(default_factory=lambda: deque[float](maxlen=ERRORS))
+    costs: Costs | None = None
+    unfitted: int = 0  # jobs since the costs were fitted
     fitted: _Fitted | None = None  # None: not since the last job
 
     @classmethod
@@ -124,12 +127,13 @@ class _Learner:
         if self.jobs:
             self.errors.append(math.log(job.seconds / self._fit().costs.seconds(job.work)))
         self.jobs.append(job)
+        self.unfitted += 1
         self.fitted = None
 
     def predict(self, work: Work) -> Prediction:
         fitted = self._fit()
         seconds = fitted.costs.seconds(work)
-        low, high = fitted.spread if fitted.knows(work) else _NEVER_SEEN
+        low, high = fitted.spread if fitted.costs.knows(work) else _NEVER_SEEN
         return Prediction(seconds, seconds * low, seconds * high, len(self.jobs))
 
     def least_seconds(self, work: Work) -> float:
@@ -137,8 +141,16 @@ class _Learner:
 
     def _fit(self) -> _Fitted:
         if self.fitted is None:
-            self.fitted = _Fitted.of(self.jobs, self.errors)
+            self.fitted = _Fitted.of(self._costs(), self.jobs, self.errors)
         return self.fitted
+
+    def _costs(self) -> Costs:
+        """A fit over all jobs takes milliseconds; few new ones among many change little."""
+        is_due = self.unfitted * FITS >= len(self.jobs)
+        if self.costs is None or is_due or not self.costs.knows(self.jobs[-1].work):
+            self.costs = fit([job.work for job in self.jobs], [job.seconds for job in self.jobs])
+            self.unfitted = 0
+        return self.costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,17 +165,12 @@ class _Fitted:
     late: tuple[TimedJob, ...]
 
     @classmethod
-    def of(cls, jobs: Iterable[TimedJob], errors: Iterable[float]) -> _Fitted:
-        jobs = tuple(jobs)
-        costs = fit([job.work for job in jobs], [job.seconds for job in jobs])
-        late = jobs[-LATE_JOBS:]
+    def of(cls, costs: Costs, jobs: Sequence[TimedJob], errors: Iterable[float]) -> _Fitted:
+        late = [*jobs][-LATE_JOBS:]
         fitted = [costs.seconds(job.work) for job in late]
         best = min(job.seconds / each for job, each in zip(late, fitted, strict=True))
         at_best = (TimedJob(job.work, best * each) for job, each in zip(late, fitted, strict=True))
         return cls(costs, _spread(errors), tuple(at_best))
-
-    def knows(self, work: Work) -> bool:
-        return all(kind in self.costs.by_kind for kind, amount in work.items() if amount)
 
     def least_seconds(self, work: Work) -> float:
         """By each of the late jobs, as far as all that it did is to be done in this one, too.
