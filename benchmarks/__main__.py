@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import engine, memory, worker
+from benchmarks import compare, engine, memory, worker
 from benchmarks.frame import Bench, run
 
 BENCHES: dict[str, Bench] = {
-    bench.name: bench for bench in (engine.BENCH, worker.BENCH, memory.BENCH)
+    bench.name: bench for bench in (engine.BENCH, worker.BENCH, compare.BENCH, memory.BENCH)
 }
 
 

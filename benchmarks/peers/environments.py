@@ -1,0 +1,84 @@
+"""Virtual environments of the peers that need other packages than we do, built on demand.
+
+Each lies in `.runtime/peers` of the runtime and sees the packages of ours, so that torch is not
+installed twice; its own come first.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from benchmarks.peers.protocol import PeerFailed
+from hordelib.comfy import default_folder
+
+BUILT = "built.txt"  # lists what was installed; written last
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Packages at exact versions, installed without those that they name themselves."""
+
+    name: str
+    packages: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        return default_folder().parent / "peers" / self.name
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    def build(self) -> None:
+        """Install what is not there yet (minutes, by pip). Raises PeerFailed with pip's reason."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder.with_name(f".{self.name}.lock")):
+            if not self._is_built():
+                self._build()
+
+    def _is_built(self) -> bool:
+        built = self.folder / BUILT
+        return built.is_file() and built.read_text("utf-8") == self._manifest()
+
+    def _build(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            venv.create(self.folder, symlinks=True)
+            _see_ours(self.folder)
+            _install(self.python, self.packages)
+            (self.folder / BUILT).write_text(self._manifest(), "utf-8")
+        except OSError as error:
+            raise PeerFailed(f"{self.folder} can't be written: {error.strerror}") from error
+
+    def _manifest(self) -> str:
+        return "\n".join((sys.version, sysconfig.get_path("purelib"), *self.packages)) + "\n"
+
+
+def _see_ours(folder: Path) -> None:
+    """Files of that name list folders that Python searches after the environment's own."""
+    places = {"base": str(folder), "platbase": str(folder)}
+    own = Path(sysconfig.get_path("purelib", vars=places))
+    (own / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
+
+
+def _install(python: Path, packages: tuple[str, ...]) -> None:
+    options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
+    pip = subprocess.run(
+        [sys.executable, "-m", "pip", "--python", python, "install", "-q", *options, *packages],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if pip.returncode:
+        lines = [line for line in pip.stderr.splitlines() if line.startswith("ERROR: ")]
+        reason = lines[-1].removeprefix("ERROR: ") if lines else f"exit code {pip.returncode}"
+        raise PeerFailed(f"its environment could not be built: {reason}")
