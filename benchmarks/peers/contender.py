@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.peers.process import PeerProcess
-from benchmarks.peers.protocol import Answer, Job, PeerFailed, Setup
+from benchmarks.peers.protocol import Answer, CannotDo, Job, PeerFailed, Setup
 from benchmarks.peers.roster import Peer, started
 
 START_SECONDS, TURN_SECONDS = 300.0, 600.0  # after which it is given up
@@ -17,7 +17,7 @@ START_SECONDS, TURN_SECONDS = 300.0, 600.0  # after which it is given up
 
 @dataclass(slots=True)
 class Contender:
-    """`answers` are those to the turns of the present work; `error` is why it can't go on."""
+    """`answers` are those to the turns of the present work; `error` is why it can't do it."""
 
     peer: Peer
     answers: list[Answer] = field(default_factory=list[Answer])
@@ -35,14 +35,15 @@ class Contender:
                 self.answers.append(replace(answer, seconds=seconds))
 
     def begin(self) -> None:
-        """Another work."""
+        """Another work. Who is out stays out."""
         self.answers.clear()
         if self.process is not None:
+            self.error = ""
             self.process.forget_peak()
 
     def take(self, jobs: Sequence[Job]) -> None:
-        """Do a turn. Without a process, nothing."""
-        if self.process is not None:
+        """Do a turn. Who could not do one of this work does no more of them."""
+        if self.process is not None and not self.error:
             with self._out_if_it_fails():
                 self.answers.append(self.process.ask(jobs, TURN_SECONDS))
 
@@ -59,6 +60,8 @@ class Contender:
     def _out_if_it_fails(self) -> Generator[None]:
         try:
             yield
+        except CannotDo as error:
+            self.error = str(error)
         except PeerFailed as error:
             self.error = str(error)
             self.close()

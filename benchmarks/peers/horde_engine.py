@@ -89,20 +89,35 @@ def _quiet() -> None:
 
 def _write_folder(folder: Path, setup: Setup) -> None:
     """Its cache's folder: references of our files; the LoRAs themselves lie in it, too."""
-    references = folder / "horde_model_reference" / "legacy"
-    for each in (folder / "compvis", folder / "clip", references):
+    references = folder / "horde_model_reference"
+    for each in (folder / "compvis", folder / "clip", references / "legacy"):
         each.mkdir(parents=True)
     (folder / "lora").symlink_to(setup.loras)
-    checkpoints = {path.name: _reference(path) for path in Path(setup.checkpoints).iterdir()}
+    checkpoints = sorted(Path(setup.checkpoints).iterdir())
     loras = {
         path.stem: _lora_reference(path, number)
         for number, path in enumerate(sorted(Path(setup.loras).glob("*.safetensors")), 1)
     }
-    (references / "stable_diffusion.json").write_text(json.dumps(checkpoints), "utf-8")
-    (references / "lora.json").write_text(json.dumps(loras), "utf-8")
+    texts = {
+        "legacy/stable_diffusion.json": {path.name: _old_reference(path) for path in checkpoints},
+        "legacy/lora.json": loras,
+        "stable_diffusion.json": {path.name: _reference(path) for path in checkpoints},
+    }
+    for name, content in texts.items():
+        (references / name).write_text(json.dumps(content), "utf-8")
 
 
 def _reference(path: Path) -> dict[str, Any]:
+    return {
+        "name": path.name,
+        "baseline": "stable_diffusion_1",
+        "purpose": "image_generation",
+        "nsfw": False,
+        "config": {},
+    }
+
+
+def _old_reference(path: Path) -> dict[str, Any]:
     return {
         "name": path.name,
         "baseline": "stable diffusion 1",

@@ -72,7 +72,11 @@ class Peer(Protocol):
 
 
 class PeerFailed(Exception):
-    """A peer can't do what it was asked for. One line."""
+    """A peer can't go on. One line that says why."""
+
+
+class CannotDo(PeerFailed):
+    """A peer can't do these jobs, but others."""
 
 
 def to_line(jobs: Sequence[Job]) -> str:
@@ -80,11 +84,11 @@ def to_line(jobs: Sequence[Job]) -> str:
 
 
 def answer_of(line: str) -> Answer:
-    """Raises PeerFailed where the line says so, or nothing that we understand."""
+    """Raises CannotDo or PeerFailed where the line says so, or nothing that we understand."""
     try:
         told = json.loads(line)
         if "error" in told:
-            raise PeerFailed(told["error"])
+            raise (CannotDo if told["goes_on"] else PeerFailed)(told["error"])
         pictures = tuple(base64.b64decode(picture) for picture in told["pictures"])
         return Answer(told["seconds"], pictures, told["reads"])
     except (ValueError, KeyError, TypeError) as error:
@@ -92,20 +96,23 @@ def answer_of(line: str) -> Answer:
 
 
 def serve(start: Callable[[Setup], AbstractContextManager[Peer]]) -> None:
-    """Be a peer until standard input ends. An error ends it, too, told in its last line."""
+    """Be a peer until standard input ends. Errors are told; all but CannotDo end it, too."""
     answers = _own_standard_output()
     try:
         with start(Setup(**json.loads(sys.argv[1]))) as peer:
             for line in sys.stdin:
                 _say(answers, _answer(peer, [Job(**job) for job in json.loads(line)]))
     except Exception as error:
-        _say(answers, {"error": _told(error)})
+        _say(answers, {"error": _told(error), "goes_on": False})
         raise
 
 
 def _answer(peer: Peer, jobs: Sequence[Job]) -> dict[str, Any]:
     started = time.perf_counter()
-    made = peer.make(jobs)
+    try:
+        made = peer.make(jobs)
+    except CannotDo as error:
+        return {"error": str(error), "goes_on": True}
     seconds = time.perf_counter() - started
     pictures = [base64.b64encode(picture).decode() for picture in made]
     return {"seconds": seconds, "pictures": pictures, "reads": peer.reads}

