@@ -35,8 +35,17 @@ EULER: dict[str, Any] = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "timestep_spacing": "linspace",
+    "steps_offset": 1,  # else it warns; without effect here
 }
 TOKENIZER = "comfy/sd1_tokenizer"  # in ComfyUI's folder: CLIP's words
+TOKENS = 77  # of a prompt, for CLIP-L
+# Attention of the UNet by its names in the checkpoint, which the LoRA's have, and in diffusers.
+BLOCKS = {
+    "input_blocks_3_1": "down_blocks_1_attentions_0",
+    "middle_block_1": "mid_block_attentions_0",
+    "output_blocks_0_1": "up_blocks_0_attentions_0",
+    "output_blocks_1_1": "up_blocks_0_attentions_1",
+}
 LATENT_PIXELS, LATENT_CHANNELS = 8, 4
 
 
@@ -82,7 +91,7 @@ class Diffusers:
             return
         pipeline.unload_lora_weights()
         if job.lora:
-            pipeline.load_lora_weights(self._setup.loras, weight_name=job.lora)
+            pipeline.load_lora_weights(_lora(path_in(self._setup.loras, job.lora)))
         self._loras[job.checkpoint] = job.lora
 
     def _pipeline(self, checkpoint: str) -> Any:
@@ -104,7 +113,7 @@ def read_pipeline(checkpoint: str, tokenizer: str) -> Any:
         unet=_unet(diffusers, state),
         vae=_vae(diffusers, state),
         text_encoder=_text_encoder(transformers, state),
-        tokenizer=transformers.CLIPTokenizer.from_pretrained(tokenizer),
+        tokenizer=transformers.CLIPTokenizer.from_pretrained(tokenizer, model_max_length=TOKENS),
         scheduler=diffusers.EulerDiscreteScheduler(**EULER),
         safety_checker=None,
         feature_extractor=None,
@@ -135,6 +144,18 @@ def _vae(diffusers: Any, state: dict[str, Any]) -> Any:
             weights[f"{part}.layers.{int(number) - earlier}.{rest}"] = value
     vae.load_state_dict(weights)
     return vae.eval()
+
+
+def _lora(path: str) -> dict[str, Any]:
+    """Its weights; diffusers knows the checkpoint's names of blocks for SDXL alone."""
+    files: Any = importlib.import_module("safetensors.torch")
+    return {_in_diffusers(name): value for name, value in files.load_file(path).items()}
+
+
+def _in_diffusers(name: str) -> str:
+    for ours, theirs in BLOCKS.items():
+        name = name.replace(f"lora_unet_{ours}_", f"lora_unet_{theirs}_")
+    return name
 
 
 def _below(state: dict[str, Any], prefix: str) -> dict[str, Any]:
