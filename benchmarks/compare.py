@@ -50,7 +50,7 @@ class Row:
     lowest_ratio: float | None = None
     highest_ratio: float | None = None
     peak_bytes: int | None = None  # of its largest process, while it did this work
-    reads: int | None = None  # of checkpoints, in the rounds that count
+    reads: int | None = None  # of checkpoints, after the first round
     most_pixel_difference: int | None = None  # of 255, from ComfyUI's executor
     error: str = ""
 
@@ -58,17 +58,21 @@ class Row:
 def measure(
     peers: Sequence[Peer], works: Sequence[Work], repeats: int, starts: int
 ) -> Iterator[Row]:
-    """A row for each peer of each work, once the work is done."""
+    """A row for each peer of each work, once the work is done.
+
+    Each process is started `starts` times, and each work done `repeats` times; of both the first
+    time does not count, unless it is the only one.
+    """
     contenders = [Contender(peer) for peer in peers]
     numbers = itertools.count()  # no job comes twice: caches would still have what it made
     with _files() as (files, scratch), ExitStack() as ends:
         for contender in contenders:
             ends.callback(contender.close)
-        turns = [START.turn(next(numbers)) for _ in range(starts + 1)]
+        turns = [START.turn(next(numbers)) for _ in range(starts)]
         _start(contenders, turns, files, scratch)
         yield from _rows(START, turns, contenders)
         for work in works:
-            turns = [work.turn(next(numbers)) for _ in range(repeats + 1)]
+            turns = [work.turn(next(numbers)) for _ in range(repeats)]
             _do(contenders, turns)
             yield from _rows(work, turns, contenders)
 
@@ -113,8 +117,8 @@ def _is_base(contender: Contender) -> bool:
 
 
 def _row(work: Work, turns: Sequence[Turn], contender: Contender, base: Sequence[Answer]) -> Row:
-    warm_up, *answers = contender.answers
-    ratios = [each.seconds / other.seconds for each, other in zip(answers, base[1:], strict=False)]
+    answers, bases = _counted(contender.answers), _counted(base)
+    ratios = [each.seconds / other.seconds for each, other in zip(answers, bases, strict=False)]
     return Row(
         work=work.name,
         peer=contender.peer.name,
@@ -124,15 +128,19 @@ def _row(work: Work, turns: Sequence[Turn], contender: Contender, base: Sequence
         lowest_ratio=min(ratios, default=None),
         highest_ratio=max(ratios, default=None),
         peak_bytes=contender.peak_bytes(),
-        reads=_reads(warm_up, answers[-1]),
+        reads=_reads(contender.answers),
         most_pixel_difference=_most_difference(work, turns, contender.answers, base),
     )
 
 
-def _reads(warm_up: Answer, last: Answer) -> int | None:
-    if warm_up.reads is None or last.reads is None:
-        return None
-    return last.reads - warm_up.reads
+def _counted(answers: Sequence[Answer]) -> Sequence[Answer]:
+    return answers[1:] or answers
+
+
+def _reads(answers: Sequence[Answer]) -> int | None:
+    """Of checkpoints, after the first time."""
+    first, last = answers[0].reads, answers[-1].reads
+    return None if first is None or last is None else last - first
 
 
 def _most_difference(
@@ -205,7 +213,7 @@ def _works(options: argparse.Namespace) -> tuple[Work, ...]:
 
 def _measured(options: argparse.Namespace) -> Iterator[Row]:
     starts = 1 if options.quick else options.repeats
-    return measure(options.peers, _works(options), options.repeats, starts)
+    return measure(options.peers, _works(options), options.repeats + 1, starts + 1)
 
 
 BENCH = Bench(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.protocol import CannotDo, Job, Setup, path_in, serve
@@ -135,7 +134,7 @@ def _text_encoder(transformers: Any, state: dict[str, Any]) -> Any:
 
 
 def _vae(diffusers: Any, state: dict[str, Any]) -> Any:
-    """Its decoder has no layer for what ComfyUI's first one does, so all others come one earlier."""
+    """Its decoder has no layer for what ComfyUI's first one does: all others come one earlier."""
     vae = diffusers.AutoencoderTiny()
     weights: dict[str, Any] = {}
     for part, earlier in (("encoder", 0), ("decoder", 1)):

@@ -128,7 +128,7 @@ def _old_reference(path: Path) -> dict[str, Any]:
 
 
 def _lora_reference(path: Path, number: int) -> dict[str, Any]:
-    version = {
+    version: dict[str, Any] = {
         "version_id": str(number),
         "lora_key": path.stem,
         "filename": path.name,
