@@ -28,9 +28,10 @@ def test_who_can_run_is_compared_and_who_cannot_says_why():
     assert "no_such_module" in broken[start].error
     assert broken[work].seconds is None
     assert base[work].ratio == base[start].ratio == 1
-    assert ours[work].seconds is not None
-    assert base[work].seconds is not None
-    assert ours[work].ratio == pytest.approx(ours[work].seconds / base[work].seconds)
+    seconds, base_seconds = ours[work].seconds, base[work].seconds
+    assert seconds is not None
+    assert base_seconds is not None
+    assert ours[work].ratio == pytest.approx(seconds / base_seconds)
     assert ours[work].most_pixel_difference in (0, 1)
     assert min(row.peak_bytes or 0 for row in (*ours, *base)) > 100 << 20
 
