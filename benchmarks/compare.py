@@ -46,6 +46,7 @@ class Row:
     peer: str
     repeats: int = 0
     seconds: float | None = None  # a job, median
+    cpu_seconds: float | None = None  # of all cores for a job, median
     ratio: float | None = None
     lowest_ratio: float | None = None
     highest_ratio: float | None = None
@@ -124,6 +125,7 @@ def _row(work: Work, turns: Sequence[Turn], contender: Contender, base: Sequence
         peer=contender.peer.name,
         repeats=len(answers),
         seconds=median(each.seconds for each in answers) / len(turns[0]),
+        cpu_seconds=median(each.cpu_seconds for each in answers) / len(turns[0]),
         ratio=median(ratios) if ratios else None,
         lowest_ratio=min(ratios, default=None),
         highest_ratio=max(ratios, default=None),
@@ -224,6 +226,6 @@ BENCH = Bench(
     count=lambda options: len(options.peers) * (1 + len(_works(options))),
     columns=(
         *("work", "peer", "seconds", "ratio", "lowest_ratio", "highest_ratio"),
-        *("peak_bytes", "reads", "most_pixel_difference", "error"),
+        *("cpu_seconds", "peak_bytes", "reads", "most_pixel_difference", "error"),
     ),
 )

@@ -74,7 +74,7 @@ class Diffusers:
             width=job.width,
             height=job.height,
             num_images_per_prompt=job.images,
-            latents=self._noise(job),
+            latents=self._noise(job) * _full_noise(pipeline.scheduler.init_noise_sigma),
         )
         return [picture.tobytes() for picture in made.images]
 
@@ -101,6 +101,11 @@ class Diffusers:
             pipeline.set_progress_bar_config(disable=True)
             self._pipelines[checkpoint] = pipeline.to(self._device)
         return self._pipelines[checkpoint]
+
+
+def _full_noise(sigma: Any) -> Any:
+    """What the noise lacks: diffusers scales it by sigma, ComfyUI so that its variance is right."""
+    return (sigma**2 + 1) ** 0.5 / sigma
 
 
 def read_pipeline(checkpoint: str, tokenizer: str) -> Any:

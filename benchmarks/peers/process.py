@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO
 
@@ -48,17 +48,22 @@ class PeerProcess:
 
     def ask(self, jobs: Sequence[Job], limit_seconds: float) -> Answer:
         """Have it do these jobs. Raises PeerFailed where it does not answer in time, or ends."""
+        before = self._cpu_seconds()
+        line = self._exchange(to_line(jobs), limit_seconds)
+        return replace(answer_of(line), cpu_seconds=self._cpu_seconds() - before)
+
+    def _exchange(self, line: str, limit_seconds: float) -> str:
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended; why, its last line or its log says
-            self._process.stdin.write(to_line(jobs))
+            self._process.stdin.write(line)
             self._process.stdin.flush()
         try:
-            line = self._lines.get(timeout=limit_seconds)
+            answer = self._lines.get(timeout=limit_seconds)
         except queue.Empty:
             raise PeerFailed(f"no answer within {limit_seconds:g} s") from None
-        if not line:
+        if not answer:
             raise PeerFailed(self._last_words())
-        return answer_of(line)
+        return answer
 
     def forget_peak(self) -> None:
         """Begin to measure `peak_bytes` anew."""
@@ -97,10 +102,21 @@ class PeerProcess:
         except psutil.NoSuchProcess:
             return []
 
+    def _cpu_seconds(self) -> float:
+        return sum(_cpu_seconds(process) for process in self._all())
+
     def _last_words(self) -> str:
         lines = self._log.read_bytes()[-LOG_BYTES:].decode("utf-8", "replace").split("\n")
         spoken = [line.strip() for line in lines if line.strip()]
         return spoken[-1] if spoken else f"it ended with exit code {self._process.wait()}"
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return times.user + times.system
 
 
 def _peak_bytes(pid: int) -> int:

@@ -50,12 +50,13 @@ class Answer:
     """What a turn came to: its seconds, and the pictures of all jobs in their order.
 
     A picture is rows of RGB bytes, or a PNG file. `reads` counts the checkpoints that were read
-    since the start, where the peer knows.
+    since the start, where the peer knows. `cpu_seconds` are measured from outside.
     """
 
     seconds: float
     pictures: tuple[bytes, ...]
     reads: int | None = None
+    cpu_seconds: float = 0.0
 
 
 class Peer(Protocol):
