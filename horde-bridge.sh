@@ -109,6 +109,7 @@ usage: ./horde-bridge.sh benchmark NAME [--quick] [--json FILE] [--html FILE]
 
   engine    what the engine does without HTTP and without reading models
   worker    a whole worker against a local horde: pictures an hour, and where time goes
+  compare   the same work on ours, ComfyUI, horde-engine 2.22.2 and diffusers, with ratios
   memory    what jobs were thought to take of memory, and what they took
   tune      proposes max_power, max_batch, queue_size… for this machine; --write sets them
   report    shows the results of a run, or compares two

@@ -6,10 +6,10 @@ import os
 import sys
 import warnings
 
-from benchmarks import engine, memory, report_command, scale, seconds, switch, tune, worker
+from benchmarks import compare, engine, memory, report_command, scale, seconds, switch, tune, worker
 from benchmarks.frame import Bench, run
 
-_MODULES = (engine, worker, scale, memory, switch, seconds, tune)
+_MODULES = (engine, worker, compare, scale, memory, switch, seconds, tune)
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _MODULES}
 REPORT = "report"
 ALIASES = {"--tune": tune.BENCH.name}
