@@ -25,6 +25,7 @@ from worker.errors import JudgeUnusable
 from worker.judge_process import JudgePatience, JudgeProcess
 from worker.messages import Judged, JudgeSettings, Ready, Stepped
 
+WEBP = PLAIN.to_webp()
 PATIENCE = JudgePatience(heartbeat=2, restarts=(0.01, 0.1))
 
 
@@ -53,52 +54,52 @@ def pid_of(judge: JudgeProcess) -> int:
 
 
 def test_a_picture_gets_the_verdict_of_all_judges(judge: JudgeProcess):
-    assert judge.judge("a", 0, PLAIN, "a cat") == Verdict()
-    assert judge.judge("a", 1, PLAIN, "nsfw").nsfw
-    assert judge.judge("a", 2, PLAIN, "csam").csam
+    assert judge.judge("a", 0, WEBP, "a cat") == Verdict()
+    assert judge.judge("a", 1, WEBP, "nsfw").nsfw
+    assert judge.judge("a", 2, WEBP, "csam").csam
 
 
 @pytest.mark.parametrize("prompt", ["undecided", "raise"])
 def test_a_picture_that_cannot_be_judged_fails_alone(judge: JudgeProcess, prompt: str):
     pid = judge.pid
     with pytest.raises(JudgeFailed, match="image 3 could not be judged"):
-        judge.judge("a", 3, PLAIN, prompt)
-    assert judge.judge("a", 4, PLAIN, "a cat") == Verdict()
+        judge.judge("a", 3, WEBP, prompt)
+    assert judge.judge("a", 4, WEBP, "a cat") == Verdict()
     assert judge.pid == pid
 
 
 def test_a_judge_killed_between_pictures_is_replaced(judge: JudgeProcess):
     killed = pid_of(judge)
     os.kill(killed, signal.SIGKILL)
-    assert judge.judge("a", 0, PLAIN, "nsfw").nsfw
+    assert judge.judge("a", 0, WEBP, "nsfw").nsfw
     assert judge.pid != killed
 
 
 def test_a_judge_killed_over_a_picture_is_replaced_and_asked_again(judge: JudgeProcess):
     killed = pid_of(judge)
-    assert judge.judge("a", 0, PLAIN, "die once") == Verdict()
+    assert judge.judge("a", 0, WEBP, "die once") == Verdict()
     assert judge.pid != killed
 
 
 def test_a_picture_that_kills_two_judges_does_not_leave(judge: JudgeProcess):
     started = time.monotonic()
     with pytest.raises(JudgeFailed, match="ended by SIGKILL"):
-        judge.judge("a", 0, PLAIN, "die")
+        judge.judge("a", 0, WEBP, "die")
     assert time.monotonic() - started < PATIENCE.heartbeat + PATIENCE.picture / 10  # by exit code
-    assert judge.judge("a", 1, PLAIN, "a cat") == Verdict()
+    assert judge.judge("a", 1, WEBP, "a cat") == Verdict()
 
 
 def test_a_frozen_judge_is_killed_after_its_missed_heartbeats(judge: JudgeProcess):
     frozen = pid_of(judge)
     started = time.monotonic()
     with pytest.raises(JudgeFailed, match="the judge hung"):
-        judge.judge("a", 0, PLAIN, "freeze")
+        judge.judge("a", 0, WEBP, "freeze")
     assert time.monotonic() - started < 2 * PATIENCE.heartbeat + 10  # it was asked twice
     assert not psutil.pid_exists(frozen)
 
 
 def test_no_picture_leaves_without_its_own_verdict_while_judges_are_killed(judge: JudgeProcess):
-    judge.judge("before", 0, PLAIN, "a cat")
+    judge.judge("before", 0, WEBP, "a cat")
     over = threading.Event()
     killed: set[int] = set()
 
@@ -110,7 +111,7 @@ def test_no_picture_leaves_without_its_own_verdict_while_judges_are_killed(judge
 
     def ask(index: int) -> bool | None:
         try:
-            return judge.judge("many", index, PLAIN, "nsfw" if index % 2 else "a cat").nsfw
+            return judge.judge("many", index, WEBP, "nsfw" if index % 2 else "a cat").nsfw
         except JudgeFailed:
             return None
 
@@ -126,10 +127,10 @@ def test_no_picture_leaves_without_its_own_verdict_while_judges_are_killed(judge
 
 
 def test_many_threads_get_each_its_own_verdict(judge: JudgeProcess):
-    judge.judge("before", 0, PLAIN, "a cat")
+    judge.judge("before", 0, WEBP, "a cat")
 
     def ask(index: int) -> bool:
-        return judge.judge("many", index, PLAIN, "csam" if index % 3 == 0 else "a cat").csam
+        return judge.judge("many", index, WEBP, "csam" if index % 3 == 0 else "a cat").csam
 
     with ThreadPoolExecutor(4) as deliverers:
         assert list(deliverers.map(ask, range(24))) == [index % 3 == 0 for index in range(24)]
@@ -150,9 +151,9 @@ def test_a_verdict_on_another_picture_is_refused(models: Path, job_id: str, inde
     judge = JudgeProcess(settings(models), PATIENCE, main=confused)
     judge.start()
     first = judge.pid
-    assert judge.judge("a", 0, PLAIN, "") == Verdict()
+    assert judge.judge("a", 0, WEBP, "") == Verdict()
     assert (
-        judge.judge(job_id, index, PLAIN, "") == Verdict()
+        judge.judge(job_id, index, WEBP, "") == Verdict()
     )  # by a new child, for whom it is first
     assert judge.pid != first
     judge.stop()
@@ -169,7 +170,7 @@ def babble(pipe: Connection, _settings: JudgeSettings) -> None:
 def test_a_judge_that_gives_no_verdict_is_refused(models: Path):
     judge = JudgeProcess(settings(models), PATIENCE, main=babble)
     with pytest.raises(JudgeFailed, match="the judge spoke garbage"):
-        judge.judge("a", 0, PLAIN, "a cat")
+        judge.judge("a", 0, WEBP, "a cat")
     assert not judge.is_alive
 
 
@@ -185,7 +186,7 @@ def test_killing_the_judge_for_good_ends_what_waits_for_it(models: Path):
         with pytest.raises(JudgeFailed, match="stopping"):
             waiting.result(timeout=2)
     with pytest.raises(JudgeFailed, match="stopping"):
-        judge.judge("a", 1, PLAIN, "a cat")
+        judge.judge("a", 1, WEBP, "a cat")
     assert not judge.is_alive
 
 
@@ -200,7 +201,7 @@ def test_a_judge_that_cannot_start_says_why(tmp_path: Path, models: Path):
 def test_nudenet_judges_alone_where_horde_safety_is_not_used(tmp_path: Path):
     judge = JudgeProcess(settings(tmp_path, horde_safety=False), PATIENCE)
     assert judge.start() == "NudeNet"
-    assert judge.judge("a", 0, PLAIN, "csam") == Verdict()
+    assert judge.judge("a", 0, WEBP, "csam") == Verdict()
     judge.stop()
     assert not judge.is_alive
 

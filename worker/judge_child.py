@@ -6,6 +6,7 @@ import logging
 from multiprocessing.connection import Connection
 
 from hordelib.horde_safety_judge import HordeSafetyJudge
+from hordelib.images import Picture
 from hordelib.nudenet_judge import NudeNetJudge
 from hordelib.safety import Bench, Judge
 from worker.child import Child, set_up_process
@@ -37,7 +38,7 @@ def load_judges(settings: JudgeSettings) -> Judge:
 def answer(judge: Judge, asked: Asked) -> Judged | Unjudged:
     """Whatever goes wrong with a picture is said about that picture."""
     try:
-        verdict = judge.judge(asked.picture, asked.prompt)
+        verdict = judge.judge(Picture.of_file(asked.webp, seed=0), asked.prompt)
     except Exception as error:
         log.warning("job %s, image %d: no verdict", asked.job_id, asked.index, exc_info=True)
         return Unjudged(asked.job_id, asked.index, f"{type(error).__name__}: {error}")

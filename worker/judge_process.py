@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hordelib.errors import JudgeFailed
-from hordelib.images import Picture
 from hordelib.safety import Verdict
 from worker import judge_child
 from worker.backoff import Backoff
@@ -61,13 +60,13 @@ class JudgeProcess:
             self._stopping.clear()
             return self._start()
 
-    def judge(self, job_id: str, index: int, picture: Picture, prompt: str) -> Verdict:
+    def judge(self, job_id: str, index: int, webp: bytes, prompt: str) -> Verdict:
         """The verdict on image `index` of the job; `prompt` has the negative one after `###`.
 
         A child that dies or hangs is replaced, and asked once more. Raises JudgeFailed without a
         verdict: the picture is not to leave then.
         """
-        asked = Asked(job_id, index, picture, prompt)
+        asked = Asked(job_id, index, webp, prompt)
         with self._asking:
             try:
                 return self._ask(asked)

@@ -57,9 +57,9 @@ class Judging:
 
     def judge(self, made: Made) -> Cleared | Failed:
         """What is to be delivered for this picture."""
-        slot, picture = made.slot, made.picture
+        slot = made.slot
         try:
-            verdict = self._judge.judge(slot.id, slot.index, picture, made.prompt)
+            verdict = self._judge.judge(slot.id, slot.index, made.webp, made.prompt)
         except JudgeFailed as error:
             return Failed(slot, str(error), made.seed)
         outcome = self._censorship.outcome(
@@ -71,7 +71,7 @@ class Judging:
                 return Cleared(slot, made.seed, made.webp, notes)
             case Replaced(cause, note):
                 log.info("job %s: censored: %s %s", slot.id, cause, ", ".join(verdict.reasons))
-                card = censor_card(picture, cause).to_webp()
+                card = censor_card(made.picture, cause).to_webp()
                 return Cleared(slot, made.seed, card, (note, *notes))
 
 

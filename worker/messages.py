@@ -135,11 +135,11 @@ class JudgeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One picture: `index` is its place among those of the job."""
+    """One picture, as the file that would be uploaded: `index` is its place among the job's."""
 
     job_id: str
     index: int
-    picture: Picture
+    webp: bytes
     prompt: str
 
 
