@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Self
@@ -10,6 +12,9 @@ from hordelib.model_cache import Held, ModelCache, ModelKey
 
 if TYPE_CHECKING:
     from hordelib.loaders.parts import LoadedPart
+
+
+FRESH_SECONDS = 0.1
 
 
 class DeviceLoans:
@@ -32,6 +37,7 @@ class DeviceLoans:
         working_bytes: Callable[[ModelKey], int],
         cache: ModelCache[LoadedPart],
         restart: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
     ):
         self.measured: dict[ModelKey, int] = {}  # bytes that computing took, by what was on loan
         self._restart = restart
@@ -47,6 +53,8 @@ class DeviceLoans:
             for each in each_held.part.patchers
         }
         self._stack = ExitStack()
+        self._clock = clock
+        self._asked_at, self._spare_bytes = -math.inf, 0
 
     def bring(self, patchers: Collection[Any]) -> None:
         """Lend the models of these patchers, or of clones of them, and nothing else from now on.
@@ -64,10 +72,17 @@ class DeviceLoans:
             self._promised_bytes += working_bytes
             self._patched_bytes += patched_bytes
         self._lent = keys
+        self._asked_at = -math.inf
 
     def spare_bytes(self) -> int:
-        """What computing may take, with what it was promised."""
-        return self._cache.spare_bytes() + self._promised_bytes
+        """What computing may take, with what it was promised, as it was a moment ago at most.
+
+        On a CPU, ComfyUI asks in every layer of attention.
+        """
+        now = self._clock()
+        if now - self._asked_at > FRESH_SECONDS:
+            self._asked_at, self._spare_bytes = now, self._cache.spare_bytes()
+        return self._spare_bytes + self._promised_bytes
 
     def undisturbed(self) -> AbstractContextManager[None]:
         """A read ahead moves nothing until the block ends: ComfyUI's lists know of one thread."""

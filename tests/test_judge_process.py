@@ -152,9 +152,7 @@ def test_a_verdict_on_another_picture_is_refused(models: Path, job_id: str, inde
     judge.start()
     first = judge.pid
     assert judge.judge("a", 0, WEBP, "") == Verdict()
-    assert (
-        judge.judge(job_id, index, WEBP, "") == Verdict()
-    )  # by a new child, for whom it is first
+    assert judge.judge(job_id, index, WEBP, "") == Verdict()  # by a new child, for whom it is first
     assert judge.pid != first
     judge.stop()
 
@@ -178,7 +176,7 @@ def test_killing_the_judge_for_good_ends_what_waits_for_it(models: Path):
     judge = JudgeProcess(settings(models), JudgePatience())
     judge.start()
     with ThreadPoolExecutor(1) as deliverer:
-        waiting = deliverer.submit(judge.judge, "a", 0, PLAIN, "freeze")
+        waiting = deliverer.submit(judge.judge, "a", 0, WEBP, "freeze")
         frozen = psutil.Process(pid_of(judge))
         while frozen.status() != psutil.STATUS_STOPPED:
             os.sched_yield()
