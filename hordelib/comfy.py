@@ -164,7 +164,10 @@ def _leave_memory_to_us() -> None:
         if lender is None or device != memory.get_torch_device():
             return measure_free(device, torch_free_too)
         spare_bytes = max(0, lender.spare_bytes())
-        return (spare_bytes, measure_free(device, True)[1]) if torch_free_too else spare_bytes
+        if not torch_free_too:
+            return spare_bytes
+        torch_bytes = spare_bytes if device.type == "cpu" else measure_free(device, True)[1]
+        return spare_bytes, torch_bytes
 
     def load_torch_file(path: str, *, return_metadata: bool = False, **options: Any) -> Any:
         read = partial(read_file, path, return_metadata=True, **options)

@@ -6,18 +6,21 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
-INTERVAL_SECONDS = 0.01
+FIRST_SECONDS, LAST_SECONDS = 0.01, 0.1  # from one reading to the next
+SLOWER = 1.2  # times with each reading
 
 
 class PeakMemory:
     """Reads a memory from a thread of its own, for as long as the block lasts.
 
-    What comes and goes between two readings is missed.
+    What comes and goes between two readings is missed. They are dense at first, after a `restart`
+    too, and then rarer: the steps of a sampler are alike, and each reading holds them up.
     """
 
     def __init__(self, used_bytes: Callable[[], int]):
         self._used_bytes = used_bytes
         self._ended = threading.Event()
+        self._interval_seconds = FIRST_SECONDS
         self._thread = threading.Thread(target=self._watch, name="peak memory", daemon=True)
         self._first_bytes = self._most_bytes = used_bytes()
 
@@ -31,6 +34,7 @@ class PeakMemory:
         self._look()
         grown_bytes = self.grown_bytes
         self._most_bytes = self._used_bytes()
+        self._interval_seconds = FIRST_SECONDS
         return grown_bytes
 
     def __enter__(self) -> Self:
@@ -42,8 +46,9 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._ended.wait(INTERVAL_SECONDS):
+        while not self._ended.wait(self._interval_seconds):
             self._look()
+            self._interval_seconds = min(LAST_SECONDS, SLOWER * self._interval_seconds)
 
     def _look(self) -> None:
         self._most_bytes = max(self._most_bytes, self._used_bytes())
