@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
-FIRST_SECONDS, LAST_SECONDS = 0.01, 0.1  # from one reading to the next
+FIRST_SECONDS, LAST_SECONDS = 0.01, 0.05  # from one reading to the next
 SLOWER = 1.2  # times with each reading
 
 
