@@ -33,6 +33,7 @@ from hordelib.demo_model import ensure_checkpoint, ensure_lora
 
 START = Work("from the start of the process to the first picture")
 PNG = b"\x89PNG"
+REPEATS, QUICK_REPEATS = 5, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default=list(PEERS.values()),
         help=f"which of {', '.join(PEERS)} (all)",
     )
-    parser.add_argument("--repeats", type=positive, default=3, help="rounds of each work (3)")
+    parser.add_argument("--repeats", type=positive, help="rounds of each work (5; quick: 2)")
 
 
 def _works(options: argparse.Namespace) -> tuple[Work, ...]:
@@ -214,8 +215,9 @@ def _works(options: argparse.Namespace) -> tuple[Work, ...]:
 
 
 def _measured(options: argparse.Namespace) -> Iterator[Row]:
-    starts = 1 if options.quick else options.repeats
-    return measure(options.peers, _works(options), options.repeats + 1, starts + 1)
+    repeats = options.repeats or (QUICK_REPEATS if options.quick else REPEATS)
+    starts = 1 if options.quick else repeats + 1
+    return measure(options.peers, _works(options), repeats + 1, starts)
 
 
 BENCH = Bench(

@@ -145,6 +145,7 @@ def _leave_memory_to_us() -> None:
     unload_models, measure_free = memory.free_memory, memory.get_free_memory
 
     def load_models_gpu(models: Collection[Any], *args: Any, **options: Any) -> None:
+        _drop_what_is_gone()
         lender = LENDER.get()
         if lender is None:
             load_models(models, *args, **options)
@@ -154,6 +155,7 @@ def _leave_memory_to_us() -> None:
             load_models(models, *args, **options)
 
     def free_memory(*args: Any, **options: Any) -> Any:
+        _drop_what_is_gone()
         lender = LENDER.get()
         with nullcontext() if lender is None else lender.undisturbed():
             return unload_models(*args, **options)
@@ -180,6 +182,19 @@ def _leave_memory_to_us() -> None:
     files.load_torch_file = load_torch_file
     memory.unet_inital_load_device = memory.text_encoder_initial_device = _main_memory
     mapped_weights.install()
+
+
+def _drop_what_is_gone() -> None:
+    """Take patchers that are gone out of ComfyUI's list of loaded models.
+
+    Of a patcher that is collected together with the one it was cloned from, the entry stays
+    for as long as its model does, and ComfyUI collects all garbage whenever it looks, in vain.
+    What is known of the model's weights is kept by the model, and by the patcher that we hold.
+    """
+    import comfy.model_management as memory
+
+    loaded = memory.current_loaded_models
+    loaded[:] = [each for each in loaded if not each.is_dead()]
 
 
 def _main_memory(*_arguments: Any) -> Any:

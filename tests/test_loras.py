@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,22 @@ def test_five_loras_add_up(engine: Engine, checkpoint: Path, lora: Lora):
     alone = engine.generate(replace(SMALL, loras=(once,)), checkpoint).images[0]
     assert difference(together, alone) <= 8
     assert look(together, replace(PLAIN, colour="blue")).colour == "blue"
+
+
+def test_nothing_stays_of_loras_that_are_gone(engine: Engine, checkpoint: Path, lora: Lora):
+    """DPM fast is kept by a cycle, and with it both clones of the model, until they are collected.
+
+    ComfyUI would collect all garbage then with each model that it loads, ever after.
+    """
+    from comfy.model_management import current_loaded_models
+
+    both = replace(QUICK, sampler=SAMPLERS["k_dpm_fast"], loras=(lora, replace(lora, model=0.5)))
+    engine.generate(both, checkpoint)
+    assert engine._loaded is not None
+    engine._loaded.executor.forget()  # as for each job with others
+    gc.collect()
+    engine.generate(QUICK, checkpoint)
+    assert not [each for each in current_loaded_models if each.is_dead()]
 
 
 def test_a_negative_strength_is_the_opposite(engine: Engine, checkpoint: Path, lora: Lora):

@@ -9,9 +9,8 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,11 +18,11 @@ from typing import Any, Self
 
 from PIL import Image
 
-from hordelib.engine import Engine, Generation, OnLoaded, OnStep, unawaited, unwatched
+from benchmarks.simulated import ANY_NUMBER, SimulatedEngine, serve_verdicts
+from hordelib.engine import Generation, OnStep, unwatched
 from hordelib.errors import EngineError, GenerationFailed
 from hordelib.images import Picture, SourceImage
 from hordelib.model import Model
-from hordelib.model_cache import ModelKey
 from hordelib.model_store import verify_checkpoint
 from hordelib.params import SEEDS, GenerationParams, images_of
 from hordelib.safety import Verdict
@@ -33,13 +32,12 @@ from worker.censor_card import censor_card
 from worker.censorship import Cause
 from worker.child import Child, set_up_process
 from worker.engine_child import EngineChild
-from worker.messages import Asked, EngineSettings, Judged, JudgeSettings, Ready, Unjudged
+from worker.messages import Asked, EngineSettings, Judged, JudgeSettings, Unjudged
 from worker.sandbox.wire import GenerateBody
 
 IMPOSSIBLE = "impossible"  # a prompt with this word fails in every engine
 NAKED = "naked"  # a picture of a prompt with this word is not safe for work
 LIVES, GOOD = "lives", "good"
-ANY_NUMBER_OF_DROPS = 1_000_000_000
 
 
 # ---- pictures --------------------------------------------------------------------------------
@@ -233,10 +231,11 @@ def _misbehave(mood: str, pipe: Connection) -> None:
 # ---- the children ----------------------------------------------------------------------------
 
 
-class StandInEngine(Engine):
+class StandInEngine(SimulatedEngine):
     """Draws at once, and as it was told to fail."""
 
     def __init__(self, temper: Temper, pipe: Connection):
+        super().__init__(lambda params, model, i: draw(Wanted.of_job(params, model.name, i)))
         self._temper = temper
         self._pipe = pipe
         self._life = temper.begin_life("engine")
@@ -245,50 +244,25 @@ class StandInEngine(Engine):
     def start(self) -> str:
         if self._temper.refuses_to_start("engine", self._life):
             raise EngineError("no engine today")
-        return "a stand-in"
+        return super().start()
 
     def generate_together(
-        self,
-        members: Sequence[Member],
-        model: Model,
-        on_step: OnStep = unwatched,
-        *,
-        on_loaded: OnLoaded = unawaited,
+        self, members: Sequence[Member], model: Model, on_step: OnStep = unwatched, **options: Any
     ) -> tuple[Generation, ...]:
         for path in model.files.values():
             verify_checkpoint(path)
-        on_loaded()
         self._calls += 1
         mood = self._temper.mood("engine", self._life, self._calls, ENGINE_MOODS)
-        steps = members[0].params.steps
-        for step in range(steps):
-            on_step(step + 1, steps)
-            _misbehave(mood if step == 0 else "", self._pipe)
+
+        def misbehave(done: int, total: int) -> None:
+            on_step(done, total)
+            _misbehave(mood if done == 1 else "", self._pipe)
+
+        made = super().generate_together(members, model, misbehave, **options)
         is_impossible = any(IMPOSSIBLE in member.params.prompt for member in members)
         if mood == "fails" or is_impossible:
             raise GenerationFailed("on purpose")
-        return tuple(
-            Generation(_pictures_of(member, model), load_seconds=0.0, run_seconds=0.001)
-            for member in members
-        )
-
-    def read_ahead(self, keys: Iterable[ModelKey]) -> Future[None]:
-        """There is nothing to read."""
-        return Future()
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
-
-
-def _pictures_of(member: Member, model: Model) -> tuple[Picture, ...]:
-    return tuple(
-        replace(
-            draw(Wanted.of_job(member.params, model.name, index)),
-            job_id=member.job_id,
-            index=index,
-        )
-        for index in range(member.params.images)
-    )
+        return made
 
 
 def _set_up(log_file: Path) -> None:
@@ -307,12 +281,14 @@ def judge(temper: Temper, pipe: Connection, settings: JudgeSettings) -> None:
     """The main of the judge's child."""
     _set_up(settings.log_file)
     life = temper.begin_life("judge")
-    child = Child(pipe)
-    child.report(Ready("a stand-in"))
-    for call, asked in enumerate(child.commands(), start=1):
-        mood = temper.mood("judge", life, call, JUDGE_MOODS)
+    calls = itertools.count(1)
+
+    def answer(asked: Asked) -> Judged | Unjudged:
+        mood = temper.mood("judge", life, next(calls), JUDGE_MOODS)
         _misbehave(mood, pipe)
-        child.report(_answer(asked, mood))
+        return _answer(asked, mood)
+
+    serve_verdicts(pipe, answer)
 
 
 def _answer(asked: Asked, mood: str) -> Judged | Unjudged:
@@ -325,4 +301,4 @@ def _answer(asked: Asked, mood: str) -> Judged | Unjudged:
 def children(temper: Temper) -> Children:
     """What a worker runs instead of its own; it puts up with any number of failures."""
     mains: dict[str, Any] = {"engine": partial(engine, temper), "judge": partial(judge, temper)}
-    return Children(**mains, most_drops=ANY_NUMBER_OF_DROPS)
+    return Children(**mains, most_drops=ANY_NUMBER)
