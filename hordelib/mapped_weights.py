@@ -4,6 +4,7 @@ A safetensors file is mapped into memory: its pages are read when they are looke
 drop them at any time, and they come back without us. So a module gets the mapped tensors themselves
 instead of copies. Where it computes in another type than the file has, they are converted when it
 is about to compute, and go back to the file's afterwards: an idle model costs next to nothing.
+While they are converted nobody looks at the file's, so this process lets go of their pages.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
+from hordelib.heap import drop_pages
 from hordelib.model_cache import FileStamp
 
 State = Mapping[str, Tensor]
@@ -136,6 +138,7 @@ class MappedWeights:
                 for place in self._places:
                     if place.converted_bytes and place.is_mapped:
                         place.put(place.mapped.to(place.dtype))
+                        drop_pages(place.mapped.data_ptr(), place.mapped.nbytes)
         except BaseException:
             self.release()
             raise

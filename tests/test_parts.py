@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -58,6 +59,20 @@ def unet(engine: Engine, checkpoint: Path) -> Any:
     from hordelib.loaders import load_part
 
     return load_part(ModelKey("checkpoint", checkpoint, "unet"))
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_files_pages_are_let_go_of_once_weights_are_converted(checkpoint: Path, tmp_path: Path):
+    from hordelib.loaders import load_part
+
+    os.link(checkpoint, mine := tmp_path / "mine.safetensors")  # that nobody else has mapped
+    part = load_part(ModelKey("checkpoint", mine, "unet"))
+    part.to_device()
+    resident = [each.rss for each in psutil.Process().memory_maps() if each.path == str(mine)]
+    assert len(resident) > 0
+    assert sum(resident) < mine.stat().st_size / 20  # all of the UNet's would be a fifth
+    part.to_host()
+    assert is_as_in(part, load_file(mine))
 
 
 def own_weights(part: Any) -> Iterator[tuple[str, Tensor]]:

@@ -25,6 +25,9 @@ class Peer:
     variant: str = ""
     environment: Environment | None = None
 
+    def __str__(self) -> str:
+        return self.name
+
 
 PEERS = {
     peer.name: peer

@@ -62,13 +62,14 @@ class Work:
 QUICK = (
     Work("128 x 128, alone", side=128),
     Work("64 x 64, alone"),
-    Work("64 x 64, a new negative prompt in each job", new_negative=True),
-    Work("64 x 64, eight different jobs", together=MOST_TOGETHER),
+    Work("64 x 64, four different jobs", together=4),
     Work("64 x 64, two checkpoints in turn", checkpoints=2),
     Work("64 x 64, two checkpoints in turn, a LoRA", checkpoints=2, lora=LORA),
 )
 WORKS = (
     *QUICK,
+    Work("64 x 64, a new negative prompt in each job", new_negative=True),
+    Work("64 x 64, eight different jobs", together=MOST_TOGETHER),
     Work("64 x 64, four pictures of a prompt", images=4),
     Work("64 x 64, a prompt of three chunks", chunks=3),
 )
