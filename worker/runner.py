@@ -233,11 +233,13 @@ class Runner:
     def _withdraw_broken(self, model: str, reason: str) -> None:
         """Offer a model no more of which every job would fail.
 
-        Raises NothingToServe after the last one, where nobody waits for its files.
+        Raises NothingToServe after the last one, unless its files have changed and are watched: they
+        may be whole again.
         """
-        trouble = self._intake.changed(model) or reason
-        if not self._intake.withdraw(model, trouble) and not self._intake.is_watched:
-            raise NothingToServe(f"no model is left to serve: {trouble}")
+        change = self._intake.changed(model)
+        is_any_left = self._intake.withdraw(model, change or reason)
+        if not is_any_left and not (change and self._intake.is_watched):
+            raise NothingToServe(f"no model is left to serve: {change or reason}")
 
     def _raise_if_too_late(self, work: Work) -> None:
         least_seconds = self._forecast.least_seconds(work.params, work.model.family)
