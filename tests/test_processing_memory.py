@@ -134,6 +134,8 @@ def test_upscaling_keeps_to_the_budget_with_smaller_tiles(
         assert container.lowest_bytes >= 64 * MIB
         assert difference(whole, made.images[0]) <= 1  # rounding
     container = Container(anonymous_bytes() + 500 * MIB)
-    with Engine(ram_reserve_bytes=64 * MIB, free_ram_bytes=container.free_bytes) as tighter:
-        with pytest.raises(OutOfMemory, match=r"up\.pth .* needs .* lower ram_to_leave_free"):
-            tighter.generate(job, checkpoint)
+    with (
+        Engine(ram_reserve_bytes=64 * MIB, free_ram_bytes=container.free_bytes) as tighter,
+        pytest.raises(OutOfMemory, match=r"up\.pth .* needs .* lower ram_to_leave_free"),
+    ):
+        tighter.generate(job, checkpoint)

@@ -233,8 +233,8 @@ class Runner:
     def _withdraw_broken(self, model: str, reason: str) -> None:
         """Offer a model no more of which every job would fail.
 
-        Raises NothingToServe after the last one, unless its files have changed and are watched: they
-        may be whole again.
+        Raises NothingToServe after the last one, unless its files have changed and are watched:
+        they may be whole again.
         """
         change = self._intake.changed(model)
         is_any_left = self._intake.withdraw(model, change or reason)
