@@ -35,8 +35,14 @@ def test_memory_stays_as_it_is_after_the_first_jobs(
         check=True,
     )
     seen = json.loads(done.stdout)
-    for memory in ("resident", "anonymous"):
-        after_first, at_end = seen[memory][WARM_UP - WINDOW : WARM_UP], seen[memory][-WINDOW:]
-        assert max(at_end) == pytest.approx(max(after_first), rel=0.05)
+    after_first, at_end = _most_of_rounds(seen["resident"])
+    assert at_end == pytest.approx(after_first, rel=0.05)
+    after_first, at_end = _most_of_rounds(seen["anonymous"])
+    assert at_end <= 1.05 * after_first  # it may fall: estimates learn
     assert seen["lowest"] >= RESERVE_BYTES
     assert len(seen["reads"]) == len(set(seen["reads"])) == 3 * COPIES + 1  # and the LoRA
+
+
+def _most_of_rounds(readings: list[int]) -> tuple[int, int]:
+    """In the last round of the first jobs, and in the last of all."""
+    return max(readings[WARM_UP - WINDOW : WARM_UP]), max(readings[-WINDOW:])
