@@ -22,7 +22,7 @@ from hordelib import Engine
 from hordelib.demo_model import FILE_NAME, ensure_control_net, ensure_lora
 from hordelib.families import Family
 from hordelib.model import Model
-from hordelib.params import GenerationParams
+from hordelib.params import MAX_SIDE, SIDE_STEP, GenerationParams
 from worker.assembly import make_forecast
 from worker.errors import StateTaken
 from worker.seconds_predictor import SecondsPredictor
@@ -166,10 +166,17 @@ def _count(options: argparse.Namespace) -> int:
     return -(-_jobs(options) // _block(options)) * max(1, len(options.model))
 
 
+def _side(text: str) -> int:
+    pixels = positive(text)
+    if not SIDE_STEP <= pixels <= MAX_SIDE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not from {SIDE_STEP} to {MAX_SIDE} pixels")
+    return pixels
+
+
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_models(parser)
     parser.add_argument("--jobs", type=positive, help="that are predicted (300; quick: 80)")
-    parser.add_argument("--largest", type=positive, default=256, help="side in pixels (256)")
+    parser.add_argument("--largest", type=_side, default=256, help="side in pixels (256)")
     parser.add_argument("--seed", type=positive, default=1, help="which jobs are drawn (1)")
     parser.add_argument(
         "--teach", type=Path, metavar="FOLDER", help="the state folder of a worker that learns them"

@@ -19,7 +19,6 @@ from worker.errors import ConfigError, EngineUnusable
 from worker.memory_fit import ComputeMemory
 from worker.model_inventory import ModelsFolder, take_inventory
 
-HOW_TO_GET_ONE = "./horde-bridge.sh run writes one to fill in"
 STAND_IN = {"api_key": "nobody's", "dreamer_name": "nobody's"}  # beside the defaults
 
 
