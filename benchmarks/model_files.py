@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.document import BadInput
 from benchmarks.machine import PROJECT
 from hordelib import demo_checkpoint
+from hordelib.errors import ModelBroken, ModelMissing
 from hordelib.model import Model
 
 MODELS = PROJECT / "models"
@@ -18,5 +20,8 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def models_of(paths: Sequence[Path]) -> list[Model]:
-    """Raises ModelMissing or ModelBroken, naming the file."""
-    return [Model.of_checkpoint(path) for path in paths or [demo_checkpoint(MODELS)]]
+    """Raises BadInput, naming the file, for one that is missing or no model."""
+    try:
+        return [Model.of_checkpoint(path) for path in paths or [demo_checkpoint(MODELS)]]
+    except (ModelMissing, ModelBroken) as error:
+        raise BadInput(str(error)) from error

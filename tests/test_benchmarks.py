@@ -112,3 +112,11 @@ def test_ctrl_c_keeps_the_rows_that_are_done(tmp_path: Path):
     assert bench.returncode == 130
     rows = json.loads(found.read_text())["results"]
     assert [row["number"] for row in rows[:3]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("bench", ["engine", "memory", "switch", "seconds"])
+def test_a_model_that_is_not_there_is_named(
+    bench: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main([bench, str(tmp_path / "none.safetensors")]) == 2
+    assert "error: none.safetensors: no such file" in capsys.readouterr().err
