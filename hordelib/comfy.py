@@ -27,6 +27,7 @@ from hordelib.errors import (
     RuntimeMissing,
 )
 from hordelib.heap import trim_heap
+from hordelib.lean_imports import imported_later
 from hordelib.lending import LENDER, Lender
 from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_readings import anonymous_bytes, card_memory
@@ -116,12 +117,14 @@ def boot(folder: Path, device: Device, *, reserve_vram_bytes: int | None = None)
         _set_arguments(
             {
                 "cpu": device.is_cpu,
+                "use_pytorch_cross_attention": device.is_cpu,  # as ComfyUI does on NVIDIA cards
                 "reserve_vram": _gib(reserve_vram_bytes),
                 "disable_pinned_memory": True,  # nobody else could have that memory any more
             }
         )
-        for name in ("comfy.sd", "nodes", "execution"):
-            importlib.import_module(name)
+        with imported_later():
+            for name in ("comfy.sd", "nodes", "execution"):
+                importlib.import_module(name)
         _register_nodes()
         _leave_memory_to_us()
     _redirect_log(folder)

@@ -77,7 +77,7 @@ class DeviceLoans:
     def spare_bytes(self) -> int:
         """What computing may take, with what it was promised, as it was a moment ago at most.
 
-        On a CPU, ComfyUI asks in every layer of attention.
+        ComfyUI asks in each step of a sampler.
         """
         now = self._clock()
         if now - self._asked_at > FRESH_SECONDS:

@@ -83,11 +83,7 @@ class MappedWeights:
         self._files: list[MappedFile] = []
         self._places: list[_Place] = []
         self.is_converted = False
-
-    @property
-    def converted_bytes(self) -> int:
-        """What `convert` takes of main memory."""
-        return sum(place.converted_bytes for place in self._places)
+        self.converted_bytes = 0  # what `convert` takes of main memory, once all is settled
 
     @property
     def mapped_bytes(self) -> int:
@@ -128,6 +124,7 @@ class MappedWeights:
             if current is not None and not place.is_mapped:
                 place.dtype = current.dtype
                 place.put(place.mapped)
+        self.converted_bytes = sum(place.converted_bytes for place in self._places)
 
     def convert(self) -> None:
         """Give all weights the types that they are computed in; none of them where it raises."""

@@ -160,3 +160,37 @@ def test_a_program_with_a_module_of_comfyuis_name_is_told_so(tmp_path: Path):
     (tmp_path / "nodes.py").touch()
     done = _python("import nodes\nfrom hordelib import Engine\nEngine().start()", tmp_path)
     assert "EngineError: a module named 'nodes' is loaded from" in done.stderr
+
+
+def test_a_start_leaves_out_what_hardly_anybody_computes_with(tmp_path: Path, checkpoint: Path):
+    done = _python(
+        "from hordelib import Engine\n"
+        "from tests.test_engine import SMALL\n"
+        f"with Engine() as engine: engine.generate(SMALL, {str(checkpoint)!r})\n"
+        "heavy = 'torch._dynamo', 'torch.distributed.tensor', 'triton', 'sympy', 'scipy.stats'\n"
+        "print([name for name in heavy if name in sys.modules])",
+        tmp_path,
+    )
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
+
+
+def test_what_was_left_out_at_the_start_comes_when_it_is_asked_for(
+    tmp_path: Path, checkpoint: Path
+):
+    done = _python(
+        "from dataclasses import replace\n"
+        "from hordelib import Engine\n"
+        "from hordelib.samplers import SAMPLERS, Scheduler\n"
+        "from tests.test_engine import SMALL\n"
+        "job = replace(SMALL, sampler=SAMPLERS['k_lms'], scheduler=Scheduler.beta)\n"
+        f"with Engine() as engine: engine.generate(job, {str(checkpoint)!r})\n"
+        "import scipy.stats, torch.distributed.tensor\n"
+        "from torchvision.ops.roi_align import is_compile_supported\n"
+        "print(scipy.stats.beta.mean(1, 3), torch.distributed.tensor.DTensor.__name__)\n"
+        "print('torch._dynamo' in sys.modules)\n"
+        "answer = is_compile_supported('cpu')\n"
+        "import torch._dynamo.utils\n"
+        "print(answer == torch._dynamo.utils.is_compile_supported('cpu'))",
+        tmp_path,
+    )
+    assert done.stdout == "0.25 DTensor\nFalse\nTrue\n", done.stderr
