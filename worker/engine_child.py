@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -26,6 +27,8 @@ from worker.messages import (
     Ready,
     Stepped,
 )
+
+STEP_SECONDS = 0.1  # steps between that are shorter are not told: nobody looks more often
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +99,14 @@ class EngineChild:
             self._raise_if_cancelled(job)
             self._child.report(Loaded(job.number))
 
+        next_at = 0.0
+
         def on_step(done: int, total: int) -> None:
+            nonlocal next_at
             self._raise_if_cancelled(job)
-            self._child.report(Stepped(job.number, done, total))
+            if done == total or time.monotonic() >= next_at:
+                self._child.report(Stepped(job.number, done, total))
+                next_at = time.monotonic() + STEP_SECONDS
 
         self._raise_if_cancelled(job)
         generations = self._engine.generate_together(

@@ -16,12 +16,15 @@ class Progress:
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
         self._last = clock()
+        self._done = 0  # of the steps under way
         self._fastest = float("inf")
 
     def seconds_left(self, done: int, total: int) -> float:
-        """At the fastest step seen, called after each; 0 before the second one."""
-        now = self._clock()
-        if done > 1:
-            self._fastest = min(self._fastest, now - self._last)
-        self._last = now
-        return (total - done) * self._fastest if done > 1 else 0.0
+        """At the fastest pace seen, called after some of the steps; 0 the first time of a pass."""
+        now, before = self._clock(), self._done
+        since, self._last = self._last, now
+        self._done = done if done < total else 0  # another pass may begin
+        if not 0 < before < done:
+            return 0.0
+        self._fastest = min(self._fastest, (now - since) / (done - before))
+        return (total - done) * self._fastest

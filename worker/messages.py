@@ -87,6 +87,8 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
+    """Said of the last step of a pass, and of the others some ten times a second."""
+
     number: int
     done: int
     total: int

@@ -87,12 +87,14 @@ class PlainView:
     def __init__(self, board: Board, seconds: float):
         self._board = board
         self._seconds = seconds
-        self._last_line = ""
+        self._last_line: str = ""
         self._last_time = 0.0
 
     def refresh(self) -> None:
+        if time.monotonic() - self._last_time < self._seconds:
+            return
         line = status_line(self._board.view())
-        if line != self._last_line and time.monotonic() - self._last_time >= self._seconds:
+        if line != self._last_line:
             with suppress(OSError):  # whoever read it is gone, or the disk is full: serve on
                 print(line, flush=True)
             self._last_line, self._last_time = line, time.monotonic()
