@@ -29,7 +29,7 @@ class Kinds:
 
 
 def draw_jobs(count: int, seed: int, kinds: Kinds) -> list[GenerationParams]:
-    """The same ones for the same `seed`; no two have one prompt."""
+    """The same ones for the same `seed`; no two have one prompt, or one negative prompt."""
     random = Random(seed)
     most = kinds.largest**2 // 4 * MOST_STEPS
     jobs: list[GenerationParams] = []
@@ -44,7 +44,7 @@ def _draw(random: Random, number: int, kinds: Kinds) -> GenerationParams:
     is_from_image = random.random() < 0.2
     return GenerationParams(
         prompt=_prompt(random, number),
-        negative_prompt=random.choice(NEGATIVES),
+        negative_prompt=_negative(random, number),
         width=_side(random, kinds.largest),
         height=_side(random, kinds.largest),
         seed=number,
@@ -71,6 +71,11 @@ def _prompt(random: Random, number: int) -> str:
         for _ in range(random.choice(LENGTHS))
     )
     return f"number {number}, {''.join(sentences)}"
+
+
+def _negative(random: Random, number: int) -> str:
+    words = random.choice(NEGATIVES)
+    return words and f"number {number}, {words}"
 
 
 def _picture(random: Random) -> SourceImage:

@@ -1,22 +1,27 @@
 """How near the predicted seconds of jobs are: each job is predicted before it is run and learnt.
 
 So every job is one that the predictor has not seen. How far apart two runs of the same work are on
-this machine is measured beside it: no prediction can be nearer than that.
+this machine is measured beside it: no prediction can be nearer than that. With several rounds, a
+job's seconds are the median of its runs, between which all others were run, so that less is left of
+what else the machine does.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
 from benchmarks.document import BadInput
 from benchmarks.drawn_jobs import Kinds, draw_jobs
-from benchmarks.frame import Bench, positive
+from benchmarks.frame import MEASURED, Bench, Measured, positive
 from benchmarks.model_files import MODELS, add_models, models_of
 from hordelib import Engine
 from hordelib.demo_model import FILE_NAME, ensure_control_net, ensure_lora
@@ -28,6 +33,7 @@ from worker.errors import StateTaken
 from worker.seconds_predictor import SecondsPredictor
 from worker.state_folder import StateFolder
 
+ROUND = 1_000_000  # by which the numbers in prompts and the seeds differ from round to round
 BLOCK, QUICK_BLOCK = 50, 20  # jobs of a row
 BLOCKS, QUICK_BLOCKS = 6, 4
 REPEATED_EVERY = 5  # jobs: one is run again
@@ -38,6 +44,7 @@ class Row:
     """Some jobs in a row. Percent: how far off, of the seconds that the job took."""
 
     model: str
+    rounds: int  # whose median is a job's seconds
     learnt: int  # jobs before the first of these
     jobs: int
     median_percent: float  # of the predictions
@@ -65,20 +72,27 @@ class Course:
 
     engine: Engine
     model: Model
+    rounds: int = 1
     predictor: SecondsPredictor = field(default_factory=SecondsPredictor)
     done: list[Timed] = field(default_factory=list[Timed])
 
-    def rows(self, jobs: Iterable[GenerationParams], block: int) -> Iterator[Row]:
+    def rows(self, jobs: Sequence[GenerationParams], block: int) -> Iterator[Row | Measured]:
         """One for each `block` jobs. Of the very first job nothing is predicted."""
-        first, *others = jobs
-        self.predictor.learn(first, self.model.family, self._run(first))
-        for start in range(0, len(others), block):
-            before, again = len(self.done), list[float]()
-            for number, job in enumerate(others[start : start + block]):
-                self._predict_and_learn(job)
-                if number % REPEATED_EVERY == 0:
-                    again.append(self._run(_once_more(job)) / self.done[-1].seconds - 1)
-            yield _row(self.model.name, before + 1, self.done[before:], again)
+        runs: list[list[float]] = [[] for _ in jobs]
+        for round_number in range(1, self.rounds):
+            for job, seconds in zip(jobs, runs, strict=True):
+                seconds.append(self._run(job, round_number))
+                yield MEASURED
+        self._take(jobs[0], runs[0])
+        for start in range(1, len(jobs), block):
+            again = list[float]()
+            for number in range(start, min(start + block, len(jobs))):
+                self._take(jobs[number], runs[number])
+                yield MEASURED
+                if (number - start) % REPEATED_EVERY == 0:
+                    once_more = self._run(jobs[number], self.rounds)
+                    again.append(once_more / self.done[-1].seconds - 1)
+            yield self._row(start, again)
 
     def teach(self, folder: Path) -> None:
         """The worker of this state folder predicts as if it had served these jobs."""
@@ -88,32 +102,47 @@ class Course:
                 forecast.learn(each.job, each.family, each.seconds)
             forecast.keep()
 
-    def _predict_and_learn(self, job: GenerationParams) -> None:
+    def _take(self, job: GenerationParams, runs: list[float]) -> None:
+        """The last run of a job, and what is learnt of all of them."""
         family = self.model.family
         expected = self.predictor.predict(job, family)
-        seconds = self._run(job)
+        seconds = median([*runs, self._run(job, 0)])
         self.predictor.learn(job, family, seconds)
-        within = expected.low <= seconds <= expected.high
-        self.done.append(Timed(job, family, seconds, expected.seconds / seconds - 1, within))
+        if expected.is_known:
+            within = expected.low <= seconds <= expected.high
+            self.done.append(Timed(job, family, seconds, expected.seconds / seconds - 1, within))
 
-    def _run(self, job: GenerationParams) -> float:
-        return self.engine.generate(job, self.model).run_seconds
+    def _run(self, job: GenerationParams, round_number: int) -> float:
+        """The same work in each round, of which ComfyUI has nothing left from the others."""
+        own = replace(
+            job,
+            prompt=_numbered(job.prompt, round_number),
+            negative_prompt=_numbered(job.negative_prompt, round_number),
+            seed=job.seed + ROUND * round_number,
+        )
+        return self.engine.generate(own, self.model).run_seconds
+
+    def _row(self, start: int, again: list[float]) -> Row:
+        done = self.done[start - 1 :]
+        median_percent, p90_percent = _percent([each.off for each in done])
+        again_median, again_p90 = _percent(again)
+        return Row(
+            model=self.model.name,
+            rounds=self.rounds,
+            learnt=start,
+            jobs=len(done),
+            median_percent=median_percent,
+            p90_percent=p90_percent,
+            within_percent=100 * sum(each.within for each in done) / len(done),
+            again_median_percent=again_median,
+            again_p90_percent=again_p90,
+            median_seconds=median(each.seconds for each in done),
+        )
 
 
-def _row(model: str, learnt: int, done: list[Timed], again: list[float]) -> Row:
-    median, p90 = _percent([each.off for each in done])
-    again_median, again_p90 = _percent(again)
-    return Row(
-        model=model,
-        learnt=learnt,
-        jobs=len(done),
-        median_percent=median,
-        p90_percent=p90,
-        within_percent=100 * sum(each.within for each in done) / len(done),
-        again_median_percent=again_median,
-        again_p90_percent=again_p90,
-        median_seconds=float(np.median([each.seconds for each in done])),
-    )
+def _numbered(prompt: str, round_number: int) -> str:
+    """Its first number, which drawn jobs have of their own, is that of the round, too."""
+    return re.sub(r"\d+", lambda found: str(int(found[0]) + ROUND * round_number), prompt, count=1)
 
 
 def _percent(off: list[float]) -> tuple[float, float]:
@@ -122,17 +151,12 @@ def _percent(off: list[float]) -> tuple[float, float]:
     return 100 * float(median), 100 * float(p90)
 
 
-def _once_more(job: GenerationParams) -> GenerationParams:
-    """The same work, of which ComfyUI has nothing left."""
-    return replace(job, prompt=job.prompt.replace("number", "repeat", 1), seed=job.seed + 1)
-
-
-def _rows(options: argparse.Namespace) -> Iterator[Row]:
+def _rows(options: argparse.Namespace) -> Iterator[Row | Measured]:
     if options.teach:
         _open(options.teach).close()  # before an hour of jobs that nobody could be taught
     with Engine() as engine:
         for model in models_of(options.model):
-            course = Course(engine, model)
+            course = Course(engine, model, options.rounds)
             jobs = draw_jobs(1 + _jobs(options), options.seed, _kinds(options.largest, model))
             yield from course.rows(jobs, _block(options))
             if options.teach:
@@ -163,7 +187,10 @@ def _jobs(options: argparse.Namespace) -> int:
 
 
 def _count(options: argparse.Namespace) -> int:
-    return -(-_jobs(options) // _block(options)) * max(1, len(options.model))
+    """The runs that count for each model, and its rows."""
+    jobs = _jobs(options)
+    runs = (options.rounds - 1) * (1 + jobs) + jobs
+    return (runs + ceil(jobs / _block(options))) * max(1, len(options.model))
 
 
 def _side(text: str) -> int:
@@ -176,6 +203,7 @@ def _side(text: str) -> int:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_models(parser)
     parser.add_argument("--jobs", type=positive, help="that are predicted (300; quick: 80)")
+    parser.add_argument("--rounds", type=positive, default=1, help="of all jobs (1)")
     parser.add_argument("--largest", type=_side, default=256, help="side in pixels (256)")
     parser.add_argument("--seed", type=positive, default=1, help="which jobs are drawn (1)")
     parser.add_argument(

@@ -148,7 +148,6 @@ def _leave_memory_to_us() -> None:
     unload_models, measure_free = memory.free_memory, memory.get_free_memory
 
     def load_models_gpu(models: Collection[Any], *args: Any, **options: Any) -> None:
-        _drop_what_is_gone()
         lender = LENDER.get()
         if lender is None:
             load_models(models, *args, **options)
@@ -158,7 +157,6 @@ def _leave_memory_to_us() -> None:
             load_models(models, *args, **options)
 
     def free_memory(*args: Any, **options: Any) -> Any:
-        _drop_what_is_gone()
         lender = LENDER.get()
         with nullcontext() if lender is None else lender.undisturbed():
             return unload_models(*args, **options)
@@ -179,6 +177,7 @@ def _leave_memory_to_us() -> None:
         state, metadata = mapped_weights.read_mapped(Path(path), read)
         return (state, metadata) if return_metadata else state
 
+    memory.cleanup_models_gc = _drop_what_is_gone  # called before each graph, too
     memory.load_models_gpu = load_models_gpu
     memory.free_memory = free_memory
     memory.get_free_memory = get_free_memory
@@ -190,8 +189,8 @@ def _leave_memory_to_us() -> None:
 def _drop_what_is_gone() -> None:
     """Take patchers that are gone out of ComfyUI's list of loaded models.
 
-    Of a patcher that is collected together with the one it was cloned from, the entry stays
-    for as long as its model does, and ComfyUI collects all garbage whenever it looks, in vain.
+    ComfyUI collects all garbage whenever it finds one there, often in vain: of a patcher that is
+    collected together with the one it was cloned from, the entry stays for as long as its model.
     What is known of the model's weights is kept by the model, and by the patcher that we hold.
     """
     import comfy.model_management as memory

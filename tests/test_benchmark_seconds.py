@@ -19,10 +19,10 @@ from worker.state_folder import StateFolder
 def test_jobs_are_predicted_before_they_are_learnt_and_a_worker_can_be_taught(tmp_path: Path):
     state, found = tmp_path / "state", tmp_path / "seconds.json"
     state.mkdir()
-    arguments = ["seconds", "--quick", "--jobs", "3", "--largest", "64", "--teach", str(state)]
-    assert main([*arguments, "--json", str(found)]) == 0
+    arguments = ["seconds", "--quick", "--jobs", "3", "--rounds", "2", "--largest", "64"]
+    assert main([*arguments, "--teach", str(state), "--json", str(found)]) == 0
     (row,) = json.loads(found.read_text())["results"]
-    assert (row["learnt"], row["jobs"]) == (1, 3)
+    assert (row["rounds"], row["learnt"], row["jobs"]) == (2, 1, 3)
     assert row["median_seconds"] > 0
     job = draw_jobs(1, 7, Kinds(64))[0]
     assert make_forecast(state).predict(job, SD1).jobs == 3

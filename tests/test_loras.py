@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -90,10 +91,12 @@ def test_five_loras_add_up(engine: Engine, checkpoint: Path, lora: Lora):
     assert look(together, replace(PLAIN, colour="blue")).colour == "blue"
 
 
-def test_nothing_stays_of_loras_that_are_gone(engine: Engine, checkpoint: Path, lora: Lora):
+def test_nothing_stays_of_loras_that_are_gone(
+    engine: Engine, checkpoint: Path, lora: Lora, caplog: pytest.LogCaptureFixture
+):
     """DPM fast is kept by a cycle, and with it both clones of the model, until they are collected.
 
-    ComfyUI would collect all garbage then with each model that it loads, ever after.
+    ComfyUI would collect all garbage then with each model that it loads, ever after, and says so.
     """
     from comfy.model_management import current_loaded_models
 
@@ -102,8 +105,10 @@ def test_nothing_stays_of_loras_that_are_gone(engine: Engine, checkpoint: Path, 
     assert engine._loaded is not None
     engine._loaded.executor.forget()  # as for each job with others
     gc.collect()
-    engine.generate(QUICK, checkpoint)
+    with caplog.at_level(logging.INFO, "comfyui"):
+        engine.generate(QUICK, checkpoint)
     assert not [each for each in current_loaded_models if each.is_dead()]
+    assert "memory leak" not in caplog.text
 
 
 def test_a_negative_strength_is_the_opposite(engine: Engine, checkpoint: Path, lora: Lora):

@@ -110,6 +110,20 @@ def test_a_machine_that_has_become_slower_is_followed():
     assert np.median(ratios) == pytest.approx(1.5, rel=0.05)
 
 
+def test_a_machine_that_is_busy_now_is_followed_within_some_jobs_but_no_hiccup():
+    jobs, late = drawn(1, 100), drawn(3, 5)
+
+    def ratio(*paces: float) -> float:
+        predictor = taught(jobs)
+        for job, pace in zip(late, paces, strict=True):
+            predictor.learn(job, SD1, truth(job) * pace)
+        return predictor.predict(SMALL, SD1).seconds / predictor_at_ease.predict(SMALL, SD1).seconds
+
+    predictor_at_ease = taught([*jobs, *late])
+    assert 1.15 < ratio(1.5, 1.5, 1.5, 1.5, 1.5) < 1.5
+    assert ratio(1.0, 1.0, 1.0, 1.0, 3.0) == pytest.approx(1, abs=0.03)
+
+
 def test_the_spread_holds_nine_in_ten_and_narrows():
     predictor = taught(drawn(1, 3), noise=0.1)
     early = predictor.predict(SMALL, SD1)

@@ -1,12 +1,14 @@
 """How long a job will take on this machine, learnt from the jobs that it has done.
 
 Each family of models has a fit of its own (worker.seconds_fit) over its latest jobs, so that what
-is predicted follows the machine. Until a family's first job, nothing is known, and that is said.
+is predicted follows the machine; the very latest ones tell how busy it is now. Until a family's
+first job, nothing is known, and that is said.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +28,8 @@ LATE_JOBS = 20  # among which the fastest sets the least time
 KEPT_EVERY = 10  # jobs: what is learnt goes to the disk
 SURE = (0.05, 0.95)  # the share of jobs below `low`, and below `high`
 FITS = 20  # over the jobs that are remembered: costs are fitted anew with each 20th part of them
+DRIFT_JOBS = 5  # the latest ones, whose median tells how busy the machine is now
+LASTING = 0.5  # of how much longer they took, which the next job takes longer, too
 DOUBTS = (-math.log(2), math.log(2)) * 2  # as if some jobs had taken half and double the time
 
 
@@ -125,14 +129,14 @@ class _Learner:
     def learn(self, job: TimedJob) -> None:
         """With the logarithm of how far off the prediction of this job was, before it is learnt."""
         if self.jobs:
-            self.errors.append(math.log(job.seconds / self._fit().costs.seconds(job.work)))
+            self.errors.append(math.log(job.seconds / self._fit().seconds(job.work)))
         self.jobs.append(job)
         self.unfitted += 1
         self.fitted = None
 
     def predict(self, work: Work) -> Prediction:
         fitted = self._fit()
-        seconds = fitted.costs.seconds(work)
+        seconds = fitted.seconds(work)
         low, high = fitted.spread if fitted.costs.knows(work) else _NEVER_SEEN
         return Prediction(seconds, seconds * low, seconds * high, len(self.jobs))
 
@@ -157,10 +161,12 @@ class _Learner:
 class _Fitted:
     """What follows from the jobs.
 
-    `late` has the work of the latest ones and the seconds that each takes at the `best` pace.
+    `late` has the work of the latest ones and the seconds that each takes at the `best` pace;
+    `drift` is by what factor the next job will take longer than by its costs.
     """
 
     costs: Costs
+    drift: float
     spread: tuple[float, float]  # factors of `low` and `high`
     late: tuple[TimedJob, ...]
 
@@ -168,9 +174,13 @@ class _Fitted:
     def of(cls, costs: Costs, jobs: Sequence[TimedJob], errors: Iterable[float]) -> _Fitted:
         late = [*jobs][-LATE_JOBS:]
         fitted = [costs.seconds(job.work) for job in late]
-        best = min(job.seconds / each for job, each in zip(late, fitted, strict=True))
+        paces = [job.seconds / each for job, each in zip(late, fitted, strict=True)]
+        best, drift = min(paces), statistics.median(paces[-DRIFT_JOBS:]) ** LASTING
         at_best = (TimedJob(job.work, best * each) for job, each in zip(late, fitted, strict=True))
-        return cls(costs, _spread(errors), tuple(at_best))
+        return cls(costs, drift, _spread(errors), tuple(at_best))
+
+    def seconds(self, work: Work) -> float:
+        return self.costs.seconds(work) * self.drift
 
     def least_seconds(self, work: Work) -> float:
         """By each of the late jobs, as far as all that it did is to be done in this one, too.
