@@ -63,7 +63,10 @@ def measure(model: Model, rounds: int) -> Switch:
 
 
 def _job_seconds(pair: tuple[Model, Model], values: int, rounds: int) -> tuple[float, float]:
-    """Of jobs after one of the same model, and after one of the other model."""
+    """Of jobs after one of the same model, and after one of the other model.
+
+    Each has a prompt of its own, so that both kinds have it to encode.
+    """
     same: list[float] = []
     other: list[float] = []
     limit_bytes = 1 << 60
@@ -75,7 +78,8 @@ def _job_seconds(pair: tuple[Model, Model], values: int, rounds: int) -> tuple[f
         for number in range(rounds):
             model = pair[number % 2]
             for seconds in (other, same):
-                job = replace(JOB, seed=2 * number + (seconds is same))
+                turn = 2 * number + (seconds is same)
+                job = replace(JOB, prompt=f"{JOB.prompt}, number {turn}", seed=turn)
                 seconds.append(_seconds(lambda: engine.generate(job, model)))  # noqa: B023
     return median(same), median(other)
 

@@ -27,7 +27,7 @@ from hordelib.errors import (
     RuntimeMissing,
 )
 from hordelib.heap import trim_heap
-from hordelib.lean_imports import imported_later
+from hordelib.lean_imports import import_lean
 from hordelib.lending import LENDER, Lender
 from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_readings import anonymous_bytes, card_memory
@@ -122,9 +122,7 @@ def boot(folder: Path, device: Device, *, reserve_vram_bytes: int | None = None)
                 "disable_pinned_memory": True,  # nobody else could have that memory any more
             }
         )
-        with imported_later():
-            for name in ("comfy.sd", "nodes", "execution"):
-                importlib.import_module(name)
+        import_lean(("comfy.sd", "nodes", "execution"))
         _register_nodes()
         _leave_memory_to_us()
     _redirect_log(folder)

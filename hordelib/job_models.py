@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -212,9 +213,15 @@ def _fill_page_cache(path: Path) -> None:
 def _insist_on_family(model: Model) -> None:
     """Its graphs are made for one; somebody may have put another model in its file's place."""
     path = model.main
-    family, channels = detect(path)
+    family, channels = _kind(path, FileStamp.of(path))
     if (family, channels) != (model.family, model.channels):
         raise ModelBroken(f"{path.name} was replaced by another kind of model ({family.name})")
+
+
+@lru_cache(maxsize=100)
+def _kind(path: Path, _: FileStamp) -> tuple[Family, int]:
+    """A large model's header takes tens of milliseconds, and models take turns."""
+    return detect(path)
 
 
 def _blamed(key: ModelKey, model: Model, read: Callable[[ModelKey], T]) -> T:

@@ -59,17 +59,20 @@ class Work:
         return 1 if self.chunks == 1 else self.chunks * CHUNK_WORDS - CHUNK_WORDS // 2
 
 
-QUICK = (
+PLAIN = (
     Work("128 x 128, alone", side=128),
     Work("64 x 64, alone"),
     Work("64 x 64, four different jobs", together=4),
-    Work("64 x 64, two checkpoints in turn", checkpoints=2),
-    Work("64 x 64, two checkpoints in turn, a LoRA", checkpoints=2, lora=LORA),
 )
-WORKS = (
-    *QUICK,
+MORE = (
     Work("64 x 64, a new negative prompt in each job", new_negative=True),
     Work("64 x 64, eight different jobs", together=MOST_TOGETHER),
     Work("64 x 64, four pictures of a prompt", images=4),
     Work("64 x 64, a prompt of three chunks", chunks=3),
 )
+IN_TURN = (  # last, since peers may keep the second checkpoint in memory
+    Work("64 x 64, two checkpoints in turn", checkpoints=2),
+    Work("64 x 64, two checkpoints in turn, a LoRA", checkpoints=2, lora=LORA),
+)
+QUICK = (*PLAIN, *IN_TURN)
+WORKS = (*PLAIN, *MORE, *IN_TURN)
