@@ -29,7 +29,7 @@ class Kinds:
 
 
 def draw_jobs(count: int, seed: int, kinds: Kinds) -> list[GenerationParams]:
-    """The same ones for the same `seed`; no two have one prompt, or one negative prompt."""
+    """The same ones for the same `seed`. No two have one prompt, or one negative prompt but ""."""
     random = Random(seed)
     most = kinds.largest**2 // 4 * MOST_STEPS
     jobs: list[GenerationParams] = []
