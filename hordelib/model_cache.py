@@ -328,6 +328,7 @@ class ModelCache(Generic[P]):
 
     def _make_room(self, memory: _Memory, needed_bytes: int, key: ModelKey) -> None:
         """Evict idle parts until the memory itself reports room that nobody was promised."""
+        may_be_returned = memory is self._host  # what was freed lately is not the system's yet
         while (short_bytes := memory.shortfall_bytes(needed_bytes)) > 0:
             entries = len(self._entries)
             if self._evict_from(memory):
@@ -336,6 +337,10 @@ class ModelCache(Generic[P]):
                 continue
             if needed_bytes <= 0:
                 return  # others have taken of the reserve, and nothing more of ours can help
+            if may_be_returned:
+                self._forget()
+                may_be_returned = False
+                continue
             if not self._readers:
                 raise OutOfMemory(_complaint(key, needed_bytes, short_bytes, memory.budget))
             self._mutex.wait()  # what is being read will be idle, or take less than was thought

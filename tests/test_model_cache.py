@@ -102,6 +102,18 @@ def test_working_memory_stays_free_beside_a_loan(cache: Cache, machine: Machine,
     assert machine.device.was_kept
 
 
+def test_what_was_freed_and_not_returned_yet_counts_as_room(machine: Machine, file: MakeFile):
+    machine.host.take(700 * KIB)
+    cache = Cache(
+        machine.read,
+        machine.host.budget,
+        machine.device.budget,
+        forget=lambda: machine.host.take(-machine.host.used_bytes),
+    )
+    use(cache, file("a", 400))
+    assert machine.host.was_kept
+
+
 def test_what_can_stream_needs_room_for_its_work_alone(cache: Cache, file: MakeFile):
     large = file("large", 800)
     with cache.hold(large) as held:

@@ -16,6 +16,7 @@ from hordelib.nodes.batches import Batch, in_batches
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext
 from hordelib.nodes.members import Prompts, guided_each
 from hordelib.nodes.noise import first_noise, seeded_sampler
+from hordelib.nodes.step_invariants import sample_custom
 from hordelib.params import SEEDS
 from hordelib.samplers import UNBATCHABLE
 
@@ -118,15 +119,15 @@ def _sample_batch(
         denoise=settings["denoise"],
         model_options=model.model_options,
     )
-    return comfy.sample.sample_custom(
+    return sample_custom(
         model,
-        first_noise(images, seeds),
-        cfg,
-        seeded_sampler(settings["sampler_name"], seeds),
-        schedule.sigmas,
-        settings["positive"],
-        settings["negative"],
-        images,
+        noise=first_noise(images, seeds),
+        cfg=cfg,
+        sampler=seeded_sampler(settings["sampler_name"], seeds),
+        sigmas=schedule.sigmas,
+        positive=settings["positive"],
+        negative=settings["negative"],
+        latent_image=images,
         noise_mask=noise_mask,
         callback=progress,
         disable_pbar=True,

@@ -13,6 +13,7 @@ from hordelib.nodes.batches import Batch, in_batches
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext
 from hordelib.nodes.noise import first_noise, seeded_sampler
 from hordelib.nodes.sampling import Latent, _progress
+from hordelib.nodes.step_invariants import sample_custom
 from hordelib.params import SEEDS
 
 SWITCH = (["enable", "disable"],)
@@ -61,15 +62,15 @@ class DreamerSamplerAdvanced:
 
         def make(batch: Batch) -> Tensor:
             some, own_seeds = images[batch.images], seeds[batch.images]
-            return comfy.sample.sample_custom(
+            return sample_custom(
                 model,
-                torch.zeros_like(some) if is_noisy else first_noise(some, own_seeds),
-                settings["cfg"],
-                seeded_sampler(settings["sampler_name"], own_seeds),
-                sigmas,
-                settings["positive"],
-                settings["negative"],
-                some,
+                noise=torch.zeros_like(some) if is_noisy else first_noise(some, own_seeds),
+                cfg=settings["cfg"],
+                sampler=seeded_sampler(settings["sampler_name"], own_seeds),
+                sigmas=sigmas,
+                positive=settings["positive"],
+                negative=settings["negative"],
+                latent_image=some,
                 callback=_progress(context, batch.number, batch.of),
                 disable_pbar=True,
                 seed=own_seeds[0],

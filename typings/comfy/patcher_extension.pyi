@@ -1,0 +1,2 @@
+class WrappersMP:
+    DIFFUSION_MODEL: str
