@@ -46,7 +46,7 @@ class Container:
 def container(engine: Engine, checkpoint: Path) -> Container:
     """Room for one UNet of the demo model (139 MiB) and for work, not for two."""
     engine.generate(QUICK, checkpoint)
-    return Container(anonymous_bytes() + 300 * MIB)
+    return Container(anonymous_bytes() + 330 * MIB)
 
 
 @pytest.fixture
