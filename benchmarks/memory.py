@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from benchmarks.frame import Bench
 from benchmarks.model_files import add_models, models_of
 from hordelib import Engine, GenerationParams
+from hordelib.heap import trim_heap
 from hordelib.model import Model
 from hordelib.samplers import SAMPLERS
 
@@ -52,6 +53,7 @@ def measure(
             steps=1,
             sampler=SAMPLERS["k_euler"],
         )
+        trim_heap()  # or it would take first what earlier jobs have left
         made = engine.generate(params, model)
         yield Reading(
             model.name,

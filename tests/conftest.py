@@ -7,12 +7,17 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from hordelib import Engine, demo_checkpoint
 from tests.owner import PROJECT, Home
 from tests.sandbox_client import MODELS
 from worker.devices import first_card
 from worker.sandbox import Sandbox
+
+# A machine may be busy: how long an example takes says nothing of what it is about.
+settings.register_profile("dreamer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dreamer")
 
 SHOWN = "shown"  # a test's property that is told at the end of the run, also by another process
 

@@ -6,6 +6,7 @@ counts what the process has for itself, and not what it maps of files.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
@@ -13,12 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from hordelib import Engine
 from hordelib.demo_model import ensure_lora
 from hordelib.errors import GenerationFailed, JobError, ModelBroken, ModelMissing
+from hordelib.heap import trim_heap
 from hordelib.memory_readings import anonymous_bytes
 from hordelib.model import Model
 from hordelib.params import Lora
@@ -35,6 +38,13 @@ class Container:
     limit_bytes: int
     lowest_bytes: int = 1 << 60
 
+    @classmethod
+    def with_room(cls, size_bytes: int) -> Self:
+        """For so much more than there is now; what was freed is not there."""
+        gc.collect()
+        trim_heap()
+        return cls(anonymous_bytes() + size_bytes)
+
     def free_bytes(self) -> int:
         return self.limit_bytes - anonymous_bytes()
 
@@ -46,7 +56,7 @@ class Container:
 def container(engine: Engine, checkpoint: Path) -> Container:
     """Room for one UNet of the demo model (139 MiB) and for work, not for two."""
     engine.generate(QUICK, checkpoint)
-    return Container(anonymous_bytes() + 330 * MIB)
+    return Container.with_room(330 * MIB)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import torch
 from hordelib import Engine
 from hordelib.corrections import Corrections
 from hordelib.errors import OutOfMemory
-from hordelib.memory_readings import anonymous_bytes
 from hordelib.model_cache import ModelCache, ModelKey
 from hordelib.params import GenerationParams, PostProcessor, ProcessorKind
 from hordelib.processing_memory import Pictures, ProcessingEstimates, pictures_of
@@ -127,13 +126,13 @@ def test_upscaling_keeps_to_the_budget_with_smaller_tiles(
 
     whole = engine.generate(job, checkpoint, watch).images[0]
     assert tiles[-1] == (1, 1)
-    container = Container(anonymous_bytes() + 700 * MIB)
+    container = Container.with_room(700 * MIB)
     with Engine(ram_reserve_bytes=64 * MIB, free_ram_bytes=container.free_bytes) as tight:
         made = tight.generate(job, checkpoint, watch)
         assert tiles[-1] == (9, 9)
         assert container.lowest_bytes >= 64 * MIB
         assert difference(whole, made.images[0]) <= 1  # rounding
-    container = Container(anonymous_bytes() + 500 * MIB)
+    container = Container.with_room(400 * MIB)
     with (
         Engine(ram_reserve_bytes=64 * MIB, free_ram_bytes=container.free_bytes) as tighter,
         pytest.raises(OutOfMemory, match=r"up\.pth .* needs .* lower ram_to_leave_free"),
