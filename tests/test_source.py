@@ -95,7 +95,7 @@ def test_image_i_of_an_image_to_image_batch_is_the_picture_of_its_seed(
 def test_hires_fix_starts_from_the_source_and_keeps_as_much_of_it(
     engine: Engine, checkpoint: Path, params: GenerationParams
 ):
-    large = replace(params, width=576, height=576, hires_fix=True, denoise=0.1, steps=20)
+    large = replace(params, width=576, height=576, hires_fix=True, denoise=0.1, steps=6)
     (picture,) = engine.generate(large, checkpoint).images
     assert pixels(picture).shape == (576, 576, 3)
     assert distance(pixels(picture), pixels(draw(SOURCE, 576))) < 30
