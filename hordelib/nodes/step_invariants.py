@@ -43,14 +43,14 @@ def _making_once(model: Any, conditionings: Iterable[Conditioning]) -> Generator
     kept that would take of the room of the steps themselves.
     """
     with ExitStack() as stack:
-        layers = _layers(model.model.diffusion_model)
+        layers = dict.fromkeys(_layers(model.model.diffusion_model))  # each once
         if layers:
             kept = _Kept(model.model)
             model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, NAME, kept.call_unet)
             stack.callback(model.remove_wrappers_with_key, WrappersMP.DIFFUSION_MODEL, NAME)
             for control_net in _control_nets(conditionings):
                 _stand_in(stack, control_net, "get_control", kept.get_control)
-                layers = [*layers, *_layers(control_net.control_model)]
+                layers |= dict.fromkeys(_layers(control_net.control_model))
             for layer in layers:
                 _stand_in(stack, layer, "forward", kept.forward)
         yield
