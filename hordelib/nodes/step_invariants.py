@@ -19,9 +19,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 NAME = "dreamer_step_invariants"
-ROOM = (
-    1.5  # times what ComfyUI thinks a step takes, it has free before it does both prompts at once
-)
+ROOM = 1.5  # of what a step takes by ComfyUI, which it has free before it does both prompts at once
 
 Call = Callable[..., Any]
 Conditioning = list[list[Any]]
