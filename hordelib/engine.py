@@ -16,6 +16,7 @@ from hordelib.corrections import Corrections
 from hordelib.errors import Cancelled, GenerationFailed, ModelBroken
 from hordelib.gen_metadata import GenMetadata
 from hordelib.graph import Graph
+from hordelib.heap import keep_heap
 from hordelib.images import Picture, SourceImage
 from hordelib.job_models import JobModels, Plan, read_ahead
 from hordelib.lending import Lender
@@ -104,6 +105,8 @@ class Engine:
         vram_reserve_bytes: the same on the card (ComfyUI's --reserve-vram); None is its default.
         free_ram_bytes: says how much main memory is free now; the default asks the machine.
         memory_file: keeps what is learnt of the memory that jobs take; None forgets it at the end.
+
+    The process' memory is allocated as `hordelib.heap.keep_heap` says from then on.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class Engine:
         free_ram_bytes: Callable[[], int] = lambda: main_memory().free_bytes,
         memory_file: Path | None = None,
     ):
+        keep_heap()  # before there is a thread that computes
         self._comfyui = comfyui or comfy.default_folder()
         self._wanted_device = device
         self._vram_reserve_bytes = vram_reserve_bytes

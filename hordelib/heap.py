@@ -6,6 +6,26 @@ import ctypes
 import mmap
 import sys
 
+ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1  # of glibc's malloc.h
+LARGEST_IN_HEAP_BYTES = 32 << 20  # a larger piece is mapped for itself; glibc allows no more
+KEPT_BYTES = 64 << 20  # what is free at the heap's end beyond that goes back at once
+
+
+def keep_heap() -> None:
+    """Have all threads of this process share one heap that keeps what is freed: mallopt(3).
+
+    What one step of a sampler frees, the next one takes. Given back in between, it comes as new
+    pages that the system has to clear: of a thread's own heap, which is cut at 64 MiB, that are
+    gigabytes a job. The sizes are those that glibc's own come to, if a process frees such pieces.
+    It holds for threads that start afterwards. Elsewhere there is no mallopt, nor the need.
+    """
+    if sys.platform == "linux":
+        option = getattr(ctypes.CDLL(None), "mallopt", None)
+        if option is not None:
+            option(ARENA_MAX, 1)
+            option(MMAP_THRESHOLD, LARGEST_IN_HEAP_BYTES)
+            option(TRIM_THRESHOLD, KEPT_BYTES)
+
 
 def trim_heap() -> None:
     """Return what was freed: glibc's malloc_trim(3). Elsewhere there is none, nor the need."""
