@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -30,7 +31,7 @@ class Graph:
 
         Raises ValueError where two nodes share a title: one of them would silently vanish.
         """
-        exported: Nodes = json.loads(spine.read_text("utf-8"))
+        exported = _exported(spine)
         titles = {node_id: node["_meta"]["title"] for node_id, node in exported.items()}
         if len(set(titles.values())) < len(titles):
             raise ValueError(f"{spine.name}: node titles are not unique: {sorted(titles.values())}")
@@ -100,6 +101,12 @@ class Graph:
     def to_api(self) -> Nodes:
         """What ComfyUI executes: a copy, in plain JSON types."""
         return json.loads(json.dumps(self._nodes))
+
+
+@cache
+def _exported(spine: Path) -> Nodes:
+    """A file of ours, which does not change: every job starts with one. Not to be changed."""
+    return json.loads(spine.read_text("utf-8"))
 
 
 def _as_link(value: Any, titles: Mapping[str, str]) -> Any:

@@ -78,6 +78,7 @@ def test_nothing_is_known_before_the_first_job_of_a_family():
     assert predictor.predict(SMALL, SDXL) == UNKNOWN
     assert not UNKNOWN.is_known
     assert predictor.least_seconds(SMALL, SDXL) == 0.0
+    assert not predictor.takes_longer(0.0, SMALL, SDXL)
     assert predictor.predict(SMALL, SD1).is_known
 
 
@@ -172,7 +173,10 @@ def test_the_fastest_job_of_late_sets_the_least_time():
 def test_no_least_time_is_longer_than_the_truth(count: int):
     predictor = taught(drawn(1, count))
     for job in drawn(2, 100):
-        assert 0 <= predictor.least_seconds(job, SD1) <= truth(job) * 1.000001
+        least_seconds = predictor.least_seconds(job, SD1)
+        assert 0 <= least_seconds <= truth(job) * 1.000001
+        assert not predictor.takes_longer(least_seconds, job, SD1)
+        assert predictor.takes_longer(least_seconds * 0.999, job, SD1) == (least_seconds > 0)
 
 
 def test_a_sampler_of_two_calls_says_little_of_one_that_makes_one():

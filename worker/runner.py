@@ -242,8 +242,10 @@ class Runner:
             raise NothingToServe(f"no model is left to serve: {change or reason}")
 
     def _raise_if_too_late(self, work: Work) -> None:
-        least_seconds = self._forecast.least_seconds(work.params, work.model.family)
-        if self._hurry.is_set() or time.monotonic() + least_seconds > self._limit(work):
+        left = self._limit(work) - time.monotonic()
+        if self._hurry.is_set() or self._forecast.takes_longer(
+            left, work.params, work.model.family
+        ):
             raise self._too_late(work)
 
     def _limit(self, work: Work) -> float:

@@ -82,6 +82,14 @@ class SecondsPredictor:
             learner = self._families.get(family.name)
             return learner.least_seconds(work) if learner else 0.0
 
+    def takes_longer(self, seconds: float, params: GenerationParams, family: Family) -> bool:
+        """Whether the job takes at least so long; quickly told where none has of late."""
+        with self._lock:
+            learner = self._families.get(family.name)
+            if learner is None or not learner.has_taken(seconds):
+                return False
+        return self.least_seconds(params, family) > seconds
+
     def learn(self, params: GenerationParams, family: Family, seconds: float) -> None:
         """A job took so long, its model's loading aside."""
         if not 0 < seconds < math.inf:
@@ -141,11 +149,30 @@ class _Learner:
         return Prediction(seconds, seconds * low, seconds * high, len(self.jobs))
 
     def least_seconds(self, work: Work) -> float:
-        return self._fit().least_seconds(work)
+        """By each of the late jobs, as far as all that it did is to be done in this one, too.
+
+        No cost is below 0. So a job that has at least half of every amount of another one takes at
+        least half its time, whatever the costs are. Each is reckoned at the best pace of them all,
+        which never makes it longer than it was: the others may have met a busy machine.
+        """
+        costs = self._fit().costs
+        late = [(job, costs.seconds(job.work)) for job in self._late]
+        best = min((job.seconds / seconds for job, seconds in late), default=0.0)
+        return max(
+            (best * seconds * _least_share(work, job.work) for job, seconds in late), default=0.0
+        )
+
+    def has_taken(self, seconds: float) -> bool:
+        """Whether a late job was longer, without which none takes so long for sure."""
+        return any(job.seconds > seconds for job in self._late)
+
+    @property
+    def _late(self) -> Sequence[TimedJob]:
+        return [*self.jobs][-LATE_JOBS:]
 
     def _fit(self) -> _Fitted:
         if self.fitted is None:
-            self.fitted = _Fitted.of(self._costs(), self.jobs, self.errors)
+            self.fitted = _Fitted.of(self._costs(), self._late[-DRIFT_JOBS:], self.errors)
         return self.fitted
 
     def _costs(self) -> Costs:
@@ -159,37 +186,19 @@ class _Learner:
 
 @dataclass(frozen=True, slots=True)
 class _Fitted:
-    """What follows from the jobs.
-
-    `late` has the work of the latest ones and the seconds that each takes at the `best` pace;
-    `drift` is by what factor the next job will take longer than by its costs.
-    """
+    """What follows from the jobs. `drift`: the next one takes so many times what its costs say."""
 
     costs: Costs
     drift: float
     spread: tuple[float, float]  # factors of `low` and `high`
-    late: tuple[TimedJob, ...]
 
     @classmethod
-    def of(cls, costs: Costs, jobs: Sequence[TimedJob], errors: Iterable[float]) -> _Fitted:
-        late = [*jobs][-LATE_JOBS:]
-        fitted = [costs.seconds(job.work) for job in late]
-        paces = [job.seconds / each for job, each in zip(late, fitted, strict=True)]
-        best, drift = min(paces), statistics.median(paces[-DRIFT_JOBS:]) ** LASTING
-        at_best = (TimedJob(job.work, best * each) for job, each in zip(late, fitted, strict=True))
-        return cls(costs, drift, _spread(errors), tuple(at_best))
+    def of(cls, costs: Costs, late: Iterable[TimedJob], errors: Iterable[float]) -> _Fitted:
+        paces = [job.seconds / costs.seconds(job.work) for job in late]
+        return cls(costs, statistics.median(paces) ** LASTING, _spread(errors))
 
     def seconds(self, work: Work) -> float:
         return self.costs.seconds(work) * self.drift
-
-    def least_seconds(self, work: Work) -> float:
-        """By each of the late jobs, as far as all that it did is to be done in this one, too.
-
-        No cost is below 0. So a job that has at least half of every amount of another one takes at
-        least half its time, whatever the costs are. Each is reckoned at the best pace of them all,
-        which never makes it longer than it was: the others may have met a busy machine.
-        """
-        return max((job.seconds * _least_share(work, job.work) for job in self.late), default=0.0)
 
 
 _NEVER_SEEN = (0.5, 2.0)
