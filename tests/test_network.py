@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gzip
+import json
 import math
 import socket
 import ssl
@@ -123,7 +124,9 @@ def test_a_name_that_nobody_has_is_told():
 def test_a_resolver_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
     over = threading.Event()
 
-    def hang(*_: object, **__: object) -> list[object]:
+    def hang(*_: object, flags: int, **__: object) -> list[object]:
+        if flags & socket.AI_NUMERICHOST:  # for which nobody is asked
+            raise socket.gaierror
         over.wait(30)
         return []
 
@@ -325,11 +328,14 @@ def test_a_submit_whose_answer_was_lost_counts_once(sandbox: Sandbox):
     with client_of(sandbox.url, 5) as client, HttpSession(AGENT, trust_env=False) as session:
         body = {"prompt": "a red circle", "models": [MODEL], "r2": True}
         with HttpCall(time.monotonic() + 5):
-            session.post(
+            posted = session.request(
+                "POST",
                 f"{sandbox.url}/api/v2/generate/async",
-                json=body,
-                headers={"apikey": "sandbox-client-key-000"},
-            ).raise_for_status()
+                timeout=(5, 5),
+                headers={"apikey": "sandbox-client-key-000", "Content-Type": "application/json"},
+                body=json.dumps(body).encode(),
+            )
+            assert posted.status == 202
         job = client.pop(OFFER)
         assert isinstance(job, Job)
         client.upload(job.upload_urls[0], PICTURE)

@@ -7,6 +7,7 @@ own errors: HordeUnreachable, whenever there is no answer to make sense of.
 from __future__ import annotations
 
 import io
+import json
 import threading
 import time
 from collections.abc import Mapping
@@ -15,10 +16,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
-import requests
-import urllib3
 from pydantic import TypeAdapter, ValidationError
-from urllib3.exceptions import LocationValueError
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError, LocationValueError
 from urllib3.util import parse_url
 
 from worker import refusals
@@ -49,6 +49,9 @@ _LONGEST_REPLY_BYTES = 64 * 1024 * 1024  # room for a job whose source images co
 
 Read = TypeVar("Read")
 _ANYTHING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+_POP_IDS, _EMPTY_POP = TypeAdapter(PopIds), TypeAdapter(EmptyPop)
+_SUBMITTED, _REFUSED = TypeAdapter(Submitted), TypeAdapter(Refused)
+_ACCOUNT, _WORKER = TypeAdapter(Account), TypeAdapter(WorkerRecord)
 _SERVED_MODELS = TypeAdapter(tuple[ServedModel, ...])
 
 
@@ -142,10 +145,10 @@ class HordeClient:
         """
         call = "POST generate/pop"
         popped_at = time.monotonic()
-        answer = self._call(call, refusals.POP, json=offer.body())
-        ids = self._read(call, TypeAdapter(PopIds), answer).given
+        answer = self._call(call, refusals.POP, content=offer.body())
+        ids = self._read(call, _POP_IDS, answer).given
         if not ids:
-            empty = self._read(call, TypeAdapter(EmptyPop), answer)
+            empty = self._read(call, _EMPTY_POP, answer)
             return NothingToDo(skipped=empty.skipped, messages=empty.messages)
         try:
             return FullPop.model_validate_json(answer).job(ids, popped_at)
@@ -158,8 +161,8 @@ class HordeClient:
         Raises HordeRefused, whose `fate` says what became of the job.
         """
         call = "POST generate/submit"
-        answer = self._call(call, refusals.SUBMIT, json=result.body())
-        return self._read(call, TypeAdapter(Submitted), answer).reward
+        answer = self._call(call, refusals.SUBMIT, content=result.body())
+        return self._read(call, _SUBMITTED, answer).reward
 
     def upload(self, url: str, image: bytes, content_type: str = "image/webp") -> None:
         """Put a picture where the job said, without the api key.
@@ -179,8 +182,8 @@ class HordeClient:
                 url,
                 HttpCall(time.monotonic() + seconds, self._neighbourhood.permitted),
                 # A file is sent piece by piece: the connect time-out then bounds a piece of it.
-                data=io.BytesIO(image),
-                headers={"Content-Type": content_type},
+                body=io.BytesIO(image),
+                headers={"Content-Type": content_type, "Content-Length": str(len(image))},
             )
         except NoBusiness as error:
             raise refusals.refusal(refusals.UPLOAD, refusals.NOWHERE, 0, str(error)) from error
@@ -196,7 +199,7 @@ class HordeClient:
     def whoami(self) -> Account:
         """The account of the api key. Raises NotAllowed for a key that nobody has."""
         call = "GET find_user"
-        return self._read(call, TypeAdapter(Account), self._call(call, refusals.ACCOUNT))
+        return self._read(call, _ACCOUNT, self._call(call, refusals.ACCOUNT))
 
     def worker_by_name(self, name: str) -> WorkerRecord | None:
         """The worker of this name, whoever owns it; None where nobody has the name.
@@ -212,7 +215,7 @@ class HordeClient:
             if error.rc == "WorkerNotFound":
                 return None
             raise
-        return self._read(call, TypeAdapter(WorkerRecord), answer)
+        return self._read(call, _WORKER, answer)
 
     def model_names(self) -> frozenset[str]:
         """Image models that some worker of this horde serves now: not all that it knows."""
@@ -225,7 +228,7 @@ class HordeClient:
         call: str,
         rows: refusals.Rows,
         *,
-        json: dict[str, Any] | None = None,
+        content: dict[str, Any] | None = None,
         keyed: bool = True,
     ) -> bytes:
         """The body of a 200 answer of the horde's API."""
@@ -233,26 +236,24 @@ class HordeClient:
         headers = {"Client-Agent": self._client_agent}
         if keyed:
             headers["apikey"] = self._api_key
+        body = None
+        if content is not None:
+            headers["Content-Type"], body = "application/json", json.dumps(content).encode()
         within = HttpCall(time.monotonic() + sum(self._timeout))
         url = f"{self.url}/api/v2/{path}"
-        reply = self._send(call, method, url, within, json=json, headers=headers)
+        reply = self._send(call, method, url, within, body=body, headers=headers)
         if reply.status >= 300:
             raise self._refusal(call, rows, reply)
         return reply.body
 
-    def _send(self, call: str, method: str, url: str, within: HttpCall, **content: Any) -> _Reply:
+    def _send(self, call: str, method: str, url: str, within: HttpCall, **request: Any) -> _Reply:
         with within:
             try:
                 with self._sessions.mine().request(
-                    method,
-                    url,
-                    timeout=self._timeout,
-                    allow_redirects=False,
-                    stream=True,
-                    **content,
+                    method, url, timeout=self._timeout, **request
                 ) as response:
-                    reply = _Reply(response.status_code, response.headers, _body(call, response))
-            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                    reply = _Reply(response.status, response.headers, _body(call, response))
+            except HTTPError as error:
                 told = _TOO_SLOW if within.is_overdue else self._keyless(network_reason(error))
                 # Without its cause: what came may be in it, and the key in that.
                 raise HordeUnreachable(f"{call}: {told}", may_have_worked=within.was_sent) from None
@@ -266,7 +267,7 @@ class HordeClient:
         if status in (408, 429) or not 400 <= status < 500:  # it does not speak of our request
             headers = {name: self._keyless(value) for name, value in reply.headers.items()}
             return _refusal_by_status(call, rows, status, headers, text)
-        refused = self._read(call, TypeAdapter(Refused), text.encode(), may_have_worked=False)
+        refused = self._read(call, _REFUSED, text.encode(), may_have_worked=False)
         return refusals.refusal(rows, _rc(refused, status), status, refused.text())
 
     def _read(
@@ -300,10 +301,9 @@ def _nowhere(why: str) -> HordeError:
     return refusals.refusal(refusals.UPLOAD, refusals.NOWHERE, 0, why)
 
 
-def _body(call: str, response: requests.Response) -> bytes:
-    raw: urllib3.HTTPResponse = response.raw
+def _body(call: str, response: BaseHTTPResponse) -> bytes:
     body = bytearray()
-    while chunk := raw.read1(_CHUNK_BYTES, decode_content=True):
+    while chunk := response.read1(_CHUNK_BYTES, decode_content=True):
         body += chunk
         if len(body) > _LONGEST_REPLY_BYTES:
             told = f"{call}: the answer is longer than any of the horde's"

@@ -7,21 +7,26 @@ the connections of an HttpCall are cut at its deadline.
 
 from __future__ import annotations
 
+import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from functools import lru_cache
 from http.client import HTTPException, HTTPResponse
-from http.cookiejar import DefaultCookiePolicy
 from threading import Lock
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import IO, Any, Self
+from urllib.parse import urlsplit
 
-import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from requests.structures import CaseInsensitiveDict
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from requests.utils import (
+    DEFAULT_CA_BUNDLE_PATH,
+    get_auth_from_url,
+    get_environ_proxies,
+    select_proxy,
+)
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
@@ -182,53 +187,102 @@ class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = WatchedTlsConnection  # pyright: ignore[reportAssignmentType] - as above
 
 
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        _watch_all_of(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> urllib3.ProxyManager:
-        if proxy.lower().startswith("socks"):  # its connections could not be watched
-            raise requests.exceptions.InvalidSchema("SOCKS proxies can't be used")
-        manager = cast(urllib3.ProxyManager, super().proxy_manager_for(proxy, **kwargs))
-        _watch_all_of(manager)
-        return manager
-
-
-def _watch_all_of(manager: urllib3.PoolManager) -> None:
-    manager.pool_classes_by_scheme = dict[str, Any](http=_Pool, https=_TlsPool)
-
-
-class HttpSession(requests.Session):
+class HttpSession:
     """Connections that are kept between calls, for one thread. Each request within an HttpCall.
 
-    Nothing of the owner's .netrc goes along, and no cookie. `trust_env`: whether proxies and
-    certificates of the environment are used.
+    Nothing of the owner's .netrc goes along, and no cookie; no redirect is followed, and nothing
+    tried again. `trust_env`: whether proxies and certificates of the environment are used.
     """
 
     def __init__(self, user_agent: str, *, trust_env: bool):
-        super().__init__()
-        self.trust_env = trust_env
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self.headers["User-Agent"] = user_agent
-        self.mount("http://", _Adapter())
-        self.mount("https://", _Adapter())
+        self._headers = urllib3.make_headers(user_agent=user_agent, accept_encoding=True)
+        self._certificates = _certificates(trust_env=trust_env)
+        self._managers: dict[str, urllib3.PoolManager] = {}  # by the proxy; "" is none
+        self._proxy_to = lru_cache(_MOST_SITES)(_proxy_to) if trust_env else _no_proxy
 
-    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
-        """What is sent: the session's headers, and what the request says itself.
+    def __enter__(self) -> Self:
+        return self
 
-        There is nothing else here of what requests would look for and merge, which takes it longer
-        than all the rest; and nothing of .netrc.
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for manager in self._managers.values():
+            manager.clear()
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        timeout: tuple[float, float],
+        headers: Mapping[str, str],
+        body: bytes | IO[bytes] | None = None,
+    ) -> BaseHTTPResponse:
+        """The answer, whatever its status; its body is not read yet, and `close` frees it.
+
+        `timeout`: seconds to connect, which a piece of the body may take, too, and seconds of
+        silence. A body that is a file needs its Content-Length. Raises urllib3's HTTPError.
         """
-        headers = CaseInsensitiveDict({**self.headers})
-        headers.update(request.headers or {})
-        prepared: Any = requests.PreparedRequest()  # whose steps have no types
-        prepared.prepare_method(request.method)
-        prepared.prepare_url(request.url, request.params)
-        prepared.prepare_headers(headers)
-        prepared.prepare_body(request.data, request.files, request.json)
-        return prepared
+        parts = urlsplit(url)
+        connect, read = timeout
+        return self._manager(self._proxy_to(parts.scheme, parts.netloc)).urlopen(
+            method,
+            url,
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            timeout=Timeout(connect=connect, read=read),
+            headers={**self._headers, **headers},
+            body=body,
+        )
 
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """None: to prepare a redirect, requests would read its body, however much that is."""
-        return None
+    def _manager(self, proxy: str) -> urllib3.PoolManager:
+        if proxy not in self._managers:
+            self._managers[proxy] = _watched_manager(proxy, self._certificates)
+        return self._managers[proxy]
+
+
+_MOST_SITES = 64
+
+
+def _watched_manager(proxy: str, certificates: Mapping[str, str]) -> urllib3.PoolManager:
+    """Raises ProxySchemeUnknown for SOCKS: its connections could not be watched."""
+    options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", **certificates}
+    if proxy:
+        user, password = get_auth_from_url(proxy)
+        login = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}") if user else None
+        manager = urllib3.ProxyManager(proxy, proxy_headers=login, **options)
+    else:
+        manager = urllib3.PoolManager(**options)
+    manager.pool_classes_by_scheme = dict[str, Any](http=_Pool, https=_TlsPool)
+    return manager
+
+
+def _no_proxy(_scheme: str, _netloc: str) -> str:
+    return ""
+
+
+def _proxy_to(scheme: str, netloc: str) -> str:
+    """The owner's proxy to a site, by the variables of the environment; "" is none."""
+    url = f"{scheme}://{netloc}/"
+    proxy: str | None = select_proxy(url, get_environ_proxies(url))
+    if proxy and "://" not in proxy:
+        return f"http://{proxy}"
+    return proxy or ""
+
+
+def _certificates(*, trust_env: bool) -> Mapping[str, str]:
+    """Those that sites are known by: the owner's, by the variables that requests has, or certifi's.
+
+    A file, or a folder.
+    """
+    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if trust_env else ()
+    named = (value for name in names if (value := os.environ.get(name)))
+    path = next(named, DEFAULT_CA_BUNDLE_PATH)
+    return {"ca_cert_dir" if os.path.isdir(path) else "ca_certs": path}

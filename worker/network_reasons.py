@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 
-# What requests and urllib3 bury in their messages, and what it means.
+# What requests and urllib3 bury in their errors' names and messages, and what it means.
 _REASONS = (
     ("NameResolutionError", "no such host"),
     ("Failed to resolve", "no such host"),
@@ -25,4 +25,5 @@ def network_reason(error: Exception) -> str:
         return "no such host"
     text = str(error)
     plain = re.sub(r"\?\S*", "?…", " ".join(text.split())[:300])
-    return next((told for sign, told in _REASONS if sign in text), plain)
+    named = f"{type(error).__name__}: {text}"
+    return next((told for sign, told in _REASONS if sign in named), plain)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import urljoin, urlsplit
 
-import requests
-import urllib3
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
 
 from hordelib.errors import DownloadFailed, DownloadRefused
 from worker.addresses import is_this_machine
@@ -56,14 +56,14 @@ class Answer:
     site: str
     status: int
     headers: Mapping[str, str]
-    _raw: urllib3.HTTPResponse
+    _raw: BaseHTTPResponse
 
     def chunks(self, deadline: float) -> Generator[bytes]:
         """The body, a piece at a time. Raises TryLater when it stops, or takes too long."""
         try:
             while chunk := self._raw.read1(_CHUNK_BYTES, decode_content=False):
                 yield chunk
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (HTTPError, OSError) as error:
             told = _TOO_SLOW if time.monotonic() >= deadline else network_reason(error)
             raise TryLater(f"{self.site}: {told}") from error
         if time.monotonic() >= deadline:  # a body without a length just ends when it is cut
@@ -105,10 +105,11 @@ class Web:
         for _ in range(_MOST_REDIRECTS + 1):
             _raise_if_unsafe(target, first=url)
             with self._opened(target, start, deadline) as response:
-                if not response.is_redirect:
+                location = response.get_redirect_location()
+                if not location:
                     yield _answer(response, _site(target))
                     return
-                target = _joined(target, response.headers["Location"])
+                target = _joined(target, location)
                 _raise_if_login(target, _site(url))
         raise DownloadFailed(f"{_site(url)}: more than {_MOST_REDIRECTS} redirects")
 
@@ -135,23 +136,22 @@ class Web:
     @contextmanager
     def _opened(
         self, url: str, headers: Mapping[str, str], deadline: float
-    ) -> Generator[requests.Response]:
+    ) -> Generator[BaseHTTPResponse]:
         with HttpCall(deadline) as call, self._session(url) as session:
             left_seconds = call.seconds_left()
             if left_seconds <= 0:
                 raise TryLater(f"{_site(url)}: no time left")
             try:
-                response = session.get(
+                response = session.request(
+                    "GET",
                     url,
                     headers={**headers, **self._headers(url)},
                     timeout=(
                         min(CONNECT_SECONDS, left_seconds),
                         min(SILENCE_SECONDS, left_seconds),
                     ),
-                    allow_redirects=False,
-                    stream=True,
                 )
-            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            except HTTPError as error:
                 told = _TOO_SLOW if call.is_overdue else network_reason(error)
                 raise TryLater(f"{_site(url)}: {told}") from error
             with response:
@@ -175,16 +175,15 @@ def wait_until_next_try(error: TryLater, pause_seconds: float, deadline: float) 
     time.sleep(pause)
 
 
-def _answer(response: requests.Response, site: str) -> Answer:
+def _answer(response: BaseHTTPResponse, site: str) -> Answer:
     """Raises for every status that brings no body worth reading."""
-    status = response.status_code
+    status = response.status
     if status in _LAST_WORDS:
         reason, valid_seconds = _LAST_WORDS[status]
         raise DownloadRefused(f"{site}: {reason} (HTTP {status})", valid_seconds)
     if status not in (200, 206, 416):
         raise TryLater(f"{site}: HTTP {status}", retry_after_seconds(response.headers))
-    raw: urllib3.HTTPResponse = response.raw
-    return Answer(site, status, response.headers, raw)
+    return Answer(site, status, response.headers, response)
 
 
 def _joined(base: str, location: str) -> str:
