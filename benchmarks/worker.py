@@ -38,6 +38,7 @@ from worker.wishes import Wish
 
 WARM_UP, RUN_OUT = 6, 8  # jobs before and after those that count
 LOOK_SECONDS = 1.0  # until the next look whether the bridge has failed
+STOP_SECONDS = 30.0  # for what is left of the jobs
 LEAST_SHOWN = 0.1  # percent
 
 
@@ -152,8 +153,9 @@ def _serving(bridge: Bridge) -> Generator[Bridge]:
         yield bridge
     finally:
         logging.disable()  # jobs of no interest are left behind
-        bridge.abandon()
-        bridge.join(10)
+        bridge.stop(0)
+        if not bridge.join(STOP_SECONDS):
+            bridge.abandon()
         logging.disable(logging.NOTSET)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Generator
 from pathlib import Path, PurePosixPath
 
 import pytest
 
+from tests.raw_server import Talk, raw_server, repeating, saying
 from tests.reference_server import ReferenceServer, new_row, old_row, reference_server
 from tests.sandbox_client import MovableClock
 from worker.documents import Documents, Source
@@ -270,3 +272,21 @@ def test_what_waits_for_each_model_and_never_from_an_old_copy(
     clock.move(61)
     with pytest.raises(DocumentMissing, match="HTTP 503"):
         read_queues(documents, site.url)
+
+
+@pytest.mark.parametrize(
+    ("talk", "why"),
+    [
+        (repeating(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"[", 0.02), "too slow"),
+        (repeating(b"HTTP/1.1 200 OK\r\n\r\n", b"[", 0.02), "too slow"),
+        (saying(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n"), "more than 5 redirects"),
+        (saying(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n["), "the answer was cut off"),
+    ],
+    ids=["a drip", "a drip without an end", "in circles", "half of it"],
+)
+def test_a_site_that_does_not_come_to_an_end_is_given_up(tmp_path: Path, talk: Talk, why: str):
+    documents = Documents(tmp_path, "tester", whole_seconds=0.4)
+    began = time.monotonic()
+    with raw_server(talk) as site, pytest.raises(DocumentMissing, match=why):
+        documents.read(Source("a list", (site.url,), str, 0.0))
+    assert time.monotonic() - began < 5

@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
-import requests
 from pydantic import TypeAdapter, ValidationError
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
 
 from hordelib.whole_files import write_whole
+from worker.addresses import is_this_machine
 from worker.errors import DocumentMissing
+from worker.http_call import HttpCall, HttpSession
 from worker.network_reasons import network_reason
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 10.0
-WHOLE_SECONDS = 60.0
+WHOLE_SECONDS = 60.0  # for an address, with all that it leads to
 MOST_BYTES = 32 << 20
+MOST_REDIRECTS = 5
 _CHUNK_BYTES = 64 * 1024
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Read = TypeVar("Read")
 
@@ -63,12 +66,23 @@ _COPIES = TypeAdapter(_Copy)
 
 
 class Documents:
-    """Reads documents, and keeps a copy of each in `folder`. Any thread may use it."""
+    """Reads documents, and keeps a copy of each in `folder`. Any thread may use it.
 
-    def __init__(self, folder: Path, user_agent: str, *, now: Callable[[], float] = time.time):
+    No address takes longer than `whole_seconds`, whatever it answers.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        user_agent: str,
+        *,
+        now: Callable[[], float] = time.time,
+        whole_seconds: float = WHOLE_SECONDS,
+    ):
         self._folder = folder
         self._user_agent = user_agent
         self._now = now
+        self._whole_seconds = whole_seconds
         self._lock = threading.Lock()
 
     def read(self, source: Source[Read]) -> Had[Read]:
@@ -88,8 +102,8 @@ class Documents:
             try:
                 fresh = self._ask(url, kept)
                 value = source.parse(fresh.text)
-            except (requests.RequestException, OSError, ValueError) as error:
-                reasons.append(f"{urlsplit(url).hostname}: {_reason(error)}")
+            except (OSError, ValueError) as error:
+                reasons.append(f"{urlsplit(url).hostname}: {_brief(error)}")
                 continue
             self._keep(source, fresh)
             return Had(value)
@@ -102,21 +116,41 @@ class Documents:
     def _ask(self, url: str, kept: _Copy | None) -> _Copy:
         """A new copy, or the kept one where the site says that it is still right."""
         known = kept if kept is not None and kept.url == url else None
-        headers = {"User-Agent": self._user_agent}
-        if known is not None and known.etag:
-            headers["If-None-Match"] = known.etag
-        with requests.Session() as session:
-            session.trust_env = urlsplit(url).hostname not in _LOOPBACK  # no proxy reaches us
-            with session.get(
-                url, headers=headers, timeout=(CONNECT_SECONDS, SILENCE_SECONDS), stream=True
-            ) as answer:
-                _raise_if_unsafe(answer.url, url)
-                if answer.status_code == 304 and known is not None:
-                    return replace(known, checked_at=self._now())
-                if answer.status_code != 200:
-                    raise ValueError(f"HTTP {answer.status_code}")
-                etag = answer.headers.get("ETag", "")
-                return _Copy(url, _text(answer), etag, self._now())
+        headers = {"If-None-Match": known.etag} if known is not None and known.etag else {}
+        target = url
+        with HttpCall(time.monotonic() + self._whole_seconds) as call:
+            for _ in range(MOST_REDIRECTS + 1):
+                _raise_if_unsafe(target, url)
+                with self._opened(call, target, headers) as answer:
+                    location = answer.get_redirect_location()
+                    if not location:
+                        return self._copy(url, answer, known)
+                    target = urljoin(target, location)
+        raise ValueError(f"more than {MOST_REDIRECTS} redirects")
+
+    @contextmanager
+    def _opened(
+        self, call: HttpCall, url: str, headers: Mapping[str, str]
+    ) -> Generator[BaseHTTPResponse]:
+        """The answer. Whatever fails while it is read is a ValueError that says why."""
+        # A proxy of the owner's environment can't reach this machine.
+        with HttpSession(self._user_agent, trust_env=not is_this_machine(url)) as session:
+            timeout = CONNECT_SECONDS, SILENCE_SECONDS
+            try:
+                with session.request("GET", url, timeout=timeout, headers=headers) as answer:
+                    yield answer
+            except HTTPError as error:
+                told = network_reason(error)
+                raise ValueError("too slow" if call.is_overdue else told) from error
+            if call.is_overdue:  # a body without a length just ends when it is cut
+                raise ValueError("too slow")
+
+    def _copy(self, url: str, answer: BaseHTTPResponse, known: _Copy | None) -> _Copy:
+        if answer.status == 304 and known is not None:
+            return replace(known, checked_at=self._now())
+        if answer.status != 200:
+            raise ValueError(f"HTTP {answer.status}")
+        return _Copy(url, _text(answer), answer.headers.get("ETag", ""), self._now())
 
     def _kept(self, source: Source[Read]) -> _Copy | None:
         """The copy on disk; one that is damaged, or no longer understood, is none."""
@@ -136,15 +170,12 @@ class Documents:
         return self._folder / f"{source.name}.json"
 
 
-def _text(answer: requests.Response) -> str:
+def _text(answer: BaseHTTPResponse) -> str:
     body = bytearray()
-    end = time.monotonic() + WHOLE_SECONDS
-    for chunk in answer.iter_content(_CHUNK_BYTES):
+    while chunk := answer.read1(_CHUNK_BYTES, decode_content=True):
         body += chunk
         if len(body) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
-        if time.monotonic() > end:
-            raise ValueError("too slow")
     return body.decode("utf-8")
 
 
@@ -154,7 +185,5 @@ def _raise_if_unsafe(reached: str, asked: str) -> None:
         raise ValueError("leads to an address without encryption")
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, requests.exceptions.RequestException):
-        return network_reason(error)
+def _brief(error: Exception) -> str:
     return " ".join(str(error).split())[:200]

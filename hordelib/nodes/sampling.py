@@ -78,7 +78,7 @@ class DreamerSampler:
                 each_seed[batch.images],
                 each_cfg[batch.images],
                 mask[batch.images] if mask is not None else None,
-                _progress(context, batch.number, batch.of),
+                step_progress(context, batch.number, batch.of),
                 **{**settings, **own},
             )
 
@@ -135,7 +135,9 @@ def _sample_batch(
     )
 
 
-def _progress(context: RunContext, part: int, parts: int) -> Progress:
+def step_progress(context: RunContext, part: int, parts: int) -> Progress:
+    """Tells of each step of this part, and ends the sampling where the job is cancelled."""
+
     def after_step(step: int, _denoised: Tensor, _x: Tensor, total: int) -> None:
         if context.cancelled.is_set():
             raise comfy.model_management.InterruptProcessingException

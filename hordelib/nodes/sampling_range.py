@@ -12,7 +12,7 @@ from torch import Tensor
 from hordelib.nodes.batches import Batch, in_batches
 from hordelib.nodes.context import HIDDEN_INPUT, RunContext
 from hordelib.nodes.noise import first_noise, seeded_sampler
-from hordelib.nodes.sampling import Latent, _progress
+from hordelib.nodes.sampling import Latent, step_progress
 from hordelib.nodes.step_invariants import sample_custom
 from hordelib.params import SEEDS
 
@@ -71,7 +71,7 @@ class DreamerSamplerAdvanced:
                 positive=settings["positive"],
                 negative=settings["negative"],
                 latent_image=some,
-                callback=_progress(context, batch.number, batch.of),
+                callback=step_progress(context, batch.number, batch.of),
                 disable_pbar=True,
                 seed=own_seeds[0],
             )
