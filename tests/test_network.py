@@ -12,7 +12,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -325,7 +325,8 @@ def test_a_call_after_a_cut_one_is_answered(sandbox: Sandbox):
 
 
 def test_a_submit_whose_answer_was_lost_counts_once(sandbox: Sandbox):
-    with client_of(sandbox.url, 5) as client, HttpSession(AGENT, trust_env=False) as session:
+    session = HttpSession(AGENT, trust_env=False)
+    with client_of(sandbox.url, 5) as client, closing(session):
         body = {"prompt": "a red circle", "models": [MODEL], "r2": True}
         with HttpCall(time.monotonic() + 5):
             posted = session.request(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -134,8 +134,9 @@ class Documents:
     ) -> Generator[BaseHTTPResponse]:
         """The answer. Whatever fails while it is read is a ValueError that says why."""
         # A proxy of the owner's environment can't reach this machine.
-        with HttpSession(self._user_agent, trust_env=not is_this_machine(url)) as session:
-            timeout = CONNECT_SECONDS, SILENCE_SECONDS
+        session = HttpSession(self._user_agent, trust_env=not is_this_machine(url))
+        timeout = CONNECT_SECONDS, SILENCE_SECONDS
+        with closing(session):
             try:
                 with session.request("GET", url, timeout=timeout, headers=headers) as answer:
                     yield answer

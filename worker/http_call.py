@@ -39,6 +39,8 @@ from urllib3.util.response import assert_header_parsing
 from worker.addresses import Address, addresses
 from worker.deadlines import deadline
 
+_MOST_SITES = 64  # whose proxies are known at once
+
 Screen = Callable[[str, Sequence[Address]], Sequence[Address]]
 
 
@@ -192,6 +194,7 @@ class HttpSession:
 
     Nothing of the owner's .netrc goes along, and no cookie; no redirect is followed, and nothing
     tried again. `trust_env`: whether proxies and certificates of the environment are used.
+    Call `close` at the end.
     """
 
     def __init__(self, user_agent: str, *, trust_env: bool):
@@ -199,17 +202,6 @@ class HttpSession:
         self._certificates = _certificates(trust_env=trust_env)
         self._managers: dict[str, urllib3.PoolManager] = {}  # by the proxy; "" is none
         self._proxy_to = lru_cache(_MOST_SITES)(_proxy_to) if trust_env else _no_proxy
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         for manager in self._managers.values():
@@ -246,9 +238,6 @@ class HttpSession:
         if proxy not in self._managers:
             self._managers[proxy] = _watched_manager(proxy, self._certificates)
         return self._managers[proxy]
-
-
-_MOST_SITES = 64
 
 
 def _watched_manager(proxy: str, certificates: Mapping[str, str]) -> urllib3.PoolManager:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import urljoin, urlsplit
@@ -137,7 +137,7 @@ class Web:
     def _opened(
         self, url: str, headers: Mapping[str, str], deadline: float
     ) -> Generator[BaseHTTPResponse]:
-        with HttpCall(deadline) as call, self._session(url) as session:
+        with HttpCall(deadline) as call, closing(self._session(url)) as session:
             left_seconds = call.seconds_left()
             if left_seconds <= 0:
                 raise TryLater(f"{_site(url)}: no time left")
