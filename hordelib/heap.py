@@ -6,9 +6,9 @@ import ctypes
 import mmap
 import sys
 
-ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1  # of glibc's malloc.h
+ARENA_MAX, MMAP_THRESHOLD, TOP_PAD, TRIM_THRESHOLD = -8, -3, -2, -1  # of glibc's malloc.h
 LARGEST_IN_HEAP_BYTES = 32 << 20  # a larger piece is mapped for itself; glibc allows no more
-KEPT_BYTES = 64 << 20  # what is free at the heap's end beyond that goes back at once
+KEPT_BYTES = 64 << 20  # at the heap's end; once twice as much is free there, the rest goes back
 
 
 def keep_heap() -> None:
@@ -16,15 +16,16 @@ def keep_heap() -> None:
 
     What one step of a sampler frees, the next one takes. Given back in between, it comes as new
     pages that the system has to clear: of a thread's own heap, which is cut at 64 MiB, that are
-    gigabytes a job. The sizes are those that glibc's own come to, if a process frees such pieces.
-    It holds for threads that start afterwards. Elsewhere there is no mallopt, nor the need.
+    gigabytes a job. It holds for threads that start afterwards. Elsewhere there is no mallopt, nor
+    the need.
     """
     if sys.platform == "linux":
         option = getattr(ctypes.CDLL(None), "mallopt", None)
         if option is not None:
             option(ARENA_MAX, 1)
             option(MMAP_THRESHOLD, LARGEST_IN_HEAP_BYTES)
-            option(TRIM_THRESHOLD, KEPT_BYTES)
+            option(TOP_PAD, KEPT_BYTES)
+            option(TRIM_THRESHOLD, 2 * KEPT_BYTES)
 
 
 def trim_heap() -> None:
