@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
@@ -40,11 +41,13 @@ class Child:
         self._pipe = pipe
         self._sending = threading.Lock()
         self._stopped = threading.Event()
+        self._last_word = time.monotonic()
 
     def commands(self) -> Iterator[Any]:
         """What the bridge asks for, until it says Stop; the process exits when it is gone.
 
-        From the first one on, a thread says twice a second that this process is alive.
+        From the first one on, a thread says that this process is alive, where nothing else was said
+        for half a second.
         """
         threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True).start()
         while not isinstance(command := self._next(), Stop):
@@ -56,6 +59,7 @@ class Child:
         try:
             with self._sending:
                 self._pipe.send(report)
+                self._last_word = time.monotonic()
         except OSError:
             os._exit(1)  # nobody listens any more
 
@@ -75,7 +79,8 @@ class Child:
 
     def _heartbeat(self) -> None:
         while not self._stopped.wait(HEARTBEAT_SECONDS):
-            self.report(Alive())
+            if time.monotonic() - self._last_word >= HEARTBEAT_SECONDS:
+                self.report(Alive())
 
 
 def _die_with_the_bridge() -> None:

@@ -75,7 +75,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """Said twice a second from a thread of its own: the process is there and gets its turns."""
+    """Said where nothing else is, by a thread of its own: the process is there and gets turns."""
 
 
 @dataclass(frozen=True, slots=True)
