@@ -71,7 +71,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The time between two moments of a running worker."""
+    """The time between two moments of a running worker; its phases are those of whole runs."""
 
     seconds: float
     cpu_seconds: float
@@ -99,9 +99,9 @@ def _images(wishes: Sequence[Wish]) -> int:
 
 
 def _window(board: Board, until: Callable[[], object]) -> Window:
-    started, before, cpu = time.monotonic(), board.timeline.seconds(), _cpu_seconds()
+    started, before, cpu = time.monotonic(), board.timeline.divided(), _cpu_seconds()
     until()
-    after = board.timeline.seconds()
+    after = board.timeline.divided()
     spent = {phase: after[phase] - before[phase] for phase in Phase}
     return Window(time.monotonic() - started, _cpu_seconds() - cpu, spent)
 

@@ -48,6 +48,21 @@ def test_the_engines_own_times_divide_its_run_and_the_rest_stays_with_it(clock: 
     assert busy_share(seconds) == pytest.approx(0.9)
 
 
+def test_a_run_that_is_under_way_belongs_to_no_window(clock: Clock):
+    timeline = Timeline(clock)
+    with timeline.during(Phase.ENGINE):
+        clock.now = 4
+    timeline.explain({"sampling": 3})
+    before = timeline.divided()
+    with timeline.during(Phase.ENGINE):
+        clock.now = 9
+        assert timeline.divided() == before
+    timeline.explain({"sampling": 5})
+    after = timeline.divided()
+    spent = {phase: after[phase] - before[phase] for phase in Phase}
+    assert (spent[Phase.SAMPLING], sum(spent.values())) == (5, 5)
+
+
 def test_an_engine_that_claims_more_time_than_there_was_is_cut_to_it(clock: Clock):
     timeline = Timeline(clock)
     with timeline.during(Phase.ENGINE):

@@ -53,6 +53,7 @@ class Timeline:
         self._lock = threading.Lock()
         self._under_way: Counter[Phase] = Counter()
         self._seconds = dict.fromkeys(Phase, 0.0)
+        self._divided = dict(self._seconds)
         self._since = clock()
 
     @contextmanager
@@ -86,6 +87,12 @@ class Timeline:
             for phase, each in known.items():
                 self._seconds[Phase.ENGINE] -= share * each
                 self._seconds[phase] += share * each
+            self._divided = dict(self._seconds)
+
+    def divided(self) -> Mapping[Phase, float]:
+        """As `seconds`, until the latest run was divided: between two of them, runs are whole."""
+        with self._lock:
+            return self._divided
 
     def seconds(self) -> Mapping[Phase, float]:
         """Of each phase until now; together the seconds since the beginning."""
