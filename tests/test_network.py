@@ -328,14 +328,16 @@ def test_a_submit_whose_answer_was_lost_counts_once(sandbox: Sandbox):
     session = HttpSession(AGENT, trust_env=False)
     with client_of(sandbox.url, 5) as client, closing(session):
         body = {"prompt": "a red circle", "models": [MODEL], "r2": True}
-        with HttpCall(time.monotonic() + 5):
-            posted = session.request(
+        with (
+            HttpCall(time.monotonic() + 5),
+            session.request(
                 "POST",
                 f"{sandbox.url}/api/v2/generate/async",
                 timeout=(5, 5),
                 headers={"apikey": "sandbox-client-key-000", "Content-Type": "application/json"},
                 body=json.dumps(body).encode(),
-            )
+            ) as posted,
+        ):
             assert posted.status == 202
         job = client.pop(OFFER)
         assert isinstance(job, Job)
