@@ -15,9 +15,9 @@ def keep_heap() -> None:
     """Have all threads of this process share one heap that keeps what is freed: mallopt(3).
 
     What one step of a sampler frees, the next one takes. Given back in between, it comes as new
-    pages that the system has to clear: of a thread's own heap, which is cut at 64 MiB, that are
-    gigabytes a job. It holds for threads that start afterwards. Elsewhere there is no mallopt, nor
-    the need.
+    pages that the system has to clear, which may be gigabytes a job, the more so in a thread's own
+    heap, which is cut every 64 MiB. It holds for threads that start afterwards. Elsewhere there is
+    no mallopt, nor the need.
     """
     if sys.platform == "linux":
         option = getattr(ctypes.CDLL(None), "mallopt", None)

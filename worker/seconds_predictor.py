@@ -83,7 +83,7 @@ class SecondsPredictor:
             return learner.least_seconds(work) if learner else 0.0
 
     def takes_longer(self, seconds: float, params: GenerationParams, family: Family) -> bool:
-        """Whether the job takes at least so long; quickly told where none has of late."""
+        """Whether the job surely takes longer; quickly told where none has of late."""
         with self._lock:
             learner = self._families.get(family.name)
             if learner is None or not learner.has_taken(seconds):
