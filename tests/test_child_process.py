@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import struct
@@ -20,10 +21,10 @@ import psutil
 import pytest
 
 from tests.conftest import PROJECT
-from worker.child import Child, set_up_process
+from worker.child import HEARTBEAT_SECONDS, Child, set_up_process
 from worker.child_life import MOST_UNREAD
 from worker.child_process import ChildProcess, Limit
-from worker.messages import MOST_REPORT_BYTES, Alive, Ready, Stepped
+from worker.messages import MOST_REPORT_BYTES, Alive, Ready, Stepped, Stop
 from worker.obituary import count_oom_kills, obituary
 
 NOTICED_SECONDS = 2.0
@@ -286,6 +287,26 @@ def test_a_child_that_died_or_froze_while_idle_is_noticed_by_the_next_job(tmp_pa
         _wait_until(lambda: not child.is_alive)
         with pytest.raises(Gone, match="SIGKILL"):
             child.send(Stepped(1, 1, 1), 5)
+
+
+def test_a_child_says_that_it_is_alive_where_it_says_nothing_else():
+    ours, theirs = multiprocessing.Pipe()
+    child = Child(theirs)
+    with ThreadPoolExecutor(1) as pool:
+        commands = pool.submit(lambda: list(child.commands()))
+        words = [Stepped(1, step, 8) for step in range(8)]
+        for word in words:
+            child.report(word)
+            time.sleep(HEARTBEAT_SECONDS / 4)
+        assert [ours.recv() for _ in words] == words
+        quiet = time.monotonic()
+        assert [ours.recv(), ours.recv()] == [Alive(), Alive()]
+        assert HEARTBEAT_SECONDS < time.monotonic() - quiet < 2 * HEARTBEAT_SECONDS + 0.5
+        ours.send(Stop())
+        assert commands.result(5) == []
+    _wait_until(lambda: not any(each.name == "heartbeat" for each in threading.enumerate()))
+    ours.close()
+    theirs.close()
 
 
 @pytest.mark.parametrize("main", [never_read, obey])

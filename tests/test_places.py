@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
 from worker.places import Places
 
 
@@ -56,3 +61,32 @@ def test_a_place_that_is_given_back_is_there_again():
     places.expect("a", 1)
     places.free("a")
     assert taken(places) == 1
+
+
+def test_nobody_gets_a_place_while_they_are_held():
+    places = Places(waiting=1, seconds=10, most=8)
+    places.hold()
+    assert taken(places) == 0
+    places.resume()
+    assert taken(places) == 2
+
+
+@pytest.mark.parametrize(
+    ("is_held", "change", "is_taken"),
+    [(False, Places.free, True), (True, Places.resume, True), (True, Places.close, False)],
+)
+def test_who_waits_for_a_place_is_told_at_once(
+    *, is_held: bool, change: Callable[[Places], None], is_taken: bool
+):
+    places = Places(waiting=0, seconds=10, most=8)
+    if is_held:
+        places.hold()
+    else:
+        places.take()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(places.take, 60)
+        with pytest.raises(TimeoutError):
+            answer.result(0.05)
+        change(places)
+        assert answer.result(5) is is_taken
+    assert places.take(0) is False

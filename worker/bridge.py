@@ -44,7 +44,7 @@ Item = TypeVar("Item")
 
 POLL_SECONDS = 0.2  # how soon a thread notices that it should stop
 FAULT_SECONDS = 60.0  # for telling the horde of a job that could not be read
-SILENCE_SECONDS = 1.5  # of the engine, until it is shown
+SILENCE_SECONDS = 2.0  # of the engine, until it is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Bridge:
             self._settle_debts()
             self._engine_ready.wait()
             self._judge_ready.wait()
-        while self._take_place():
+        while self._places.take():
             self._when_popped(popper.pop())
 
     def _settle_debts(self) -> None:
@@ -287,6 +287,7 @@ class Bridge:
         if not self._stopping.is_set():
             self._timeline.begin(Phase.STOPPING)
         self._stopping.set()
+        self._places.close()
         if not self._engine_ready.is_set():
             self._runner.kill()  # it is still starting, for nothing
         self._introduced.set()
@@ -353,12 +354,14 @@ class Bridge:
         """Finish what is in hand, then free the device, until `resume`."""
         if not self._paused.is_set():
             self._paused.set()
+            self._places.hold()
             self._timeline.begin(Phase.PAUSED)
             self._books.board.say("paused")
 
     def resume(self) -> None:
         if self._paused.is_set():
             self._paused.clear()
+            self._places.resume()
             self._timeline.end(Phase.PAUSED)
             self._books.board.say("")
 
@@ -406,15 +409,6 @@ class Bridge:
             self._dismiss_judge()
             raise
         self._judge_ready.set()
-
-    def _take_place(self) -> bool:
-        """Whether to pop: waits until there is room for one more job, and the owner wants one."""
-        while not self._stopping.is_set():
-            if self._paused.is_set():
-                self._stopping.wait(POLL_SECONDS)
-            elif self._places.take(POLL_SECONDS):
-                return True
-        return False
 
     def _next_batch(self) -> list[Work]:
         """The next job, with those that share its batch, once there is room behind the engine.

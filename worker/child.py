@@ -20,7 +20,7 @@ from hordelib.errors import HordelibError
 from worker.messages import Alive, Broken, Stop
 from worker.stop_signals import STOP_SIGNALS
 
-HEARTBEAT_SECONDS = 0.5
+HEARTBEAT_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1  # prctl(2)
 LOG_BYTES = 5 << 20  # a longer log is put aside at the next start
 
@@ -47,7 +47,7 @@ class Child:
         """What the bridge asks for, until it says Stop; the process exits when it is gone.
 
         From the first one on, a thread says that this process is alive, where nothing else was said
-        for half a second.
+        for a second.
         """
         threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True).start()
         while not isinstance(command := self._next(), Stop):
@@ -78,7 +78,7 @@ class Child:
             os._exit(1)
 
     def _heartbeat(self) -> None:
-        while not self._stopped.wait(HEARTBEAT_SECONDS):
+        while not self._stopped.wait(self._last_word + HEARTBEAT_SECONDS - time.monotonic()):
             if time.monotonic() - self._last_word >= HEARTBEAT_SECONDS:
                 self.report(Alive())
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from worker.child_life import ChildLife
 from worker.messages import Broken, Ready, Stop
 
-LOOK_SECONDS = 0.2  # how often to look whether a child that says nothing is overdue
+LOOK_SECONDS = (0.2, 1.0)  # between two looks after a child that says nothing: at least, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class ChildProcess:
         if limit.left <= 0:  # it has gone on talking
             self.fail(self._too_long(limit))
         complaint: str | None = None
-        while (report := self._next_report(life)) is None:
+        while (report := self._next_report(life, _look_seconds(life, limit, silence))) is None:
             before, complaint = complaint, self._complaint(life, limit, silence)
             # Said twice: after a standstill of the whole machine, the reader has to catch up first.
             if before is not None and complaint is not None:
@@ -143,9 +143,9 @@ class ChildProcess:
         except OSError as error:
             raise self._death(f"the {self._name} process could not be made: {error}") from error
 
-    def _next_report(self, life: ChildLife) -> object:
+    def _next_report(self, life: ChildLife, seconds: float) -> object:
         try:
-            return life.next_report(LOOK_SECONDS)
+            return life.next_report(seconds)
         except EOFError as error:
             raise self._death(life.fate()) from error
 
@@ -163,3 +163,10 @@ class ChildProcess:
 
     def _death(self, reason: str) -> Exception:
         return self._gone(f"{reason} (log: {self._log_file})")
+
+
+def _look_seconds(life: ChildLife, limit: Limit, silence: float) -> float:
+    """Until something can be overdue, about: each look wakes a thread."""
+    least, most = LOOK_SECONDS
+    left = min(limit.left, silence - life.silent_seconds) if life.is_alive else 0.0
+    return max(least, min(most, left))

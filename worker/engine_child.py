@@ -29,7 +29,7 @@ from worker.messages import (
     Stepped,
 )
 
-STEP_SECONDS = 0.2  # steps between that are shorter are not told: nobody looks more often
+STEP_SECONDS = 0.5  # steps between that are shorter are not told: nobody looks more often
 
 log = logging.getLogger(__name__)
 

@@ -87,7 +87,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """Said of the last step of a pass, and of the others some ten times a second."""
+    """Said of the last step of a pass, and of the others twice a second at most."""
 
     number: int
     done: int

@@ -18,14 +18,30 @@ class Places:
         self._seconds = seconds
         self._taken = 0
         self._expected: dict[str, float] = {}  # of jobs that were understood
+        self._is_held = False
+        self._is_closed = False
         self._changed = threading.Condition()
 
-    def take(self, timeout: float) -> bool:
-        """A place for one more job, within `timeout` seconds; whether there was one."""
+    def take(self, timeout: float | None = None) -> bool:
+        """Wait for a place for one more job; False where there was none in time, or `close`."""
         with self._changed:
-            has_room = self._changed.wait_for(self._has_room, timeout)
-            self._taken += has_room
-            return has_room
+            self._changed.wait_for(lambda: self._is_closed or self._has_room(), timeout)
+            is_taken = not self._is_closed and self._has_room()
+            self._taken += is_taken
+            return is_taken
+
+    def hold(self) -> None:
+        """No more places, until `resume`."""
+        self._set_held(True)
+
+    def resume(self) -> None:
+        self._set_held(False)
+
+    def close(self) -> None:
+        """No more places."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
     def expect(self, job_id: str, seconds: float) -> None:
         """What the job will take."""
@@ -40,7 +56,14 @@ class Places:
             self._expected.pop(job_id, None)
             self._changed.notify_all()
 
+    def _set_held(self, is_held: bool) -> None:
+        with self._changed:
+            self._is_held = is_held
+            self._changed.notify_all()
+
     def _has_room(self) -> bool:
+        if self._is_held:
+            return False
         if self._taken < self._always:
             return True
         all_are_known = len(self._expected) == self._taken

@@ -17,7 +17,7 @@ from worker.terminal import BoardView
 
 log = logging.getLogger(__name__)
 
-REFRESH_SECONDS = 0.25
+REFRESH_SECONDS = 0.5
 STOP_SECONDS = 60.0  # for the jobs in hand, after the first signal
 ABANDON_SECONDS = 10.0  # for reporting faults after that
 HURRIED_SECONDS = 2.0  # after a second signal
@@ -40,7 +40,7 @@ def serve(
     ended it.
 
     SIGINT, SIGTERM or SIGHUP finish the jobs in hand as far as that takes no more than
-    `stop_seconds`, and fault the others. `look_after` is called several times a second.
+    `stop_seconds`, and fault the others. `look_after` is called twice a second.
 
     Raises what made the bridge fail, what `look_after` raises, and Interrupted at a second signal,
     with the engine killed.

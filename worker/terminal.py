@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Protocol, Self
@@ -15,6 +16,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.logging import RichHandler
 from rich.progress_bar import ProgressBar
+from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -62,15 +64,24 @@ def board_view(console: Console, board: Board, plain_seconds: float = PLAIN_SECO
 
 
 class LiveView:
-    """Redrawn in place; log lines scroll above it."""
+    """Redrawn in place where something has changed; log lines scroll above it."""
 
     def __init__(self, console: Console, board: Board):
         self._board = board
+        self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._shown: object = None
+        self._table = _LaidOutTable(console)
 
     def refresh(self) -> None:
+        view = self._board.view()
+        shows = view, self._console.size
+        if shows == self._shown:
+            return
+        self._shown = shows
+        table = self._table.of(view.rows[-LIVE_ROWS:])
         with suppress(OSError):
-            self._live.update(_picture(self._board.view()), refresh=True)
+            self._live.update(_picture(table, view), refresh=True)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -79,6 +90,22 @@ class LiveView:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
         self._live.console.print(status_line(self._board.view()))
+
+
+class _LaidOutTable:
+    """The table of jobs, which takes milliseconds to lay out: not done anew with each step."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._told: object = None
+        self._laid_out = Segments(())
+
+    def of(self, rows: tuple[JobRow, ...]) -> RenderableType:
+        told = self._console.size, [replace(row, step=0, steps=0) for row in rows]
+        if told != self._told:
+            self._laid_out = Segments([*self._console.render(jobs_table(rows))])
+            self._told = told
+        return self._laid_out
 
 
 class PlainView:
@@ -166,11 +193,9 @@ def set_up_logging(console: Console, log_file: Path, screen_level: int = logging
     logging.getLogger().addHandler(file)
 
 
-def _picture(view: View) -> RenderableType:
-    return Group(
-        Text(""), jobs_table(view.rows[-LIVE_ROWS:]), Text(""), _progress(view.running),
-        Text(status_line(view), style="bold"),
-    )  # fmt: skip
+def _picture(table: RenderableType, view: View) -> RenderableType:
+    line = Text(status_line(view), style="bold")
+    return Group(Text(""), table, Text(""), _progress(view.running), line)
 
 
 def _progress(running: JobRow | None) -> RenderableType:
