@@ -161,12 +161,16 @@ def _pictures(row: Figures) -> float:
 
 
 def _draw_ratios(axes: Axes, rows: Rows) -> None:
-    """A bar for each ratio; its whisker goes from the lowest to the highest one."""
+    """A bar for each ratio; its whisker goes from the lowest to the highest one.
+
+    Each program has a colour of its own, where there are several.
+    """
     places = _labels(axes, rows)
+    peers = list(dict.fromkeys(row.get("peer") for row in rows))
     for place, row in zip(places, rows, strict=True):
         ratio = row["ratio"]
         low, high = (_number(row, name) for name in ("lowest_ratio", "highest_ratio"))
-        axes.barh(place, ratio, color="C0")
+        axes.barh(place, ratio, color=f"C{peers.index(row.get('peer'))}")
         if low < high:
             spread = (max(0, ratio - low),), (max(0, high - ratio),)
             axes.errorbar(ratio, place, xerr=spread, color=INK, capsize=3)

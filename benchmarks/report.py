@@ -69,10 +69,15 @@ def facts(named: Mapping[str, str]) -> str:
 def table(rows: Sequence[Figures], names: Iterable[str] = ()) -> str:
     """Of these figures; of all that any row has, where none are named."""
     names = tuple(names) or tuple(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{escape(unit_name(name))}</th>" for name in names)
-    lines = ("".join(_cell(name, row.get(name)) for name in names) for row in rows)
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    numeric = {name for name in names if any(is_number(row.get(name)) for row in rows)}
+
+    def line(kind: str, told: Mapping[str, str]) -> str:
+        cells = (_cell(kind, text, is_numeric=name in numeric) for name, text in told.items())
+        return f"<tr>{''.join(cells)}</tr>"
+
+    head = line("th", {name: unit_name(name) for name in names})
+    body = (line("td", {name: in_units(name, row.get(name)) for name in names}) for row in rows)
+    return f'<div class="wide"><table>{head}{"".join(body)}</table></div>'
 
 
 def plots(rows: Sequence[Figures]) -> Iterator[str]:
@@ -95,6 +100,6 @@ def _list(named: Mapping[str, Any]) -> str:
     return ", ".join(f"{unit_name(name)} {each}" for name, each in told.items() if each != NOTHING)
 
 
-def _cell(name: str, value: object) -> str:
-    kind = ' class="number"' if is_number(value) else ""
-    return f"<td{kind}>{escape(in_units(name, value))}</td>"
+def _cell(kind: str, text: str, *, is_numeric: bool) -> str:
+    shown = ' class="number"' if is_numeric else ""
+    return f"<{kind}{shown}>{escape(text)}</{kind}>"
