@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 POLL_SECONDS = 0.2  # how soon a thread notices that it should stop
+IDLE_SECONDS = 1.0  # without jobs, between two looks whether the device is to be freed
 FAULT_SECONDS = 60.0  # for telling the horde of a job that could not be read
 SILENCE_SECONDS = 2.0  # of the engine, until it is shown
 
@@ -422,7 +423,7 @@ class Bridge:
                 self._hurry.wait(POLL_SECONDS)  # undelivered is enough: nothing more is made
         while True:
             try:
-                return self._waiting.take(self._runner.are_in_time, POLL_SECONDS)
+                return self._waiting.take(self._runner.are_in_time, IDLE_SECONDS)
             except queue.Empty:
                 if self._paused.is_set() and not self._books.in_hand and self._runner.is_running:
                     self._runner.stop()

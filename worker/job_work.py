@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import accumulate
 from math import ceil
 from operator import mul
@@ -30,6 +31,7 @@ ADAPTIVE_CALLS = 40  # dpm_adaptive chooses its steps itself; the server reckons
 
 # Calls of the network a step, but for the last one, which goes straight to the picture.
 _TWO_CALLS = frozenset({"heun", "dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"})
+_LATE_PROMPTS = 100  # whose chunks are remembered: a job's work is asked for several times
 _TOKENS = re.compile(r"\w+|[^\w\s]")
 
 Work = Mapping[str, float]
@@ -97,6 +99,7 @@ def _text(params: GenerationParams) -> dict[str, float]:
     }
 
 
+@lru_cache(_LATE_PROMPTS)
 def _chunks(prompt: str) -> int:
     """About how many chunks of tokens a prompt has: at least one."""
     tokens = sum(1 for _ in _TOKENS.finditer(prompt[:LONGEST_PROMPT]))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,25 +82,22 @@ def fit(works: Sequence[Work], seconds: Sequence[float]) -> Costs:
     shares /= took[:, None]  # so that each job's parts should sum to 1
     ages = np.arange(len(took))[::-1]
     recency = 0.5 ** (ages / HALF_LIFE)
-    pace = 1 / float(np.median(shares.sum(axis=1)))
+    pace = 1 / median(shares.sum(axis=1).tolist())
+    # By how much each typical cost is to be multiplied: near 1 for all jobs, near `pace`.
     factors = np.full(len(kinds), pace)
+    jobs, pull = len(took), PRIOR_JOBS**0.5
+    system = np.vstack([shares, pull / pace * np.eye(len(kinds))])
+    wanted = np.concatenate([np.ones(jobs), np.full(len(kinds), pull)])
+    weights = np.ones(len(wanted))
     trust = recency
     for _ in range(ROUNDS):
-        factors = _solve(shares, trust, pace)
+        weights[:jobs] = np.sqrt(trust)
+        factors = nnls(system * weights[:, None], wanted * weights)[0]
         trust = recency * _biweight(shares @ factors - 1)
     return Costs(dict(zip(kinds, (factors * typical).tolist(), strict=True)), pace)
 
 
-def _solve(shares: Numbers, weights: Numbers, pace: float) -> Numbers:
-    """By how much each typical cost is to be multiplied: near 1 for all jobs, near `pace`."""
-    root = np.sqrt(weights)
-    pull = np.sqrt(PRIOR_JOBS) / pace * np.eye(shares.shape[1])
-    system = np.vstack([shares * root[:, None], pull])
-    wanted = np.concatenate([root, np.diag(pull) * pace])
-    return nnls(system, wanted)[0]
-
-
 def _biweight(errors: Numbers) -> Numbers:
     """1 for a job that is met, 0 for one that is far off."""
-    spread = max(TOLERATED, 1.4826 * float(np.median(np.abs(errors))))
-    return np.clip(1 - (errors / (BIWEIGHT * spread)) ** 2, 0, None) ** 2
+    spread = max(TOLERATED, 1.4826 * median(np.abs(errors).tolist()))
+    return np.maximum(0.0, 1 - (errors / (BIWEIGHT * spread)) ** 2) ** 2
