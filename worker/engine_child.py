@@ -29,7 +29,7 @@ from worker.messages import (
     Stepped,
 )
 
-STEP_SECONDS = 0.5  # steps between that are shorter are not told: nobody looks more often
+STEP_SECONDS = 0.9  # between two steps that are told; below a heartbeat, so that none is needed
 
 log = logging.getLogger(__name__)
 

@@ -87,7 +87,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """Said of the last step of a pass, and of the others twice a second at most."""
+    """Said of the last step of a pass, and of the others about once a second at most."""
 
     number: int
     done: int

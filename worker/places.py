@@ -23,7 +23,7 @@ class Places:
         self._changed = threading.Condition()
 
     def take(self, timeout: float | None = None) -> bool:
-        """Wait for a place for one more job; False where there was none in time, or `close`."""
+        """Wait for a place for one more job; False where there was none in time, or none will be."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or self._has_room(), timeout)
             is_taken = not self._is_closed and self._has_room()
@@ -38,7 +38,7 @@ class Places:
         self._set_held(False)
 
     def close(self) -> None:
-        """No more places."""
+        """No more places, ever."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
