@@ -23,7 +23,7 @@ class Places:
         self._changed = threading.Condition()
 
     def take(self, timeout: float | None = None) -> bool:
-        """Wait for a place for one more job; False where there was none in time, or none will be."""
+        """Wait for a place for one more job; False where there was none in time, or will be."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or self._has_room(), timeout)
             is_taken = not self._is_closed and self._has_room()
