@@ -282,7 +282,7 @@ def test_an_image_that_the_storage_refuses_is_faulted(service: Service):
 
 
 def test_an_engine_killed_under_a_job_is_replaced_and_the_job_is_served(stage: Stage):
-    stage.ask(steps=20)
+    stage.ask(steps=60)
     board = Board()
     killed: list[int] = []
 
@@ -383,7 +383,7 @@ def first_at_work_second_waiting(board: Board) -> bool:
 
 
 def test_stopping_finishes_what_is_in_hand_and_takes_no_more(stage: Stage):
-    first, second = stage.ask(steps=30), stage.ask()
+    first, second = stage.ask(steps=60), stage.ask()
     board = Board()
     stage.serve(stage.bridge(board), lambda: first_at_work_second_waiting(board))
     states = {g.request_id: g.state for g in stage.sandbox.books().generations}

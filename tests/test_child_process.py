@@ -28,7 +28,7 @@ from worker.messages import MOST_REPORT_BYTES, Alive, Ready, Stepped, Stop
 from worker.obituary import count_oom_kills, obituary
 
 NOTICED_SECONDS = 2.0
-SILENCE = 1.0  # borne by the tests in which there is some
+SILENCE = 1.5  # more than a child that is well lets pass
 LARGE = bytes(64 << 20)  # more than a pipe holds
 
 
@@ -268,7 +268,7 @@ def test_a_child_that_dies_in_the_middle_of_a_message_is_noticed(
 def test_a_child_that_freezes_in_the_middle_of_a_message_is_killed(tmp_path: Path):
     with started(end_in_the_middle, tmp_path) as child:
         child.send(signal.SIGSTOP, 5)
-        with pytest.raises(Gone, match="the engine hung: no word for 1 s"):
+        with pytest.raises(Gone, match=r"the engine hung: no word for 1\.5 s"):
             receive(child, SILENCE)
         assert not psutil.pid_exists(pid_of(child))
 
@@ -298,15 +298,17 @@ def test_a_child_says_that_it_is_alive_where_it_says_nothing_else():
         for word in words:
             child.report(word)
             time.sleep(HEARTBEAT_SECONDS / 4)
-        assert [ours.recv() for _ in words] == words
+        told = [ours.recv() for _ in words]
         quiet = time.monotonic()
-        assert [ours.recv(), ours.recv()] == [Alive(), Alive()]
-        assert HEARTBEAT_SECONDS < time.monotonic() - quiet < 2 * HEARTBEAT_SECONDS + 0.5
-        ours.send(Stop())
+        told += [ours.recv(), ours.recv()]
+        quiet_seconds = time.monotonic() - quiet
+        ours.send(Stop())  # before anything can fail: the process ends with its pipe
         assert commands.result(5) == []
     _wait_until(lambda: not any(each.name == "heartbeat" for each in threading.enumerate()))
     ours.close()
     theirs.close()
+    assert told == [*words, Alive(), Alive()]
+    assert HEARTBEAT_SECONDS < quiet_seconds < 2 * HEARTBEAT_SECONDS + 0.5
 
 
 @pytest.mark.parametrize("main", [never_read, obey])

@@ -23,7 +23,12 @@ class Screen:
 
     def __post_init__(self) -> None:
         self.console = Console(
-            file=self.output, force_terminal=True, width=self.columns, height=40, color_system=None
+            file=self.output,
+            force_terminal=True,
+            width=self.columns,
+            height=40,
+            color_system=None,
+            _environ={},
         )
 
     def news(self) -> str:
@@ -37,7 +42,8 @@ class Screen:
 def board() -> Board:
     """One job at work."""
     board = Board()
-    params = GenerationParams(prompt="a red circle", width=512, height=768, steps=20)
+    prompt = "a red circle in the very middle of a plain blue background"
+    params = GenerationParams(prompt=prompt, width=512, height=768, steps=20)
     board.add(JobRow("a-long-job-id", "demo", 1, params))
     board.running("a-long-job-id")
     return board
@@ -65,12 +71,22 @@ def test_the_live_view_is_drawn_anew_where_something_has_changed(board: Board):
 
 
 def test_the_live_view_fits_a_terminal_that_was_made_narrower(board: Board):
+    screen = Screen(columns=120)
+    with board_view(screen.console, board) as view:
+        view.refresh()
+        screen.news()
+        screen.console.width = 80
+        view.refresh()
+        last_columns = [line.rstrip()[-7:] for line in screen.news().splitlines()]
+    assert "state" in [each.split()[-1] for each in last_columns if each.split()]
+    assert "running" in last_columns
+
+
+def test_the_live_view_is_drawn_again_after_a_while(board: Board, monkeypatch: pytest.MonkeyPatch):
     screen = Screen()
     with board_view(screen.console, board) as view:
         view.refresh()
         screen.news()
-        screen.console.width = 60
+        monkeypatch.setattr("worker.terminal.REDRAWN_SECONDS", 0.0)
         view.refresh()
-        lines = screen.news().splitlines()
-        assert lines
-        assert max(map(len, lines)) <= 60 + len("\x1b[2K")
+        assert "a red circle" in screen.news()

@@ -42,10 +42,10 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
-POLL_SECONDS = 0.2  # how soon a thread notices that it should stop
+POLL_SECONDS = 0.2  # between two looks, where several things may end the wait
 IDLE_SECONDS = 1.0  # without jobs, between two looks whether the device is to be freed
 FAULT_SECONDS = 60.0  # for telling the horde of a job that could not be read
-SILENCE_SECONDS = 2.0  # of the engine, until it is shown
+SILENCE_SECONDS = 1.5  # of the engine, until it is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +369,11 @@ class Bridge:
     @property
     def is_paused(self) -> bool:
         return self._paused.is_set()
+
+    @property
+    def is_device_free(self) -> bool:
+        """Whether nothing is in hand, and no engine there."""
+        return not self._books.in_hand and not self._runner.is_running
 
     @property
     def is_ready(self) -> bool:

@@ -29,7 +29,7 @@ from worker.messages import (
     Stepped,
 )
 
-STEP_SECONDS = 0.9  # between two steps that are told; below a heartbeat, so that none is needed
+STEP_SECONDS = 0.8  # between two that are told; below a heartbeat, which short steps then spare
 
 log = logging.getLogger(__name__)
 

@@ -142,7 +142,7 @@ class _Watch:
         if self._bridge.is_stopping:
             return "draining"
         if self._bridge.is_paused:
-            return "pausing" if self._bridge.in_hand else "paused"
+            return "paused" if self._bridge.is_device_free else "pausing"
         return "serving" if self._bridge.is_ready else "starting"
 
     def _stop_soon(self) -> None:

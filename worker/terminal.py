@@ -27,6 +27,7 @@ from worker.wire import printable
 
 LIVE_ROWS = 10
 PLAIN_SECONDS = 2.0  # between plain lines while something moves
+REDRAWN_SECONDS = 10.0  # the live view, where nothing has changed: something else may lie over it
 PLAIN_COLUMNS = 140
 LOG_FILE_BYTES, LOG_FILES = 5 << 20, 3
 
@@ -71,17 +72,18 @@ class LiveView:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._shown: object = None
+        self._drawn_at = -math.inf
         self._table = _LaidOutTable(console)
 
     def refresh(self) -> None:
-        view = self._board.view()
+        view, now = self._board.view(), time.monotonic()
         shows = view, self._console.size
-        if shows == self._shown:
+        if shows == self._shown and now - self._drawn_at < REDRAWN_SECONDS:
             return
-        self._shown = shows
         table = self._table.of(view.rows[-LIVE_ROWS:])
         with suppress(OSError):
             self._live.update(_picture(table, view), refresh=True)
+            self._shown, self._drawn_at = shows, now
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -157,7 +159,8 @@ def jobs_table(rows: tuple[JobRow, ...]) -> Table:
         numeric = heading in ("seed", "images", "seconds", "kudos")
         justify = "right" if numeric else "left"
         widest = PROMPT_COLUMNS if heading == "prompt" else None
-        table.add_column(heading, justify=justify, no_wrap=True, max_width=widest)
+        is_fixed = heading not in ("prompt", "state")  # which are cut where a terminal is narrow
+        table.add_column(heading, justify=justify, no_wrap=is_fixed, max_width=widest)
     for row in rows:
         table.add_row(*_cells(row))
     return table
@@ -225,14 +228,14 @@ def _expected(row: JobRow) -> str:
 
 def _cells(row: JobRow) -> list[RenderableType]:
     reason = f": {printable(row.reason)}" if row.reason else ""
-    state = Text(row.state.value + reason, _STYLES[row.state])
+    state = _cut(row.state.value + reason, _STYLES[row.state])
     seconds = f"{row.seconds:.1f}" if row.seconds else ""
     kudos = f"{row.kudos:.2f}" if row.kudos else ""
     if row.params is None:
-        return [Text(printable(row.model)), "", "", "", str(row.images), seconds, kudos, state]
+        return [_cut(printable(row.model)), "", "", "", str(row.images), seconds, kudos, state]
     params = row.params
     return [
-        Text(printable(params.prompt), overflow="ellipsis"),
+        _cut(printable(params.prompt)),
         f"{params.width}x{params.height}",
         str(params.seed),
         params.sampler.name,
@@ -241,3 +244,8 @@ def _cells(row: JobRow) -> list[RenderableType]:
         kudos,
         state,
     ]
+
+
+def _cut(text: str, style: str = "") -> Text:
+    """On one line, as long as there is room."""
+    return Text(text, style, overflow="ellipsis", no_wrap=True)
