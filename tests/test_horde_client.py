@@ -227,7 +227,7 @@ def test_a_submit_body_carries_seed_and_notes():
         (saying(200, b"[]"), "not an answer of a horde"),
         (saying(200, {"something": "else"}), "Field required"),
         (saying(200, b"\x80\xff\x00"), "not an answer of a horde"),
-        (saying(200, b"junk", {"Content-Encoding": "gzip"}), "gzip"),
+        (saying(200, b"junk", {"Content-Encoding": "gzip"}), "unpacked"),
         (saying(500, {"message": "Internal Server Error"}), "HTTP500"),
         (saying(502, b"<html>bad gateway</html>"), "HTTP502"),
         (saying(302, b"", {"Location": "https://elsewhere.example/"}), "elsewhere.example"),

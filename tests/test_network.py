@@ -6,25 +6,30 @@ import ast
 import gzip
 import json
 import math
+import os
+import signal
 import socket
 import ssl
+import subprocess
 import threading
 import time
 import tracemalloc
+from base64 import b64encode
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 import worker
 from hordelib.errors import DownloadFailed, JobError
+from tests import deaf_resolver
 from tests.raw_server import Talk, raw_server, reading_slowly, repeating, saying
 from worker.addresses import addresses
 from worker.backoff import MOST_SECONDS, Backoff, retry_after_seconds
 from worker.errors import HordeRefused, HordeUnreachable, JobFate
 from worker.horde_client import HordeClient
-from worker.http_call import HttpCall, HttpSession
+from worker.http_call import Http, HttpRequest, NotTrusted
 from worker.sandbox import (
     CutShort,
     Disconnect,
@@ -123,20 +128,22 @@ def test_a_name_that_nobody_has_is_told():
 
 def test_a_resolver_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
     over = threading.Event()
-
-    def hang(*_: object, flags: int, **__: object) -> list[object]:
-        if flags & socket.AI_NUMERICHOST:  # for which nobody is asked
-            raise socket.gaierror
-        over.wait(30)
-        return []
-
-    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(30))
+    monkeypatch.setattr("worker.addresses.written_out", lambda _: ())
     with pytest.raises(TimeoutError):
         addresses("example.org", 80, 0.1)
-    error = trouble_at("http://example.org", pop)
     over.set()
-    assert "timed out" in str(error)
-    assert not error.may_have_worked
+
+
+def test_neither_a_call_nor_its_end_waits_for_a_resolver_that_never_answers(tmp_path: Path):
+    if not deaf_resolver.is_possible(tmp_path):
+        pytest.skip("this system has no network namespaces for its users")
+    began = time.monotonic()
+    ran = subprocess.run(
+        deaf_resolver.in_a_network_of_its_own(tmp_path), capture_output=True, text=True, timeout=60
+    )
+    assert ran.stdout == "GET status/heartbeat: timed out False\n"
+    assert time.monotonic() - began < 4  # the resolver itself takes ten seconds
 
 
 @contextmanager
@@ -325,19 +332,18 @@ def test_a_call_after_a_cut_one_is_answered(sandbox: Sandbox):
 
 
 def test_a_submit_whose_answer_was_lost_counts_once(sandbox: Sandbox):
-    session = HttpSession(AGENT, trust_env=False)
-    with client_of(sandbox.url, 5) as client, closing(session):
+    with client_of(sandbox.url, 5) as client, closing(Http(AGENT, trust_env=False)) as http:
         body = {"prompt": "a red circle", "models": [MODEL], "r2": True}
-        with (
-            HttpCall(time.monotonic() + 5),
-            session.request(
-                "POST",
-                f"{sandbox.url}/api/v2/generate/async",
-                timeout=(5, 5),
-                headers={"apikey": "sandbox-client-key-000", "Content-Type": "application/json"},
-                body=json.dumps(body).encode(),
-            ) as posted,
-        ):
+        request = HttpRequest(
+            method="POST",
+            url=f"{sandbox.url}/api/v2/generate/async",
+            headers={"apikey": "sandbox-client-key-000", "Content-Type": "application/json"},
+            body=json.dumps(body).encode(),
+            until=time.monotonic() + 5,
+            connect_seconds=5,
+            silence_seconds=5,
+        )
+        with http.ask(request) as posted:
             assert posted.status == 202
         job = client.pop(OFFER)
         assert isinstance(job, Job)
@@ -351,6 +357,136 @@ def test_a_submit_whose_answer_was_lost_counts_once(sandbox: Sandbox):
     assert told.value.fate is JobFate.DELIVERED
     (entry,) = [row for row in sandbox.books().generations if row.id == job.ids[0]]
     assert entry.state.value == "ok"
+
+
+def test_what_a_kept_connection_took_and_did_not_answer_is_not_sent_again():
+    def once(wire: socket.socket, heard: bytes) -> None:
+        wire.sendall(OK + b"Content-Length: 2\r\n\r\n{}")
+        later.append(wire.recv(65536))
+
+    later: list[bytes] = []
+    with raw_server(once) as raw, client_of(raw.url, 5) as client:
+        client.heartbeat()
+        with pytest.raises(HordeUnreachable, match="the connection was cut") as caught:
+            client.submit(SUBMISSION)
+        assert caught.value.may_have_worked
+        assert later[0].startswith(b"POST ")
+        assert len(raw.heard) == 1
+
+
+def test_a_call_may_be_made_while_another_answer_is_read():
+    with (
+        raw_server(saying(OK + b"Content-Length: 5\r\n\r\nouter")) as outer,
+        raw_server(saying(OK + b"Content-Length: 5\r\n\r\ninner")) as inner,
+        closing(Http(AGENT, trust_env=False)) as http,
+        http.ask(get(outer.url)) as first,
+    ):
+        with http.ask(get(inner.url)) as second:
+            assert second.read(10) == b"inner"
+        assert first.read(10) == b"outer"
+
+
+def get(url: str, seconds: float = 5) -> HttpRequest:
+    return HttpRequest(
+        url=url,
+        headers={},
+        until=time.monotonic() + seconds,
+        connect_seconds=seconds,
+        silence_seconds=seconds,
+    )
+
+
+def test_ctrl_c_ends_a_call_that_nobody_answers():
+    press = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        closing(Http(AGENT, trust_env=False)) as http,
+    ):
+        began = time.monotonic()
+        press.start()
+        with (
+            pytest.raises(KeyboardInterrupt),
+            http.ask(get(f"http://127.0.0.1:{silent.getsockname()[1]}", 30)),
+        ):
+            pass
+    assert time.monotonic() - began < MOST_SECONDS_OF_A_CALL
+
+
+# ---- the owner's proxy and certificates -------------------------------------------------------
+
+
+@contextmanager
+def secure_server(answer: bytes) -> Generator[int]:
+    """A port where TLS is spoken as localhost, by those that trust SELF_SIGNED."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(SELF_SIGNED)
+
+    def talk(wire: socket.socket, _: bytes) -> None:
+        with context.wrap_socket(wire, server_side=True) as tls:
+            tls.recv(65536)
+            tls.sendall(answer)
+
+    with raw_server(talk, peek=True) as raw:
+        yield raw.port
+
+
+def leading_to(port: int) -> Talk:
+    """A proxy that connects to this port, whoever was asked for."""
+
+    def carry(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while piece := source.recv(65536):
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+
+    def talk(wire: socket.socket, _: bytes) -> None:
+        wire.sendall(b"HTTP/1.1 200 Connection established\r\nX-Proxy: it\r\n\r\n")
+        with socket.create_connection(("127.0.0.1", port)) as target:
+            back = threading.Thread(target=carry, args=(target, wire))
+            back.start()
+            carry(wire, target)
+            back.join()
+
+    return talk
+
+
+@pytest.fixture(name="trusting")
+def _trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(SELF_SIGNED))
+
+
+ANSWER = OK + b"Content-Length: 5\r\nX-Site: itself\r\n\r\nhello"
+
+
+@pytest.mark.usefixtures("trusting")
+def test_a_certificate_of_the_owners_is_trusted():
+    with secure_server(ANSWER) as port, closing(Http(AGENT, trust_env=True)) as http:
+        for _ in range(2):
+            with http.ask(get(f"https://localhost:{port}/")) as answer:
+                assert answer.read(10) == b"hello"
+        with pytest.raises(NotTrusted), closing(Http(AGENT, trust_env=False)) as strange:
+            with strange.ask(get(f"https://localhost:{port}/")):
+                pass
+
+
+@pytest.mark.usefixtures("trusting")
+def test_a_site_is_reached_through_a_proxy_with_a_password(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("worker.http_call.is_this_machine", lambda _: False)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with secure_server(ANSWER) as port, raw_server(leading_to(port)) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://owner:s%40cret@127.0.0.1:{proxy.port}")
+        with (
+            closing(Http(AGENT, trust_env=True)) as http,
+            http.ask(get("https://localhost/")) as site,
+        ):
+            assert site.headers["x-site"] == "itself"
+            assert "X-Proxy" not in site.headers
+            assert site.read(10) == b"hello"
+    asked = proxy.heard[0]
+    assert asked.startswith(b"CONNECT localhost:443 ")
+    assert b"Basic " + b64encode(b"owner:s@cret") in asked
+    assert b"Accept-Encoding" not in asked  # only the site is told what we want
 
 
 # ---- waits ------------------------------------------------------------------------------------

@@ -105,27 +105,6 @@ def test_a_horde_on_this_machine_may_keep_its_pictures_here():
     assert here.heard[0].startswith(b"PUT /a.webp ")
 
 
-def test_the_address_that_was_checked_is_the_one_that_a_picture_goes_to(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    """DNS rebinding: at the second question, the name is this machine's."""
-    answers = iter(["10.255.255.1"])
-    resolve = socket.getaddrinfo
-
-    def moving(host: str, *args: object, **options: object) -> object:
-        known = next(answers, "127.0.0.1") if host == "moving.test" else host
-        return resolve(known, *args, **options)  # pyright: ignore[reportArgumentType]
-
-    monkeypatch.setattr(socket, "getaddrinfo", moving)
-    with (
-        raw_server(TAKEN) as here,
-        client_of(PRIVATE) as client,
-        pytest.raises(HordeError),
-    ):
-        client.upload(f"http://moving.test:{here.port}/a.webp", b"a picture")
-    assert here.heard == []
-
-
 def test_behind_a_proxy_an_address_is_judged_and_a_name_is_the_proxys(
     monkeypatch: pytest.MonkeyPatch,
 ):

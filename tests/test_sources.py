@@ -242,23 +242,6 @@ def test_redirects_come_to_an_end():
     assert len(files.seen) == 4
 
 
-def test_a_name_that_moves_between_check_and_connection_leads_nowhere(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    """DNS rebinding: at the second question, the name is this machine's."""
-    answers = iter(["10.255.255.1"])
-    resolve = socket.getaddrinfo
-
-    def moving(host: str, *args: object, **options: object) -> object:
-        known = next(answers, "127.0.0.1") if host == "moving.test" else host
-        return resolve(known, *args, **options)  # pyright: ignore[reportArgumentType]
-
-    monkeypatch.setattr(socket, "getaddrinfo", moving)
-    with serving(giving()) as files, pytest.raises(JobError):
-        impatient(PRIVATE).fetch(files.url.replace("127.0.0.1", "moving.test"))
-    assert files.seen == []
-
-
 # ---- how long and how much -------------------------------------------------------------------
 
 
@@ -274,7 +257,7 @@ def test_silence_ends_at_the_time_limit():
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for scheme in ("http", "https"):
-            with pytest.raises(DownloadFailed, match=r"source_image: 127\.0\.0\.1: too slow"):
+            with pytest.raises(DownloadFailed, match=r"source_image: 127\.0\.0\.1: timed out"):
                 impatient().fetch(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/")
     assert time.monotonic() - began < 4
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future
 from enum import Enum, auto
 from threading import Thread
@@ -70,15 +70,12 @@ class Neighbourhood:
     def __init__(self, horde_url: str):
         self._host = urlsplit(horde_url).hostname or ""
 
-    def permitted(self, host: str, found: Sequence[Address]) -> Sequence[Address]:
-        """Those of `found` that may be connected to; raises NoBusiness where there are none."""
-        strange = any(reach(one) is not Reach.PUBLIC for one in found)
-        horde = self._reach() if strange else frozenset[Reach]()
-        permitted = [one for one in found if may_lead_to(one, horde)]
-        if not permitted:
-            near = ", ".join(reach(one).name.lower() for one in found)
-            raise NoBusiness(f"{host}: a {near} address, where this horde has no business")
-        return permitted
+    def permit(self, host: str, address: Address) -> None:
+        """Raises NoBusiness where they may not be connected to."""
+        near = reach(address)
+        if near is not Reach.PUBLIC and not may_lead_to(address, self._reach()):
+            told = f"{host}: a {near.name.lower()} address, where this horde has no business"
+            raise NoBusiness(told)
 
     def _reach(self) -> frozenset[Reach]:
         try:

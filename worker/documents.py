@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
-from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError
 
 from hordelib.whole_files import write_whole
-from worker.addresses import is_this_machine
 from worker.errors import DocumentMissing
-from worker.http_call import HttpCall, HttpSession
-from worker.network_reasons import network_reason
+from worker.http_call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 10.0
 WHOLE_SECONDS = 60.0  # for an address, with all that it leads to
 MOST_BYTES = 32 << 20
 MOST_REDIRECTS = 5
-_CHUNK_BYTES = 64 * 1024
 
 Read = TypeVar("Read")
 
@@ -80,7 +75,7 @@ class Documents:
         whole_seconds: float = WHOLE_SECONDS,
     ):
         self._folder = folder
-        self._user_agent = user_agent
+        self._http = Http(user_agent, trust_env=True)
         self._now = now
         self._whole_seconds = whole_seconds
         self._lock = threading.Lock()
@@ -102,7 +97,7 @@ class Documents:
             try:
                 fresh = self._ask(url, kept)
                 value = source.parse(fresh.text)
-            except (OSError, ValueError) as error:
+            except (HttpFailed, ValueError) as error:
                 reasons.append(f"{urlsplit(url).hostname}: {_brief(error)}")
                 continue
             self._keep(source, fresh)
@@ -117,36 +112,23 @@ class Documents:
         """A new copy, or the kept one where the site says that it is still right."""
         known = kept if kept is not None and kept.url == url else None
         headers = {"If-None-Match": known.etag} if known is not None and known.etag else {}
-        target = url
-        with HttpCall(time.monotonic() + self._whole_seconds) as call:
-            for _ in range(MOST_REDIRECTS + 1):
-                _raise_if_unsafe(target, url)
-                with self._opened(call, target, headers) as answer:
-                    location = answer.get_redirect_location()
-                    if not location:
-                        return self._copy(url, answer, known)
-                    target = urljoin(target, location)
+        target, until = url, time.monotonic() + self._whole_seconds
+        for _ in range(MOST_REDIRECTS + 1):
+            _raise_if_unsafe(target, url)
+            request = HttpRequest(
+                url=target,
+                headers=headers,
+                until=until,
+                connect_seconds=CONNECT_SECONDS,
+                silence_seconds=SILENCE_SECONDS,
+            )
+            with self._http.ask(request) as answer:
+                if not answer.leads_to:
+                    return self._copy(url, answer, known)
+                target = urljoin(target, answer.leads_to)
         raise ValueError(f"more than {MOST_REDIRECTS} redirects")
 
-    @contextmanager
-    def _opened(
-        self, call: HttpCall, url: str, headers: Mapping[str, str]
-    ) -> Generator[BaseHTTPResponse]:
-        """The answer. Whatever fails while it is read is a ValueError that says why."""
-        # A proxy of the owner's environment can't reach this machine.
-        session = HttpSession(self._user_agent, trust_env=not is_this_machine(url))
-        timeout = CONNECT_SECONDS, SILENCE_SECONDS
-        with closing(session):
-            try:
-                with session.request("GET", url, timeout=timeout, headers=headers) as answer:
-                    yield answer
-            except HTTPError as error:
-                told = network_reason(error)
-                raise ValueError("too slow" if call.is_overdue else told) from error
-            if call.is_overdue:  # a body without a length just ends when it is cut
-                raise ValueError("too slow")
-
-    def _copy(self, url: str, answer: BaseHTTPResponse, known: _Copy | None) -> _Copy:
+    def _copy(self, url: str, answer: HttpAnswer, known: _Copy | None) -> _Copy:
         if answer.status == 304 and known is not None:
             return replace(known, checked_at=self._now())
         if answer.status != 200:
@@ -171,13 +153,11 @@ class Documents:
         return self._folder / f"{source.name}.json"
 
 
-def _text(answer: BaseHTTPResponse) -> str:
-    body = bytearray()
-    while chunk := answer.read1(_CHUNK_BYTES, decode_content=True):
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
-    return body.decode("utf-8")
+def _text(answer: HttpAnswer) -> str:
+    try:
+        return answer.read(MOST_BYTES).decode("utf-8")
+    except AnswerTooLong as error:
+        raise ValueError(f"more than {MOST_BYTES >> 20} MiB") from error
 
 
 def _raise_if_unsafe(reached: str, asked: str) -> None:

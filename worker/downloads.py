@@ -97,7 +97,7 @@ class Downloader:
         with self._web.get(download.url, deadline, start_byte=part.size_bytes) as answer:
             total_bytes = _total_bytes(answer, part)
             _raise_if_too_large(part, download, total_bytes or 0)
-            for chunk in answer.chunks(deadline):
+            for chunk in answer.chunks:
                 part.add(chunk)
                 _raise_if_too_large(part, download, part.size_bytes)
         if total_bytes is not None and part.size_bytes < total_bytes:

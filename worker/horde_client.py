@@ -6,27 +6,24 @@ own errors: HordeUnreachable, whenever there is no answer to make sense of.
 
 from __future__ import annotations
 
-import io
 import json
-import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
+from multidict import CIMultiDict
 from pydantic import TypeAdapter, ValidationError
-from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError, LocationValueError
+from urllib3.exceptions import LocationValueError
 from urllib3.util import parse_url
 
 from worker import refusals
-from worker.addresses import Neighbourhood, NoBusiness, is_this_machine, written_out
+from worker.addresses import Neighbourhood, NoBusiness, written_out
 from worker.backoff import retry_after_seconds
 from worker.errors import HordeError, HordeRefused, HordeUnreachable, UnusableJob
-from worker.http_call import HttpCall, HttpSession
-from worker.network_reasons import network_reason
+from worker.http_call import AnswerTooLong, Http, HttpFailed, HttpRequest
 from worker.wire import (
     Account,
     EmptyPop,
@@ -43,8 +40,6 @@ from worker.wire import (
     printable,
 )
 
-_TOO_SLOW = "too slow: it did not end within its time"
-_CHUNK_BYTES = 64 * 1024
 _LONGEST_REPLY_BYTES = 64 * 1024 * 1024  # room for a job whose source images come as base64
 
 Read = TypeVar("Read")
@@ -60,35 +55,6 @@ class _Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-
-class _Sessions:
-    """One HttpSession per thread."""
-
-    def __init__(self, client_agent: str, *, trust_env: bool):
-        self._client_agent = client_agent
-        self._trust_env = trust_env
-        self._mine = threading.local()
-        self._all: list[HttpSession] = []
-        self._lock = threading.Lock()
-
-    def mine(self) -> HttpSession:
-        session: HttpSession | None = getattr(self._mine, "session", None)
-        if session is None:
-            session = self._mine.session = self._opened()
-        return session
-
-    def _opened(self) -> HttpSession:
-        session = HttpSession(self._client_agent, trust_env=self._trust_env)
-        with self._lock:
-            self._all.append(session)
-        return session
-
-    def close(self) -> None:
-        with self._lock:
-            for session in self._all:
-                session.close()
-            self._all.clear()
 
 
 class HordeClient:
@@ -116,8 +82,7 @@ class HordeClient:
         self._upload_bytes_per_second = upload_bytes_per_second
         self._client_agent = client_agent
         self._api_key = api_key
-        # A proxy of the owner's environment can't reach a horde on this machine.
-        self._sessions = _Sessions(client_agent, trust_env=not is_this_machine(url))
+        self._http = Http(client_agent, trust_env=True)
         self._neighbourhood = Neighbourhood(url)
 
     def __repr__(self) -> str:
@@ -136,7 +101,7 @@ class HordeClient:
 
     def close(self) -> None:
         """Close every connection. No call may be under way or follow."""
-        self._sessions.close()
+        self._http.close()
 
     def pop(self, offer: Offer) -> Popped:
         """Ask for a job.
@@ -174,17 +139,10 @@ class HordeClient:
         call = f"PUT {host}"
         seconds = sum(self._timeout) + len(image) / self._upload_bytes_per_second
         try:
-            if found := written_out(host):  # a proxy of the owner's might go there
-                self._neighbourhood.permitted(host, found)
-            reply = self._send(
-                call,
-                "PUT",
-                url,
-                HttpCall(time.monotonic() + seconds, self._neighbourhood.permitted),
-                # A file is sent piece by piece: the connect time-out then bounds a piece of it.
-                body=io.BytesIO(image),
-                headers={"Content-Type": content_type, "Content-Length": str(len(image))},
-            )
+            for address in written_out(host):  # a proxy of the owner's might go there
+                self._neighbourhood.permit(host, address)
+            request = self._request("PUT", url, {"Content-Type": content_type}, image, seconds)
+            reply = self._send(call, replace(request, screen=self._neighbourhood.permit))
         except NoBusiness as error:
             raise refusals.refusal(refusals.UPLOAD, refusals.NOWHERE, 0, str(error)) from error
         if reply.status >= 300:
@@ -239,33 +197,44 @@ class HordeClient:
         body = None
         if content is not None:
             headers["Content-Type"], body = "application/json", json.dumps(content).encode()
-        within = HttpCall(time.monotonic() + sum(self._timeout))
         url = f"{self.url}/api/v2/{path}"
-        reply = self._send(call, method, url, within, body=body, headers=headers)
+        request = self._request(method, url, headers, body, sum(self._timeout))
+        reply = self._send(call, request)
         if reply.status >= 300:
             raise self._refusal(call, rows, reply)
         return reply.body
 
-    def _send(self, call: str, method: str, url: str, within: HttpCall, **request: Any) -> _Reply:
-        with within:
-            try:
-                with self._sessions.mine().request(
-                    method, url, timeout=self._timeout, **request
-                ) as response:
-                    reply = _Reply(response.status, response.headers, _body(call, response))
-            except HTTPError as error:
-                told = _TOO_SLOW if within.is_overdue else self._keyless(network_reason(error))
-                # Without its cause: what came may be in it, and the key in that.
-                raise HordeUnreachable(f"{call}: {told}", may_have_worked=within.was_sent) from None
-            if within.is_overdue:  # a body without a length just ends when it is cut
-                raise HordeUnreachable(f"{call}: {_TOO_SLOW}", may_have_worked=True)
-            return reply
+    def _request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, seconds: float
+    ) -> HttpRequest:
+        connect_seconds, silence_seconds = self._timeout
+        return HttpRequest(
+            method=method,
+            url=url,
+            headers=headers,
+            body=body,
+            until=time.monotonic() + seconds,
+            connect_seconds=connect_seconds,
+            silence_seconds=silence_seconds,
+        )
+
+    def _send(self, call: str, request: HttpRequest) -> _Reply:
+        try:
+            with self._http.ask(request) as answer:
+                return _Reply(answer.status, answer.headers, answer.read(_LONGEST_REPLY_BYTES))
+        except HttpFailed as error:
+            told = f"{call}: {self._keyless(str(error))}"
+            # Without its cause: what came may be in it, and the key in that.
+            raise HordeUnreachable(told, may_have_worked=error.was_sent) from None
+        except AnswerTooLong:
+            told = f"{call}: the answer is longer than any of the horde's"
+            raise HordeUnreachable(told, may_have_worked=True) from None
 
     def _refusal(self, call: str, rows: refusals.Rows, reply: _Reply) -> HordeError:
         """What an answer of 300 and above of the API means."""
         status, text = reply.status, self._keyless(reply.body.decode("utf-8", "replace"))
         if status in (408, 429) or not 400 <= status < 500:  # it does not speak of our request
-            headers = {name: self._keyless(value) for name, value in reply.headers.items()}
+            headers = CIMultiDict((k, self._keyless(v)) for k, v in reply.headers.items())
             return _refusal_by_status(call, rows, status, headers, text)
         refused = self._read(call, _REFUSED, text.encode(), may_have_worked=False)
         return refusals.refusal(rows, _rc(refused, status), status, refused.text())
@@ -299,16 +268,6 @@ def _upload_host(url: str) -> str:
 
 def _nowhere(why: str) -> HordeError:
     return refusals.refusal(refusals.UPLOAD, refusals.NOWHERE, 0, why)
-
-
-def _body(call: str, response: BaseHTTPResponse) -> bytes:
-    body = bytearray()
-    while chunk := response.read1(_CHUNK_BYTES, decode_content=True):
-        body += chunk
-        if len(body) > _LONGEST_REPLY_BYTES:
-            told = f"{call}: the answer is longer than any of the horde's"
-            raise HordeUnreachable(told, may_have_worked=True)
-    return bytes(body)
 
 
 def _refusal_by_status(

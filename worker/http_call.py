@@ -1,256 +1,356 @@
 """HTTP that ends in time, whatever the other side does.
 
-A socket's own time-out starts anew at each byte: a peer that drips one now and then in a
-handshake, a header or a body, or takes an upload as slowly, would hold its caller for ever. So
-the connections of an HttpCall are cut at its deadline.
+libcurl, whose callbacks here only keep what comes: what is to be done about it is done between its
+steps. So a caller has an answer piece by piece, and Ctrl-C ends a call at once.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
-from functools import lru_cache
-from http.client import HTTPException, HTTPResponse
-from threading import Lock
-from types import TracebackType
-from typing import IO, Any, Self
-from urllib.parse import urlsplit
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from ipaddress import ip_address
+from threading import Lock, Thread, local
+from types import MappingProxyType
+from typing import Any
+from weakref import WeakSet
 
-import urllib3
-from requests.utils import (
-    DEFAULT_CA_BUNDLE_PATH,
-    get_auth_from_url,
-    get_environ_proxies,
-    select_proxy,
+import certifi
+import pycurl
+from multidict import CIMultiDict
+from requests.utils import get_environ_proxies, select_proxy
+from urllib3.exceptions import LocationValueError
+from urllib3.util import Url, parse_url
+
+from worker.addresses import Address, is_this_machine
+
+_TIMED_OUT, _TOO_SLOW = "timed out", "too slow: it did not end within its time"
+_MOST_SITES, _MOST_URLS = 64, 64  # whose proxies, and parts, are known at once
+_PACKED_BYTES = 4096  # at a time: unpacked, they may be a thousand times as many
+_NAP_SECONDS = 0.01  # where curl waits for something that has no socket
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_CUT = "the connection was cut"
+_NOT_HTTP = "headers that can't be read"
+_REASONS: Mapping[int, str] = MappingProxyType(
+    {
+        pycurl.E_COULDNT_RESOLVE_HOST: "no such host",
+        pycurl.E_COULDNT_RESOLVE_PROXY: "no such host as the proxy",
+        pycurl.E_OPERATION_TIMEDOUT: _TIMED_OUT,
+        pycurl.E_SSL_CONNECT_ERROR: "TLS could not be agreed on",
+        pycurl.E_GOT_NOTHING: _CUT,
+        pycurl.E_SEND_ERROR: _CUT,
+        pycurl.E_RECV_ERROR: _CUT,
+        pycurl.E_SEND_FAIL_REWIND: _CUT,  # of a connection that was kept: we don't send twice
+        pycurl.E_PARTIAL_FILE: "the answer was cut off",
+        pycurl.E_BAD_CONTENT_ENCODING: "an answer that can't be unpacked",
+        pycurl.E_FTP_WEIRD_SERVER_REPLY: _NOT_HTTP,
+        pycurl.E_UNSUPPORTED_PROTOCOL: _NOT_HTTP,  # curl's word for what has no head at all
+    }
 )
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, Timeout
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HeaderParsingError,
-    NameResolutionError,
-    NewConnectionError,
-)
-from urllib3.util.response import assert_header_parsing
 
-from worker.addresses import Address, addresses
-from worker.deadlines import deadline
+_parsed = lru_cache(_MOST_URLS)(parse_url)
 
-_MOST_SITES = 64  # whose proxies are known at once
-
-Screen = Callable[[str, Sequence[Address]], Sequence[Address]]
+Screen = Callable[[str, Address], None]
+"""Raises ValueError where a host may not be connected to at an address."""
 
 
-def anywhere(_: str, found: Sequence[Address]) -> Sequence[Address]:
-    """The screen of a host that the owner named."""
-    return found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    """What is asked, and how long that may take.
 
-
-class HttpCall:
-    """What the thread that enters it does over HttpSession and these connections, until `until`.
-
-    `until` is of time.monotonic(). `screen` picks from the addresses of a host those that may be
-    connected to; what it raises goes to the caller. It isn't asked about the owner's proxy.
+    `until` is of time.monotonic(). Seconds to connect, names and TLS included, and of silence.
+    `screen` is asked about each address but those of the owner's proxy.
     """
 
-    def __init__(self, until: float, screen: Screen = anywhere):
-        self._until = until
-        self.screen = screen
-        self.was_sent = False
+    url: str
+    method: str = "GET"
+    headers: Mapping[str, str]
+    body: bytes | None = None
+    until: float
+    connect_seconds: float
+    silence_seconds: float
+    screen: Screen | None = None
+
+
+class HttpFailed(Exception):
+    """There is no whole answer. The message has words for an owner, and nothing of the address."""
+
+    def __init__(self, message: str, *, was_sent: bool = False):
+        super().__init__(message)
+        self.was_sent = was_sent
         """Whether a whole request went out. Before, nobody can have acted on it."""
-        self._was_cut = False
-        self._lock = Lock()
-        self._wires: list[socket.socket] = []
 
-    def __enter__(self) -> Self:
-        self._token = _under_way.set(self)
-        self._deadline = deadline(self.seconds_left(), self._cut)
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        _under_way.reset(self._token)
-        self._deadline.cancel()
-        with self._lock:
-            for wire in self._wires:
-                wire.close()
-            self._wires.clear()
+class NotTrusted(HttpFailed):
+    """A site has no certificate that it could be known by."""
+
+
+class AnswerTooLong(ValueError):
+    """A body has more bytes than its reader has room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """An answer, whatever its status. The names of headers have no case."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: Iterator[bytes]
+    """The body. Raises HttpFailed where it does not end as it should, or in time."""
 
     @property
-    def is_overdue(self) -> bool:
-        """True once the call may have been cut. A body without a length just ends then."""
-        return self._was_cut or time.monotonic() >= self._until
+    def leads_to(self) -> str:
+        """Where a redirect leads, as it is written; "" of any other answer."""
+        return self.headers.get("Location", "") if self.status in _REDIRECTS else ""
 
-    def seconds_left(self) -> float:
-        return max(0.0, self._until - time.monotonic())
-
-    def watch(self, wire: socket.socket) -> None:
-        """Have this connection cut at the deadline."""
-        # A twin, since TLS takes the first one's file descriptor away. It shares the connection.
-        twin = socket.fromfd(wire.fileno(), wire.family, wire.type)
-        with self._lock:
-            self._wires.append(twin)
-            if self._was_cut:
-                _shut(twin)
-
-    def _cut(self) -> None:
-        with self._lock:
-            self._was_cut = True
-            for wire in self._wires:
-                _shut(wire)
+    def read(self, most_bytes: int) -> bytes:
+        """The body as a whole. Raises AnswerTooLong, and HttpFailed."""
+        body = bytearray()
+        for chunk in self.chunks:
+            body += chunk
+            if len(body) > most_bytes:
+                raise AnswerTooLong
+        return bytes(body)
 
 
-_under_way: ContextVar[HttpCall] = ContextVar("_under_way")
-
-
-def _shut(wire: socket.socket) -> None:
-    try:
-        wire.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # the other side has gone already
-
-
-class _WellFormed(HTTPResponse):
-    """Refuses headers that are cut off or can't be read.
-
-    urllib3 would log them, whatever they hold, and go on without those that follow.
-    """
-
-    def begin(self) -> None:
-        super().begin()
-        try:
-            assert_header_parsing(self.msg)
-        except HeaderParsingError:
-            raise HTTPException("headers that can't be read") from None
-
-
-class WatchedConnection(HTTPConnection):
-    """Over http. Only used within an HttpCall, but may be kept for the next one."""
-
-    response_class = _WellFormed
-
-    def _new_conn(self) -> socket.socket:
-        call = _under_way.get()
-        try:
-            wire = self._connected(call)
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise ConnectTimeoutError(self, f"{self.host}: timed out") from error
-        except OSError as error:
-            raise NewConnectionError(self, f"{self.host}: {error}") from error
-        for option in self.socket_options or ():
-            wire.setsockopt(*option)
-        call.watch(wire)
-        return wire
-
-    def _connected(self, call: HttpCall) -> socket.socket:
-        def seconds() -> float:
-            longest = call.seconds_left() if self.timeout is None else self.timeout
-            return min(longest, call.seconds_left())
-
-        found = addresses(self._dns_host, self.port, seconds())
-        problem: OSError = TimeoutError("timed out")
-        for address in found if self.proxy else call.screen(self.host, found):
-            if seconds() <= 0:
-                break
-            try:
-                return socket.create_connection((str(address), self.port), seconds())
-            except OSError as error:
-                problem = error
-        raise problem
-
-    def request(self, *request: Any, **options: Any) -> None:
-        call = _under_way.get()
-        if self.sock is None:
-            self.connect()
-        else:
-            call.watch(self.sock)
-        super().request(*request, **options)
-        call.was_sent = True
-
-
-class WatchedTlsConnection(WatchedConnection, HTTPSConnection):
-    """Over https."""
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = WatchedConnection  # pyright: ignore[reportAssignmentType] - a property's type
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = WatchedTlsConnection  # pyright: ignore[reportAssignmentType] - as above
-
-
-class HttpSession:
-    """Connections that are kept between calls, for one thread. Each request within an HttpCall.
+class Http:
+    """Asks sites, over connections that each thread keeps for itself. Any thread may use it.
 
     Nothing of the owner's .netrc goes along, and no cookie; no redirect is followed, and nothing
-    tried again. `trust_env`: whether proxies and certificates of the environment are used.
-    Call `close` at the end.
+    asked twice. `trust_env`: whether proxies and certificates of the environment are used; a proxy
+    never is for this machine, which it can't reach. Call `close` at the end.
     """
 
     def __init__(self, user_agent: str, *, trust_env: bool):
-        self._headers = urllib3.make_headers(user_agent=user_agent, accept_encoding=True)
+        self._user_agent = user_agent
         self._certificates = _certificates(trust_env=trust_env)
-        self._managers: dict[str, urllib3.PoolManager] = {}  # by the proxy; "" is none
         self._proxy_to = lru_cache(_MOST_SITES)(_proxy_to) if trust_env else _no_proxy
+        self._mine = local()
+        self._lines = WeakSet[_Line]()  # those of threads that have ended are gone
+        self._lock = Lock()
 
     def close(self) -> None:
-        for manager in self._managers.values():
-            manager.clear()
+        """Close every connection. No call may be under way or follow."""
+        with self._lock:
+            for line in self._lines:
+                line.close()
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        timeout: tuple[float, float],
-        headers: Mapping[str, str],
-        body: bytes | IO[bytes] | None = None,
-    ) -> BaseHTTPResponse:
-        """The answer, whatever its status; its body is not read yet, and `close` frees it.
+    @contextmanager
+    def ask(self, request: HttpRequest) -> Generator[HttpAnswer]:
+        """Raises HttpFailed, and what `screen` raises.
 
-        `timeout`: seconds to connect, which a piece of the body may take, too, and seconds of
-        silence. A body that is a file needs its Content-Length. Raises urllib3's HTTPError.
+        A body comes unpacked, unless the request has an Accept-Encoding of its own.
         """
-        parts = urlsplit(url)
-        connect, read = timeout
-        return self._manager(self._proxy_to(parts.scheme, parts.netloc)).urlopen(
-            method,
-            url,
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            timeout=Timeout(connect=connect, read=read),
-            headers={**self._headers, **headers},
-            body=body,
+        try:
+            target = _parsed(request.url)
+        except LocationValueError as error:
+            raise HttpFailed("an address that can't be read") from error
+        line = self._taken_line()
+        call = _Call(line, request, target)
+        try:
+            call.set_up(self._user_agent)
+            call.set_up_route(self._proxy_to(target.scheme or "", target.netloc or ""))
+            for option, value in self._certificates.items():
+                line.easy.setopt(option, value)
+            yield call.answer()
+        finally:
+            call.hang_up()
+            if call.may_be_resolving:
+                self._give_up(line)
+            else:
+                self._mine.line = line
+
+    def _taken_line(self) -> _Line:
+        line: _Line | None = self._mine.__dict__.pop("line", None)
+        if line is None:
+            line = _Line()
+            with self._lock:
+                self._lines.add(line)
+        return line
+
+    def _give_up(self, line: _Line) -> None:
+        """To close it waits for the system's resolver, which nothing can stop."""
+        with self._lock:
+            self._lines.discard(line)
+        Thread(target=line.close, name="resolver", daemon=True).start()
+
+
+class _Line:
+    """One thread's connections."""
+
+    def __init__(self) -> None:
+        self.easy = pycurl.Curl()
+        self.multi = pycurl.CurlMulti()
+
+    def close(self) -> None:
+        self.easy.close()
+        self.multi.close()
+
+
+class _Call:
+    """A request on its way, and what came of its answer so far."""
+
+    def __init__(self, line: _Line, request: HttpRequest, target: Url):
+        self._easy, self._multi = line.easy, line.multi
+        self._request = request
+        self._target = target
+        self._lines: list[bytes] = []
+        self._pieces: list[bytes] = []
+        self._is_over = False
+        self._has_ended = False
+        self._problem: Exception | None = None
+        self._refusal: ValueError | None = None
+        self._opened: list[socket.socket] = []  # of which curl has twins
+        self._quiet_since = time.monotonic() + request.connect_seconds
+
+    def set_up(self, user_agent: str) -> None:
+        request, easy = self._request, self._easy
+        easy.reset()
+        easy.setopt(pycurl.NOSIGNAL, True)
+        easy.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        easy.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        easy.setopt(pycurl.URL, self._target.url)
+        easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(request.connect_seconds * 1000)))
+        easy.setopt(pycurl.HEADERFUNCTION, self._lines.append)
+        easy.setopt(pycurl.WRITEFUNCTION, self._pieces.append)
+        headers = {"User-Agent": user_agent, "Accept": "", "Expect": "", **request.headers}
+        easy.setopt(pycurl.HTTPHEADER, _field_lines(headers))
+        if "Accept-Encoding" not in headers:
+            easy.setopt(pycurl.ACCEPT_ENCODING, "gzip, deflate")
+            easy.setopt(pycurl.BUFFERSIZE, _PACKED_BYTES)
+        if request.body is not None:
+            # Without a way to rewind: curl would send it again where a kept connection has died.
+            easy.setopt(pycurl.UPLOAD, True)
+            easy.setopt(pycurl.INFILESIZE_LARGE, len(request.body))
+            easy.setopt(pycurl.READFUNCTION, io.BytesIO(request.body).read)
+        easy.setopt(pycurl.CUSTOMREQUEST, request.method)
+
+    def set_up_route(self, proxy: str) -> None:
+        self._easy.setopt(pycurl.PROXY, proxy)  # "" has curl not look for one
+        if self._request.screen is not None and not proxy:
+            self._easy.setopt(pycurl.OPENSOCKETFUNCTION, partial(self._open, self._request.screen))
+
+    @property
+    def may_be_resolving(self) -> bool:
+        """Whether it was left before the host's addresses were known."""
+        return not (self._is_over or self._has_ended) and not self._easy.getinfo(
+            pycurl.NAMELOOKUP_TIME_T
         )
 
-    def _manager(self, proxy: str) -> urllib3.PoolManager:
-        if proxy not in self._managers:
-            self._managers[proxy] = _watched_manager(proxy, self._certificates)
-        return self._managers[proxy]
+    def answer(self) -> HttpAnswer:
+        self._multi.add_handle(self._easy)
+        while not self._has_head():
+            self._step()
+        begin = max(index for index, line in enumerate(self._lines) if line.startswith(b"HTTP/"))
+        status, *fields = (line.decode("latin-1").rstrip() for line in self._lines[begin:])
+        if "" not in fields:
+            raise self._failed(_NOT_HTTP)  # it ends in the middle of them
+        return HttpAnswer(int(status.split(maxsplit=2)[1]), _headers(fields), self._chunks())
+
+    def hang_up(self) -> None:
+        """A connection whose answer was read to its end is kept."""
+        self._multi.remove_handle(self._easy)
+        for opened in self._opened:
+            opened.close()
+
+    def _has_head(self) -> bool:
+        """Whether it is whole, and not one of those that only say that another will follow."""
+        if self._pieces or self._is_over:
+            return True
+        is_whole = bool(self._lines) and not self._lines[-1].strip()
+        return is_whole and self._easy.getinfo(pycurl.RESPONSE_CODE) >= 200
+
+    def _chunks(self) -> Generator[bytes]:
+        while self._pieces or not self._is_over:
+            if self._pieces:
+                chunk = b"".join(self._pieces)
+                self._pieces.clear()
+                yield chunk
+            else:
+                self._step()
+
+    def _step(self) -> None:
+        """Have curl do what it can at once; wait where that was nothing."""
+        if self._problem is not None:
+            raise self._problem
+        if time.monotonic() >= self._request.until:
+            raise self._overdue()
+        _, running = self._multi.perform()
+        if not running:
+            self._end()
+        elif not self._pieces:
+            self._wait()
+
+    def _end(self) -> None:
+        """What came before a failure is still worth having."""
+        _, _, failed = self._multi.info_read()
+        self._is_over = not failed
+        for _, code, told in failed:
+            self._has_ended = code != pycurl.E_OPERATION_TIMEDOUT
+            self._problem = self._failure(code, told)
+
+    def _wait(self) -> None:
+        """For the network. Raises HttpFailed where it has been silent for too long."""
+        now = time.monotonic()
+        quiet_until = self._quiet_since + self._request.silence_seconds
+        if now >= quiet_until:
+            raise self._failed(_TIMED_OUT)
+        seconds = max(0.0, min(self._request.until, quiet_until) - now)
+        timer_ms = self._multi.timeout()  # of curl itself; -1 for none
+        ready = self._multi.select(seconds if timer_ms < 0 else min(seconds, timer_ms / 1000))
+        if ready > 0:
+            self._quiet_since = time.monotonic()
+        elif ready < 0:
+            time.sleep(min(seconds, _NAP_SECONDS))
+
+    def _failure(self, code: int, told: str) -> Exception:
+        if self._refusal is not None and code == pycurl.E_COULDNT_CONNECT:
+            return self._refusal
+        if code == pycurl.E_OPERATION_TIMEDOUT and time.monotonic() >= self._request.until:
+            return self._overdue()
+        if code == pycurl.E_PEER_FAILED_VERIFICATION:
+            return NotTrusted("no valid certificate")
+        number = int(self._easy.getinfo(pycurl.OS_ERRNO))
+        if code == pycurl.E_COULDNT_CONNECT and number:
+            return self._failed(os.strerror(number).lower())
+        return self._failed(_REASONS.get(code, " ".join(told.split())[:200]))
+
+    def _overdue(self) -> HttpFailed:
+        has_begun = bool(self._easy.getinfo(pycurl.STARTTRANSFER_TIME_T))
+        return self._failed(_TOO_SLOW if has_begun else _TIMED_OUT)
+
+    def _failed(self, reason: str) -> HttpFailed:
+        sent_bytes = self._easy.getinfo(pycurl.SIZE_UPLOAD_T)
+        is_head_sent = self._easy.getinfo(pycurl.REQUEST_SIZE) > 0
+        was_sent = is_head_sent and sent_bytes >= len(self._request.body or b"")
+        return HttpFailed(reason, was_sent=was_sent)
+
+    def _open(self, screen: Screen, _: int, where: Any) -> socket.socket | int:
+        """curl's next connection. It goes on to the host's next address where that is refused."""
+        host = (self._target.host or "").strip("[]")
+        try:
+            screen(host, ip_address(where.addr[0]))
+            self._opened.append(socket.socket(where.family, where.socktype, where.protocol))
+            return self._opened[-1]
+        except ValueError as error:
+            self._refusal = error
+        except OSError:  # such as too many open files
+            pass
+        return pycurl.SOCKET_BAD
 
 
-def _watched_manager(proxy: str, certificates: Mapping[str, str]) -> urllib3.PoolManager:
-    """Raises ProxySchemeUnknown for SOCKS: its connections could not be watched."""
-    options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", **certificates}
-    if proxy:
-        user, password = get_auth_from_url(proxy)
-        login = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}") if user else None
-        manager = urllib3.ProxyManager(proxy, proxy_headers=login, **options)
-    else:
-        manager = urllib3.PoolManager(**options)
-    manager.pool_classes_by_scheme = dict[str, Any](http=_Pool, https=_TlsPool)
-    return manager
+def _field_lines(headers: Mapping[str, str]) -> list[bytes]:
+    return [f"{name}: {value}".encode("latin-1") for name, value in headers.items()]
+
+
+def _headers(fields: Iterable[str]) -> Mapping[str, str]:
+    split = (field.partition(":") for field in fields)
+    return CIMultiDict((name, value.strip()) for name, colon, value in split if colon)
 
 
 def _no_proxy(_scheme: str, _netloc: str) -> str:
@@ -260,18 +360,17 @@ def _no_proxy(_scheme: str, _netloc: str) -> str:
 def _proxy_to(scheme: str, netloc: str) -> str:
     """The owner's proxy to a site, by the variables of the environment; "" is none."""
     url = f"{scheme}://{netloc}/"
-    proxy: str | None = select_proxy(url, get_environ_proxies(url))
-    if proxy and "://" not in proxy:
-        return f"http://{proxy}"
-    return proxy or ""
+    if is_this_machine(url):
+        return ""
+    return select_proxy(url, get_environ_proxies(url)) or ""
 
 
-def _certificates(*, trust_env: bool) -> Mapping[str, str]:
-    """Those that sites are known by: the owner's, by the variables that requests has, or certifi's.
+def _certificates(*, trust_env: bool) -> Mapping[int, str]:
+    """curl's option for what sites are known by: the owner's, by requests' variables, or certifi's.
 
     A file, or a folder.
     """
     names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if trust_env else ()
     named = (value for name in names if (value := os.environ.get(name)))
-    path = next(named, DEFAULT_CA_BUNDLE_PATH)
-    return {"ca_cert_dir" if os.path.isdir(path) else "ca_certs": path}
+    path = next(named, certifi.where())
+    return {pycurl.CAPATH if os.path.isdir(path) else pycurl.CAINFO: path}

@@ -8,18 +8,12 @@ there, and size, time and redirects are bounded.
 from __future__ import annotations
 
 import binascii
-import ssl
 import time
 from base64 import b64decode
 from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import dataclass
-from http.client import HTTPException
 from types import MappingProxyType
 from urllib.parse import urljoin
 
-import urllib3
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.exceptions import LocationValueError
 from urllib3.util import Url, parse_url
 
@@ -30,8 +24,7 @@ from hordelib.source_images import MAX_BYTES, decode, decode_mask
 from hordelib.sources import Sources
 from worker.addresses import Neighbourhood, NoBusiness
 from worker.backoff import Backoff, retry_after_seconds
-from worker.http_call import HttpCall, WatchedConnection, WatchedTlsConnection
-from worker.network_reasons import network_reason
+from worker.http_call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest, NotTrusted
 from worker.wire import ExtraSource, Job
 
 CONNECT_SECONDS = 5.0
@@ -39,10 +32,8 @@ MAX_REDIRECTS = 3
 MAX_STRENGTH = 5.0
 
 _SCHEMES = ("http", "https")
-_CHUNK_BYTES = 64 * 1024
 _LONGEST_BASE64 = 4 * (MAX_BYTES // 3 + 1)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 2.0
-_TOO_SLOW = "too slow"
 _WHAT_A_STATUS_MEANS: Mapping[int, str] = MappingProxyType(
     {
         403: "HTTP 403: the address has expired",
@@ -58,13 +49,6 @@ class _TryAgain(DownloadFailed):
     def __init__(self, message: str, pause_seconds: float | None = None):
         super().__init__(message)
         self.pause_seconds = pause_seconds
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes  # empty but for status 200
 
 
 class SourceFetcher:
@@ -84,10 +68,9 @@ class SourceFetcher:
         try_seconds: float = 12.0,
     ):
         self._neighbourhood = Neighbourhood(horde_url)
-        self._client_agent = client_agent
+        self._http = Http(client_agent, trust_env=False)
         self._seconds = seconds
         self._try_seconds = try_seconds
-        self._tls = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
 
     def fetch(self, reference: str, field: str = "source_image") -> bytes:
         """The bytes behind an http(s) URL, or in base64.
@@ -119,42 +102,37 @@ class SourceFetcher:
     def _follow(self, url: str, until: float) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
             target = _target(url)
-            answer = self._get(target, until)
-            if answer.status == 200:
-                return answer.body
-            location = _location(target, answer)
+            body, location = self._get(target, until)
+            if not location:
+                return body
             if target.scheme == "https" and not location.lower().startswith("https:"):
                 raise BadSource(f"{target.host}: redirects from https to something else")
             url = location
         raise BadSource(f"{_target(url).host}: more than {MAX_REDIRECTS} redirects")
 
-    def _get(self, target: Url, until: float) -> _Answer:
-        headers = {"User-Agent": self._client_agent, "Accept-Encoding": "identity"}
-        with HttpCall(until, self._neighbourhood.permitted) as call:
-            try:
-                with closing(self._connection(target, call.seconds_left())) as http:
-                    http.connect()
-                    http.timeout = call.seconds_left()
-                    http.request("GET", target.request_uri, headers=headers, preload_content=False)
-                    answer = _read(http, target)
-            except NoBusiness as error:
-                raise BadSource(str(error)) from error
-            except ssl.SSLCertVerificationError as error:
-                raise DownloadFailed(f"{target.host}: {network_reason(error)}") from error
-            except (OSError, HTTPException, urllib3.exceptions.HTTPError) as error:
-                told = _TOO_SLOW if call.is_overdue else network_reason(error)
-                raise _TryAgain(f"{target.host}: {told}") from error
-            if call.is_overdue:  # a body without a length just ends when it is cut
-                raise _TryAgain(f"{target.host}: {_TOO_SLOW}")
-            return answer
-
-    def _connection(self, target: Url, seconds_left: float) -> WatchedConnection:
-        host, seconds = _bare_host(target), min(CONNECT_SECONDS, seconds_left)
-        if target.scheme == "http":
-            return WatchedConnection(host, target.port or 80, timeout=seconds)
-        return WatchedTlsConnection(
-            host, target.port or 443, timeout=seconds, ssl_context=self._tls
+    def _get(self, target: Url, until: float) -> tuple[bytes, str]:
+        """What is there, or where it leads."""
+        request = HttpRequest(
+            url=target.url,
+            headers={"Accept-Encoding": "identity"},
+            until=until,
+            connect_seconds=CONNECT_SECONDS,
+            silence_seconds=self._try_seconds,
+            screen=self._neighbourhood.permit,
         )
+        try:
+            with self._http.ask(request) as answer:
+                if answer.status == 200:
+                    return answer.read(MAX_BYTES), ""
+                return b"", _location(target, answer)
+        except AnswerTooLong as error:
+            raise BadSource(f"{target.host}: more than {MAX_BYTES} bytes") from error
+        except NoBusiness as error:
+            raise BadSource(str(error)) from error
+        except NotTrusted as error:
+            raise DownloadFailed(f"{target.host}: {error}") from error
+        except HttpFailed as error:
+            raise _TryAgain(f"{target.host}: {error}") from error
 
 
 def fetch_sources(job: Job, fetcher: SourceFetcher) -> Sources:
@@ -234,15 +212,10 @@ def _target(url: str) -> Url:
     return target
 
 
-def _bare_host(url: Url) -> str:
-    """Without the brackets around an IPv6 address."""
-    return str(url.host).strip("[]")
-
-
-def _location(target: Url, answer: _Answer) -> str:
+def _location(target: Url, answer: HttpAnswer) -> str:
     """Where a redirect leads; raises what any other status means."""
-    if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
-        return _joined(target.url, answer.headers["Location"])
+    if answer.leads_to:
+        return _joined(target.url, answer.leads_to)
     if answer.status in (408, 429) or answer.status >= 500:
         pause_seconds = retry_after_seconds(answer.headers)
         raise _TryAgain(f"{target.host}: HTTP {answer.status}", pause_seconds)
@@ -255,15 +228,3 @@ def _joined(base: str, location: str) -> str:
         return urljoin(base, location)
     except ValueError as error:
         raise BadSource("redirects to an address that can't be read") from error
-
-
-def _read(http: WatchedConnection, target: Url) -> _Answer:
-    response = http.getresponse()
-    if response.status != 200:
-        return _Answer(response.status, response.headers, b"")
-    body = bytearray()
-    while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise BadSource(f"{target.host}: more than {MAX_BYTES} bytes")
-    return _Answer(response.status, response.headers, bytes(body))

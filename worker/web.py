@@ -7,24 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import urljoin, urlsplit
 
-from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError
-
 from hordelib.errors import DownloadFailed, DownloadRefused
 from worker.addresses import is_this_machine
 from worker.backoff import retry_after_seconds
-from worker.http_call import HttpCall, HttpSession
-from worker.network_reasons import network_reason
+from worker.http_call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 5.0
-_CHUNK_BYTES = 256 * 1024
 _MOST_REDIRECTS = 5
-_TOO_SLOW = "too slow for the time that the job has"
 _HOUR, _DAY = 3600.0, 86400.0
 
 # What a status says for good: the reason, and for how long there is no sense in asking again.
@@ -50,24 +44,10 @@ class TryLater(DownloadFailed):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(HttpAnswer):
     """An answer whose body has not been read. `site` names it in messages."""
 
     site: str
-    status: int
-    headers: Mapping[str, str]
-    _raw: BaseHTTPResponse
-
-    def chunks(self, deadline: float) -> Generator[bytes]:
-        """The body, a piece at a time. Raises TryLater when it stops, or takes too long."""
-        try:
-            while chunk := self._raw.read1(_CHUNK_BYTES, decode_content=False):
-                yield chunk
-        except (HTTPError, OSError) as error:
-            told = _TOO_SLOW if time.monotonic() >= deadline else network_reason(error)
-            raise TryLater(f"{self.site}: {told}") from error
-        if time.monotonic() >= deadline:  # a body without a length just ends when it is cut
-            raise TryLater(f"{self.site}: {_TOO_SLOW}")
 
 
 class Web:
@@ -86,7 +66,7 @@ class Web:
         *,
         pause_seconds: float = 1.0,
     ):
-        self._user_agent = user_agent
+        self._http = Http(user_agent, trust_env=True)
         self._pauses = (pause_seconds, 2 * pause_seconds)
         self._tokens = {_origin(site): token for site, token in tokens.items() if token}
 
@@ -105,11 +85,10 @@ class Web:
         for _ in range(_MOST_REDIRECTS + 1):
             _raise_if_unsafe(target, first=url)
             with self._opened(target, start, deadline) as response:
-                location = response.get_redirect_location()
-                if not location:
+                if not response.leads_to:
                     yield _answer(response, _site(target))
                     return
-                target = _joined(target, location)
+                target = _joined(target, response.leads_to)
                 _raise_if_login(target, _site(url))
         raise DownloadFailed(f"{_site(url)}: more than {_MOST_REDIRECTS} redirects")
 
@@ -123,43 +102,31 @@ class Web:
         return self._read(url, deadline, most_bytes)
 
     def _read(self, url: str, deadline: float, most_bytes: int) -> bytes:
-        body = bytearray()
         with self.get(url, deadline) as answer:
-            for chunk in answer.chunks(deadline):
-                body += chunk
-                if len(body) > most_bytes:
-                    raise DownloadFailed(
-                        f"{answer.site}: an answer of more than {most_bytes} bytes"
-                    )
-        return bytes(body)
+            try:
+                return answer.read(most_bytes)
+            except AnswerTooLong as error:
+                told = f"{answer.site}: an answer of more than {most_bytes} bytes"
+                raise DownloadFailed(told) from error
 
     @contextmanager
     def _opened(
         self, url: str, headers: Mapping[str, str], deadline: float
-    ) -> Generator[BaseHTTPResponse]:
-        with HttpCall(deadline) as call, closing(self._session(url)) as session:
-            left_seconds = call.seconds_left()
-            if left_seconds <= 0:
-                raise TryLater(f"{_site(url)}: no time left")
-            try:
-                response = session.request(
-                    "GET",
-                    url,
-                    headers={**headers, **self._headers(url)},
-                    timeout=(
-                        min(CONNECT_SECONDS, left_seconds),
-                        min(SILENCE_SECONDS, left_seconds),
-                    ),
-                )
-            except HTTPError as error:
-                told = _TOO_SLOW if call.is_overdue else network_reason(error)
-                raise TryLater(f"{_site(url)}: {told}") from error
-            with response:
-                yield response
-
-    def _session(self, url: str) -> HttpSession:
-        # A proxy of the owner's environment can't reach this machine.
-        return HttpSession(self._user_agent, trust_env=not is_this_machine(url))
+    ) -> Generator[HttpAnswer]:
+        if time.monotonic() >= deadline:
+            raise TryLater(f"{_site(url)}: no time left")
+        request = HttpRequest(
+            url=url,
+            headers={**headers, **self._headers(url)},
+            until=deadline,
+            connect_seconds=CONNECT_SECONDS,
+            silence_seconds=SILENCE_SECONDS,
+        )
+        try:
+            with self._http.ask(request) as answer:
+                yield answer
+        except HttpFailed as error:
+            raise TryLater(f"{_site(url)}: {error}") from error
 
     def _headers(self, url: str) -> dict[str, str]:
         headers = {"Accept-Encoding": "identity"}
@@ -175,7 +142,7 @@ def wait_until_next_try(error: TryLater, pause_seconds: float, deadline: float) 
     time.sleep(pause)
 
 
-def _answer(response: BaseHTTPResponse, site: str) -> Answer:
+def _answer(response: HttpAnswer, site: str) -> Answer:
     """Raises for every status that brings no body worth reading."""
     status = response.status
     if status in _LAST_WORDS:
@@ -183,7 +150,7 @@ def _answer(response: BaseHTTPResponse, site: str) -> Answer:
         raise DownloadRefused(f"{site}: {reason} (HTTP {status})", valid_seconds)
     if status not in (200, 206, 416):
         raise TryLater(f"{site}: HTTP {status}", retry_after_seconds(response.headers))
-    return Answer(site, status, response.headers, response)
+    return Answer(status, response.headers, response.chunks, site)
 
 
 def _joined(base: str, location: str) -> str:
