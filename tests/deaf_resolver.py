@@ -1,6 +1,6 @@
 """A call to a name where the system's resolver hears nothing, in a network of its own.
 
-Run by `in_a_network_of_its_own`; prints what became of the call.
+Started by `run`; prints what became of the call.
 """
 
 from __future__ import annotations
@@ -14,25 +14,30 @@ from worker.errors import HordeUnreachable
 from worker.horde_client import HordeClient
 
 # Linux's own tools: the network has this machine alone, and its name server is this machine.
-_SCRIPT = 'ip link set lo up && mount --bind "$1" /etc/resolv.conf && exec "$2" $3'
+_SCRIPT = 'ip link set lo up && mount --bind "$0" /etc/resolv.conf && exec "$@"'
+_PROJECT = Path(__file__).parents[1]
 
 
-def in_a_network_of_its_own(folder: Path) -> list[str]:
-    """The command that runs this module. `folder`: for its configuration."""
-    servers = folder / "resolv.conf"
-    servers.write_text("nameserver 127.0.0.1\n")
-    network = ["unshare", "--map-root-user", "--mount", "--net", "sh", "-c", _SCRIPT, "sh"]
-    return [*network, str(servers), sys.executable, f"-P -m {__name__}"]
+def run(folder: Path) -> str:
+    """What this module prints in a network of its own. `folder`: for that one's configuration."""
+    return _run(folder, sys.executable, "-m", __name__).stdout
 
 
 def is_possible(folder: Path) -> bool:
     """Whether this system lets its users have such a network."""
-    command = in_a_network_of_its_own(folder)
-    command[-2:] = ["true", ""]
     try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        return _run(folder, "true").returncode == 0
     except FileNotFoundError:
         return False
+
+
+def _run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    servers = folder / "resolv.conf"
+    servers.write_text("nameserver 127.0.0.1\n")
+    network = ["unshare", "--map-root-user", "--mount", "--net", "sh", "-c", _SCRIPT, str(servers)]
+    return subprocess.run(
+        [*network, *command], capture_output=True, text=True, check=False, cwd=_PROJECT, timeout=60
+    )
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from hordelib.errors import JobError
 from tests.raw_server import Raw, Talk, raw_server, saying
-from worker.errors import HordeError, JobFate, UploadRefused, WorkerError
+from worker.errors import JobFate, UploadRefused, WorkerError
 from worker.horde_client import HordeClient
 from worker.sources import SourceFetcher
 from worker.web import Web

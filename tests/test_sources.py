@@ -22,7 +22,7 @@ from typing import cast
 import pytest
 from PIL import Image
 
-from hordelib.errors import BadSource, DownloadFailed, JobError
+from hordelib.errors import BadSource, DownloadFailed
 from hordelib.gen_metadata import MetadataType, MetadataValue
 from hordelib.images import SourceImage
 from hordelib.source_images import MAX_BYTES

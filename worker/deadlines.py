@@ -1,7 +1,7 @@
-"""Deadlines of calls, kept by one thread for the whole program.
+"""Deadlines of what is sent to child processes, kept by one thread for the whole program.
 
-A job has about ten of them, and next to none is ever reached. A threading.Timer would start a
-thread for each, which takes longer than all else about it; here, setting one takes microseconds.
+Each job has some, and next to none is ever reached. A threading.Timer would start a thread for
+each, which takes longer than all else about it; here, setting one takes microseconds.
 """
 
 from __future__ import annotations
