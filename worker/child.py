@@ -35,10 +35,14 @@ def set_up_process(log_file: Path) -> None:
 
 
 class Child:
-    """Takes commands and sends reports; no child outlives its bridge."""
+    """Takes commands and sends reports; no child outlives its bridge.
 
-    def __init__(self, pipe: Connection):
+    `heartbeat_seconds`: after how many without a word it says that it is alive.
+    """
+
+    def __init__(self, pipe: Connection, heartbeat_seconds: float = HEARTBEAT_SECONDS):
         self._pipe = pipe
+        self._heartbeat_seconds = heartbeat_seconds
         self._sending = threading.Lock()
         self._stopped = threading.Event()
         self._last_word = time.monotonic()
@@ -47,7 +51,7 @@ class Child:
         """What the bridge asks for, until it says Stop; the process exits when it is gone.
 
         From the first one on, a thread says that this process is alive, where nothing else was said
-        for a second.
+        for long.
         """
         threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True).start()
         while not isinstance(command := self._next(), Stop):
@@ -78,8 +82,9 @@ class Child:
             os._exit(1)
 
     def _heartbeat(self) -> None:
-        while not self._stopped.wait(self._last_word + HEARTBEAT_SECONDS - time.monotonic()):
-            if time.monotonic() - self._last_word >= HEARTBEAT_SECONDS:
+        longest = self._heartbeat_seconds
+        while not self._stopped.wait(self._last_word + longest - time.monotonic()):
+            if time.monotonic() - self._last_word >= longest:
                 self.report(Alive())
 
 

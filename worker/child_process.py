@@ -154,7 +154,7 @@ class ChildProcess:
             return life.fate()
         if limit.left <= 0:
             return self._too_long(limit)
-        if life.silent_seconds > silence:
+        if _silent_seconds(life, limit) > silence:
             return f"the {self._name} hung: no word for {silence:g} s"
         return None
 
@@ -165,8 +165,13 @@ class ChildProcess:
         return self._gone(f"{reason} (log: {self._log_file})")
 
 
+def _silent_seconds(life: ChildLife, limit: Limit) -> float:
+    """Since its last word, or since it has been asked for one."""
+    return min(life.silent_seconds, time.monotonic() - limit.since)
+
+
 def _look_seconds(life: ChildLife, limit: Limit, silence: float) -> float:
     """Until something can be overdue, about: each look wakes a thread."""
     least, most = LOOK_SECONDS
-    left = min(limit.left, silence - life.silent_seconds) if life.is_alive else 0.0
+    left = min(limit.left, silence - _silent_seconds(life, limit)) if life.is_alive else 0.0
     return max(least, min(most, left))

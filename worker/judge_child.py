@@ -12,13 +12,15 @@ from hordelib.safety import Bench, Judge
 from worker.child import Child, set_up_process
 from worker.messages import Asked, Judged, JudgeSettings, Ready, Unjudged
 
+HEARTBEAT_SECONDS = 5.0  # fewer than an engine's: an owner isn't shown how long it is silent
+
 log = logging.getLogger(__name__)
 
 
 def main(pipe: Connection, settings: JudgeSettings) -> None:
     """The spawned process: returns when told to stop, exits when the bridge is gone."""
     set_up_process(settings.log_file)
-    child = Child(pipe)
+    child = Child(pipe, HEARTBEAT_SECONDS)
     try:
         judge = load_judges(settings)
     except Exception as error:  # noqa: BLE001 - whatever it is, the bridge has to be told

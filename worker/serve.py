@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import select
 import signal
+import socket
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from types import FrameType
 
 from worker.bridge import Bridge
@@ -17,7 +18,8 @@ from worker.terminal import BoardView
 
 log = logging.getLogger(__name__)
 
-REFRESH_SECONDS = 0.5
+REFRESH_SECONDS = 1.0  # between two looks at orders, and at what is shown
+END_SECONDS = 0.5  # between two looks whether the end has come
 STOP_SECONDS = 60.0  # for the jobs in hand, after the first signal
 ABANDON_SECONDS = 10.0  # for reporting faults after that
 HURRIED_SECONDS = 2.0  # after a second signal
@@ -40,7 +42,7 @@ def serve(
     ended it.
 
     SIGINT, SIGTERM or SIGHUP finish the jobs in hand as far as that takes no more than
-    `stop_seconds`, and fault the others. `look_after` is called twice a second.
+    `stop_seconds`, and fault the others. `look_after` is called about once a second.
 
     Raises what made the bridge fail, what `look_after` raises, and Interrupted at a second signal,
     with the engine killed.
@@ -87,16 +89,17 @@ class _Watch:
         self._deadline = float("inf")
 
     def until(self, is_over: Callable[[], bool], is_done: Callable[[], bool]) -> None:
+        self._look()
         while not is_over():
+            self._signals.nap(REFRESH_SECONDS)
             self.obey()
             if is_done():
                 self._stop_soon()
             self._look()
-            time.sleep(REFRESH_SECONDS)
 
     def until_ended(self) -> None:
         """Wait for the bridge's end, first with patience, then without."""
-        while not self._bridge.join(REFRESH_SECONDS):
+        while not self._bridge.join(END_SECONDS):
             if self._signals.count > 1:
                 raise Interrupted
             self.obey()
@@ -161,11 +164,27 @@ class _Watch:
             look()
 
 
-@dataclass(slots=True)
 class Signals:
-    """How many asked us to stop. A number: a lock taken in a signal handler may never come."""
+    """How many asked us to stop. No lock: one that a signal handler takes may never come."""
 
-    count: int = 0
+    def __init__(self) -> None:
+        self.count = 0
+        self._bell, self._wire = socket.socketpair()
+        self._wire.setblocking(False)
+
+    def came(self) -> None:
+        self.count += 1
+        with suppress(BlockingIOError):  # it rings already
+            self._wire.send(b"\0")
+
+    def nap(self, seconds: float) -> None:
+        """Until the next signal, but no longer."""
+        if select.select([self._bell], [], [], seconds)[0]:
+            self._bell.recv(64)
+
+    def close(self) -> None:
+        self._bell.close()
+        self._wire.close()
 
 
 @contextmanager
@@ -174,7 +193,7 @@ def _counted_signals() -> Generator[Signals]:
     signals = Signals()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        signals.count += 1
+        signals.came()
 
     # What is ignored stays so: nohup wants no end with the terminal.
     heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -184,3 +203,4 @@ def _counted_signals() -> Generator[Signals]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signals.close()
