@@ -30,6 +30,7 @@ from worker.books import Books
 from worker.child import Child, set_up_process
 from worker.demo import demo_config
 from worker.engine_child import EngineChild
+from worker.judge_child import HEARTBEAT_SECONDS
 from worker.ledger import FILE as LEDGER
 from worker.ledger import Ledger
 from worker.messages import Asked, EngineSettings, Judged, JudgeSettings, Ready, Unjudged
@@ -89,7 +90,7 @@ class SimulatedEngine(Engine):
 
 def serve_verdicts(pipe: Connection, answer: Callable[[Asked], Judged | Unjudged]) -> None:
     """What a judge's child does all its life."""
-    child = Child(pipe)
+    child = Child(pipe, HEARTBEAT_SECONDS)
     child.report(Ready(WHAT))
     for asked in child.commands():
         child.report(answer(asked))

@@ -26,6 +26,7 @@ from hordelib.errors import BadSource, DownloadFailed
 from hordelib.gen_metadata import MetadataType, MetadataValue
 from hordelib.images import SourceImage
 from hordelib.source_images import MAX_BYTES
+from tests import name_servers
 from tests.sandbox_client import CLIENT_KEY, MODEL, MODELS, WORKER_KEY, Api
 from worker.sandbox import Endpoint, Reply, Sandbox
 from worker.sources import SourceFetcher, fetch_sources
@@ -240,6 +241,11 @@ def test_redirects_come_to_an_end():
     ):
         fetcher().fetch(files.url)
     assert len(files.seen) == 4
+
+
+def test_a_name_that_moves_between_check_and_connection_leads_nowhere(tmp_path: Path):
+    told = "moving.test: a loopback address, where this horde has no business"
+    assert name_servers.run(tmp_path, "moving") == f"source_image: {told} []\n"
 
 
 # ---- how long and how much -------------------------------------------------------------------

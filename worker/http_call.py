@@ -213,6 +213,7 @@ class _Call:
         easy.reset()
         easy.setopt(pycurl.NOSIGNAL, True)
         easy.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        easy.setopt(pycurl.DNS_CACHE_TIMEOUT, 0)  # a network that changes is known at once
         easy.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         easy.setopt(pycurl.URL, self._target.url)
         easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(request.connect_seconds * 1000)))
