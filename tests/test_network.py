@@ -14,9 +14,12 @@ import threading
 import time
 import tracemalloc
 from base64 import b64encode
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -28,7 +31,7 @@ from worker.addresses import addresses
 from worker.backoff import MOST_SECONDS, Backoff, retry_after_seconds
 from worker.errors import HordeRefused, HordeUnreachable, JobFate
 from worker.horde_client import HordeClient
-from worker.http_call import Http, HttpRequest, NotTrusted
+from worker.http_call import Http, HttpFailed, HttpRequest, NotTrusted, as_asked
 from worker.sandbox import (
     CutShort,
     Disconnect,
@@ -413,6 +416,55 @@ def test_ctrl_c_ends_a_call_that_nobody_answers():
     assert time.monotonic() - began < MOST_SECONDS_OF_A_CALL
 
 
+def test_an_answer_that_merely_slows_down_is_not_taken_for_silent():
+    def slowing_down(wire: socket.socket, _heard: bytes) -> None:
+        wire.sendall(OK + b"\r\n")
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            wire.sendall(bytes(65536))
+        for _ in range(4):
+            time.sleep(0.2)
+            wire.sendall(b"slow")
+
+    with raw_server(slowing_down) as raw, closing(Http(AGENT, trust_env=False)) as http:
+        request = replace(get(raw.url, 20), connect_seconds=0.1, silence_seconds=0.6)
+        with http.ask(request) as answer:
+            assert deque(answer.chunks, maxlen=1).pop() == b"slow"
+
+
+def test_an_answer_that_is_packed_twice_is_refused_before_it_fills_the_memory():
+    packed = gzip.compress(gzip.compress(bytes(1 << 20)))
+    head = b"Content-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    with (
+        raw_server(saying(OK + head + packed)) as raw,
+        closing(Http(AGENT, trust_env=False)) as http,
+        pytest.raises(HttpFailed, match="unpacked"),
+    ):
+        ask(http, raw.url)
+
+
+def test_a_field_that_looks_like_a_status_is_none():
+    answer = OK.replace(b"200", b"404") + b"HTTP/foo: bar\r\nContent-Length: 0\r\n\r\n"
+    with (
+        raw_server(saying(answer)) as raw,
+        closing(Http(AGENT, trust_env=False)) as http,
+        http.ask(get(raw.url)) as found,
+    ):
+        assert found.status == 404
+
+
+def test_a_header_with_a_line_of_its_own_is_not_sent():
+    with raw_server(saying(OK)) as raw, closing(Http(AGENT, trust_env=False)) as http:
+        request = replace(get(raw.url), headers={"If-None-Match": "a\r\nX-Other: b"})
+        with pytest.raises(HttpFailed, match="header"), http.ask(request):
+            pass
+        assert raw.heard == []
+
+
+def test_an_address_has_one_host_for_all_who_read_it():
+    assert urlsplit(as_asked("https://one.example\\@two.example/x")).hostname == "one.example"
+
+
 # ---- the owner's proxy and certificates -------------------------------------------------------
 
 
@@ -511,6 +563,25 @@ def test_a_site_is_reached_through_a_proxy_with_a_password(monkeypatch: pytest.M
     assert asked.startswith(b"CONNECT localhost:443 ")
     assert b"Basic " + b64encode(b"owner:s@cret") in asked
     assert b"Accept-Encoding" not in asked  # only the site is told what we want
+
+
+@pytest.mark.usefixtures("proxied")
+def test_a_name_of_this_machine_in_disguise_goes_to_the_proxy(monkeypatch: pytest.MonkeyPatch):
+    with raw_server(saying(ANSWER)) as here, raw_server(saying(ANSWER)) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+        with client_of("http://8.8.8.8", 5) as client:
+            client.upload(f"http://localhost.:{here.port}/a.webp", b"a picture")
+        assert here.heard == []
+        assert len(proxy.heard) == 1
+
+
+@pytest.mark.usefixtures("proxied")
+def test_no_message_has_the_proxys_password(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ALL_PROXY", "ftp://owner:hunter2@proxy.example")
+    with closing(Http(AGENT, trust_env=True)) as http, pytest.raises(HttpFailed) as caught:
+        ask(http, "http://site.example/")
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("proxied")

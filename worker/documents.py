@@ -18,7 +18,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from hordelib.whole_files import write_whole
 from worker.errors import DocumentMissing
-from worker.http_call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
+from worker.http_call import (
+    AnswerTooLong,
+    Http,
+    HttpAnswer,
+    HttpFailed,
+    HttpRequest,
+    as_asked,
+)
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 10.0
 WHOLE_SECONDS = 60.0  # for an address, with all that it leads to
@@ -125,7 +132,7 @@ class Documents:
             with self._http.ask(request) as answer:
                 if not answer.leads_to:
                     return self._copy(url, answer, known)
-                target = urljoin(target, answer.leads_to)
+                target = as_asked(urljoin(target, answer.leads_to))
         raise ValueError(f"more than {MOST_REDIRECTS} redirects")
 
     def _copy(self, url: str, answer: HttpAnswer, known: _Copy | None) -> _Copy:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import socket
 import time
+import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,11 +33,15 @@ from worker.addresses import Address, is_this_machine
 
 _TIMED_OUT, _TOO_SLOW = "timed out", "too slow: it did not end within its time"
 _MOST_SITES, _MOST_URLS = 64, 64  # whose proxies, and parts, are known at once
-_PACKED_BYTES = 4096  # at a time: unpacked, they may be a thousand times as many
+_UNPACKED_BYTES = 256 * 1024  # at a time: a few packed bytes may be a thousand times as many
+_STATUS_LINE = re.compile(rb"HTTP/\d(\.\d)?\s+\d{3}")
+_NO_FIELD = re.compile(r"[\0\r\n]|[^\0-\xff]")  # what ends a field, or can't be in one
 _NAP_SECONDS = 0.01  # where curl waits for something that has no socket
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CUT = "the connection was cut"
 _NOT_HTTP = "headers that can't be read"
+_NOT_UNPACKED = "an answer that can't be unpacked"
+_CUT_OFF = "the answer was cut off"
 _REASONS: Mapping[int, str] = MappingProxyType(
     {
         pycurl.E_COULDNT_RESOLVE_HOST: "no such host",
@@ -46,8 +52,7 @@ _REASONS: Mapping[int, str] = MappingProxyType(
         pycurl.E_SEND_ERROR: _CUT,
         pycurl.E_RECV_ERROR: _CUT,
         pycurl.E_SEND_FAIL_REWIND: _CUT,  # of a connection that was kept: we don't send twice
-        pycurl.E_PARTIAL_FILE: "the answer was cut off",
-        pycurl.E_BAD_CONTENT_ENCODING: "an answer that can't be unpacked",
+        pycurl.E_PARTIAL_FILE: _CUT_OFF,
         pycurl.E_FTP_WEIRD_SERVER_REPLY: _NOT_HTTP,
         pycurl.E_UNSUPPORTED_PROTOCOL: _NOT_HTTP,  # curl's word for what has no head at all
     }
@@ -201,6 +206,7 @@ class _Call:
         self._target = target
         self._lines: list[bytes] = []
         self._pieces: list[bytes] = []
+        self._is_added = False
         self._is_over = False
         self._has_ended = False
         self._problem: Exception | None = None
@@ -219,11 +225,8 @@ class _Call:
         easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(request.connect_seconds * 1000)))
         easy.setopt(pycurl.HEADERFUNCTION, self._lines.append)
         easy.setopt(pycurl.WRITEFUNCTION, self._pieces.append)
-        headers = {"User-Agent": user_agent, "Accept": "", "Expect": "", **request.headers}
-        easy.setopt(pycurl.HTTPHEADER, _field_lines(headers))
-        if "Accept-Encoding" not in headers:
-            easy.setopt(pycurl.ACCEPT_ENCODING, "gzip, deflate")
-            easy.setopt(pycurl.BUFFERSIZE, _PACKED_BYTES)
+        ours = {"User-Agent": user_agent, "Accept": "", "Accept-Encoding": "gzip", "Expect": ""}
+        easy.setopt(pycurl.HTTPHEADER, _field_lines({**ours, **request.headers}))
         if request.body is not None:
             # Without a way to rewind: curl would send it again where a kept connection has died.
             easy.setopt(pycurl.UPLOAD, True)
@@ -233,29 +236,34 @@ class _Call:
 
     def set_up_route(self, proxy: str) -> None:
         self._easy.setopt(pycurl.PROXY, proxy)  # "" has curl not look for one
+        # Nor for exceptions, which it reads in another way: it would connect where nobody screens.
+        self._easy.setopt(pycurl.NOPROXY, "")
         if self._request.screen is not None and not proxy:
             self._easy.setopt(pycurl.OPENSOCKETFUNCTION, partial(self._open, self._request.screen))
 
     @property
     def may_be_resolving(self) -> bool:
         """Whether it was left before the host's addresses were known."""
-        return not (self._is_over or self._has_ended) and not self._easy.getinfo(
-            pycurl.NAMELOOKUP_TIME_T
-        )
+        is_under_way = self._is_added and not (self._is_over or self._has_ended)
+        return is_under_way and not self._easy.getinfo(pycurl.NAMELOOKUP_TIME_T)
 
     def answer(self) -> HttpAnswer:
         self._multi.add_handle(self._easy)
+        self._is_added = True
         while not self._has_head():
             self._step()
-        begin = max(index for index, line in enumerate(self._lines) if line.startswith(b"HTTP/"))
-        status, *fields = (line.decode("latin-1").rstrip() for line in self._lines[begin:])
-        if "" not in fields:
-            raise self._failed(_NOT_HTTP)  # it ends in the middle of them
-        return HttpAnswer(int(status.split(maxsplit=2)[1]), _headers(fields), self._chunks())
+        heads = [index for index, line in enumerate(self._lines) if _STATUS_LINE.match(line)]
+        fields = [line.decode("latin-1").rstrip() for line in self._lines[max(heads, default=0) :]]
+        if not heads or "" not in fields:
+            raise self._failed(_NOT_HTTP)  # or it ends in the middle of them
+        headers = _headers(fields[1:])
+        chunks = self._body(headers.get("Content-Encoding", ""))
+        return HttpAnswer(self._easy.getinfo(pycurl.RESPONSE_CODE), headers, chunks)
 
     def hang_up(self) -> None:
         """A connection whose answer was read to its end is kept."""
-        self._multi.remove_handle(self._easy)
+        if self._is_added:
+            self._multi.remove_handle(self._easy)
         for opened in self._opened:
             opened.close()
 
@@ -266,12 +274,34 @@ class _Call:
         is_whole = bool(self._lines) and not self._lines[-1].strip()
         return is_whole and self._easy.getinfo(pycurl.RESPONSE_CODE) >= 200
 
+    def _body(self, encoding: str) -> Iterator[bytes]:
+        """Unpacked, where we asked for it packed."""
+        packed = encoding.lower()
+        if "Accept-Encoding" in self._request.headers or packed in ("", "identity"):
+            return self._chunks()
+        if packed not in ("gzip", "x-gzip"):
+            raise self._failed(_NOT_UNPACKED)
+        return self._unpacked()
+
+    def _unpacked(self) -> Generator[bytes]:
+        unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)  # zlib's manual: with gzip's header
+        has_begun = False
+        for chunk in self._chunks():
+            has_begun = True
+            try:
+                yield from _pieces_of(unpacker, chunk)
+            except zlib.error as error:
+                raise self._failed(_NOT_UNPACKED) from error
+        if has_begun and not unpacker.eof:
+            raise self._failed(_CUT_OFF)
+
     def _chunks(self) -> Generator[bytes]:
         while self._pieces or not self._is_over:
             if self._pieces:
                 chunk = b"".join(self._pieces)
                 self._pieces.clear()
                 yield chunk
+                self._was_heard()  # whoever reads may have taken long
             else:
                 self._step()
 
@@ -284,16 +314,21 @@ class _Call:
         _, running = self._multi.perform()
         if not running:
             self._end()
-        elif not self._pieces:
+        elif self._pieces:
+            self._was_heard()
+        else:
             self._wait()
 
     def _end(self) -> None:
         """What came before a failure is still worth having."""
         _, _, failed = self._multi.info_read()
         self._is_over = not failed
-        for _, code, told in failed:
+        for _, code, _ in failed:
             self._has_ended = code != pycurl.E_OPERATION_TIMEDOUT
-            self._problem = self._failure(code, told)
+            self._problem = self._failure(code)
+
+    def _was_heard(self) -> None:
+        self._quiet_since = max(self._quiet_since, time.monotonic())
 
     def _wait(self) -> None:
         """For the network. Raises HttpFailed where it has been silent for too long."""
@@ -309,7 +344,8 @@ class _Call:
         elif ready < 0:
             time.sleep(min(seconds, _NAP_SECONDS))
 
-    def _failure(self, code: int, told: str) -> Exception:
+    def _failure(self, code: int) -> Exception:
+        """In our own words: curl's may have an address in them, or a proxy's password."""
         if self._refusal is not None and code == pycurl.E_COULDNT_CONNECT:
             return self._refusal
         if code == pycurl.E_OPERATION_TIMEDOUT and time.monotonic() >= self._request.until:
@@ -319,7 +355,7 @@ class _Call:
         number = int(self._easy.getinfo(pycurl.OS_ERRNO))
         if code == pycurl.E_COULDNT_CONNECT and number:
             return self._failed(os.strerror(number).lower())
-        return self._failed(_REASONS.get(code, " ".join(told.split())[:200]))
+        return self._failed(_REASONS.get(code, f"error {code} of libcurl"))
 
     def _overdue(self) -> HttpFailed:
         has_begun = bool(self._easy.getinfo(pycurl.STARTTRANSFER_TIME_T))
@@ -345,7 +381,26 @@ class _Call:
         return pycurl.SOCKET_BAD
 
 
+def as_asked(url: str) -> str:
+    """An address as it is asked for, so that every reader finds the same host in it.
+
+    Raises ValueError where it can't be read.
+    """
+    return _parsed(url).url
+
+
+def _pieces_of(unpacker: zlib._Decompress, chunk: bytes) -> Generator[bytes]:
+    is_all_out = False
+    while not is_all_out:
+        piece = unpacker.decompress(chunk, _UNPACKED_BYTES)
+        chunk = unpacker.unconsumed_tail
+        is_all_out = not chunk and len(piece) < _UNPACKED_BYTES
+        yield piece
+
+
 def _field_lines(headers: Mapping[str, str]) -> list[bytes]:
+    if any(_NO_FIELD.search(value) for value in headers.values()):
+        raise HttpFailed("a header that can't be sent")
     return [f"{name}: {value}".encode("latin-1") for name, value in headers.items()]
 
 
@@ -367,11 +422,13 @@ def _proxy_to(scheme: str, netloc: str) -> str:
 
 
 def _certificates(*, trust_env: bool) -> Mapping[int, str]:
-    """curl's option for what sites are known by: the owner's, by requests' variables, or certifi's.
+    """What sites and proxies are known by: the owner's, by requests' variables, or certifi's.
 
-    A file, or a folder.
+    curl's options for a file, or a folder.
     """
     names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if trust_env else ()
     named = (value for name in names if (value := os.environ.get(name)))
     path = next(named, certifi.where())
-    return {pycurl.CAPATH if os.path.isdir(path) else pycurl.CAINFO: path}
+    is_folder = os.path.isdir(path)
+    options = ("CAPATH", "PROXY_CAPATH") if is_folder else ("CAINFO", "PROXY_CAINFO")
+    return {getattr(pycurl, option): path for option in options}

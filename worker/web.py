@@ -15,7 +15,14 @@ from urllib.parse import urljoin, urlsplit
 from hordelib.errors import DownloadFailed, DownloadRefused
 from worker.addresses import is_this_machine
 from worker.backoff import retry_after_seconds
-from worker.http_call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
+from worker.http_call import (
+    AnswerTooLong,
+    Http,
+    HttpAnswer,
+    HttpFailed,
+    HttpRequest,
+    as_asked,
+)
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 5.0
 _MOST_REDIRECTS = 5
@@ -81,7 +88,7 @@ class Web:
         Raises DownloadRefused for a last word, TryLater for anything that may pass, DownloadFailed
         for a redirect to where we do not go.
         """
-        target, start = url, {"Range": f"bytes={start_byte}-"} if start_byte else {}
+        target, start = _joined(url, ""), {"Range": f"bytes={start_byte}-"} if start_byte else {}
         for _ in range(_MOST_REDIRECTS + 1):
             _raise_if_unsafe(target, first=url)
             with self._opened(target, start, deadline) as response:
@@ -155,7 +162,7 @@ def _answer(response: HttpAnswer, site: str) -> Answer:
 
 def _joined(base: str, location: str) -> str:
     try:
-        return urljoin(base, location)
+        return as_asked(urljoin(base, location))
     except ValueError as error:
         raise DownloadFailed(f"{_site(base)}: leads to an address that can't be read") from error
 
