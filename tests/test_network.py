@@ -565,6 +565,13 @@ def test_a_site_is_reached_through_a_proxy_with_a_password(monkeypatch: pytest.M
     assert b"Accept-Encoding" not in asked  # only the site is told what we want
 
 
+@pytest.mark.usefixtures("trusting", "proxied")
+def test_a_proxy_over_tls_is_known_by_the_owners_certificates(monkeypatch: pytest.MonkeyPatch):
+    with secure_server(ANSWER) as proxy, closing(Http(AGENT, trust_env=True)) as http:
+        monkeypatch.setenv("http_proxy", f"https://localhost:{proxy}")
+        assert ask(http, "http://site.example/") == b"hello"
+
+
 @pytest.mark.usefixtures("proxied")
 def test_a_name_of_this_machine_in_disguise_goes_to_the_proxy(monkeypatch: pytest.MonkeyPatch):
     with raw_server(saying(ANSWER)) as here, raw_server(saying(ANSWER)) as proxy:
