@@ -27,11 +27,11 @@ import worker
 from hordelib.errors import DownloadFailed, JobError
 from tests import name_servers
 from tests.raw_server import Talk, raw_server, reading_slowly, repeating, saying
-from worker.addresses import addresses
+from worker.addresses import addresses, as_asked
 from worker.backoff import MOST_SECONDS, Backoff, retry_after_seconds
 from worker.errors import HordeRefused, HordeUnreachable, JobFate
 from worker.horde_client import HordeClient
-from worker.http_call import Http, HttpFailed, HttpRequest, NotTrusted, as_asked
+from worker.http_call import Http, HttpFailed, HttpRequest, NotTrusted
 from worker.sandbox import (
     CutShort,
     Disconnect,

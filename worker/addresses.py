@@ -11,6 +11,8 @@ from threading import Thread
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from urllib3.util import parse_url
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last 32 bits
@@ -87,6 +89,14 @@ class Neighbourhood:
 def is_this_machine(url: str) -> bool:
     """Whether an address says by its very name that it leads to this machine."""
     return urlsplit(url).hostname in _THIS_MACHINE
+
+
+def as_asked(url: str) -> str:
+    """An address as it is asked for, so that every reader finds the same host in it.
+
+    Raises ValueError where it can't be read.
+    """
+    return parse_url(url).url
 
 
 def addresses(host: str, port: int, seconds: float) -> tuple[Address, ...]:

@@ -17,15 +17,9 @@ from urllib.parse import urljoin, urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from hordelib.whole_files import write_whole
+from worker.addresses import as_asked
 from worker.errors import DocumentMissing
-from worker.http_call import (
-    AnswerTooLong,
-    Http,
-    HttpAnswer,
-    HttpFailed,
-    HttpRequest,
-    as_asked,
-)
+from worker.http_call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 10.0
 WHOLE_SECONDS = 60.0  # for an address, with all that it leads to

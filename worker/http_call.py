@@ -381,14 +381,6 @@ class _Call:
         return pycurl.SOCKET_BAD
 
 
-def as_asked(url: str) -> str:
-    """An address as it is asked for, so that every reader finds the same host in it.
-
-    Raises ValueError where it can't be read.
-    """
-    return _parsed(url).url
-
-
 def _pieces_of(unpacker: zlib._Decompress, chunk: bytes) -> Generator[bytes]:
     is_all_out = False
     while not is_all_out:

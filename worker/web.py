@@ -13,16 +13,9 @@ from types import MappingProxyType
 from urllib.parse import urljoin, urlsplit
 
 from hordelib.errors import DownloadFailed, DownloadRefused
-from worker.addresses import is_this_machine
+from worker.addresses import as_asked, is_this_machine
 from worker.backoff import retry_after_seconds
-from worker.http_call import (
-    AnswerTooLong,
-    Http,
-    HttpAnswer,
-    HttpFailed,
-    HttpRequest,
-    as_asked,
-)
+from worker.http_call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 5.0
 _MOST_REDIRECTS = 5
