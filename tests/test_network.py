@@ -443,6 +443,20 @@ def test_an_answer_that_is_packed_twice_is_refused_before_it_fills_the_memory():
         ask(http, raw.url)
 
 
+def test_what_follows_on_a_packed_answer_is_not_kept():
+    def going_on(wire: socket.socket, _: bytes) -> None:
+        wire.sendall(OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"hello"))
+        time.sleep(0.2)
+        wire.sendall(b"more")
+
+    with (
+        raw_server(going_on) as raw,
+        closing(Http(AGENT, trust_env=False)) as http,
+        pytest.raises(HttpFailed, match="unpacked"),
+    ):
+        ask(http, raw.url)
+
+
 def test_a_field_that_looks_like_a_status_is_none():
     answer = OK.replace(b"200", b"404") + b"HTTP/foo: bar\r\nContent-Length: 0\r\n\r\n"
     with (

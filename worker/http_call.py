@@ -288,6 +288,8 @@ class _Call:
         has_begun = False
         for chunk in self._chunks():
             has_begun = True
+            if unpacker.eof:  # it would keep what follows, without a bound
+                raise self._failed(_NOT_UNPACKED)
             try:
                 yield from _pieces_of(unpacker, chunk)
             except zlib.error as error:
