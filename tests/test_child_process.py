@@ -47,9 +47,9 @@ def no_thread_outlives_its_child() -> Generator[None]:
 
 
 def _threads_since(before: set[threading.Thread]) -> list[threading.Thread]:
-    """But for those that start processes and keep deadlines, as long as the program lives."""
+    """But for the one that starts processes, as long as the program lives."""
     new = set(threading.enumerate()) - before
-    return [thread for thread in new if thread.name not in ("spawner", "deadlines")]
+    return [thread for thread in new if thread.name != "spawner"]
 
 
 def child_of(main: Callable[[Any, Any], None], folder: Path) -> ChildProcess:

@@ -13,14 +13,13 @@ import os
 import pickle
 import queue
 import socket
-import sys
+import struct
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from worker.deadlines import deadline
 from worker.messages import MOST_REPORT_BYTES, Alive, Ready, Report
 from worker.obituary import count_oom_kills, obituary
 from worker.spawner import spawn
@@ -78,13 +77,16 @@ class ChildLife:
 
     def send(self, command: object, patience_seconds: float) -> None:
         """Raises OSError where nobody reads it; a child that takes longer to is killed."""
-        reason = f"the {self._name} hung: it read nothing for {patience_seconds:g} s"
-        watchdog = deadline(patience_seconds, lambda: self.kill(reason))
-        try:
-            with self._sending:
+        with self._sending:
+            try:
+                with self._socket() as pipe:
+                    pipe.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(patience_seconds)
+                    )
                 self._pipe.send(command)
-        finally:
-            watchdog.cancel()
+            except BlockingIOError:
+                self.kill(f"the {self._name} hung: it read nothing for {patience_seconds:g} s")
+                raise
 
     def next_report(self, timeout: float) -> Report | None:
         """None when there is none in time. Raises EOFError when none will come any more."""
@@ -150,9 +152,17 @@ class ChildLife:
 
     def _hang_up(self) -> None:
         """Wake whoever reads or sends, even where a child of the child keeps the pipe open."""
-        if sys.platform != "win32":
-            with suppress(OSError), socket.socket(fileno=os.dup(self._pipe.fileno())) as end:
-                end.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError), self._socket() as pipe:
+            pipe.shutdown(socket.SHUT_RDWR)
+
+    def _socket(self) -> socket.socket:
+        """The pipe as what it is, to be closed: the pipe stays open."""
+        return socket.socket(fileno=os.dup(self._pipe.fileno()))
+
+
+def _timeval(seconds: float) -> bytes:
+    """How long a write waits for its reader, as SO_SNDTIMEO takes it; 0 would be for ever."""
+    return struct.pack("@ll", *divmod(max(1, round(seconds * 1_000_000)), 1_000_000))
 
 
 def _unpickled(message: bytes) -> Report:
