@@ -44,7 +44,7 @@ from worker.judging import Judging
 from worker.ledger import FILE, Ledger
 from worker.messages import EngineSettings, Generate, JudgeSettings, Ready
 from worker.pace import Pace
-from worker.results import Cleared, JobState, Made
+from worker.results import JobState, Made
 from worker.runner import TRIES
 from worker.sandbox import LostReply, Reply, Sandbox, State
 from worker.seconds_predictor import SecondsPredictor
@@ -555,7 +555,6 @@ def test_a_finished_picture_of_an_earlier_life_is_judged_delivered_and_paid(
 ):
     first, second = debt.made(PICTURE), debt.made(replace(PICTURE, seed=12), 1)
     stage.ledger.made([first, second])
-    stage.ledger.settled(Cleared(second.slot, 12, second.webp))
     board = Board()
     stage.serve(stage.bridge(board), lambda: board.view().images_done == 2)
     images = stage.sandbox.books().of_request(debt.request)
@@ -600,7 +599,7 @@ def test_what_can_not_be_delivered_at_the_end_is_left_to_the_next_life(stage: St
     def all_but_those_for_which_there_is_no_room() -> bool:
         with closing(sqlite3.connect(stage.folder / "state" / FILE)) as db:
             states = [row[0] for row in db.execute("SELECT state FROM images")]
-        return states.count("made") + states.count("cleared") >= 6
+        return states.count("made") >= 6
 
     wait_until(all_but_those_for_which_there_is_no_room, 60)
     bridge.abandon()

@@ -20,7 +20,7 @@ from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from tests.owner import PROJECT
 from tests.small_disk import remount, small_disk
 from worker.ledger import FILE, KEPT_SECONDS, LOST_POPS, Ledger
-from worker.results import Cleared, Failed, ImageEnd, JobState, Made
+from worker.results import Failed, ImageEnd, JobState, Made
 from worker.wire import Slot, slots_of
 
 NOTE = GenMetadata(MetadataType.LORA, MetadataValue.DOWNLOAD_FAILED, "a LoRA")
@@ -71,22 +71,11 @@ def test_a_picture_that_was_made_is_found_with_all_that_judging_and_delivery_nee
         assert (image.slot.index, image.slot.batch) == (slot.index, 2)
 
 
-def test_what_was_cleared_is_not_judged_again(ledger: Ledger, path: Path):
+def test_what_has_failed_is_not_judged_again(ledger: Ledger, path: Path):
     (slot,) = job("a")
     ledger.popped([slot], "m")
     ledger.made([made(slot)])
-    ledger.settled(Cleared(slot, 7, b"a card", (NOTE,)))
-    with closing(reopened(path)) as later:
-        (image,) = later.owed()[0].results.images
-    assert isinstance(image, Cleared)
-    assert (image.seed, image.webp, image.notes) == (7, b"a card", (NOTE,))
-
-
-def test_what_has_failed_is_not_judged_again_either(ledger: Ledger, path: Path):
-    (slot,) = job("a")
-    ledger.popped([slot], "m")
-    ledger.made([made(slot)])
-    ledger.settled(Failed(slot, "nobody could judge it", 7))
+    ledger.failed(Failed(slot, "nobody could judge it", 7))
     with closing(reopened(path)) as later:
         (image,) = later.owed()[0].results.images
     assert image == Failed(image.slot, "nobody could judge it", 7)
@@ -127,7 +116,6 @@ def test_everything_survives_a_process_that_is_killed_at_once(path: Path):
         "slots = job('a', images=3)\n"
         "ledger.popped(slots, 'm')\n"
         "ledger.made([made(slots[1])])\n"
-        "ledger.settled(Cleared(slots[1], 1, b'x'))\n"
         "ledger.ended(slots[2].id, DONE)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -135,7 +123,7 @@ def test_everything_survives_a_process_that_is_killed_at_once(path: Path):
     assert done.returncode == -signal.SIGKILL
     with closing(reopened(path)) as later:
         (owed,) = later.owed()
-        assert [type(image) for image in owed.results.images] == [Failed, Cleared]
+        assert [type(image) for image in owed.results.images] == [Failed, Made]
         assert later.totals().images == {JobState.submitted: 1}
 
 
@@ -306,7 +294,6 @@ def test_many_threads_write_at_once(ledger: Ledger):
             (slot,) = job(f"{name}-{number}")
             ledger.popped([slot], "m")
             ledger.made([made(slot)])
-            ledger.settled(Cleared(slot, 1, b"x"))
             ledger.ended(slot.id, DONE)
 
     threads = [threading.Thread(target=serve, args=(name,)) for name in range(8)]

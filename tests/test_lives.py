@@ -40,10 +40,11 @@ def test_a_worker_killed_between_generation_and_submit_delivers_when_it_starts_a
     home: Home, horde: Sandbox, ledger: Path
 ):
     home.write(config(horde))
-    horde.faults.inject("upload", Reply(503))
+    horde.faults.inject("submit", Reply(503))
     with Api(horde.url, CLIENT_KEY) as client, home.start("run") as worker:
         asked = client.ask_id(SMALL)
-        wait_for(lambda: "cleared" in states_in(ledger))
+        wait_for(lambda: any(each.upload_bytes for each in horde.books().of_request(asked)))
+        assert states_in(ledger) == ["made"]
         worker.send_signal(signal.SIGKILL)
     horde.faults.clear()
     with home.start("run") as worker:

@@ -12,7 +12,7 @@ from hordelib.params import GenerationParams
 from worker.board import Board, JobRow
 from worker.fault_guard import MOST_DROPS, FaultGuard
 from worker.ledger import LOST_POPS, Ledger
-from worker.results import Cleared, Failed, ImageEnd, Made, Results
+from worker.results import Failed, ImageEnd, Made, Results
 from worker.seconds_predictor import SecondsPredictor
 from worker.wire import Offer, Slot
 
@@ -80,9 +80,9 @@ class Books:
         self.board.generated(results.job_id, seconds)
         self._ledger.made([image for image in results.images if isinstance(image, Made)])
 
-    def settled(self, image: Cleared | Failed) -> None:
+    def failed(self, image: Failed) -> None:
         """Before the horde is told: a later life of the worker tells it the same."""
-        self._ledger.settled(image)
+        self._ledger.failed(image)
 
     def ended(self, image_id: str, end: ImageEnd) -> None:
         self._ledger.ended(image_id, end)

@@ -245,15 +245,20 @@ class Bridge:
     def _end(self, image: Result) -> ImageEnd | None:
         """Bring one image to its end; None where the worker's own end comes first."""
         try:
-            judged = self._judge(image) if isinstance(image, Made) else image
-            outcome = self._upload(judged) if isinstance(judged, Cleared) else judged
+            outcome = self._uploaded(image) if isinstance(image, Made) else image
+            if isinstance(outcome, Failed):
+                self._books.failed(outcome)
             end = self._delivery.submit(outcome)
         except Untold:
             return None
         self._books.ended(image.slot.id, end)
         return end
 
-    def _judge(self, made: Made) -> Cleared | Failed:
+    def _uploaded(self, made: Made) -> Cleared | Failed:
+        judged = self._judged(made)
+        return self._delivery.upload(judged) if isinstance(judged, Cleared) else judged
+
+    def _judged(self, made: Made) -> Cleared | Failed:
         self._judge_ready.wait()
         try:
             judged = self._judging.judge(made)
@@ -261,14 +266,7 @@ class Bridge:
             judged = Failed(made.slot, _reason(error), made.seed)
         if isinstance(judged, Failed) and self._judge_dismissed.is_set():
             raise Untold  # the next life of the worker asks it again
-        self._books.settled(judged)
         return judged
-
-    def _upload(self, cleared: Cleared) -> Cleared | Failed:
-        outcome = self._delivery.upload(cleared)
-        if isinstance(outcome, Failed):
-            self._books.settled(outcome)
-        return outcome
 
     # ---- life ------------------------------------------------------------------------------
 

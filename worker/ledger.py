@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
-from worker.results import Cleared, Failed, ImageEnd, JobState, Made, Result, Results
+from worker.results import Failed, ImageEnd, JobState, Made, Result, Results
 from worker.wire import Slot
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class Ledger:
         )
 
     def made(self, images: Iterable[Made]) -> None:
-        """Their pictures are finished, and still to be judged."""
+        """Their pictures are finished. A later life judges them, whether this one has or not."""
         self._write(
             "UPDATE images SET state = 'made', seed = ?, webp = ?, prompt = ?,"
             " use_nsfw_censor = ?, notes = ? WHERE id = ?",
@@ -153,16 +153,13 @@ class Ledger:
             ],
         )
 
-    def settled(self, image: Cleared | Failed) -> None:
-        """The picture may leave, or there will be none: a later life tells the horde the same."""
-        match image:
-            case Cleared(slot, seed, webp, notes):
-                change = "state = 'cleared', seed = ?, webp = ?, notes = ?"
-                values = (str(seed), webp, _notes_text(notes))
-            case Failed(slot, reason, seed):
-                change = "state = 'failed', seed = ?, reason = ?, webp = NULL, prompt = ''"
-                values = (str(seed), reason)
-        self._write(f"UPDATE images SET {change} WHERE id = ?", [(*values, slot.id)])
+    def failed(self, image: Failed) -> None:
+        """There will be no picture: a later life tells the horde the same."""
+        self._write(
+            "UPDATE images SET state = 'failed', seed = ?, reason = ?, webp = NULL, prompt = ''"
+            " WHERE id = ?",
+            [(str(image.seed), image.reason, image.slot.id)],
+        )
 
     def ended(self, image_id: str, end: ImageEnd) -> None:
         """The horde knows, or does not want to; the picture is not needed any more."""
@@ -232,8 +229,6 @@ class Ledger:
             case "made":
                 wants_censor = bool(row["use_nsfw_censor"])
                 return Made(slot, seed, row["webp"], row["prompt"], wants_censor, notes)
-            case "cleared":
-                return Cleared(slot, seed, row["webp"], notes)
             case "failed":
                 return Failed(slot, row["reason"], seed)
             case _:

@@ -1,7 +1,7 @@
 """What became of each image of a job, on its way from the engine to the horde.
 
-    Made ──judge──> Cleared ──deliver──> ImageEnd
-       └──────────> Failed  ──fault────> ImageEnd
+    Made ──judge──> Cleared ──upload──> Cleared ──submit──> ImageEnd
+       └────────────────┴─────────────> Failed  ──fault───> ImageEnd
 
 Each carries its own slot, so that no picture is ever matched with an id again.
 """
@@ -53,7 +53,7 @@ class Failed:
     seed: int = 0
 
 
-Result = Made | Cleared | Failed
+Result = Made | Failed
 
 
 @dataclass(frozen=True, slots=True)
