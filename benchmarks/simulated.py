@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
@@ -74,7 +74,7 @@ class SimulatedEngine(Engine):
             for member in members
         )
 
-    def read_ahead(self, keys: Iterable[ModelKey]) -> Future[None]:
+    def read_ahead(self, keys: Collection[ModelKey]) -> Future[None]:
         """There is nothing to read."""
         return Future()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -191,7 +191,7 @@ class Engine:
         """
         return self.read_ahead(model_keys(build_graph(params, model)))
 
-    def read_ahead(self, keys: Iterable[ModelKey]) -> Future[None]:
+    def read_ahead(self, keys: Collection[ModelKey]) -> Future[None]:
         """As `prepare`, of these files."""
         return self._reader.submit(self._read_ahead, keys)
 
@@ -278,7 +278,7 @@ class Engine:
             texts_of(graph),
         )
 
-    def _read_ahead(self, keys: Iterable[ModelKey]) -> None:
+    def _read_ahead(self, keys: Collection[ModelKey]) -> None:
         if self._loaded is not None:
             self._loaded.device.select()
             read_ahead(self._loaded.cache, keys)

@@ -189,15 +189,16 @@ def _weights_bytes(part: LoadedPart) -> int:
     return part.device_bytes + part.missing_bytes
 
 
-def read_ahead(cache: ModelCache[LoadedPart], keys: Iterable[ModelKey]) -> None:
+def read_ahead(cache: ModelCache[LoadedPart], keys: Collection[ModelKey]) -> None:
     """Get from disk what a job will need, as far as there is room; any thread may do it.
 
     Says nothing of what is wrong with a file: the job itself will.
     """
+    far = [key for key in keys if not cache.is_at_hand(key)]
     for key in keys:
-        with suppress(JobError), cache.hold(key):
+        with suppress(JobError), cache.hold(key):  # what is at hand is to stay
             pass
-    for path in dict.fromkeys(key.path for key in keys):
+    for path in dict.fromkeys(key.path for key in far):
         with suppress(OSError):
             _fill_page_cache(path)
 

@@ -216,6 +216,12 @@ class ModelCache(Generic[P]):
         with self._mutex:
             return key in self._entries
 
+    def is_at_hand(self, key: ModelKey) -> bool:
+        """Whether it computes, or could at once: it is held, or the whole of it on the device."""
+        with self._mutex:
+            entry = self._entries.get(key)
+            return entry is not None and (bool(entry.holds) or _is_whole_on_device(entry.part))
+
     @contextmanager
     def undisturbed(self) -> Generator[None]:
         """No other thread moves or drops a part until the block ends; files may still be read."""
@@ -375,6 +381,10 @@ class ModelCache(Generic[P]):
         log.info("dropping %s from memory", key)
         del self._entries[key]
         return True
+
+
+def _is_whole_on_device(part: Part) -> bool:
+    return part.device_bytes > 0 and not part.missing_bytes
 
 
 def _is_idle_on_device(entry: _Entry[P]) -> bool:

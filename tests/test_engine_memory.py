@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+import psutil
 import pytest
 
 from hordelib import Engine
@@ -144,6 +145,25 @@ def test_the_next_jobs_model_is_read_while_this_one_samples(
     assert len(reads()) == 6
     assert tight.generate(QUICK, later).load_seconds < 0.05
     assert len(reads()) == 6
+
+
+def test_files_of_the_model_at_work_are_not_read_again_for_the_next_job(
+    tight: Engine, copies: list[Model]
+):
+    now, later = copies
+    read_bytes: list[int] = []
+
+    def prepare(done: int, _total: int) -> None:
+        if done == 1:
+            for model in (now, later):
+                before = psutil.Process().io_counters().read_chars
+                tight.prepare(QUICK, model).result(timeout=60)
+                read_bytes.append(psutil.Process().io_counters().read_chars - before)
+
+    tight.generate(QUICK, now, prepare)
+    of_now, of_later = read_bytes
+    assert of_now < MIB
+    assert of_later > 200 * MIB
 
 
 def test_reading_ahead_says_nothing_of_a_broken_file(tight: Engine, copies: list[Model]):
