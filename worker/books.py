@@ -36,14 +36,19 @@ class Books:
         self.forecast = forecast or SecondsPredictor()
         self.guard = FaultGuard(most_drops, ledger.drop_ages())
         self._ledger = ledger
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._open: dict[str, int] = {}  # images of each job that is not over
 
     @property
     def in_hand(self) -> int:
         """Images that were popped and are not over."""
-        with self._lock:
-            return sum(self._open.values())
+        with self._changed:
+            return self._images()
+
+    def wait_for_fewer(self, images: int, seconds: float) -> None:
+        """Until fewer than so many are in hand, but no longer than `seconds`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._images() < images, seconds)
 
     def cautious(self, offer: Offer) -> Offer:
         """The offer with no more than may be asked for; no images at all if its amount is 0."""
@@ -89,16 +94,20 @@ class Books:
 
     def over(self, job_id: str, ends: Sequence[ImageEnd]) -> None:
         """No image of the job is in hand any more; those without an end are the next life's."""
-        with self._lock:
-            self._open.pop(job_id)
         self.guard.count(sum(end.is_drop for end in ends))
+        with self._changed:
+            self._open.pop(job_id)
+            self._changed.notify_all()
         self.board.over(job_id, ends)
 
     def tend(self) -> None:
         """To be called often: keeps the ledger small and on the disk."""
         self._ledger.tend()
 
+    def _images(self) -> int:
+        return sum(self._open.values())
+
     def _enter(self, job_id: str, model: str, images: int) -> None:
-        with self._lock:
+        with self._changed:
             self._open[job_id] = images
         self.board.add(JobRow(job_id, model, images))

@@ -21,7 +21,7 @@ from worker.wire import Account, HordeMessage, Job, NothingToDo, Offer, WorkerRe
 log = logging.getLogger(__name__)
 
 TROUBLE_SECONDS = (1.0, 60.0)  # between two tries to reach the horde: the first, the longest
-NO_PLACE_SECONDS = 0.2  # until the next look whether enough images have ended
+LOOK_SECONDS = 1.0  # while nothing may be asked for, between two looks whether that has changed
 
 
 class Popper:
@@ -78,13 +78,14 @@ class Popper:
         Raises NotAllowed when the horde won't have this worker, and HordeUnreachable when it was
         never reached since the start.
         """
+        in_hand = self._books.in_hand  # first: what ends from here on is noticed below
         offer = self._books.cautious(self._offer())
         if not offer.models:
             self._told.state("no model is left to offer: waiting until the files of one are whole")
-            self._stopping.wait(NO_PLACE_SECONDS)
+            self._stopping.wait(LOOK_SECONDS)
             return None
         if not offer.amount:
-            self._wait_for_allowance()
+            self._wait_for_allowance(in_hand)
             return None
         try:
             with self._books.board.timeline.during(Phase.POPPING):
@@ -102,17 +103,16 @@ class Popper:
             return error
         return None
 
-    def _wait_for_allowance(self) -> None:
+    def _wait_for_allowance(self, in_hand: int) -> None:
         """So many images have failed, or are in hand and could, that one more is too many."""
-        seconds = self._books.guard.wait_seconds()
-        if self._books.in_hand or not seconds:
-            self._stopping.wait(NO_PLACE_SECONDS)
-            return
-        self._told.state(
-            f"too many jobs failed within the last hour: asking for no more for"
-            f" {seconds / 60:.0f} minutes, before the horde sets this worker to maintenance"
-        )
-        self._stopping.wait(seconds)
+        if in_hand:
+            self._books.wait_for_fewer(in_hand, LOOK_SECONDS)
+        elif seconds := self._books.guard.wait_seconds():
+            self._told.state(
+                f"too many jobs failed within the last hour: asking for no more for"
+                f" {seconds / 60:.0f} minutes, before the horde sets this worker to maintenance"
+            )
+            self._stopping.wait(seconds)
 
     def _when_pop_failed(self, error: HordeUnreachable) -> None:
         if error.may_have_worked:
