@@ -57,7 +57,7 @@ def test_the_child_makes_the_picture_that_the_engine_makes(
     assert steps[-1] == SMALL.steps
 
 
-@pytest.mark.parametrize(("steps", "job_seconds", "most_told"), [(300, 1.5, 5), (3, 4.5, 3)])
+@pytest.mark.parametrize(("steps", "job_seconds", "most_told"), [(300, 1.5, 3), (3, 4.5, 3)])
 def test_of_short_steps_not_all_are_told(
     tmp_path: Path, checkpoint: Path, steps: int, job_seconds: float, most_told: int
 ):
@@ -68,8 +68,8 @@ def test_of_short_steps_not_all_are_told(
     process.generate(job, Model.of_checkpoint(checkpoint), lambda done, _: told.append(done))
     process.stop()
     assert told == sorted(set(told))
-    assert (told[0], told[-1]) == (1, steps)
-    assert 3 <= len(told) <= most_told
+    assert told[-1] == steps
+    assert 2 <= len(told) <= most_told
 
 
 def test_a_failed_job_is_told_and_the_child_goes_on(

@@ -7,11 +7,12 @@ import socket
 from collections.abc import Mapping
 from concurrent.futures import Future
 from enum import Enum, auto
+from functools import lru_cache
 from threading import Thread
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from urllib3.util import parse_url
+from urllib3.util import Url, parse_url
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -20,6 +21,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in i
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _LOOK_UP_SECONDS = 5.0
+_MOST_URLS = 64  # whose parts are known at once
 
 
 class Reach(Enum):
@@ -91,12 +93,18 @@ def is_this_machine(url: str) -> bool:
     return urlsplit(url).hostname in _THIS_MACHINE
 
 
+@lru_cache(_MOST_URLS)
+def parsed(url: str) -> Url:
+    """The parts of an address, for all that read one. Raises ValueError where it can't be read."""
+    return parse_url(url)
+
+
 def as_asked(url: str) -> str:
     """An address as it is asked for, so that every reader finds the same host in it.
 
     Raises ValueError where it can't be read.
     """
-    return parse_url(url).url
+    return parsed(url).url
 
 
 def addresses(host: str, port: int, seconds: float) -> tuple[Address, ...]:

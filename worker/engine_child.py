@@ -100,7 +100,7 @@ class EngineChild:
             self._raise_if_cancelled(job)
             self._child.report(Loaded(job.number))
 
-        next_at = 0.0
+        next_at = time.monotonic() + STEP_SECONDS
 
         def on_step(done: int, total: int) -> None:
             nonlocal next_at

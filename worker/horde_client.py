@@ -16,11 +16,9 @@ from urllib.parse import quote
 
 from multidict import CIMultiDict
 from pydantic import TypeAdapter, ValidationError
-from urllib3.exceptions import LocationValueError
-from urllib3.util import parse_url
 
 from worker import refusals
-from worker.addresses import Neighbourhood, NoBusiness, written_out
+from worker.addresses import Neighbourhood, NoBusiness, parsed, written_out
 from worker.backoff import retry_after_seconds
 from worker.errors import HordeError, HordeRefused, HordeUnreachable, UnusableJob
 from worker.http_call import AnswerTooLong, Http, HttpFailed, HttpRequest
@@ -258,8 +256,8 @@ class HordeClient:
 def _upload_host(url: str) -> str:
     """Raises UploadRefused for an address that no picture can be put to."""
     try:
-        target = parse_url(url)
-    except LocationValueError as error:
+        target = parsed(url)
+    except ValueError as error:
         raise _nowhere("an address that can't be read") from error
     if target.scheme not in ("http", "https") or not target.host or target.auth is not None:
         raise _nowhere("expected an http(s) address with a host, and without a password")

@@ -26,13 +26,12 @@ import certifi
 import pycurl
 from multidict import CIMultiDict
 from requests.utils import get_environ_proxies, select_proxy
-from urllib3.exceptions import LocationValueError
-from urllib3.util import Url, parse_url
+from urllib3.util import Url
 
-from worker.addresses import Address, is_this_machine
+from worker.addresses import Address, is_this_machine, parsed
 
 _TIMED_OUT, _TOO_SLOW = "timed out", "too slow: it did not end within its time"
-_MOST_SITES, _MOST_URLS = 64, 64  # whose proxies, and parts, are known at once
+_MOST_SITES = 64  # whose proxies are known at once
 _UNPACKED_BYTES = 256 * 1024  # at a time: a few packed bytes may be a thousand times as many
 _STATUS_LINE = re.compile(rb"HTTP/\d(\.\d)?\s+\d{3}")
 _NO_FIELD = re.compile(r"[\0\r\n]|[^\0-\xff]")  # what ends a field, or can't be in one
@@ -57,8 +56,6 @@ _REASONS: Mapping[int, str] = MappingProxyType(
         pycurl.E_UNSUPPORTED_PROTOCOL: _NOT_HTTP,  # curl's word for what has no head at all
     }
 )
-
-_parsed = lru_cache(_MOST_URLS)(parse_url)
 
 Screen = Callable[[str, Address], None]
 """Raises ValueError where a host may not be connected to at an address."""
@@ -152,8 +149,8 @@ class Http:
         A body comes unpacked, unless the request has an Accept-Encoding of its own.
         """
         try:
-            target = _parsed(request.url)
-        except LocationValueError as error:
+            target = parsed(request.url)
+        except ValueError as error:
             raise HttpFailed("an address that can't be read") from error
         line = self._taken_line()
         call = _Call(line, request, target)

@@ -14,15 +14,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import urljoin
 
-from urllib3.exceptions import LocationValueError
-from urllib3.util import Url, parse_url
+from urllib3.util import Url
 
 from hordelib.errors import BadSource, DownloadFailed, InvalidParams, JobError
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.images import SourceImage
 from hordelib.source_images import MAX_BYTES, decode, decode_mask
 from hordelib.sources import Sources
-from worker.addresses import Neighbourhood, NoBusiness
+from worker.addresses import Neighbourhood, NoBusiness, parsed
 from worker.backoff import Backoff, retry_after_seconds
 from worker.http_call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest, NotTrusted
 from worker.wire import ExtraSource, Job
@@ -202,8 +201,8 @@ def _from_base64(text: str, field: str) -> bytes:
 def _target(url: str) -> Url:
     """The parts of an address that may be asked. Raises BadSource."""
     try:
-        target = parse_url(url)
-    except LocationValueError as error:
+        target = parsed(url)
+    except ValueError as error:
         raise BadSource("not an address that can be read") from error
     if target.scheme not in _SCHEMES:
         raise BadSource(f"the scheme {str(target.scheme)[:20]!r}: expected http or https")
