@@ -64,6 +64,8 @@ class DeviceLoans:
         self._return()
         known = {self._keys.get(id(patcher.model)): patcher for patcher in patchers}
         keys = [key for key in self._held if key in known]
+        for key in keys:
+            self._held[key].part.make_way(known[key])
         keys.sort(key=lambda key: self._held[key].part.missing_bytes)  # what is there stays there
         for key in keys:
             patched_bytes = self._held[key].part.patching_bytes(known[key])

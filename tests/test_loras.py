@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,15 +16,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hordelib import Engine, GenerationParams
-from hordelib.demo_model import ensure_lora
-from hordelib.demo_model.shapes import Scene
+from hordelib.control_types import ControlType
+from hordelib.demo_model import ensure_control_net, ensure_lora
+from hordelib.demo_model.shapes import Scene, draw
 from hordelib.errors import GenerationFailed
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.graph import Graph, Link
+from hordelib.images import SourceImage
 from hordelib.loaders.loras import load_lora
 from hordelib.model import Model
 from hordelib.model_cache import ModelKey
-from hordelib.params import Lora
+from hordelib.params import Control, Lora
 from hordelib.samplers import SAMPLERS
 from hordelib.workflows import build_graph
 from tests.looks import difference, look
@@ -335,6 +339,41 @@ def test_each_trainers_names_are_understood(loaded: Whole, part: str, up: str, d
     state = {part + up: torch.ones(320, 4), part + down: torch.ones(4, 768)}
     fit = fit_to_model(state, loaded.model, loaded.clip)
     assert list(fit.patches) == [f"diffusion_model.{LAYER}.weight"]
+
+
+@pytest.fixture
+def patched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the weights that ComfyUI has put patches into."""
+    comfy_lora: Any = importlib.import_module("comfy.lora")
+
+    names: list[str] = []
+    calculate = comfy_lora.calculate_weight
+
+    def counted(patches: Any, weight: Tensor, key: str, *args: Any, **options: Any) -> Tensor:
+        names.append(key)
+        return calculate(patches, weight, key, *args, **options)
+
+    monkeypatch.setattr(comfy_lora, "calculate_weight", counted)
+    return names
+
+
+def test_weights_are_not_patched_again_with_a_lora_that_they_have(
+    engine: Engine, checkpoint: Path, models: Path, lora: Lora, patched: list[str]
+):
+    """Nor when the job needs other files beside it, which has ComfyUI's executor start anew."""
+    source = SourceImage.of_pil(draw(PLAIN, 64))
+    control = Control(type=ControlType.canny, image=source, model=ensure_control_net(models))
+    with_lora = replace(QUICK, loras=(lora,))
+    engine.generate(QUICK, checkpoint)
+    first = engine.generate(with_lora, checkpoint).images
+    assert patched
+    patched.clear()
+    engine.generate(replace(with_lora, control=control), checkpoint)
+    again = engine.generate(with_lora, checkpoint).images
+    assert patched == []
+    assert difference(first[0], again[0]) == 0
+    engine.generate(replace(QUICK, loras=(replace(lora, model=0.5),)), checkpoint)
+    assert patched
 
 
 def test_the_demo_models_lora_is_the_same_each_time_it_is_made(

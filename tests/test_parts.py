@@ -137,6 +137,36 @@ def test_a_part_comes_off_a_card_without_being_copied_back(unet: Any, checkpoint
     assert is_as_in(unet, load_file(checkpoint))
 
 
+def test_weights_with_other_patches_come_off_a_card_without_being_copied_back(
+    unet: Any, checkpoint: Path
+):
+    """ComfyUI itself would copy all of them, which a device of type meta can't."""
+    from hordelib.loaders.parts import Patched
+
+    patcher, card = unet.value, torch.device("meta")
+    patcher.load_device = card
+    on_card = Patched(patcher, patcher, unet._weights)
+    name, weight = next(iter(own_weights(unet)))
+    patch = {f"diffusion_model.{name}": ("diff", (torch.ones(weight.shape),))}
+    sampling = patcher.model.model_sampling
+    schedule = dict(sampling.named_buffers())
+    weak, strong = patcher.clone(), patcher.clone()
+    weak.add_patches(patch, 0.5)
+    strong.add_patches(patch, 1.0)
+    for clone in (patcher, weak, strong):
+        on_card.make_way(clone)
+        on_card.make_way(clone)
+        assert on_card.device_bytes == 0
+        on_card.to_device()
+        clone.partially_load(card, 1e32)
+        sampling._buffers.update(schedule)  # some numbers that are copied, as is no harm
+        assert on_card.missing_bytes == 0
+        on_card.make_way(clone)
+        assert on_card.missing_bytes == 0, "what has the same patches stays"
+    on_card.to_host()
+    assert is_as_in(unet, load_file(checkpoint))
+
+
 def test_parts_of_one_file_share_its_pages(engine: Engine, checkpoint: Path):
     from hordelib.loaders import load_part
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
+from uuid import uuid4
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -14,7 +17,15 @@ from hordelib.model_cache import ModelKey
 log = logging.getLogger(__name__)
 
 
-def load_lora(key: ModelKey) -> dict[str, Tensor]:
+class ReadLora(dict[str, Tensor]):
+    """A file's tensors by name. `reading` is of this one time that it was read."""
+
+    def __init__(self, tensors: Mapping[str, Tensor] = MappingProxyType({})):
+        super().__init__(tensors)
+        self.reading = uuid4()
+
+
+def load_lora(key: ModelKey) -> ReadLora:
     """The file's tensors by name. Of a file that can't be used there are none, never an error.
 
     A job whose LoRA is broken gets its picture without it; the node that applies LoRAs says so.
@@ -23,8 +34,8 @@ def load_lora(key: ModelKey) -> dict[str, Tensor]:
         tensors = load_file(key.path)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         log.warning("LoRA %s can't be read: %s", key.path.name, first_line(error))
-        return {}
+        return ReadLora()
     if not all(bool(tensor.float().isfinite().all()) for tensor in tensors.values()):
         log.warning("LoRA %s is broken: it holds values that are not numbers", key.path.name)
-        return {}
-    return tensors
+        return ReadLora()
+    return ReadLora(tensors)

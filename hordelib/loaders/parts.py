@@ -27,8 +27,11 @@ class Unmoved:
     return_bytes = 0
     can_stream = True
 
-    def patching_bytes(self, _clone: Any) -> int:
+    def make_way(self, _clone: Any) -> None:
         """It has no clones."""
+
+    def patching_bytes(self, _clone: Any) -> int:
+        """As above."""
         return 0
 
     def to_device(self) -> None:
@@ -97,14 +100,28 @@ class Patched:
         """Off the device, without the patches of whichever clone was there last."""
         import comfy.model_management as memory
 
+        self._take_off()
+        memory.soft_empty_cache()
+        trim_heap()
+
+    def make_way(self, clone: Any) -> None:
+        """Take weights with other patches than the clone's off a card, before it is lent.
+
+        ComfyUI would copy all of them to main memory, and then the clone's to the card.
+        """
+        patches = self._patcher.model.current_weight_patches_uuid
+        if self._is_on_card and patches not in (None, clone.patches_uuid):
+            self._take_off()
+
+    def _take_off(self) -> None:
+        import comfy.model_management as memory
+
         mine = [each for each in memory.current_loaded_models if self._patcher.is_clone(each.model)]
         for loaded in mine:
             memory.current_loaded_models.remove(loaded)
             loaded.model_finalizer.detach()
         self._weights.release()  # before ComfyUI would copy them back
         self._patcher.detach()
-        memory.soft_empty_cache()
-        trim_heap()
 
     def patching_bytes(self, clone: Any) -> int:
         """What the clone's patched weights take of the device beside the others.

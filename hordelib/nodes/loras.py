@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from uuid import UUID, uuid5
 from weakref import WeakKeyDictionary
 
 import comfy.lora
@@ -15,6 +16,7 @@ import comfy.lora_convert
 from torch import Size, Tensor
 
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
+from hordelib.loaders.loras import ReadLora
 from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import HIDDEN_INPUTS, RunContext
 
@@ -53,7 +55,7 @@ class DreamerLora:
     def apply(
         self, model: Any, clip: Any, lora_name: str, context: RunContext, **inputs: Any
     ) -> tuple[Any, Any]:
-        weights = context.models[ModelKey("lora", Path(inputs["path"]))]
+        weights: ReadLora = context.models[ModelKey("lora", Path(inputs["path"]))]
         fit = fit_to_model(weights, model, clip)
         notes = fit.notes(lora_name)
         context.notes.put(inputs["title"], *notes)
@@ -62,18 +64,27 @@ class DreamerLora:
         if not fit.is_usable:
             return model, clip
         return (
-            _patched(model, fit.patches, inputs["strength_model"]),
-            _patched(clip, fit.patches, inputs["strength_clip"]),
+            _patched(model, fit.patches, inputs["strength_model"], weights.reading),
+            _patched(clip, fit.patches, inputs["strength_clip"], weights.reading),
         )
 
 
-def _patched(part: Any, patches: Patches, strength: float) -> Any:
-    """A clone of a ModelPatcher or CLIP that has those of the patches that are its own."""
+def _patched(part: Any, patches: Patches, strength: float, reading: UUID) -> Any:
+    """A clone of a ModelPatcher or CLIP that has those of the patches that are its own.
+
+    ComfyUI takes the model for another one where `patches_uuid` is: the same LoRA in the same
+    strength has the same, so that a later job need not patch the weights again.
+    """
     if strength == 0:
         return part
     clone = part.clone()
     clone.add_patches(patches, strength)
+    _patcher(clone).patches_uuid = uuid5(_patcher(part).patches_uuid, f"{reading} {strength}")
     return clone
+
+
+def _patcher(part: Any) -> Any:
+    return getattr(part, "patcher", part)
 
 
 # Some files hold a part or two that a variant of the model lacks. A LoRA for another family fits by
