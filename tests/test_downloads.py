@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from hordelib.errors import DownloadFailed, DownloadRefused
 from tests.civitai_server import STEP_BYTES, CivitaiServer, Model, Version, civitai_server
 from worker.download_memo import DownloadMemo
 from worker.downloads import Download, Downloader
-from worker.web import TryLater, Web
+from worker.web import TryLater, Web, wait_until_next_try
 
 CONTENT = hashlib.shake_128(b"weights").digest(5 * STEP_BYTES)
 TOKEN = "a-secret-token"
@@ -298,3 +299,30 @@ def test_a_damaged_memo_is_begun_anew(tmp_path: Path, content: str):
     memo.remember_refusal("a", DownloadRefused("gone", 60))
     with pytest.raises(DownloadRefused, match="gone"):
         DownloadMemo(tmp_path / "memo.json").raise_if_refused("a")
+
+
+def test_a_word_of_a_clock_that_was_far_ahead_does_not_count(tmp_path: Path):
+    a_year = 365 * 86400.0
+    ahead = DownloadMemo(tmp_path / "memo.json", now=lambda: time.time() + a_year)
+    ahead.remember_refusal("a", DownloadRefused("gone", 60))
+    DownloadMemo(tmp_path / "memo.json").raise_if_refused("a")
+
+
+def test_a_disk_that_is_short_of_room_leaves_what_has_come(site: CivitaiServer, tmp_path: Path):
+    download = wish(site, tmp_path)
+    part(download).parent.mkdir()
+    part(download).write_bytes(CONTENT[:5000])
+    with pytest.raises(DownloadFailed, match="no room on the disk: free 1 MiB or more") as caught:
+        downloader().fetch(replace(download, room_bytes=len(CONTENT) - 1), soon())
+    assert not isinstance(caught.value, DownloadRefused)
+    assert part(download).read_bytes() == CONTENT[:5000]
+    downloader().fetch(download, soon())
+    assert download.target.read_bytes() == CONTENT
+
+
+def test_who_asks_for_a_day_is_asked_again_after_ten_minutes(monkeypatch: pytest.MonkeyPatch):
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    for asked in (86400.0, math.inf, 7.0, None):
+        wait_until_next_try(TryLater("away", asked), 1.0, math.inf)
+    assert slept == [600.0, 600.0, 7.0, 1.0]

@@ -566,3 +566,19 @@ def test_threads_share_a_client(sandbox: Sandbox, client: HordeClient):
         rewards = list(threads.map(client.submit, results))
     assert len(rewards) == 4
     assert min(rewards) > 0
+
+
+MESSAGE = {"id": "m", "message": "hello", "expiry": "Sun, 22 Nov 2026"}
+
+
+@pytest.mark.parametrize("odd", [None, "hello", [MESSAGE | {"expiry": None}, 7, MESSAGE]])
+def test_no_job_is_lost_for_a_message_that_can_not_be_read(odd: object):
+    job = asked(saying(200, full_pop(messages=odd)), pop)
+    assert isinstance(job, Job)
+    assert [each.message for each in job.messages] == (["hello"] if isinstance(odd, list) else [])
+
+
+@pytest.mark.parametrize("odd", [None, 7, {"nsfw": 2, "models": None, "kudos": 0.5}])
+def test_an_empty_pop_is_one_whatever_it_says_of_others(odd: object):
+    popped = asked(saying(200, {"id": None, "ids": [], "skipped": odd}), pop)
+    assert popped == NothingToDo(skipped={"nsfw": 2} if isinstance(odd, dict) else {})

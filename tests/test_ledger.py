@@ -211,6 +211,32 @@ def test_pages_overwritten_while_it_runs_do_not_stop_it(ledger: Ledger, path: Pa
     assert ledger.totals().images.get(JobState.submitted) == 1
 
 
+def test_a_file_that_is_damaged_while_it_runs_is_put_aside_with_all_jobs_in_the_next(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("worker.ledger.RETRY_SECONDS", 0.0)
+    ledger.popped(job("a"), "m")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path.write_bytes(b"not a database at all" * 1000)
+    ledger.popped(job("b"), "m")
+    ledger.tend()
+    assert not ledger.trouble
+    assert "put aside" in caplog.text
+    ledger.popped(job("c"), "m")
+    with closing(reopened(path)) as later:
+        assert {owed.results.job_id for owed in later.owed()} >= {"b-0", "c-0"}
+
+
+def test_a_picture_that_an_earlier_version_had_judged_is_not_lost(ledger: Ledger, path: Path):
+    (slot,) = job("a")
+    ledger.popped([slot], "m")
+    ledger.made([made(slot)])
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE images SET state = 'cleared'")
+    assert isinstance(ledger.owed()[0].results.images[0], Made)
+
+
 def test_a_file_of_another_version_is_put_aside_whole_under_a_name_that_says_so(
     path: Path, caplog: pytest.LogCaptureFixture
 ):

@@ -180,6 +180,16 @@ def test_a_list_is_asked_for_once_an_hour_and_sent_only_when_it_changed(
     assert site.answers(LIST) == [200, 304, 200]
 
 
+def test_a_copy_of_a_clock_that_was_ahead_is_asked_for_anew(
+    site: ReferenceServer, documents: Documents, clock: MovableClock
+):
+    clock.move(365 * 86400)
+    assert names(documents, f"{site.url}/reference") == ["Deliberate"]
+    clock.move(-365 * 86400)
+    site.offer_model("Another")
+    assert names(documents, f"{site.url}/reference") == ["Deliberate", "Another"]
+
+
 @pytest.mark.parametrize("garbage", [b"<html>", b"", b"{}", b"\xff\xfe", b'{"a": {"config": 3}}'])
 def test_nonsense_leaves_the_last_good_copy(
     site: ReferenceServer, documents: Documents, clock: MovableClock, garbage: bytes

@@ -221,10 +221,13 @@ def find_capabilities(config: BridgeConfig, home: Path, models: Models) -> tuple
     return capabilities.capabilities(config, config.models_folder(home), models.served.values())
 
 
-def make_offer(config: BridgeConfig, home: Path, models: Models) -> Offer:
+def make_offer(
+    config: BridgeConfig, home: Path, models: Models, memory: ComputeMemory | None = None
+) -> Offer:
+    """What all of these models can do. `memory` is asked for where it is not given."""
     agent = capabilities.bridge_agent(config.models_folder(home), models.served.values())
     flags = {each.flag: each.is_offered for each in find_capabilities(config, home, models)}
-    memory = ComputeMemory.of(config, first_card())
+    memory = memory or compute_memory(config)
     return Offer(
         name=config.dreamer_name,
         models=tuple(models.served),
@@ -240,6 +243,11 @@ def make_offer(config: BridgeConfig, home: Path, models: Models) -> Offer:
         limit_max_steps=config.limit_max_steps,
         **flags,
     )
+
+
+def compute_memory(config: BridgeConfig) -> ComputeMemory:
+    """Raises EngineUnusable where the driver of a card does not answer."""
+    return ComputeMemory.of(config, first_card())
 
 
 def engine_settings(config: BridgeConfig, home: Path, card: Card | None) -> EngineSettings:

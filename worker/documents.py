@@ -88,7 +88,8 @@ class Documents:
         """
         with self._lock:
             kept = self._kept(source)
-            if kept is not None and self._now() - kept.checked_at < source.fresh_seconds:
+            # One of the future is of a clock that was set back.
+            if kept is not None and 0 <= self._now() - kept.checked_at < source.fresh_seconds:
                 return Had(source.parse(kept.text))
             return self._asked(source, kept)
 

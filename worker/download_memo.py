@@ -15,6 +15,7 @@ from hordelib.errors import DownloadRefused
 from hordelib.whole_files import write_whole
 
 _MOST_ENTRIES = 10_000
+_LONGEST_SECONDS = 7 * 86400.0  # of any word: what counts for longer is of a clock that was ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,9 @@ class _Word:
     until: float  # seconds since 1970
     version_id: int = 0
     reason: str = ""
+
+    def counts_at(self, now: float) -> bool:
+        return 0 < self.until - now <= _LONGEST_SECONDS
 
 
 _WORDS = TypeAdapter(dict[str, _Word])
@@ -61,12 +65,12 @@ class DownloadMemo:
     def _word(self, key: str) -> _Word | None:
         with self._lock:
             word = self._words.get(key)
-        return word if word is not None and word.until > self._now() else None
+        return word if word is not None and word.counts_at(self._now()) else None
 
     def _keep(self, key: str, fresh: _Word) -> None:
         now = self._now()
         with self._lock:
-            words = {name: word for name, word in self._words.items() if word.until > now}
+            words = {name: word for name, word in self._words.items() if word.counts_at(now)}
             words = {**words, key: fresh}
             self._words = dict(list(words.items())[-_MOST_ENTRIES:])
             with suppress(OSError):  # then it counts until the worker ends

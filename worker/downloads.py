@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import os
 import re
 import threading
@@ -27,12 +28,16 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
-    """A file to be had. `sha256` in lower case; `target` appears only with that content."""
+    """A file to be had. `sha256` in lower case; `target` appears only with that content.
+
+    One of more than `most_bytes` is another file. For more than `room_bytes` there is no room now.
+    """
 
     url: str
     target: Path
     sha256: str
-    most_bytes: int
+    most_bytes: float = math.inf
+    room_bytes: float = math.inf
 
 
 class Downloader:
@@ -226,10 +231,14 @@ def _total_bytes(answer: Answer, part: _Part) -> int | None:
 
 
 def _raise_if_too_large(part: _Part, download: Download, size_bytes: int) -> None:
+    if size_bytes > download.room_bytes:
+        more_mib = math.ceil((size_bytes - download.room_bytes) / (1 << 20))
+        told = f"no room on the disk: free {more_mib} MiB or more in {download.target.parent}"
+        raise DownloadFailed(f"{download.target.name}: {told}")
     if size_bytes > download.most_bytes:
         part.restart()
         raise DownloadRefused(
-            f"{download.target.name}: larger than {download.most_bytes} bytes", _DAMAGED_SECONDS
+            f"{download.target.name}: larger than {download.most_bytes:.0f} bytes", _DAMAGED_SECONDS
         )
 
 

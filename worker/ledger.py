@@ -226,7 +226,7 @@ class Ledger:
         )
         seed, notes = int(row["seed"]), _notes(row["notes"])
         match row["state"]:
-            case "made":
+            case "made" | "cleared":  # as one that was judged used to be called
                 wants_censor = bool(row["use_nsfw_censor"])
                 return Made(slot, seed, row["webp"], row["prompt"], wants_censor, notes)
             case "failed":
@@ -264,20 +264,30 @@ class Ledger:
                 return self._db.execute(query, values).fetchall()
 
     def _opened(self) -> sqlite3.Connection:
-        """The file with what it knows. One that can't be read is put aside, never in the way."""
+        """The file with what it knows, or memory where the disk fails."""
         if self._path is None:
             return _in_memory()
         try:
             return self._on_disk(self._path)
         except (sqlite3.Error, OSError) as error:
-            if _is_damage(error) and (aside := _put_aside(self._path, error)):
-                log.error("%s: %s; put aside as %s, begun anew", self._path, _why(error), aside)
-                with suppress(sqlite3.Error, OSError):
-                    return self._on_disk(self._path)
             self._complain(str(error))
         return _in_memory()
 
     def _on_disk(self, path: Path) -> sqlite3.Connection:
+        """One that can't be read is put aside, never in the way.
+
+        Raises sqlite3.Error and OSError where the disk is at fault.
+        """
+        try:
+            return self._connected(path)
+        except sqlite3.Error as error:
+            aside = _put_aside(path, error) if _is_damage(error) else None
+            if aside is None:
+                raise
+            log.error("%s: %s; put aside as %s, begun anew", path, _why(error), aside)
+            return self._connected(path)
+
+    def _connected(self, path: Path) -> sqlite3.Connection:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
         db = _connected(str(path))

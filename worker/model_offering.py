@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 from hordelib.errors import JobError, ModelMissing
 from hordelib.model import Model
-from worker.assembly import Models, find_models, make_offer, open_model
+from worker.assembly import Models, compute_memory, find_models, make_offer, open_model
 from worker.errors import DocumentMissing
 from worker.intake import Intake
+from worker.memory_fit import ComputeMemory
 from worker.model_inventory import Inventory, dynamic_names
 from worker.model_reference import Kind
 from worker.model_stock import State, Stock
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS = 1.0  # between two looks at the files of what is offered
 DYNAMIC_SECONDS = 600.0  # between two looks at the horde's queues
 PROGRESS_SECONDS = 60.0
+TROUBLE_SECONDS = 60.0  # until a thread goes on after something unforeseen
 
 
 class ModelOffering:
@@ -36,6 +38,7 @@ class ModelOffering:
         self._dynamic_seconds = dynamic_seconds
         self._offering = threading.Lock()
         self._stopping = threading.Event()
+        self._memory: ComputeMemory | None = None
         self._brought = set(inventory.dynamic)
         supply = ModelSupply(self._inventory.coming, self._fetcher, keeps_trying=True)
         self._outcomes = supply.outcomes(PROGRESS_SECONDS)
@@ -59,6 +62,7 @@ class ModelOffering:
 
         Downloads under way end with the process, and go on the next time.
         """
+        self._memory = compute_memory(self._folder.config)  # while the driver answers
         intake.is_watched, watch = True, ModelWatch(intake, self._reopen)
         threading.Thread(target=self._offer_arrivals, args=(intake,), daemon=True).start()
         threading.Thread(target=self._watch_files, args=(watch, intake), daemon=True).start()
@@ -86,13 +90,26 @@ class ModelOffering:
         for outcome in self._outcomes:
             if self._stopping.is_set():
                 return
-            try:
-                model = self._arrived(outcome)
-            except JobError as error:
-                log.warning("%s", error)
-                continue
-            if model is not None:
-                self._offer(model, intake)
+            with self._surviving("models that arrive"):
+                self._offer_arrived(outcome, intake)
+
+    def _offer_arrived(self, outcome: Outcome | None, intake: Intake) -> None:
+        try:
+            model = self._arrived(outcome)
+        except JobError as error:
+            log.warning("%s", error)
+            return
+        if model is not None:
+            self._offer(model, intake)
+
+    @contextmanager
+    def _surviving(self, what: str) -> Generator[None]:
+        """A thread outlives what was wrong for a moment; it is told, and goes on after a pause."""
+        try:
+            yield
+        except Exception:
+            log.exception("%s: looking again in %.0f s", what, TROUBLE_SECONDS)
+            self._stopping.wait(TROUBLE_SECONDS)
 
     def _arrived(self, outcome: Outcome | None) -> Model | None:
         """The model that came; None where time passed. Raises JobError where it did not come."""
@@ -112,15 +129,16 @@ class ModelOffering:
         with self._offering:
             models = Models({**intake.models, model.name: model}, ())
             put = intake.restore if again else intake.add
-            put(model, make_offer(config, home, models))
+            put(model, make_offer(config, home, models, self._memory))
         log.info("offering %s %s", model.name, "again" if again else "too")
 
     # ---- files that change -----------------------------------------------------------------
 
     def _watch_files(self, watch: ModelWatch, intake: Intake) -> None:
         while not self._stopping.wait(WATCH_SECONDS):
-            for model in watch.look():
-                self._offer(model, intake, again=True)
+            with self._surviving("files of models"):
+                for model in watch.look():
+                    self._offer(model, intake, again=True)
 
     def _reopen(self, name: str) -> Model:
         """The model, with what is on disk now. Raises JobError and OSError; downloads nothing."""
@@ -138,7 +156,8 @@ class ModelOffering:
     def _follow_queues(self, intake: Intake) -> None:
         held: Sequence[str] = self._inventory.dynamic
         while not self._stopping.wait(self._dynamic_seconds):
-            held = self.follow(held, intake)
+            with self._surviving("the horde's queues"):
+                held = self.follow(held, intake)
 
     def follow(self, held: Sequence[str], intake: Intake) -> Sequence[str]:
         """Offer the models that the queues choose now in place of `held`; those that it became."""

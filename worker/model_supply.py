@@ -78,7 +78,7 @@ class FileFetcher:
                     url=about.url,
                     target=file.path,
                     sha256=about.sha256,
-                    most_bytes=_room_bytes(file.path),
+                    room_bytes=_room_bytes(file.path),
                 ),
                 deadline=math.inf,
             )
@@ -172,6 +172,9 @@ class ModelSupply:
             return Outcome(turn.stock, str(error))
         except OSError as error:
             return Outcome(turn.stock, f"{name}: {error}")
+        except Exception as error:  # the others still have their turns
+            log.exception("a bug of ours ended the download of %s", name)
+            return Outcome(turn.stock, f"{name}: internal error: {error}")
         return Outcome(turn.stock)
 
 

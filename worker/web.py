@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 from hordelib.errors import DownloadFailed, DownloadRefused
 from worker.addresses import as_asked, is_this_machine
-from worker.backoff import retry_after_seconds
+from worker.backoff import MOST_SECONDS, retry_after_seconds
 from worker.http_call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 5.0
@@ -135,8 +135,11 @@ class Web:
 
 
 def wait_until_next_try(error: TryLater, pause_seconds: float, deadline: float) -> None:
-    """Sleep as long as the server asked for, or `pause_seconds`; raises where that is too long."""
-    pause = max(pause_seconds, error.pause_seconds or 0.0)
+    """Sleep as long as the server asked for, or `pause_seconds`; raises where that is too long.
+
+    Who asks for more than MOST_SECONDS is not waited for longer.
+    """
+    pause = max(pause_seconds, min(error.pause_seconds or 0.0, MOST_SECONDS))
     if time.monotonic() + pause >= deadline:
         raise error
     time.sleep(pause)

