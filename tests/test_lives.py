@@ -14,9 +14,11 @@ import psutil
 import pytest
 
 from tests.owner import Home, assert_nothing_left, config, wait_for
+from tests.reference_server import reference_server
 from tests.sandbox_client import CLIENT_KEY, Api
 from worker.exit_codes import ExitCode
 from worker.ledger import FILE
+from worker.orders import Orders
 from worker.sandbox import Reply, Sandbox, State
 
 SMALL = {"width": 64, "height": 64, "steps": 4}
@@ -132,6 +134,25 @@ def test_pause_resume_drain_and_status_while_it_runs(home: Home, horde: Sandbox)
     assert "worker: not running" in told
     assert re.search(r"submitted: +2 images", told)
     assert_nothing_left(worker.pid)
+
+
+def test_a_worker_that_waits_for_its_first_model_says_so_and_ends_when_it_is_drained(home: Home):
+    with reference_server() as site:
+        site.offer_model("One")
+        site.hold("/files/One.safetensors")
+        home.write(
+            f"horde_url: {site.url}\nmodel_reference: {site.url}/reference\napi_key: a-key\n"
+            "dreamer_name: tester\nmodels_to_load: [One]\n"
+        )
+        (home.folder / "state").mkdir()
+        Orders(home.folder / "state").answer("serving")  # as an earlier life that was killed
+        with home.start("run") as worker:
+            wait_for(lambda: "worker: starting" in home.run("status")[1])
+            assert home.run("drain") == (ExitCode.OK, "the worker is ended\n")
+            output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == ExitCode.OK, output
+    assert "serving starts with the first one" in output
+    assert (home.folder / "models" / "compvis" / "One.safetensors.part").is_file()
 
 
 def test_a_worker_that_was_drained_serves_when_it_is_started_again(home: Home, horde: Sandbox):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -233,6 +235,32 @@ def test_queues_that_change_are_followed_while_it_serves(site: ReferenceServer, 
     keeper = ModelOffering(inventory, dynamic_seconds=0.05)
     intake = make_intake(inventory.folder.config, tmp_path, keeper.first_models())
     with keeper.kept_up(intake):
+        queue(site, tmp_path, Three=50)
+        wait_for(lambda: set(intake.offer().models) == {"One", "Three"})
+
+
+def test_queues_are_followed_on_after_a_disk_that_failed_for_a_moment(
+    site: ReferenceServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    failures = [OSError(errno.EIO, "Input/output error")]
+    measured = shutil.disk_usage
+
+    def failing_once(path: Path) -> object:
+        if failures:
+            raise failures.pop()
+        return measured(path)
+
+    queue(site, tmp_path, Two=50)
+    inventory = take_inventory(ModelsFolder.of(dynamic(site, tmp_path), tmp_path))
+    keeper = ModelOffering(inventory, dynamic_seconds=0.05)
+    intake = make_intake(inventory.folder.config, tmp_path, keeper.first_models())
+    monkeypatch.setattr("worker.model_offering.TROUBLE_SECONDS", 0.05)
+    monkeypatch.setattr(shutil, "disk_usage", failing_once)
+    with keeper.kept_up(intake):
+        wait_for(lambda: "the horde's queues: looking again" in caplog.text)
         queue(site, tmp_path, Three=50)
         wait_for(lambda: set(intake.offer().models) == {"One", "Three"})
 

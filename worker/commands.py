@@ -37,7 +37,7 @@ from worker.ledger import Ledger, read_totals
 from worker.model_inventory import ModelsFolder, take_inventory
 from worker.model_offering import ModelOffering
 from worker.models_command import fetch_annotators, run_models_command
-from worker.orders import Order, Orders
+from worker.orders import ENDED, STARTING, Order, Orders
 from worker.safety_policy import unfound
 from worker.sandbox import serve as serve_sandbox
 from worker.serve import Interrupted, serve
@@ -109,14 +109,17 @@ def run_worker(config: BridgeConfig, home: Path, children: Children = OURS) -> N
         console = make_console()
         set_up_logging(console, home / "logs" / "dreamer.log")
         log = logging.getLogger("worker")
-        offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
-        models = offering.first_models()
-        for line in _warnings(config, home, models):
-            log.warning(line)
         orders = Orders(state.path)
         orders.begin()
         if state.trouble:
             log.error("%s: orders can't be given; make the folder writable", state.trouble)
+        offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
+        models = offering.first_models(lambda: orders.given() is not Order.drain)
+        if orders.given() is Order.drain:
+            orders.end()
+            return
+        for line in _warnings(config, home, models):
+            log.warning(line)
         board = Board()
         intake = make_intake(config, home, models)
         with closing(Ledger(state.path / LEDGER)) as ledger, offering.kept_up(intake):
@@ -191,15 +194,15 @@ def _order(folder: Path, order: Order, later: str) -> int:
     until = time.monotonic() + ANSWER_SECONDS
     while orders.answered() not in _DOING[order] and time.monotonic() < until:
         time.sleep(ANSWER_SECONDS / 50)
-    print(f"the worker is {orders.answered() or 'starting'}")
+    print(f"the worker is {orders.answered() or STARTING}")
     return ExitCode.OK
 
 
 # What a worker answers that does as it was told.
 _DOING = {
-    Order.serve: ("serving", "starting"),
+    Order.serve: ("serving", STARTING),
     Order.pause: ("pausing", "paused"),
-    Order.drain: ("draining", "ended"),
+    Order.drain: ("draining", ENDED),
 }
 
 
@@ -207,7 +210,7 @@ def _status(options: argparse.Namespace) -> int:
     """What the ledger says, whether a worker runs or not."""
     folder = options.home / STATE
     running = is_taken(folder)
-    print(f"worker: {Orders(folder).answered() or 'starting' if running else 'not running'}")
+    print(f"worker: {Orders(folder).answered() or STARTING if running else 'not running'}")
     if (folder / LEDGER).is_file():
         print_totals(Console(highlight=False), read_totals(folder / LEDGER))
     return ExitCode.OK if running else ExitCode.FAILED

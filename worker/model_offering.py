@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 from hordelib.errors import JobError, ModelMissing
@@ -41,18 +42,22 @@ class ModelOffering:
         self._memory: ComputeMemory | None = None
         self._brought = set(inventory.dynamic)
         supply = ModelSupply(self._inventory.coming, self._fetcher, keeps_trying=True)
-        self._outcomes = supply.outcomes(PROGRESS_SECONDS)
+        self._outcomes = supply.outcomes()
+        self._told_at = time.monotonic()
 
-    def first_models(self) -> Models:
-        """What can be served now; where that is nothing, the first model that arrives."""
+    def first_models(self, is_wanted: Callable[[], bool] = lambda: True) -> Models:
+        """What can be served now; where that is nothing, the first model that arrives.
+
+        Nothing where that is not wanted any more: `is_wanted` is asked about once a second.
+        """
         for note in self._inventory.notes:
             log.warning("%s", note)
         if self._inventory.plan.fetched:
             log.info("models: %s", self._inventory.plan.summary)
         models = find_models(self._folder.config, self._folder.home, self._inventory)
-        return (
-            models if models.served or not self._inventory.coming else self._first_arrival(models)
-        )
+        if models.served or not self._inventory.coming:
+            return models
+        return self._first_arrival(models, is_wanted)
 
     @contextmanager
     def kept_up(self, intake: Intake) -> Generator[None]:
@@ -73,7 +78,7 @@ class ModelOffering:
         finally:
             self._stopping.set()
 
-    def _first_arrival(self, models: Models) -> Models:
+    def _first_arrival(self, models: Models, is_wanted: Callable[[], bool]) -> Models:
         log.info("no model is there and verified yet: serving starts with the first one")
         failed: list[str] = []
         for outcome in self._outcomes:
@@ -84,6 +89,8 @@ class ModelOffering:
                 continue
             if model is not None:
                 return Models({model.name: model}, (*models.problems, *failed))
+            if not is_wanted():
+                break
         return Models({}, (*models.problems, *failed))
 
     def _offer_arrivals(self, intake: Intake) -> None:
@@ -114,11 +121,16 @@ class ModelOffering:
     def _arrived(self, outcome: Outcome | None) -> Model | None:
         """The model that came; None where time passed. Raises JobError where it did not come."""
         if outcome is None:
-            log.info("models: %s", progress_text(self._inventory.coming))
+            self._tell_progress()
             return None
         if outcome.problem:
             raise ModelMissing(outcome.problem)
         return self._open(outcome.stock)
+
+    def _tell_progress(self) -> None:
+        if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
+            self._told_at = time.monotonic()
+            log.info("models: %s", progress_text(self._inventory.coming))
 
     def _open(self, stock: Stock) -> Model:
         files = {stock.name: stock.files[0].path}

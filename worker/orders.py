@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 _ORDER, _ANSWER = "order", "doing"
+STARTING, ENDED = "starting", "ended"
 
 
 class Order(StrEnum):
@@ -45,9 +46,15 @@ class Orders:
 
     def begin(self) -> None:
         """A new life of the worker: to drain was the order of an earlier one."""
-        if self.given() is Order.drain:
-            with suppress(OSError):
+        with suppress(OSError):
+            if self.given() is Order.drain:
                 self.give(Order.serve)
+            self.answer(STARTING)
+
+    def end(self) -> None:
+        """This life is over."""
+        with suppress(OSError):
+            self.answer(ENDED)
 
     def answered(self) -> str:
         return self._read(_ANSWER)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from worker.bridge import Bridge
-from worker.orders import Order, Orders
+from worker.orders import ENDED, STARTING, Order, Orders
 from worker.stop_signals import STOP_SIGNALS
 from worker.terminal import BoardView
 
@@ -62,7 +62,7 @@ def serve(
         view.refresh()
         if bridge.failure is not None:
             log.error("%s", bridge.failure)
-        watch.answer("ended")
+        watch.answer(ENDED)
     if bridge.failure is not None:
         raise bridge.failure
     return signals.count > 0
@@ -146,7 +146,7 @@ class _Watch:
             return "draining"
         if self._bridge.is_paused:
             return "paused" if self._bridge.is_device_free else "pausing"
-        return "serving" if self._bridge.is_ready else "starting"
+        return "serving" if self._bridge.is_ready else STARTING
 
     def _stop_soon(self) -> None:
         self._deadline = time.monotonic() + self._stop_seconds
