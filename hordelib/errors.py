@@ -72,6 +72,10 @@ class DownloadRefused(DownloadFailed):
         self.valid_seconds = valid_seconds
 
 
+class DiskTrouble(DownloadFailed):
+    """The disk has no room for a file, or can't be written, which its owner can mend."""
+
+
 class BaselineMismatch(JobError):
     """A LoRA or textual inversion that is made for another family than the job's model."""
 

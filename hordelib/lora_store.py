@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from hordelib.errors import DownloadFailed
+from hordelib.errors import DiskTrouble, DownloadFailed
 from hordelib.whole_files import write_whole
 
 SUFFIX = ".safetensors"  # no other format: a pickle runs code when it is read
@@ -213,7 +213,8 @@ class LoraStore:
         """Makes room for `about.size_bytes`; yields the path at which the block is to put the file.
 
         When the block ends well, the file is the store's and held for the job. Until then it is
-        expected at the path with PART added. Raises DownloadFailed where there can be no room.
+        expected at the path with PART added. Raises DiskTrouble where there can be no room, and
+        DownloadFailed for a name that is taken.
         """
         file = LoraFile(self.path_of(stem), about)
         self._expect(file)
@@ -257,10 +258,11 @@ class LoraStore:
 
     def _expect(self, file: LoraFile) -> None:
         with self._lock:
+            self._folder.mkdir(parents=True, exist_ok=True)  # somebody may have removed it
             self._give_way(file.path)
             self._make_room(file)
-            self._arriving[file.path.name] = file.about.size_bytes
             _write(file)
+            self._arriving[file.path.name] = file.about.size_bytes
 
     def _give_way(self, path: Path) -> None:
         """Another version may have the same name, where jobs call the file by the model's id."""
@@ -291,7 +293,7 @@ class LoraStore:
         removable = self._removable(_part_of(file.path))
         missing_bytes = self._missing_bytes(file)
         if missing_bytes > sum(size_on_disk(path) for path in removable):
-            raise DownloadFailed(
+            raise DiskTrouble(
                 f"no room for {file.about.size_bytes / _MIB:.1f} MiB: files in use and the disk's"
                 " reserve take the rest; raise max_lora_cache_size, or free disk space"
             )

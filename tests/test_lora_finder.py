@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from hordelib.errors import BaselineMismatch, DownloadFailed, DownloadRefused
+from hordelib.gen_metadata import MetadataValue
 from hordelib.lora_store import LoraStore, Quota
+from hordelib.payload import LoraRequest
 from tests.civitai_server import CivitaiServer, Model, Version, civitai_server, safetensors
+from worker.adapters import Adapters, Search
 from worker.civitai import Civitai, Hordeling, triggers
 from worker.download_memo import DownloadMemo
 from worker.downloads import Downloader
@@ -311,3 +314,16 @@ def test_a_pickled_textual_inversion_comes_from_the_hordes_copies(
 )
 def test_triggers_are_fit_for_a_prompt(words: tuple[str, ...], fit: tuple[str, ...]):
     assert triggers(words) == fit
+
+
+def test_what_the_disk_keeps_away_is_told_to_its_owner_once(
+    site: CivitaiServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    adapters = Adapters(
+        make_finder(site, tmp_path / "lora", most_bytes=10), make_finder(site, tmp_path / "ti", TI)
+    )
+    search = Search("a job", SD1, time.monotonic() + 10)
+    for name in ("100", "300", "nobody's"):
+        found = adapters.find([LoraRequest(name)], [], 1, search)
+        assert [note.value for note in found.notes] == [MetadataValue.DOWNLOAD_FAILED]
+    assert caplog.text.count("raise max_lora_cache_size, or free disk space") == 1

@@ -217,6 +217,21 @@ def test_an_arrival_that_fails_leaves_only_its_part(tmp_path: Path, store: LoraS
     assert store.files() == open_store(tmp_path).files() == []
 
 
+def test_a_folder_that_was_removed_comes_back(tmp_path: Path):
+    store = open_store(tmp_path / "lora")
+    (tmp_path / "lora").rmdir()
+    assert put(store, record(11)).is_file()
+    assert names(store) == ["1-11"]
+
+
+def test_what_can_not_be_recorded_takes_no_room(tmp_path: Path, store: LoraStore):
+    (tmp_path / "1-11.dreamer.json").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        put(store, record(11))
+    assert store.used_bytes == 0
+    assert put(store, record(12)).is_file()
+
+
 def test_a_file_of_the_owner_is_not_overwritten(tmp_path: Path, store: LoraStore):
     (tmp_path / "1-11.safetensors").write_bytes(b"mine")
     with pytest.raises(DownloadFailed, match="rename it"):

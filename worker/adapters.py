@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from hordelib.errors import BaselineMismatch, DownloadFailed
+from hordelib.errors import BaselineMismatch, DiskTrouble, DownloadFailed
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.lora_store import LoraFile
 from hordelib.params import Lora
 from hordelib.payload import LoraRequest, TiRequest
 from hordelib.prompts import PlacedTi, pick_trigger
 from worker.lora_finder import LoraFinder, Wanted
+
+log = logging.getLogger(__name__)
+
+QUIET_SECONDS = 3600.0  # between two lines that say that the disk keeps LoRAs away
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,7 @@ class Adapters:
         self._loras = loras
         self._tis = tis
         self._banned: frozenset[Path] = frozenset()
+        self._quiet_until = 0.0  # time.monotonic()
 
     def ban(self, lora: Path) -> None:
         """Leave this file out of every job from now on."""
@@ -65,7 +72,7 @@ class Adapters:
 
     def _with_lora(self, found: Found, lora: LoraRequest, draws: Random, search: Search) -> Found:
         wanted = Wanted(lora.name, search.baseline, lora.is_version)
-        file = _find(self._loras, wanted, MetadataType.LORA, search)
+        file = self._find(self._loras, wanted, MetadataType.LORA, search)
         if isinstance(file, GenMetadata):
             return _noted(found, file)
         if file.path in self._banned:
@@ -78,23 +85,31 @@ class Adapters:
         )
 
     def _with_ti(self, found: Found, ti: TiRequest, search: Search) -> Found:
-        file = _find(self._tis, Wanted(ti.name, search.baseline), MetadataType.TI, search)
+        file = self._find(self._tis, Wanted(ti.name, search.baseline), MetadataType.TI, search)
         if isinstance(file, GenMetadata):
             return _noted(found, file)
         placed = PlacedTi(file.path.stem, ti.inject_ti, ti.strength)
         return replace(found, tis=(*found.tis, placed))
 
+    def _find(
+        self, finder: LoraFinder, wanted: Wanted, kind: MetadataType, search: Search
+    ) -> LoraFile | GenMetadata:
+        """The file, or the note that says why there is none."""
+        try:
+            return finder.find(wanted, job_id=search.job_id, deadline=search.deadline)
+        except BaselineMismatch:
+            return GenMetadata(kind, MetadataValue.BASELINE_MISMATCH, wanted.name)
+        except DownloadFailed as error:
+            if isinstance(error, DiskTrouble):
+                self._tell(error)
+            return _lacking(kind, wanted)
 
-def _find(
-    finder: LoraFinder, wanted: Wanted, kind: MetadataType, search: Search
-) -> LoraFile | GenMetadata:
-    """The file, or the note that says why there is none."""
-    try:
-        return finder.find(wanted, job_id=search.job_id, deadline=search.deadline)
-    except BaselineMismatch:
-        return GenMetadata(kind, MetadataValue.BASELINE_MISMATCH, wanted.name)
-    except DownloadFailed:
-        return _lacking(kind, wanted)
+    def _tell(self, trouble: DiskTrouble) -> None:
+        """The client gets a note of each; the owner hears of it now and then."""
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET_SECONDS
+            log.warning("jobs are done without what can't be downloaded: %s", trouble)
 
 
 def _lacking(kind: MetadataType, wanted: Wanted) -> GenMetadata:

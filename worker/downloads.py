@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from hordelib.errors import DownloadFailed, DownloadRefused
+from hordelib.errors import DiskTrouble, DownloadFailed, DownloadRefused
 from hordelib.lora_store import PART
 from worker.web import Answer, TryLater, Web, wait_until_next_try
 
@@ -71,7 +71,7 @@ class Downloader:
                 download.target.parent.mkdir(parents=True, exist_ok=True)
                 self._fetch(download, deadline)
             except OSError as error:
-                raise DownloadFailed(f"{download.target.name}: {error.strerror}") from error
+                raise DiskTrouble(f"{download.target.name}: {error.strerror}") from error
 
     def _fetch(self, download: Download, deadline: float) -> None:
         with _Part(download.target.with_name(download.target.name + PART)) as part:
@@ -234,7 +234,7 @@ def _raise_if_too_large(part: _Part, download: Download, size_bytes: int) -> Non
     if size_bytes > download.room_bytes:
         more_mib = math.ceil((size_bytes - download.room_bytes) / (1 << 20))
         told = f"no room on the disk: free {more_mib} MiB or more in {download.target.parent}"
-        raise DownloadFailed(f"{download.target.name}: {told}")
+        raise DiskTrouble(f"{download.target.name}: {told}")
     if size_bytes > download.most_bytes:
         part.restart()
         raise DownloadRefused(

@@ -9,6 +9,7 @@ from pathlib import Path
 from hordelib.base_models import may_fit
 from hordelib.errors import (
     BaselineMismatch,
+    DiskTrouble,
     DownloadFailed,
     DownloadRefused,
     ModelBroken,
@@ -113,7 +114,7 @@ class LoraFinder:
                 return _fitting(here, wanted, self._kind)
             return self._fetched_or_kept(wanted, job_id, deadline)
         except OSError as error:
-            raise DownloadFailed(f"{self._kind.name} {wanted.name!r}: {error}") from error
+            raise DiskTrouble(f"{self._kind.name} {wanted.name!r}: {error}") from error
 
     def release(self, job_id: str) -> None:
         """The job is over: its files may go when room is needed."""
