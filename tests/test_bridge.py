@@ -37,9 +37,9 @@ from worker.censorship import Censorship
 from worker.child import Child, set_up_process
 from worker.config import BridgeConfig
 from worker.engine_process import EngineProcess, Patience
-from worker.errors import EngineUnusable, HordeUnreachable, NotAllowed
+from worker.errors import EngineUnusable, HordeUnreachable, JudgeUnusable, NotAllowed
 from worker.fault_guard import MOST_DROPS
-from worker.judge_process import JudgeProcess
+from worker.judge_process import JudgePatience, JudgeProcess
 from worker.judging import Judging
 from worker.ledger import FILE, Ledger
 from worker.messages import EngineSettings, Generate, JudgeSettings, Ready
@@ -623,6 +623,38 @@ def test_a_stop_while_the_judge_starts_is_no_failure(stage: Stage, tmp_path: Pat
     assert bridge.join(30), bridge.busy
     assert bridge.failure is None
     assert not stage.judge.is_alive
+
+
+def test_a_judge_that_can_not_be_started_any_more_ends_the_worker_with_all_pictures_kept(
+    stage: Stage, tmp_path: Path
+):
+    for seed in range(3):
+        stage.ask(seed=str(seed))
+    whole, stage.judge = (
+        stage.judge,
+        JudgeProcess(
+            JudgeSettings(tmp_path, False, tmp_path / "judge.log"),
+            JudgePatience(restarts=(0.01, 0.1)),
+            main=start_only_once,
+        ),
+    )
+    bridge = stage.bridge()
+    stage.serve(bridge, lambda: False)
+    assert isinstance(bridge.failure, JudgeUnusable)
+    assert stage.ledger.totals().open > 0
+    stage.judge = whole
+    stage.serve(stage.bridge(), stage.all_done)
+
+
+def start_only_once(pipe: Connection, settings: JudgeSettings) -> None:
+    set_up_process(settings.log_file)
+    child, mark = Child(pipe), settings.models / "started"
+    if mark.exists():
+        os._exit(1)
+    mark.touch()
+    child.report(Ready("nobody"))
+    for _ in child.commands():
+        os._exit(1)
 
 
 def never_ready(pipe: Connection, settings: JudgeSettings) -> None:

@@ -25,7 +25,7 @@ from worker.books import Books
 from worker.delivery import Delivery, Untold
 from worker.encoding import encoded
 from worker.engine_process import EngineProcess
-from worker.errors import NotAllowed, UnusableJob, WorkerError
+from worker.errors import JudgeUnusable, NotAllowed, UnusableJob, WorkerError
 from worker.horde_client import HordeClient
 from worker.intake import Intake, Work
 from worker.judging import Judging
@@ -262,6 +262,10 @@ class Bridge:
         self._judge_ready.wait()
         try:
             judged = self._judging.judge(made)
+        except JudgeUnusable as error:  # it stops the worker: the picture is for its next life
+            self._dismiss_judge()
+            self._fail(error)
+            raise Untold from error
         except Exception as error:  # noqa: BLE001 - the job boundary
             judged = Failed(made.slot, _reason(error), made.seed)
         if isinstance(judged, Failed) and self._judge_dismissed.is_set():

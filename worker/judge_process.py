@@ -18,6 +18,8 @@ from worker.messages import Asked, Judged, JudgeSettings, Unjudged
 
 log = logging.getLogger(__name__)
 
+MOST_FAILED_STARTS = 4  # in a row: two pictures' worth
+
 
 @dataclass(frozen=True, slots=True)
 class JudgePatience:
@@ -44,6 +46,7 @@ class JudgeProcess:
         )
         self._backoff = Backoff(*self._patience.restarts)
         self._asking = threading.Lock()
+        self._failed_starts = 0  # in a row
         self._stopping = threading.Event()
 
     @property
@@ -64,7 +67,8 @@ class JudgeProcess:
         """The verdict on image `index` of the job; `prompt` has the negative one after `###`.
 
         A child that dies or hangs is replaced, and asked once more. Raises JudgeFailed without a
-        verdict: the picture is not to leave then.
+        verdict: the picture is not to leave then. Raises JudgeUnusable where child after child
+        has not even started: no picture would be judged any more.
         """
         asked = Asked(job_id, index, webp, prompt)
         with self._asking:
@@ -75,6 +79,8 @@ class JudgeProcess:
             try:
                 return self._ask(asked)
             except JudgeUnusable as error:
+                if self._failed_starts >= MOST_FAILED_STARTS:
+                    raise
                 raise JudgeFailed(f"image {index} could not be judged: {error}") from error
 
     def stop(self, timeout: float = 10) -> None:
@@ -95,7 +101,9 @@ class JudgeProcess:
             raise JudgeUnusable("the worker is stopping")
 
     def _start(self) -> str:
+        self._failed_starts += 1
         names = self._child.start(self._patience.start)
+        self._failed_starts = 0
         if self._stopping.is_set():  # `kill` came before there was this child
             self._child.kill()
         return names
