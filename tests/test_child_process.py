@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -323,6 +324,31 @@ def test_a_child_that_does_not_read_what_it_is_sent_is_killed(
             child.send(LARGE, 0.5)
         assert time.monotonic() - sent < 0.5 + NOTICED_SECONDS
         assert not child.is_alive
+
+
+def test_a_child_that_can_not_be_killed_is_given_up_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """As one that hangs in a driver's call: SIGKILL has to wait for that."""
+    monkeypatch.setattr("worker.child_life.KILL_SECONDS", 0.2)
+    child = child_of(obey, tmp_path)
+    child.start(20)
+    stuck = pid_of(child)
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseProcess, "kill", BaseProcess.is_alive)  # which does nothing to it
+        os.kill(stuck, signal.SIGSTOP)
+        child.kill()
+    assert psutil.pid_exists(stuck)
+    assert not child.is_alive
+    assert "can't be killed" in caplog.text
+    waited_for = [each.pid for each in multiprocessing.active_children()]
+    child.start(20)
+    child.send(Stepped(1, 2, 3), 5)
+    assert receive(child) == Stepped(1, 2, 3)
+    assert pid_of(child) != stuck
+    child.stop(5)
+    os.kill(stuck, signal.SIGKILL)
+    assert stuck not in waited_for, "our own process would not end"
 
 
 def test_a_child_that_closes_all_its_files_is_killed(tmp_path: Path):

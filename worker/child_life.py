@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing import process as processes
 from typing import Any
 
 from worker.messages import MOST_REPORT_BYTES, Alive, Ready, Report
@@ -53,6 +54,7 @@ class ChildLife:
         self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         self._killed_for: str | None = None
         self._is_ready = False
+        self._is_given_up = False
         self._oom_kills = count_oom_kills()
         try:
             spawn(self._process)
@@ -68,7 +70,8 @@ class ChildLife:
 
     @property
     def is_alive(self) -> bool:
-        return self._process.exitcode is None
+        """Whether it can be spoken with: one that can't be killed is as good as dead."""
+        return not self._is_given_up and self._process.exitcode is None
 
     @property
     def silent_seconds(self) -> float:
@@ -76,7 +79,9 @@ class ChildLife:
         return time.monotonic() - self._last_word if self._is_ready and self.is_alive else 0.0
 
     def send(self, command: object, patience_seconds: float) -> None:
-        """Raises OSError where nobody reads it; a child that takes longer to is killed."""
+        """Raises OSError where nobody reads it. A child that reads nothing for so long is killed,
+        or for twice as long where it has begun to.
+        """
         with self._sending:
             try:
                 with self._socket() as pipe:
@@ -105,10 +110,15 @@ class ChildLife:
         self._process.kill()
         self._hang_up()
         if not self.ends_within(KILL_SECONDS):
-            log.error(
-                "the %s process %s can't be killed: it hangs in the system", self._name, self.pid
-            )
+            self._give_up()
         atexit.unregister(self._process.kill)
+
+    def _give_up(self) -> None:
+        """It hangs in the system, such as in a driver's call, and nobody waits for it any more."""
+        log.error("the %s process %s can't be killed: it hangs in the system", self._name, self.pid)
+        self._is_given_up = True
+        # Else multiprocessing would wait for it, without a limit, when our own process ends.
+        vars(processes)["_children"].discard(self._process)
 
     def ends_within(self, seconds: float) -> bool:
         """Asks the system: `join` would wait for ever for a child that only closed its files."""
