@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from hordelib.processing_memory import Processing, ProcessingEstimates, pictures
 if TYPE_CHECKING:
     from hordelib.loaders import LoadedPart
 
-READ_BYTES = 8 << 20  # at a time
+REQUEST_BYTES = 128 << 10  # what Linux reads ahead by default
 
 T = TypeVar("T")
 
@@ -200,15 +201,20 @@ def read_ahead(cache: ModelCache[LoadedPart], keys: Collection[ModelKey]) -> Non
             pass
     for path in dict.fromkeys(key.path for key in far):
         with suppress(OSError):
-            _fill_page_cache(path)
+            if path.stat().st_size <= cache.spare_host_bytes():  # else it would push itself out
+                fill_page_cache(path)
 
 
-def _fill_page_cache(path: Path) -> None:
-    """So that the pages of a mapped file are there when the device asks for them."""
-    buffer = bytearray(READ_BYTES)
+def fill_page_cache(path: Path) -> None:
+    """So that the pages of a mapped file are there when the device asks for them.
+
+    Next to nothing for those that are. Of one request, Linux reads no more than it reads ahead.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
     with path.open("rb", buffering=0) as file:
-        while file.readinto(buffer):
-            pass
+        for start in range(0, path.stat().st_size, REQUEST_BYTES):
+            os.posix_fadvise(file.fileno(), start, REQUEST_BYTES, os.POSIX_FADV_WILLNEED)
 
 
 def _insist_on_family(model: Model) -> None:

@@ -233,6 +233,11 @@ class ModelCache(Generic[P]):
         with self._mutex:
             return self._device.spare_bytes()
 
+    def spare_host_bytes(self) -> int:
+        """What may still be used of main memory, but for what was promised."""
+        with self._mutex:
+            return self._host.spare_bytes()
+
     def device_bytes(self) -> int:
         """What all parts take of the device now."""
         with self._mutex:

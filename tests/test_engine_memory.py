@@ -6,23 +6,27 @@ counts what the process has for itself, and not what it maps of files.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
+import math
+import mmap
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-import psutil
 import pytest
 
 from hordelib import Engine
 from hordelib.demo_model import ensure_lora
 from hordelib.errors import GenerationFailed, JobError, ModelBroken, ModelMissing
 from hordelib.heap import trim_heap
+from hordelib.job_models import REQUEST_BYTES, fill_page_cache
 from hordelib.memory_readings import anonymous_bytes
 from hordelib.model import Model
 from hordelib.params import Lora
@@ -147,23 +151,58 @@ def test_the_next_jobs_model_is_read_while_this_one_samples(
     assert len(reads()) == 6
 
 
-def test_files_of_the_model_at_work_are_not_read_again_for_the_next_job(
-    tight: Engine, copies: list[Model]
+def test_pages_are_fetched_for_the_next_model_if_there_is_room_and_not_for_the_one_at_work(
+    tight: Engine,
+    container: Container,
+    copies: list[Model],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     now, later = copies
-    read_bytes: list[int] = []
+    fetched: list[int] = []
+    advise = os.posix_fadvise
+
+    def counted(descriptor: int, start: int, size: int, advice: int) -> None:
+        fetched.append(os.fstat(descriptor).st_ino)
+        advise(descriptor, start, size, advice)
 
     def prepare(done: int, _total: int) -> None:
         if done == 1:
-            for model in (now, later):
-                before = psutil.Process().io_counters().read_chars
-                tight.prepare(QUICK, model).result(timeout=60)
-                read_bytes.append(psutil.Process().io_counters().read_chars - before)
+            for room_bytes in (0, 500 * MIB):
+                container.limit_bytes += room_bytes
+                for model in (now, later):
+                    tight.prepare(QUICK, model).result(timeout=60)
+                assert set(fetched) == ({file_of(later).stat().st_ino} if room_bytes else set())
 
+    monkeypatch.setattr(os, "posix_fadvise", counted)
     tight.generate(QUICK, now, prepare)
-    of_now, of_later = read_bytes
-    assert of_now < MIB
-    assert of_later > 200 * MIB
+    assert len(fetched) == math.ceil(file_of(later).stat().st_size / REQUEST_BYTES)
+
+
+def test_the_pages_of_a_file_are_there_once_they_were_asked_for(tmp_path: Path):
+    file = tmp_path / "file"
+    with file.open("wb") as written:
+        written.write(os.urandom(20 * MIB))
+        written.flush()
+        os.fsync(written.fileno())
+        os.posix_fadvise(written.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if resident_share(file):
+        pytest.skip("this file system keeps its pages")
+    fill_page_cache(file)
+    end = time.monotonic() + 10
+    while resident_share(file) < 1:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def resident_share(file: Path) -> float:
+    """How much of it is in memory (mincore(2))."""
+    with file.open("rb") as read, mmap.mmap(read.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        first = ctypes.c_char.from_buffer(mapped)
+        pages = (ctypes.c_ubyte * math.ceil(len(mapped) / mmap.PAGESIZE))()
+        mincore = ctypes.CDLL(None).mincore
+        assert mincore(ctypes.byref(first), ctypes.c_size_t(len(mapped)), pages) == 0
+        del first
+    return sum(page & 1 for page in pages) / len(pages)
 
 
 def test_reading_ahead_says_nothing_of_a_broken_file(tight: Engine, copies: list[Model]):
