@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Collection, Generator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -154,10 +154,14 @@ def _leave_memory_to_us() -> None:
             lender.bring(models)
             load_models(models, *args, **options)
 
-    def free_memory(*args: Any, **options: Any) -> Any:
+    def free_memory(size_bytes: Any, device: Any, *args: Any, **options: Any) -> Any:
         lender = LENDER.get()
-        with nullcontext() if lender is None else lender.undisturbed():
-            return unload_models(*args, **options)
+        if lender is None:
+            return unload_models(size_bytes, device, *args, **options)
+        with lender.undisturbed():
+            if device == memory.get_torch_device():
+                lender.make_room(int(size_bytes) + 1)  # more than that is what it looks for
+            return unload_models(size_bytes, device, *args, **options)
 
     def get_free_memory(device: Any = None, torch_free_too: bool = False) -> Any:
         lender = LENDER.get()

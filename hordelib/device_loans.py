@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Collection, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from hordelib.model_cache import Held, ModelCache, ModelKey
@@ -55,6 +55,7 @@ class DeviceLoans:
         self._stack = ExitStack()
         self._clock = clock
         self._asked_at, self._spare_bytes = -math.inf, 0
+        self._is_moving = False
 
     def bring(self, patchers: Collection[Any]) -> None:
         """Lend the models of these patchers, or of clones of them, and nothing else from now on.
@@ -82,13 +83,29 @@ class DeviceLoans:
         ComfyUI asks in each step of a sampler.
         """
         now = self._clock()
-        if now - self._asked_at > FRESH_SECONDS:
+        if self._is_moving or now - self._asked_at > FRESH_SECONDS:
             self._asked_at, self._spare_bytes = now, self._cache.spare_bytes()
         return self._spare_bytes + self._promised_bytes
 
-    def undisturbed(self) -> AbstractContextManager[None]:
-        """A read ahead moves nothing until the block ends: ComfyUI's lists know of one thread."""
-        return self._cache.undisturbed()
+    def make_room(self, size_bytes: int) -> None:
+        """Have `spare_bytes` give so much, as far as idle parts can go from a card.
+
+        ComfyUI would copy them to main memory.
+        """
+        self._cache.make_room(size_bytes - self._promised_bytes)
+
+    @contextmanager
+    def undisturbed(self) -> Generator[None]:
+        """A read ahead moves nothing until the block ends: ComfyUI's lists know of one thread.
+
+        ComfyUI moves models meanwhile, so what was spare a moment ago says nothing.
+        """
+        was_moving, self._is_moving = self._is_moving, True
+        try:
+            with self._cache.undisturbed():
+                yield
+        finally:
+            self._is_moving, self._asked_at = was_moving, -math.inf
 
     def __enter__(self) -> Self:
         return self

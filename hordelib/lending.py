@@ -19,6 +19,10 @@ class Lender(Protocol):
         """Nobody else moves models until the block ends."""
         ...
 
+    def make_room(self, size_bytes: int) -> None:
+        """Have so many spare bytes, as far as what nobody computes with can go from the device."""
+        ...
+
     def spare_bytes(self) -> int:
         """What computing may take of the device beside them."""
         ...

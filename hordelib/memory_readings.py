@@ -8,8 +8,9 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import pynvml
@@ -54,12 +55,19 @@ def card_memory(uuid: str) -> Memory:
 
     Raises pynvml.NVMLError where the driver does not answer.
     """
-    pynvml.nvmlInit()
     try:
-        memory = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(uuid))
-        return Memory(int(memory.total), int(memory.free))
-    finally:
-        pynvml.nvmlShutdown()
+        memory = pynvml.nvmlDeviceGetMemoryInfo(_card(uuid))
+    except pynvml.NVMLError:
+        _card.cache_clear()
+        raise
+    return Memory(int(memory.total), int(memory.free))
+
+
+@cache
+def _card(uuid: str) -> Any:
+    """NVML stays open with it: to open it takes milliseconds, and it is asked in each step."""
+    pynvml.nvmlInit()
+    return pynvml.nvmlDeviceGetHandleByUUID(uuid)
 
 
 class _Files(NamedTuple):

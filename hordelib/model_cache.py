@@ -248,6 +248,13 @@ class ModelCache(Generic[P]):
         with self._mutex:
             return self.device_bytes() + self._device.spare_bytes()
 
+    def make_room(self, needed_bytes: int) -> None:
+        """Have so many spare bytes on a card, as far as idle parts can go from it."""
+        with self._mutex:
+            while self._device is not self._host and self._device.shortfall_bytes(needed_bytes):
+                if not self._evict_from(self._device):
+                    return
+
     def clear(self) -> None:
         """Drop every idle model."""
         with self._mutex:

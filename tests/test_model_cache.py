@@ -7,9 +7,11 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
+from hordelib.device_loans import DeviceLoans
 from hordelib.errors import ModelBroken, ModelMissing, OutOfMemory
 from hordelib.model_cache import ModelCache, ModelKey
 from tests.simulated_device import (
@@ -150,6 +152,42 @@ def test_nobody_moves_or_drops_models_while_they_are_not_to_be_disturbed(
         assert where(cache, a) == "device"
     other.join(20)
     assert not cache.holds(a)
+
+
+def test_room_is_made_as_far_as_idle_models_can_go(cache: Cache, machine: Machine, file: MakeFile):
+    a, b, c = (file(name, 150) for name in "abc")
+    use(cache, a, b)
+    with cache.lend(c):
+        cache.make_room(200 * KIB)
+        assert [where(cache, key) for key in (a, b, c)] == ["host", "device", "device"]
+        cache.make_room(10_000 * KIB)
+        assert [where(cache, key) for key in (a, b, c)] == ["host", "host", "device"]
+    assert machine.device.was_kept
+
+
+def test_models_that_compute_in_main_memory_make_no_room_there(machine: Machine, file: MakeFile):
+    cache: Cache = ModelCache(machine.read, machine.host.budget)
+    with cache.hold(a := file("a", 300)):
+        pass
+    cache.make_room(10_000 * KIB)
+    assert cache.holds(a)
+
+
+def test_what_is_spare_is_asked_for_anew_while_models_move(cache: Any, machine: Machine):
+    """Else ComfyUI would go on unloading when there is room already."""
+    moments = iter(range(100))
+    clock = lambda: next(moments) / 1000  # noqa: E731
+    with DeviceLoans({}, lambda _: 0, cache, lambda: 0, clock) as loans:
+        before = loans.spare_bytes()
+        machine.device.take(100 * KIB)
+        assert loans.spare_bytes() == before
+        with loans.undisturbed():
+            assert loans.spare_bytes() == before - 100 * KIB
+            machine.device.take(-100 * KIB)
+            assert loans.spare_bytes() == before
+        machine.device.take(50 * KIB)
+        assert loans.spare_bytes() == before - 50 * KIB
+        machine.device.take(-50 * KIB)
 
 
 def test_what_other_programs_use_counts(cache: Cache, machine: Machine, file: MakeFile):
