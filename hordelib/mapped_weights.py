@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -148,8 +149,31 @@ class MappedWeights:
             if not place.is_mapped:
                 place.put(place.mapped)
 
+    @contextmanager
+    def put_back_where_moved(self) -> Generator[None]:
+        """A module that is moved to main memory in the block has the file's own weights there.
+
+        ComfyUI moves module by module, and would copy them.
+        """
+        places: dict[nn.Module, list[_Place]] = {}
+        for place in self._places:
+            places.setdefault(place.owner, []).append(place)
+        for owner, own in places.items():
+            vars(owner)["to"] = partial(_put_back, owner, own)
+        try:
+            yield
+        finally:
+            for owner in places:
+                del vars(owner)["to"]
+
     def _has(self, value: Tensor) -> bool:
         return any(file.has(value) for file in self._files)
+
+
+def _put_back(owner: nn.Module, places: Iterable[_Place], device: torch.device) -> nn.Module:
+    for place in places:
+        place.put(place.mapped)
+    return type(owner).to(owner, device)
 
 
 _OPEN: WeakValueDictionary[tuple[Path, FileStamp], MappedFile] = WeakValueDictionary()

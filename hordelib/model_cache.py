@@ -69,6 +69,10 @@ class Part(Protocol):
         """Whether main memory is where it computes, also on a machine with a card."""
         ...
 
+    def give_back(self, size_bytes: int, /) -> bool:
+        """Take about so much of it off a card; False where only the whole of it can go."""
+        ...
+
     def to_device(self) -> None: ...
     def to_host(self) -> None: ...
 
@@ -251,8 +255,9 @@ class ModelCache(Generic[P]):
     def make_room(self, needed_bytes: int) -> None:
         """Have so many spare bytes on a card, as far as idle parts can go from it."""
         with self._mutex:
-            while self._device is not self._host and self._device.shortfall_bytes(needed_bytes):
-                if not self._evict_from(self._device):
+            while self._device is not self._host:
+                short_bytes = self._device.shortfall_bytes(needed_bytes)
+                if not short_bytes or not self._evict_from(self._device, short_bytes):
                     return
 
     def clear(self) -> None:
@@ -349,7 +354,7 @@ class ModelCache(Generic[P]):
         may_be_returned = memory is self._host  # what was freed lately is not the system's yet
         while (short_bytes := memory.shortfall_bytes(needed_bytes)) > 0:
             entries = len(self._entries)
-            if self._evict_from(memory):
+            if self._evict_from(memory, short_bytes):
                 if len(self._entries) < entries:
                     self._forget()  # now that nothing here refers to it any more
                 continue
@@ -363,11 +368,14 @@ class ModelCache(Generic[P]):
                 raise OutOfMemory(_complaint(key, needed_bytes, short_bytes, memory.budget))
             self._mutex.wait()  # what is being read will be idle, or take less than was thought
 
-    def _evict_from(self, memory: _Memory) -> bool:
-        """Evict one part from this memory. False: all that is in it is in use."""
+    def _evict_from(self, memory: _Memory, short_bytes: int) -> bool:
+        """Evict one part from this memory, or of it what is short of room there.
+
+        False: all that is in it is in use.
+        """
         if memory is self._device:
             on_device = [each for each in self._entries.values() if _is_idle_on_device(each)]
-            if any(self._move(entry) for entry in on_device):
+            if any(each.part.give_back(short_bytes) or self._move(each) for each in on_device):
                 return True
         return memory is self._host and self._drop_one()
 

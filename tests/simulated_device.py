@@ -53,9 +53,11 @@ class SimulatedPart:
     size_bytes: int
     machine: Machine
     can_stream: bool = False
+    gives_back: bool = False
     computes_in_host: bool = False
     staging_bytes: int = 0
     is_on_device: bool = False
+    given_back_bytes: int = 0  # of those on the device; they are mapped, and take nothing
     borrowers: int = 0
 
     def __post_init__(self) -> None:
@@ -63,7 +65,7 @@ class SimulatedPart:
 
     def __del__(self) -> None:
         memory = self.machine.device if self.is_on_device else self.machine.host
-        memory.take(-self.size_bytes)
+        memory.take(self.given_back_bytes - self.size_bytes)
 
     @property
     def host_bytes(self) -> int:
@@ -71,17 +73,27 @@ class SimulatedPart:
 
     @property
     def device_bytes(self) -> int:
-        return self.size_bytes if self.is_on_device else 0
+        return self.size_bytes - self.given_back_bytes if self.is_on_device else 0
 
     @property
     def missing_bytes(self) -> int:
-        return self.host_bytes
+        return self.size_bytes - self.device_bytes
 
     @property
     def return_bytes(self) -> int:
-        return self.device_bytes
+        return self.size_bytes if self.is_on_device else 0
+
+    def give_back(self, size_bytes: int) -> bool:
+        if not self.gives_back or size_bytes >= self.device_bytes:
+            return False
+        assert not self.borrowers, "taken from somebody who works with it"
+        self.machine.device.take(-size_bytes)
+        self.given_back_bytes += size_bytes
+        return True
 
     def to_device(self) -> None:
+        self.machine.device.take(self.given_back_bytes)
+        self.given_back_bytes = 0
         if not self.is_on_device:
             self.machine.host.take(self.staging_bytes)
             self.machine.host.take(-self.staging_bytes)
@@ -93,7 +105,8 @@ class SimulatedPart:
         assert not self.borrowers, "evicted while somebody works with it"
         self.machine.host.take(self.size_bytes)
         self.is_on_device = False
-        self.machine.device.take(-self.size_bytes)
+        self.machine.device.take(self.given_back_bytes - self.size_bytes)
+        self.given_back_bytes = 0
 
 
 @dataclass
@@ -102,12 +115,14 @@ class Machine:
     device: SimulatedMemory
     reads: list[str] = field(default_factory=list[str])
     broken: set[str] = field(default_factory=set[str])
+    giving_back: set[str] = field(default_factory=set[str])
 
     def read(self, key: ModelKey) -> SimulatedPart:
         self.reads.append(key.path.name)
         if key.path.name in self.broken:
             raise ModelBroken(f"{key.path.name} can't be loaded")
-        return SimulatedPart(key.path, key.path.stat().st_size, self)
+        gives_back = key.path.name in self.giving_back
+        return SimulatedPart(key.path, key.path.stat().st_size, self, gives_back=gives_back)
 
 
 MakeFile = Callable[[str, int], ModelKey]

@@ -72,6 +72,23 @@ def test_least_recently_used_goes_first(cache: Cache, machine: Machine, file: Ma
     assert machine.reads == ["a", "b", "c"]
 
 
+def test_only_what_is_short_of_room_leaves_the_device_and_comes_back(
+    cache: Cache, machine: Machine, file: MakeFile
+):
+    machine.giving_back = {"a"}
+    a, b, c = file("a", 400), file("b", 150), file("c", 100)
+    use(cache, a, b)
+    use(cache, c, working_bytes=20 * KIB)
+    with cache.hold(a) as held:
+        assert held.part.device_bytes == 330 * KIB
+    assert [where(cache, key) for key in (b, c)] == ["device", "device"]
+    use(cache, a)
+    assert machine.device.was_kept
+    assert [where(cache, key) for key in (b, c)] == ["host", "device"]
+    with cache.hold(a) as held:
+        assert held.part.device_bytes == 400 * KIB
+
+
 def test_a_model_on_loan_stays_on_the_device(cache: Cache, file: MakeFile):
     a, b = file("a", 350), file("b", 350)
     with cache.lend(a) as lent:
@@ -284,6 +301,7 @@ def test_ten_thousand_operations_from_many_threads_keep_every_promise(
     """Budgets hold at every moment, no lent part is evicted (it would say so), nothing hangs."""
     keys = [file(f"model {i}", 60 * (i + 1)) for i in range(7)]
     machine.broken.add("model 6")
+    machine.giving_back = {"model 1", "model 3", "model 5"}
 
     def borrow(random: Random) -> None:
         key, working_bytes = random.choice(keys), random.randrange(3) * 50 * KIB
@@ -291,6 +309,7 @@ def test_ten_thousand_operations_from_many_threads_keep_every_promise(
             part.borrowers += 1
             machine.device.take(working_bytes)
             assert part.is_on_device
+            assert not part.missing_bytes
             if random.random() < 0.2:
                 with suppress(OutOfMemory), cache.hold(random.choice(keys[:-1])):
                     pass

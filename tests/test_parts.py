@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -165,6 +166,49 @@ def test_weights_with_other_patches_come_off_a_card_without_being_copied_back(
         assert on_card.missing_bytes == 0, "what has the same patches stays"
     on_card.to_host()
     assert is_as_in(unet, load_file(checkpoint))
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_some_of_a_part_comes_off_a_card_without_being_copied_and_goes_back(
+    unet: Any, checkpoint: Path, strength: float
+):
+    from hordelib.loaders.parts import Patched
+
+    memory: Any = importlib.import_module("comfy.model_management")
+    patcher, card = unet.value, torch.device("meta")
+    patcher.load_device = card
+    on_card = Patched(patcher, patcher, unet._weights)
+    on_card._weights.converted_bytes = 0  # as of a file that has what is computed with
+    patcher.size = memory.module_size(patcher.model)
+    clone = patcher.clone()
+    if strength:
+        names = [name for name, _ in own_weights(unet)]
+        ones = {name: torch.ones(weight.shape) for name, weight in own_weights(unet)}
+        clone.add_patches({f"diffusion_model.{n}": ("diff", (ones[n],)) for n in names}, strength)
+    sampling = patcher.model.model_sampling
+    schedule = dict(sampling.named_buffers())
+    loaded = memory.LoadedModel(clone)
+    loaded.model_load()
+    memory.current_loaded_models.insert(0, loaded)
+    whole_bytes = on_card.device_bytes
+    assert on_card.give_back(whole_bytes // 3)
+    assert on_card.give_back(whole_bytes // 3)
+    assert 0 < on_card.device_bytes <= whole_bytes // 3
+    file = load_file(checkpoint)
+    back = {name: weight for name, weight in own_weights(unet) if weight.device.type == "cpu"}
+    assert sum(weight.nbytes for weight in back.values()) >= 2 * (whole_bytes // 3)
+    assert all(torch.equal(weight, file[UNET + name]) for name, weight in back.items())
+    functions = [f for m in patcher.model.modules() for f in getattr(m, "weight_function", ())]
+    assert bool(functions) == bool(strength), "what streams is patched on the way"
+    assert not on_card.give_back(on_card.device_bytes), "the whole goes in another way"
+
+    loaded.model_load()
+    assert on_card.missing_bytes == 0
+    assert {weight.device.type for _, weight in own_weights(unet)} == {"meta"}
+    sampling._buffers.update(schedule)
+    on_card.to_host()
+    assert memory.current_loaded_models == []
+    assert is_as_in(unet, file)
 
 
 def test_parts_of_one_file_share_its_pages(engine: Engine, checkpoint: Path):

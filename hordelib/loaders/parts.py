@@ -34,6 +34,10 @@ class Unmoved:
         """As above."""
         return 0
 
+    def give_back(self, _size_bytes: int) -> bool:
+        """It has nothing of a card."""
+        return False
+
     def to_device(self) -> None:
         """It computes where it is."""
 
@@ -95,6 +99,28 @@ class Patched:
 
     def to_device(self) -> None:
         self._weights.convert()
+
+    def give_back(self, size_bytes: int) -> bool:
+        """Take about so much off a card; False where only the whole of it can go.
+
+        ComfyUI brings what is missing with the next load, or streams it where there is no room.
+        """
+        loaded = self._loaded_clone() if self.can_stream else None
+        device_bytes = self.device_bytes
+        if loaded is None or size_bytes >= device_bytes or self._weights.converted_bytes:
+            return False
+        with self._weights.put_back_where_moved():
+            loaded.partially_unload(loaded.offload_device, size_bytes)
+        return self.device_bytes < device_bytes
+
+    def _loaded_clone(self) -> Any:
+        """The one whose patches are in the weights; None where it is gone."""
+        import comfy.model_management as memory
+
+        patches = self._patcher.model.current_weight_patches_uuid
+        clones = (loaded.model for loaded in memory.current_loaded_models)
+        ours = (clone for clone in clones if self._patcher.is_clone(clone))
+        return next((clone for clone in ours if clone.patches_uuid == patches), None)
 
     def to_host(self) -> None:
         """Off the device, without the patches of whichever clone was there last."""
