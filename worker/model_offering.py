@@ -41,8 +41,7 @@ class ModelOffering:
         self._stopping = threading.Event()
         self._memory: ComputeMemory | None = None
         self._brought = set(inventory.dynamic)
-        supply = ModelSupply(self._inventory.coming, self._fetcher, keeps_trying=True)
-        self._outcomes = supply.outcomes()
+        self._supply = ModelSupply(self._inventory.coming, self._fetcher, keeps_trying=True)
         self._told_at = time.monotonic()
 
     def first_models(self, is_wanted: Callable[[], bool] = lambda: True) -> Models:
@@ -81,7 +80,7 @@ class ModelOffering:
     def _first_arrival(self, models: Models, is_wanted: Callable[[], bool]) -> Models:
         log.info("no model is there and verified yet: serving starts with the first one")
         failed: list[str] = []
-        for outcome in self._outcomes:
+        for outcome in self._supply.outcomes():
             try:
                 model = self._arrived(outcome)
             except JobError as error:
@@ -94,7 +93,7 @@ class ModelOffering:
         return Models({}, (*models.problems, *failed))
 
     def _offer_arrivals(self, intake: Intake) -> None:
-        for outcome in self._outcomes:
+        for outcome in self._supply.outcomes(PROGRESS_SECONDS):
             if self._stopping.is_set():
                 return
             with self._surviving("models that arrive"):

@@ -121,22 +121,31 @@ class ModelSupply:
         self._at_once = at_once
         self._lock = threading.Lock()
         self._told: queue.Queue[Outcome] = queue.Queue()
+        self._left = len(self._waiting)
+        self._has_begun = False
 
     def outcomes(self, poll_seconds: float = 1.0) -> Generator[Outcome | None]:
         """How it went with each model, as it ends; None now and then while nothing does.
 
-        Threads work on after the caller has lost interest, and end with the process: what they
-        have of a file is continued the next time.
+        Those that an earlier call has told are not told again. Threads work on after the caller
+        has lost interest, and end with the process: what they have of a file is continued the next
+        time.
         """
-        left = len(self._waiting)
-        for number in range(min(self._at_once, left)):
-            threading.Thread(target=self._work, name=f"supply-{number}", daemon=True).start()
-        while left:
+        self._begin()
+        while self._left:
             try:
-                yield self._told.get(timeout=poll_seconds)
-                left -= 1
+                outcome = self._told.get(timeout=poll_seconds)
             except queue.Empty:
                 yield None
+                continue
+            self._left -= 1
+            yield outcome
+
+    def _begin(self) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            for number in range(min(self._at_once, self._left)):
+                threading.Thread(target=self._work, name=f"supply-{number}", daemon=True).start()
 
     def _work(self) -> None:
         while (turn := self._next()) is not None:
