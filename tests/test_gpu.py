@@ -10,11 +10,14 @@ import sys
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hordelib.demo_model import ensure_lora
 from hordelib.demo_model.shapes import Scene
 from hordelib.model import Model
+from hordelib.params import Lora
 from hordelib.samplers import SAMPLERS
 from tests.looks import difference, look
 from tests.owner import PROJECT
@@ -100,12 +103,39 @@ def test_memory_is_left_free_at_each_step_while_two_models_take_turns(
     assert all(difference(first, other) == 0 for other in others)
 
 
-def test_a_batch_without_memory_is_halved_and_its_pictures_are_the_same(checkpoint: Path):
-    """In a process of its own, for the allocator's limit: `tests.cuda_limit` says what it does."""
-    command = [sys.executable, "-P", "-m", "tests.cuda_limit", str(checkpoint)]
+def said_by(module: str, checkpoint: Path) -> dict[str, Any]:
+    """What a process of its own prints, as JSON."""
+    command = [sys.executable, "-P", "-m", module, str(checkpoint)]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    seen = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_the_picture_is_the_same_after_another_lora_and_after_none(
+    child: EngineProcess, checkpoint: Path, models: Path
+):
+    lora = Lora("demo", ensure_lora(models))
+    plain, weak = SMALL, replace(SMALL, loras=(replace(lora, model=0.5),))
+    strong = replace(SMALL, loras=(lora,))
+    turns = [plain, strong, weak, plain, weak, strong, strong, plain]
+    made = [child.generate(turn, Model.of_checkpoint(checkpoint)).images[0] for turn in turns]
+    for turn, picture in zip(turns, made, strict=True):
+        assert difference(picture, made[turns.index(turn)]) == 0
+    assert difference(made[0], made[1]) > 0 < difference(made[1], made[2])
+
+
+def test_the_picture_is_the_same_after_half_of_each_model_left_the_card(checkpoint: Path):
+    seen = said_by("tests.cuda_moves", checkpoint)
+    if not seen["parts"]:
+        pytest.skip("this card computes in another type than the file has")
+    for had_bytes, has_bytes in seen["parts"].values():
+        assert 0 < has_bytes <= had_bytes / 2
+    assert seen["difference"] == 0
+
+
+def test_a_batch_without_memory_is_halved_and_its_pictures_are_the_same(checkpoint: Path):
+    """Its process is one of its own for the allocator's limit: see `tests.cuda_limit`."""
+    seen = said_by("tests.cuda_limit", checkpoint)
     assert seen["sizes"][0] == 2 * seen["images"]  # both prompts of each image
     assert min(seen["sizes"]) <= seen["images"]
     assert max(seen["differences"]) <= 2
