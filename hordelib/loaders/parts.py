@@ -31,7 +31,7 @@ class Unmoved:
         """It has no clones."""
 
     def patching_bytes(self, _clone: Any) -> int:
-        """As above."""
+        """Nothing: it has no clones."""
         return 0
 
     def give_back(self, _size_bytes: int) -> bool:
@@ -105,12 +105,15 @@ class Patched:
 
         ComfyUI brings what is missing with the next load, or streams it where there is no room.
         """
+        import comfy.model_management as memory
+
         loaded = self._loaded_clone() if self.can_stream else None
         device_bytes = self.device_bytes
         if loaded is None or size_bytes >= device_bytes or self._weights.converted_bytes:
             return False
         with self._weights.put_back_where_moved():
             loaded.partially_unload(loaded.offload_device, size_bytes)
+        memory.soft_empty_cache()  # else what torch keeps of it could take up the reserve
         return self.device_bytes < device_bytes
 
     def _loaded_clone(self) -> Any:
