@@ -46,7 +46,7 @@ from worker.messages import EngineSettings, Generate, JudgeSettings, Ready
 from worker.pace import Pace
 from worker.results import JobState, Made
 from worker.runner import TRIES
-from worker.sandbox import LostReply, Reply, Sandbox, State
+from worker.sandbox import Latency, LostReply, Reply, Sandbox, State
 from worker.seconds_predictor import SecondsPredictor
 from worker.terminal import status_line
 from worker.wire import Slot, slots_of
@@ -380,6 +380,25 @@ def base64_png(image: Image.Image) -> str:
 def first_at_work_second_waiting(board: Board) -> bool:
     view = board.view()
     return view.running is not None and view.running.step > 1 and view.waiting == 1
+
+
+def test_a_picture_that_takes_long_to_upload_holds_up_none_of_its_job(stage: Stage):
+    stage.sandbox.faults.inject("upload", Latency(8), calls=1)
+    request = stage.ask(n=3)
+
+    def delivered() -> list[bool]:
+        images = stage.sandbox.books().of_request(request)
+        return [image.state is State.ok for image in images]
+
+    seen = list[list[bool]]()
+
+    def is_one_there() -> bool:
+        seen.append(delivered())
+        return any(seen[-1])
+
+    stage.serve(stage.bridge(), is_one_there)
+    assert not seen[-1][0], "the others had to wait for the first"
+    assert delivered() == [True] * 3
 
 
 def test_stopping_finishes_what_is_in_hand_and_takes_no_more(stage: Stage):

@@ -20,19 +20,19 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from hordelib.engine import Generation
-from hordelib.errors import EngineError, JobError
 from worker.books import Books
-from worker.delivery import Delivery, Untold
+from worker.delivery import Delivery
 from worker.encoding import encoded
 from worker.engine_process import EngineProcess
-from worker.errors import JudgeUnusable, NotAllowed, UnusableJob, WorkerError
+from worker.errors import NotAllowed, UnusableJob, WorkerError
+from worker.finishing import Finishing
 from worker.horde_client import HordeClient
 from worker.intake import Intake, Work
 from worker.judging import Judging
 from worker.pace import Pace
 from worker.places import Places
 from worker.popper import Popper
-from worker.results import Cleared, Failed, ImageEnd, Made, Result, Results, failed, failed_slots
+from worker.results import Results, failed, failed_slots, fault_reason
 from worker.runner import STOPPING, Runner
 from worker.schedule import Line
 from worker.timeline import Phase
@@ -88,7 +88,6 @@ class Bridge:
         self._pace = pace = pace or Pace()
         self._horde = horde
         self._intake = intake
-        self._judging = judging
         self._books = books
         self._timeline = books.board.timeline
         self._stopping = threading.Event()  # take no more jobs
@@ -96,7 +95,6 @@ class Bridge:
         self._paused = threading.Event()
         self._introduced = threading.Event()  # the horde knows our key
         self._engine_ready = threading.Event()
-        self._judge_ready = threading.Event()
         self._runner = Runner(
             engine,
             intake,
@@ -105,14 +103,18 @@ class Bridge:
             starts=pace.engine_starts,
             forecast=books.forecast,
         )
-        self._delivery = Delivery(horde, self._hurry)
+        self._finishing = Finishing(
+            judging,
+            Delivery(horde, self._hurry),
+            books,
+            over=intake.let_go,
+            fail=self._fail,
+        )
         self._places = Places(pace.waiting_jobs, pace.seconds_ahead, pace.most_ahead)
         self._popped: queue.Queue[Job | None] = queue.Queue()
         self._being_read: dict[str, Job] = {}
         self._waiting = Line()
         self._done: queue.Queue[Done | None] = queue.Queue()
-        self._finished: queue.Queue[Results | None] = queue.Queue()
-        self._judge_dismissed = threading.Event()
         self._threads: list[threading.Thread] = []
         self._crew = _Crew()
         self.failure: WorkerError | None = None
@@ -129,14 +131,14 @@ class Bridge:
             self._introduced.set()
             self._settle_debts()
             self._engine_ready.wait()
-            self._judge_ready.wait()
+            self._finishing.judge_ready.wait()
         while self._places.take():
             self._when_popped(popper.pop())
 
     def _settle_debts(self) -> None:
         """Deliver what an earlier life of the worker has finished, and fault what it has lost."""
         for results in self._books.owed():
-            self._finished.put(results)
+            self._finishing.add(results)
 
     def _when_popped(self, popped: Job | UnusableJob | None) -> None:
         match popped:
@@ -146,7 +148,7 @@ class Bridge:
             case UnusableJob(ids=ids):
                 slots = slots_of(ids, ("",) * len(ids), time.monotonic() + FAULT_SECONDS)
                 self._books.popped(slots, "")
-                self._finished.put(failed_slots(slots, str(popped)))
+                self._finishing.add(failed_slots(slots, str(popped)))
                 self._places.free()
             case None:
                 self._places.free()
@@ -166,7 +168,7 @@ class Bridge:
             with self._timeline.during(Phase.TAKING_IN):
                 taken = failed(job, STOPPING) if self._hurry.is_set() else self._intake.take_in(job)
         except Exception as error:  # noqa: BLE001 - the job boundary
-            taken = failed(job, _reason(error))
+            taken = failed(job, fault_reason(error))
         if self._being_read.pop(job.id, None) is None:
             return  # it was given back meanwhile
         if isinstance(taken, Work):
@@ -176,7 +178,7 @@ class Bridge:
             self._places.expect(job.id, seconds)  # before somebody can be done with it
             self._waiting.add(taken)
         else:
-            self._finished.put(taken)
+            self._finishing.add(taken)
             self._places.free()
 
     # ---- run -------------------------------------------------------------------------------
@@ -194,7 +196,7 @@ class Bridge:
                         case Done():
                             self._done.put(outcome)
                         case Results():
-                            self._finished.put(outcome)
+                            self._finishing.add(outcome)
                 for work in batch:
                     self._places.free(work.job.id)
 
@@ -211,7 +213,8 @@ class Bridge:
             return self._runner.run_together(batch)
         except Exception as error:  # noqa: BLE001 - the boundary of all of these jobs
             if not self._hurry.is_set():
-                log.warning("%d jobs in one batch: %s; one by one now", len(batch), _reason(error))
+                why = fault_reason(error)
+                log.warning("%d jobs in one batch: %s; one by one now", len(batch), why)
             return ()
 
     def _run_alone(self, work: Work) -> Done | Results:
@@ -221,9 +224,9 @@ class Bridge:
             self._fail(error)
             return failed(work.job, str(error))
         except Exception as error:  # noqa: BLE001 - the job boundary
-            return failed(work.job, _reason(error))
+            return failed(work.job, fault_reason(error))
 
-    # ---- encode → judge → upload → submit ----------------------------------------------------
+    # ---- encode ------------------------------------------------------------------------------
 
     def _encode_pictures(self) -> None:
         """Waits for nothing but the disk: from here on the pictures survive a killed worker."""
@@ -231,46 +234,9 @@ class Bridge:
             try:
                 results = encoded(done.work, done.generation)
             except Exception as error:  # noqa: BLE001 - the job boundary
-                results = failed(done.work.job, _reason(error))
+                results = failed(done.work.job, fault_reason(error))
             self._books.made(results, _seconds_of(done.generation))
-            self._finished.put(results)
-
-    def _finish_jobs(self) -> None:
-        """Takes results as they come; with several of these threads, uploads overlap."""
-        while (results := self._finished.get()) is not None:
-            ends = [end for image in results.images if (end := self._end(image)) is not None]
-            self._intake.let_go(results.job_id)
-            self._books.over(results.job_id, ends)
-
-    def _end(self, image: Result) -> ImageEnd | None:
-        """Bring one image to its end; None where the worker's own end comes first."""
-        try:
-            outcome = self._uploaded(image) if isinstance(image, Made) else image
-            if isinstance(outcome, Failed):
-                self._books.failed(outcome)
-            end = self._delivery.submit(outcome)
-        except Untold:
-            return None
-        self._books.ended(image.slot.id, end)
-        return end
-
-    def _uploaded(self, made: Made) -> Cleared | Failed:
-        judged = self._judged(made)
-        return self._delivery.upload(judged) if isinstance(judged, Cleared) else judged
-
-    def _judged(self, made: Made) -> Cleared | Failed:
-        self._judge_ready.wait()
-        try:
-            judged = self._judging.judge(made)
-        except JudgeUnusable as error:  # it stops the worker: the picture is for its next life
-            self._dismiss_judge()
-            self._fail(error)
-            raise Untold from error
-        except Exception as error:  # noqa: BLE001 - the job boundary
-            judged = Failed(made.slot, _reason(error), made.seed)
-        if isinstance(judged, Failed) and self._judge_dismissed.is_set():
-            raise Untold  # the next life of the worker asks it again
-        return judged
+            self._finishing.add(results)
 
     # ---- life ------------------------------------------------------------------------------
 
@@ -280,7 +246,7 @@ class Bridge:
         crew.preparers = self._spawn_all("preparer", self._take_in_jobs, self._pace.preparers)
         crew.feeder = self._spawn("feeder", self._run_jobs)
         crew.encoder = self._spawn("encoder", self._encode_pictures)
-        crew.finishers = self._spawn_all("finisher", self._finish_jobs, self._pace.finishers)
+        crew.finishers = self._spawn_all("finisher", self._finishing.work, self._pace.finishers)
         crew.judge_starter = self._spawn("judge starter", self._start_judge)
         self._spawn("closer", self._close)
 
@@ -295,7 +261,7 @@ class Bridge:
             self._runner.kill()  # it is still starting, for nothing
         self._introduced.set()
         self._engine_ready.set()
-        self._judge_ready.set()
+        self._finishing.judge_ready.set()
 
     def abandon(self) -> None:
         """Stop the job at work too, and fault it; nothing is waited for.
@@ -305,7 +271,7 @@ class Bridge:
         self._hurry.set()
         self.stop(0)
         self._runner.kill()
-        self._dismiss_judge()
+        self._finishing.dismiss_judge()
 
     def _close(self) -> None:
         """Once it is to stop: let each thread end after those that it gets its work from."""
@@ -320,13 +286,13 @@ class Bridge:
         self._done.put(None)
         crew.encoder.join()
         while crew.judge_starter.is_alive():  # it is still starting, for nothing but debts
-            self._dismiss_judge()
+            self._finishing.dismiss_judge()
             crew.judge_starter.join(POLL_SECONDS)
         for _ in crew.finishers:
-            self._finished.put(None)
+            self._finishing.close()
         for finisher in crew.finishers:
             finisher.join()
-        self._judging.stop()
+        self._finishing.stop_judge()
         self._books.forecast.keep()
 
     def _end_preparers(self) -> None:
@@ -339,19 +305,14 @@ class Bridge:
         given_back = [self._being_read.pop(job_id, None) for job_id in list(self._being_read)]
         for job in (*given_back, *_rest_of(self._popped)):
             if job is not None:
-                self._finished.put(failed(job, STOPPING))
+                self._finishing.add(failed(job, STOPPING))
         for _ in preparers:  # those that come back late
             self._popped.put(None)
 
     def _give_back_what_waits(self) -> None:
         """Where the engine failed, nobody takes it any more."""
         for work in self._waiting.rest():
-            self._finished.put(failed(work.job, STOPPING))
-
-    def _dismiss_judge(self) -> None:
-        """What it has not judged yet is for the next life of the worker."""
-        self._judge_dismissed.set()
-        self._judging.kill()
+            self._finishing.add(failed(work.job, STOPPING))
 
     def pause(self) -> None:
         """Finish what is in hand, then free the device, until `resume`."""
@@ -411,12 +372,7 @@ class Bridge:
 
     def _start_judge(self) -> None:
         self._introduced.wait()
-        try:
-            self._judging.start(unless=self._stopping)
-        except WorkerError:
-            self._dismiss_judge()
-            raise
-        self._judge_ready.set()
+        self._finishing.start_judge(unless=self._stopping)
 
     def _next_batch(self) -> list[Work]:
         """The next job, with those that share its batch, once there is room behind the engine.
@@ -426,7 +382,8 @@ class Bridge:
         A paused worker without jobs has no engine.
         """
         with self._timeline.during(Phase.DELIVERING):
-            while self._finished.qsize() >= self._pace.finishers and not self._hurry.is_set():
+            most = self._pace.most_unfinished
+            while self._finishing.unfinished >= most and not self._hurry.is_set():
                 self._hurry.wait(POLL_SECONDS)  # undelivered is enough: nothing more is made
         while True:
             try:
@@ -472,11 +429,3 @@ def _rest_of(waiting: queue.Queue[Item | None]) -> Iterator[Item]:
         while True:
             if (item := waiting.get_nowait()) is not None:
                 yield item
-
-
-def _reason(error: Exception) -> str:
-    """Why a job is faulted. What is no JobError is a bug of ours: the log gets all of it."""
-    if isinstance(error, JobError | EngineError | WorkerError):
-        return str(error)
-    log.error("a bug of ours failed a job", exc_info=error)
-    return f"internal error: {type(error).__name__}: {error}"

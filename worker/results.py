@@ -8,13 +8,18 @@ Each carries its own slot, so that no picture is ever matched with an id again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from hordelib.errors import EngineError, JobError
 from hordelib.gen_metadata import GenMetadata
 from hordelib.images import Picture
+from worker.errors import WorkerError
 from worker.wire import Job, Slot
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,14 @@ def failed(job: Job, reason: str) -> Results:
 
 def failed_slots(slots: Sequence[Slot], reason: str) -> Results:
     return Results(slots[0].id, tuple(Failed(slot, reason) for slot in slots))
+
+
+def fault_reason(error: Exception) -> str:
+    """Why a job is faulted. What is no JobError is a bug of ours: the log gets all of it."""
+    if isinstance(error, JobError | EngineError | WorkerError):
+        return str(error)
+    log.error("a bug of ours failed a job", exc_info=error)
+    return f"internal error: {type(error).__name__}: {error}"
 
 
 class JobState(StrEnum):
