@@ -331,11 +331,18 @@ def _card_free_bytes(device: str) -> int:
     return card_memory(f"GPU-{cuda.get_device_properties(device).uuid}").free_bytes + spare_bytes
 
 
-def used_bytes(device: Device) -> int:
-    """What this process has of the device's memory for itself; no file's pages."""
+def most_used_bytes(device: Device) -> int:
+    """What this process had of the device's memory for itself, at most since the last call.
+
+    Of main memory, which keeps no such record, what it has now; no file's pages.
+    """
     import torch
 
-    return anonymous_bytes() if device.is_cpu else torch.cuda.memory_allocated(device.name)
+    if device.is_cpu:
+        return anonymous_bytes()
+    most_bytes = torch.cuda.max_memory_allocated(device.name)
+    torch.cuda.reset_peak_memory_stats(device.name)
+    return most_bytes
 
 
 def reading_bytes(key: ModelKey) -> int:

@@ -228,8 +228,8 @@ class Engine:
         corrections = Corrections(device.title, self._memory_file)
         estimates = Estimates(4 if device.is_cpu else 2, corrections)
         processing = ProcessingEstimates(corrections)
-        used_bytes = partial(comfy.used_bytes, device)
-        models = JobModels(cache, executor.forget, estimates, processing, used_bytes)
+        most_used_bytes = partial(comfy.most_used_bytes, device)
+        models = JobModels(cache, executor.forget, estimates, processing, most_used_bytes)
         return _Loaded(device, executor, cache, models)
 
     def _generate(self, run: _Run) -> tuple[Generation, ...]:

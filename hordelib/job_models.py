@@ -19,7 +19,7 @@ from hordelib.model_cache import FileStamp, Held, ModelCache, ModelKey
 from hordelib.model_header import detect
 from hordelib.nodes.context import BatchSizes
 from hordelib.params import GenerationParams
-from hordelib.peak_memory import PeakMemory
+from hordelib.peak_memory import BesideWeights, PeakMemory
 from hordelib.processing_memory import Processing, ProcessingEstimates, pictures_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ class JobModels:
     """What the engine's thread uses of the cache.
 
     A job's models stay after it, because ComfyUI's cached results refer to them; `forget` drops
-    those before other models are loaded. `used_bytes` says what the process has of the device.
+    those before other models are loaded. `most_used_bytes` says what the process had of the device
+    at most since it was asked before.
     """
 
     def __init__(
@@ -78,12 +79,12 @@ class JobModels:
         forget: Callable[[], None],
         estimates: Estimates,
         processing: ProcessingEstimates,
-        used_bytes: Callable[[], int],
+        most_used_bytes: Callable[[], int],
     ):
         self._cache = cache
         self._estimates = estimates
         self._processing = processing
-        self._used_bytes = used_bytes
+        self._most_used_bytes = most_used_bytes
         self._forget = forget
         self._stack = ExitStack()
         self._stamps: Mapping[ModelKey, FileStamp] = {}
@@ -133,7 +134,7 @@ class JobModels:
             return plan.working_bytes(key, sizes.now or plan.images_at_once)
 
         with (
-            PeakMemory(self._working_now) as peak,
+            PeakMemory(BesideWeights(self._most_used_bytes, self._cache.device_bytes)) as peak,
             DeviceLoans(self.held, working_bytes, self._cache, peak.restart) as loans,
         ):
             yield loans
@@ -158,9 +159,6 @@ class JobModels:
         for key in plan.processing.keys() & measured.keys():
             predicted_bytes = plan.processing[key].working_bytes
             self._processing.correct(key, predicted_bytes, measured[key])
-
-    def _working_now(self) -> int:
-        return self._used_bytes() - self._cache.device_bytes()
 
     def release(self) -> None:
         """Hold nothing any more; the cache keeps what there is room for."""

@@ -30,18 +30,16 @@ def main(checkpoint: Path, device: str = "cuda:0") -> None:
     with Engine(device=device) as engine:
         engine.generate(replace(JOB, width=64, height=64), checkpoint)  # the weights are there
         base_bytes = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        together = engine.generate(JOB, checkpoint).images
-        grown_bytes = torch.cuda.max_memory_allocated(device) - base_bytes
+        together = engine.generate(JOB, checkpoint)
     with (
         tempfile.TemporaryDirectory() as folder,
         Engine(device=device, memory_file=_nothing_needed(Path(folder), device)) as engine,
     ):
         engine.generate(replace(JOB, width=64, height=64), checkpoint)
-        _limit(device, base_bytes + grown_bytes * 3 // 4)
+        _limit(device, base_bytes + together.measured_bytes * 3 // 4)
         with unet_limited_to(JOB.images) as sizes:  # which only counts
             halved = engine.generate(JOB, checkpoint).images
-    apart = [difference(*pair) for pair in zip(together, halved, strict=True)]
+    apart = [difference(*pair) for pair in zip(together.images, halved, strict=True)]
     print(json.dumps({"images": JOB.images, "sizes": sizes, "differences": apart}))
 
 
