@@ -137,6 +137,8 @@ def test_pause_resume_drain_and_status_while_it_runs(home: Home, horde: Sandbox)
 
 
 def test_a_worker_that_waits_for_its_first_model_says_so_and_ends_when_it_is_drained(home: Home):
+    (home.folder / "models").unlink()  # all tests' one, where nothing is to be downloaded to
+    (home.folder / "models").mkdir()
     with reference_server() as site:
         site.offer_model("One")
         site.hold("/files/One.safetensors")
