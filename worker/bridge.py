@@ -107,6 +107,7 @@ class Bridge:
             judging,
             Delivery(horde, self._hurry),
             books,
+            abreast=max(1, pace.finishers - 1),
             over=intake.let_go,
             fail=self._fail,
         )
@@ -131,7 +132,7 @@ class Bridge:
             self._introduced.set()
             self._settle_debts()
             self._engine_ready.wait()
-            self._finishing.judge_ready.wait()
+            self._finishing.wait_for_judge()
         while self._places.take():
             self._when_popped(popper.pop())
 
@@ -261,7 +262,7 @@ class Bridge:
             self._runner.kill()  # it is still starting, for nothing
         self._introduced.set()
         self._engine_ready.set()
-        self._finishing.judge_ready.set()
+        self._finishing.wait_no_more()
 
     def abandon(self) -> None:
         """Stop the job at work too, and fault it; nothing is waited for.

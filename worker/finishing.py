@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from worker.books import Books
 from worker.delivery import Delivery, Untold
@@ -14,22 +14,37 @@ from worker.judging import Judging
 from worker.results import Cleared, Failed, ImageEnd, Made, Result, Results, fault_reason
 
 
-@dataclass(slots=True)
 class _Ending:
-    """A job of which some images have not come to their end."""
+    """A job of which some images are in hand. Its threads share the images among themselves."""
 
-    job_id: str
-    images_left: int
-    ends: list[ImageEnd] = field(default_factory=list[ImageEnd])
+    def __init__(self, results: Results):
+        self.job_id = results.job_id
+        self.ends: list[ImageEnd] = []
+        self._images = deque(results.images)
+        self._in_hand = len(self._images)
+        self._lock = threading.Lock()
+
+    def next_image(self) -> Result | None:
+        with self._lock:
+            return self._images.popleft() if self._images else None
+
+    def note(self, end: ImageEnd | None) -> bool:
+        """One of its images is no more in hand, with this end; whether that was the last one."""
+        with self._lock:
+            self._in_hand -= 1
+            if end is not None:
+                self.ends.append(end)
+            return not self._in_hand
 
 
 class Finishing:
-    """Brings images to their ends, one with each thread that works here, whatever their jobs.
+    """Brings the images of jobs to their ends.
 
-    So the pictures of one job are on their way at once too.
+    Several threads work here, and up to `abreast` of them at one job, so that its pictures are on
+    their way at once too; with one thread more, no job holds up all others.
 
     Args:
-        over: is told when a job's last image has come to its end, before the books are.
+        over: is told when no image of a job is in hand any more, before the books are.
         fail: is told what the worker can't go on with.
     """
 
@@ -39,42 +54,50 @@ class Finishing:
         delivery: Delivery,
         books: Books,
         *,
+        abreast: int,
         over: Callable[[str], None],
         fail: Callable[[WorkerError], None],
     ):
         self._judging = judging
         self._delivery = delivery
         self._books = books
+        self._abreast = abreast
         self._over = over
         self._fail = fail
-        self._images: queue.SimpleQueue[tuple[_Ending, Result] | None] = queue.SimpleQueue()
+        self._turns: queue.SimpleQueue[_Ending | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._unfinished = 0
-        self.judge_ready = threading.Event()
-        """Set once pictures are judged, or nobody is to wait for that any more."""
+        self._judge_awaited = threading.Event()  # it is there, or nobody is to wait for it
         self._judge_dismissed = threading.Event()
 
     @property
     def unfinished(self) -> int:
-        """Jobs of which some images have not come to their end."""
+        """Jobs of which some images are in hand."""
         return self._unfinished
 
     def add(self, results: Results) -> None:
-        ending = _Ending(results.job_id, len(results.images))
-        with self._lock:
-            self._unfinished += 1
-        for image in results.images:
-            self._images.put((ending, image))
+        self._count(1)
+        ending = _Ending(results)
+        for _ in range(min(self._abreast, len(results.images))):
+            self._turns.put(ending)
 
     def work(self) -> None:
         """A thread's work: as long as there is any, until `close` has been called for it too."""
-        while (taken := self._images.get()) is not None:
-            ending, image = taken
-            self._note(ending, self._end(image))
+        while (ending := self._turns.get()) is not None:
+            while (image := ending.next_image()) is not None:
+                self._bring_to_end(image, ending)
 
     def close(self) -> None:
         """Let one thread end, once all that was added is done."""
-        self._images.put(None)
+        self._turns.put(None)
+
+    def wait_for_judge(self) -> None:
+        """Until there is one, or `wait_no_more` was called."""
+        self._judge_awaited.wait()
+
+    def wait_no_more(self) -> None:
+        """Those who wait for the judge go on without one."""
+        self._judge_awaited.set()
 
     def start_judge(self, unless: threading.Event) -> None:
         """Raises JudgeUnusable where there will be none; then no picture leaves any more."""
@@ -83,7 +106,7 @@ class Finishing:
         except WorkerError:
             self.dismiss_judge()
             raise
-        self.judge_ready.set()
+        self._judge_awaited.set()
 
     def dismiss_judge(self) -> None:
         """What it has not judged yet is for the next life of the worker."""
@@ -93,16 +116,19 @@ class Finishing:
     def stop_judge(self) -> None:
         self._judging.stop()
 
-    def _note(self, ending: _Ending, end: ImageEnd | None) -> None:
+    def _bring_to_end(self, image: Result, ending: _Ending) -> None:
+        end = None
+        try:
+            end = self._end(image)
+        finally:
+            if ending.note(end):
+                self._count(-1)
+                self._over(ending.job_id)
+                self._books.over(ending.job_id, ending.ends)
+
+    def _count(self, jobs: int) -> None:
         with self._lock:
-            ending.images_left -= 1
-            if end is not None:
-                ending.ends.append(end)
-            if ending.images_left:
-                return
-            self._unfinished -= 1
-        self._over(ending.job_id)
-        self._books.over(ending.job_id, ending.ends)
+            self._unfinished += jobs
 
     def _end(self, image: Result) -> ImageEnd | None:
         """Bring one image to its end; None where the worker's own end comes first."""
@@ -121,7 +147,7 @@ class Finishing:
         return self._delivery.upload(judged) if isinstance(judged, Cleared) else judged
 
     def _judged(self, made: Made) -> Cleared | Failed:
-        self.judge_ready.wait()
+        self.wait_for_judge()
         try:
             judged = self._judging.judge(made)
         except JudgeUnusable as error:  # it stops the worker: the picture is for its next life

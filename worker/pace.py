@@ -14,7 +14,7 @@ class Pace:
     most_ahead: int = 8  # jobs in hand, then
     preparers: int = 2
     finishers: int = 3  # images on their way to the horde at once
-    most_unfinished: int = 6  # jobs that wait for their delivery: nothing more is made then
+    most_unfinished: int = 6  # jobs made and not delivered: nothing more is made then
     engine_starts: int = 3  # failed ones in a row until the worker gives up
     idle_seconds: tuple[float, float] = (1.0, 5.0)  # between empty pops: the first, the longest
     first_contact_seconds: float = 30.0  # a horde never reached for so long has a wrong address
