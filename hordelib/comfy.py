@@ -33,6 +33,7 @@ from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_readings import anonymous_bytes, card_memory
 from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import RunContext
+from hordelib.peak_memory import Record
 from hordelib.phases import OTHER, PHASES, Clock, HostClock, Stopwatch
 
 if TYPE_CHECKING:
@@ -331,18 +332,36 @@ def _card_free_bytes(device: str) -> int:
     return card_memory(f"GPU-{cuda.get_device_properties(device).uuid}").free_bytes + spare_bytes
 
 
-def most_used_bytes(device: Device) -> int:
-    """What this process had of the device's memory for itself, at most since the last call.
+def memory_record(device: Device) -> Record:
+    """Of what this process has of the device's memory for itself; no file's pages."""
+    return _HostRecord() if device.is_cpu else _CardRecord(device.name)
 
-    Of main memory, which keeps no such record, what it has now; no file's pages.
-    """
-    import torch
 
-    if device.is_cpu:
+class _HostRecord:
+    """Main memory keeps none."""
+
+    def most_bytes(self) -> int:
         return anonymous_bytes()
-    most_bytes = torch.cuda.max_memory_allocated(device.name)
-    torch.cuda.reset_peak_memory_stats(device.name)
-    return most_bytes
+
+    def restart(self) -> None:
+        """There is nothing to forget."""
+
+
+@dataclass(frozen=True, slots=True)
+class _CardRecord:
+    """The one that torch keeps of its memory on a card, for the whole process."""
+
+    device: str
+
+    def most_bytes(self) -> int:
+        import torch
+
+        return torch.cuda.max_memory_allocated(self.device)
+
+    def restart(self) -> None:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(self.device)
 
 
 def reading_bytes(key: ModelKey) -> int:

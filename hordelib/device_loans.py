@@ -94,6 +94,9 @@ class DeviceLoans:
         """
         self._cache.make_room(size_bytes - self._promised_bytes)
 
+    def forget_peak(self) -> None:
+        self._restart()
+
     @contextmanager
     def undisturbed(self) -> Generator[None]:
         """A read ahead moves nothing until the block ends: ComfyUI's lists know of one thread.

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -228,8 +227,8 @@ class Engine:
         corrections = Corrections(device.title, self._memory_file)
         estimates = Estimates(4 if device.is_cpu else 2, corrections)
         processing = ProcessingEstimates(corrections)
-        most_used_bytes = partial(comfy.most_used_bytes, device)
-        models = JobModels(cache, executor.forget, estimates, processing, most_used_bytes)
+        record = comfy.memory_record(device)
+        models = JobModels(cache, executor.forget, estimates, processing, record)
         return _Loaded(device, executor, cache, models)
 
     def _generate(self, run: _Run) -> tuple[Generation, ...]:

@@ -19,7 +19,7 @@ from hordelib.model_cache import FileStamp, Held, ModelCache, ModelKey
 from hordelib.model_header import detect
 from hordelib.nodes.context import BatchSizes
 from hordelib.params import GenerationParams
-from hordelib.peak_memory import BesideWeights, PeakMemory
+from hordelib.peak_memory import PeakMemory, Record
 from hordelib.processing_memory import Processing, ProcessingEstimates, pictures_of
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ class JobModels:
     """What the engine's thread uses of the cache.
 
     A job's models stay after it, because ComfyUI's cached results refer to them; `forget` drops
-    those before other models are loaded. `most_used_bytes` says what the process had of the device
-    at most since it was asked before.
+    those before other models are loaded. `record` is of what the process has of the device.
     """
 
     def __init__(
@@ -79,12 +78,12 @@ class JobModels:
         forget: Callable[[], None],
         estimates: Estimates,
         processing: ProcessingEstimates,
-        most_used_bytes: Callable[[], int],
+        record: Record,
     ):
         self._cache = cache
         self._estimates = estimates
         self._processing = processing
-        self._most_used_bytes = most_used_bytes
+        self._record = record
         self._forget = forget
         self._stack = ExitStack()
         self._stamps: Mapping[ModelKey, FileStamp] = {}
@@ -134,7 +133,7 @@ class JobModels:
             return plan.working_bytes(key, sizes.now or plan.images_at_once)
 
         with (
-            PeakMemory(BesideWeights(self._most_used_bytes, self._cache.device_bytes)) as peak,
+            PeakMemory(self._record, self._cache.device_bytes, self._cache.undisturbed) as peak,
             DeviceLoans(self.held, working_bytes, self._cache, peak.restart) as loans,
         ):
             yield loans

@@ -27,6 +27,10 @@ class Lender(Protocol):
         """What computing may take of the device beside them."""
         ...
 
+    def forget_peak(self) -> None:
+        """What was computed until now does not say what it takes: there was no room for it."""
+        ...
+
 
 LENDER: ContextVar[Lender | None] = ContextVar("lender", default=None)
 
@@ -38,3 +42,9 @@ def lend(model: Any) -> None:
     """
     if (lender := LENDER.get()) is not None:
         lender.bring([model])
+
+
+def forget_peak() -> None:
+    """Have nothing learnt of what has just run out of memory. Without a lender, nothing."""
+    if (lender := LENDER.get()) is not None:
+        lender.forget_peak()

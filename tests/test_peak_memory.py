@@ -1,68 +1,99 @@
-"""The most memory that something takes, where the memory keeps a record of it, as a card does."""
+"""The most that is used beside models, of a memory that keeps a record of it, as a card does."""
 
 from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import pytest
 
 from hordelib import peak_memory
-from hordelib.peak_memory import BesideWeights, PeakMemory
+from hordelib.peak_memory import PeakMemory
 
 
-class Record:
-    """A memory that says what was used of it at most since it was asked before."""
+class Card:
+    """A simulated one. Its models move under a lock, and are said to have done so at the end."""
 
-    def __init__(self, used: int):
-        self._used = self._most = used
+    def __init__(self, weights: int):
+        self._lock = threading.RLock()
+        self.weights = weights
+        self._used = self._most = weights
+        self.readings = 0
 
-    def __call__(self) -> int:
-        most, self._most = self._most, self._used
-        return most
+    def most_bytes(self) -> int:
+        self.readings += 1
+        return self._most
+
+    def restart(self) -> None:
+        self._most = self._used
 
     def take(self, size: int) -> None:
         self._used += size
         self._most = max(self._most, self._used)
 
-    def take_for_a_moment(self, size: int) -> None:
+    def compute(self, size: int) -> None:
         self.take(size)
         self.take(-size)
 
+    def move(self, *sizes: int) -> None:
+        for size in sizes:
+            self.take(size)
+        self.weights += sum(sizes)
+
+    @contextmanager
+    def undisturbed(self) -> Generator[None]:
+        with self._lock:
+            yield
+
+    def weights_bytes(self) -> int:
+        with self._lock:
+            return self.weights
+
+    def peak(self) -> PeakMemory:
+        return PeakMemory(self, self.weights_bytes, self.undisturbed)
+
 
 @pytest.fixture
-def record(monkeypatch: pytest.MonkeyPatch) -> Record:
-    """It is read by nobody but who asks: the thread would have to come at the right moment."""
+def card() -> Card:
+    card = Card(weights=80)
+    card.compute(900)  # before anybody asked
+    return card
+
+
+@pytest.fixture
+def nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings are those of the test alone."""
     monkeypatch.setattr(peak_memory, "FIRST_SECONDS", 3600)
-    record = Record(100)
-    record.take_for_a_moment(900)  # before anybody asked
-    return record
 
 
-def test_what_comes_and_goes_between_two_readings_counts(record: Record):
-    with PeakMemory(record) as peak:
-        record.take_for_a_moment(50)
+@pytest.mark.usefixtures("nobody_watches")
+def test_what_comes_and_goes_between_two_readings_counts(card: Card):
+    with card.peak() as peak:
+        card.compute(50)
         assert peak.restart() == 50
-        record.take_for_a_moment(20)
-        record.take(5)
+        card.compute(20)
+        card.take(5)
         assert peak.restart() == 20
         assert peak.restart() == 5
 
 
-def test_models_that_move_are_no_working_memory(record: Record):
-    weights = 80
+def test_models_that_move_under_a_reader_are_no_working_memory(card: Card):
+    with card.peak() as peak:
+        card.compute(7)
+        for sizes, working in (((-80, 30), 12), ((-30, 500), 15), ((-500, 20), 4)):
+            with card.undisturbed():
+                peak.restart()
+                _wait_for_reader()  # the lock keeps it from what is half moved
+                card.move(*sizes)
+            readings = card.readings
+            while card.readings == readings:
+                time.sleep(0.001)
+            card.compute(working)
+            with card.undisturbed():
+                assert peak.restart() == working
 
-    def move(size: int) -> None:
-        nonlocal weights
-        record.take(size)
-        weights += size
 
-    with PeakMemory(BesideWeights(record, lambda: weights)) as peak:
-        record.take_for_a_moment(7)  # with the first model
-        assert peak.restart() == 7
-        move(-80)
-        move(30)
-        record.take_for_a_moment(12)  # with the second, which is smaller
-        peak.restart()
-        record.take_for_a_moment(12)
-        assert peak.restart() == 12
-        move(200)
-        record.take_for_a_moment(15)  # with the third, which is larger
-        assert peak.restart() == 15
+def _wait_for_reader() -> None:
+    time.sleep(3 * peak_memory.LAST_SECONDS)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hordelib.errors import OutOfMemory
+from hordelib.lending import forget_peak
 from hordelib.nodes.context import BatchSizes
 
 
@@ -49,6 +50,7 @@ def in_batches(
             at_once = (stop - start) // 2
             left = [(start, end), *left]
             comfy.model_management.soft_empty_cache()
+            forget_peak()
         else:
             done.append(made)
             left = rest
