@@ -51,7 +51,8 @@ def _two(compared: Comparison, columns: Sequence[str]) -> Page:
     for line in compared.differences:
         print(f"not the same: {line}")
     if compared.pairs:
-        show(comparison.table(compared, comparison.chosen(compared, columns)))
+        table = comparison.table(compared, comparison.chosen(compared, columns))
+        show(table, keep=("figure", "old", "new"))
     for side, rows in (("old", compared.only_old), ("new", compared.only_new)):
         for told in rows:
             print(f"only in the {side} run: {told}")
