@@ -7,59 +7,26 @@ that a machine that slows down meanwhile slows all of them.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import median
 
 import psutil
 
+from benchmarks.document import BadInput
+from benchmarks.engine_jobs import GRAIN, STEPS, Files, Job, kinds_of_job, left_out, params_of
 from benchmarks.frame import MEASURED, Bench, Measured, positive
-from benchmarks.gpu import GpuReading, read_gpu
-from benchmarks.model_files import MODELS, add_models, models_of
-from hordelib import Engine, Generation, GenerationParams
-from hordelib.control_types import CONTROL_TYPES, ControlType
-from hordelib.demo_model import FILE_NAME, ensure_control_net, ensure_lora
-from hordelib.demo_model.shapes import Scene, draw
-from hordelib.images import SourceImage
+from benchmarks.gpu import GpuReading, WatchedGpu
+from benchmarks.model_files import add_models, models_of
+from hordelib import Engine, Generation
+from hordelib.errors import HordelibError, JobError, ModelBroken, ModelMissing
 from hordelib.model import Model
-from hordelib.params import MOST_IMAGES, Control, Lora
-from hordelib.phases import OTHER
-from hordelib.samplers import SAMPLERS
+from hordelib.params import MOST_IMAGES
+from hordelib.phases import OTHER, SAMPLING
 from hordelib.sharing import Member
-
-CHUNK = "a red circle on a blue background, " * 8  # between one half and one chunk of 75 tokens
-SCENE = Scene("circle", "red", "blue")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """The features of a kind of job; every kind differs from the plain one in one of them."""
-
-    width: int = 128
-    height: int = 128
-    steps: int = 10
-    sampler: str = "k_euler"
-    images: int = 1
-    loras: int = 0
-    control: str = ""
-    hires_fix: bool = False
-    prompt_chunks: int = 1
-    together: int = 1  # jobs with prompts, seeds and cfg scales of their own that share the batch
-
-
-PLAIN = Job()
-SHARED = tuple(
-    replace(PLAIN, width=side, height=side, together=together)
-    for side in (64, 128)
-    for together in (1, 4, 8)
-)
-QUICK = (
-    *SHARED,
-    replace(PLAIN, images=4),
-    replace(PLAIN, loras=1),
-    replace(PLAIN, control="canny"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +34,7 @@ class Repeat:
     seconds: float
     made: Generation
     resident_bytes: int  # of this process when it ended
-    gpu: GpuReading | None
+    gpu: GpuReading | None  # while it ran
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +44,16 @@ class Row:
     model: str
     family: str
     job: Job
-    repeats: int
+    repeats: int  # 0: it was only run to warm up
     seconds: float
     fastest_seconds: float
     slowest_seconds: float
     predicted_bytes: int
-    measured_bytes: int  # of the device's memory, beside the weights, at most
-    resident_bytes: int  # main memory of the process with all its models, at most
+    measured_bytes: int | None  # of a card's memory, beside the weights, at most
+    resident_bytes: int  # main memory of the process with all its models, after a run at most
     phases: dict[str, float] = field(default_factory=dict[str, float])  # seconds
     marginal_seconds: float | None = None  # of a further image, against the next smaller batch
-    gpu: GpuReading | None = None  # at the end of the last repeat
+    gpu: GpuReading | None = None  # while the last repeat ran
 
     @property
     def images_per_second(self) -> float:
@@ -108,117 +75,131 @@ class Row:
 
     @property
     def step_ms(self) -> float:
-        """Of one step of the whole batch, with everything else of the job shared out."""
-        return 1000 * self.seconds / self.job.steps
+        """Of one step of the whole batch, without text, decoding and what is around them."""
+        return 1000 * self.phases.get(SAMPLING, 0.0) / self.job.steps
 
 
-def jobs(options: argparse.Namespace, model: Model) -> tuple[Job, ...]:
-    """The kinds of job that can be run with this model's files."""
-    if options.quick:
-        kinds = QUICK
-    else:
-        kinds = (
-            *SHARED,
-            *(replace(PLAIN, images=count) for count in range(2, options.batch + 1)),
-            *(replace(PLAIN, width=side, height=side) for side in (256, 512)),
-            *(replace(PLAIN, sampler=name) for name in SAMPLERS if name != PLAIN.sampler),
-            *(replace(PLAIN, prompt_chunks=count) for count in range(2, options.chunks + 1)),
-            replace(PLAIN, width=768, height=768, hires_fix=True),
-            replace(PLAIN, loras=1),
-            *(replace(PLAIN, control=kind) for kind in ControlType if not _weights(kind)),
-        )
-    is_demo = model.main.name == FILE_NAME  # the only one whose LoRA and ControlNet are here
-    return tuple(kind for kind in kinds if is_demo or not (kind.loras or kind.control))
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A kind of job that can't be measured here, such as one without room."""
+
+    model: str
+    family: str
+    job: Job
+    error: str
+
+
+class _Kind:
+    """A kind of job and its runs; none any more once one has failed."""
+
+    def __init__(self, job: Job):
+        self.job = job
+        self.error = ""
+        self._runs: list[Repeat] = []
+
+    @property
+    def repeats(self) -> int:
+        """The first run warms up."""
+        return max(0, len(self._runs) - 1)
+
+    @property
+    def counted(self) -> list[Repeat]:
+        """The one that warms up counts only where there is no other."""
+        return self._runs[1:] or self._runs
+
+    def run(self, engine: Engine, model: Model, files: Files, seed: int) -> None:
+        if self.error:
+            return
+        try:
+            self._runs.append(_run(engine, model, files, self.job, seed))
+        except (ModelBroken, ModelMissing):  # no kind of job can be measured
+            raise
+        except JobError as error:
+            self.error = str(error)
 
 
 def measure(
-    engine: Engine, model: Model, kinds: tuple[Job, ...], repeats: int
-) -> Generator[Row | Measured]:
+    engine: Engine, model: Model, jobs: Sequence[Job], files: Files, repeats: int
+) -> Generator[Row | Failure | Measured]:
     """MEASURED for each run, and at the end, or when interrupted, the rows of what was run."""
-    runs: dict[Job, list[Repeat]] = {kind: [] for kind in kinds}
+    kinds = [_Kind(job) for job in jobs]
     try:
         for turn in range(repeats + 1):
             for place, kind in enumerate(kinds):
-                run = _run(engine, model, kind, seed=turn * len(kinds) + place)
-                if turn:  # the first one warms up
-                    runs[kind].append(run)
+                kind.run(engine, model, files, seed=turn * len(kinds) + place)
                 yield MEASURED
-    except KeyboardInterrupt:
-        yield from _rows_of(model, runs)
+    except (KeyboardInterrupt, HordelibError):
+        yield from _rows_of(model, kinds)
         raise
-    yield from _rows_of(model, runs)
+    yield from _rows_of(model, kinds)
 
 
-def _rows_of(model: Model, runs: dict[Job, list[Repeat]]) -> Iterator[Row]:
+def _rows_of(model: Model, kinds: Sequence[_Kind]) -> Iterator[Row | Failure]:
     rows: dict[Job, Row] = {}
-    for kind, repeats in runs.items():
-        if repeats:
-            rows[kind] = _row(model, kind, repeats, rows)
-            yield rows[kind]
+    for kind in kinds:
+        if kind.error:
+            yield Failure(model.name, model.family.name, kind.job, kind.error)
+        elif kind.counted:
+            rows[kind.job] = _row(model, kind, rows)
+            yield rows[kind.job]
 
 
-def _run(engine: Engine, model: Model, kind: Job, seed: int) -> Repeat:
+def _run(engine: Engine, model: Model, files: Files, kind: Job, seed: int) -> Repeat:
     """The pictures arrive in main memory, so that the device is done when the clock stops."""
     members = [
-        Member(str(i), _params(kind, seed * MOST_IMAGES + i, cfg=5.0 + i))
+        Member(str(i), params_of(kind, files, seed * MOST_IMAGES + i, cfg=5.0 + i))
         for i in range(kind.together)
     ]
     loaded: list[float] = []
-    generations = engine.generate_together(
-        members, model, on_loaded=lambda: loaded.append(time.perf_counter())
-    )
+    with WatchedGpu() as gpu:
+        generations = engine.generate_together(
+            members, model, on_loaded=lambda: loaded.append(time.perf_counter())
+        )
     seconds = time.perf_counter() - loaded[0]
-    return Repeat(seconds, generations[0], psutil.Process().memory_info().rss, read_gpu())
+    return Repeat(seconds, generations[0], psutil.Process().memory_info().rss, gpu.reading)
 
 
-def _row(model: Model, kind: Job, runs: list[Repeat], rows: dict[Job, Row]) -> Row:
+def _row(model: Model, kind: _Kind, rows: Mapping[Job, Row]) -> Row:
+    runs = kind.counted
     seconds = [run.seconds for run in runs]
-    smaller = rows.get(replace(kind, images=kind.images - 1))
     middle = median(seconds)
     return Row(
         model=model.name,
         family=model.family.name,
-        job=kind,
-        repeats=len(runs),
+        job=kind.job,
+        repeats=kind.repeats,
         seconds=middle,
         fastest_seconds=min(seconds),
         slowest_seconds=max(seconds),
         predicted_bytes=runs[-1].made.predicted_bytes,
-        measured_bytes=max(run.made.measured_bytes for run in runs),
+        measured_bytes=max(run.made.measured_bytes for run in runs) if runs[-1].gpu else None,
         resident_bytes=max(run.resident_bytes for run in runs),
         phases={
             name: median(run.made.phases.get(name, 0.0) for run in runs)
             for name in runs[0].made.phases
         },
-        marginal_seconds=middle - smaller.seconds if smaller else None,
+        marginal_seconds=_marginal_seconds(kind.job, middle, rows),
         gpu=runs[-1].gpu,
     )
 
 
-def _params(kind: Job, seed: int, cfg: float) -> GenerationParams:
-    """A prompt of its own for each run, so that ComfyUI encodes it again."""
-    return GenerationParams(
-        prompt=f"number {seed}, " + CHUNK * kind.prompt_chunks,
-        width=kind.width,
-        height=kind.height,
-        steps=kind.steps,
-        cfg=cfg,
-        sampler=SAMPLERS[kind.sampler],
-        images=kind.images,
-        seed=seed,
-        hires_fix=kind.hires_fix,
-        loras=(Lora("demo", ensure_lora(MODELS)),) * kind.loras,
-        control=_control(kind) if kind.control else None,
-    )
+def _marginal_seconds(kind: Job, seconds: float, rows: Mapping[Job, Row]) -> float | None:
+    """Of a further picture, against the next smaller batch of the same; None without one."""
+    smaller = [
+        row
+        for job, row in rows.items()
+        if replace(job, images=kind.images, together=kind.together) == kind
+        and (job.images <= kind.images and job.together <= kind.together)
+    ]
+    if not smaller:
+        return None
+    next_smaller = max(smaller, key=lambda row: _pictures(row.job))
+    more = _pictures(kind) - _pictures(next_smaller.job)
+    return (seconds - next_smaller.seconds) / more
 
 
-def _control(kind: Job) -> Control:
-    image = SourceImage.of_pil(draw(SCENE, kind.width))
-    return Control(type=ControlType(kind.control), image=image, model=ensure_control_net(MODELS))
-
-
-def _weights(kind: ControlType) -> bool:
-    return CONTROL_TYPES[kind].weights is not None
+def _pictures(job: Job) -> int:
+    return job.images * job.together
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -228,17 +209,38 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--chunks", type=positive, default=3, help="chunks of the longest prompt (3)"
     )
     parser.add_argument("--repeats", type=positive, default=3, help="runs of each kind of job (3)")
+    parser.add_argument(
+        "--size", type=size, metavar="WxH", help="of the plain job (what its family is made for)"
+    )
+    parser.add_argument("--steps", type=positive, help=f"of each job ({STEPS})")
+    parser.add_argument("--lora", type=Path, metavar="FILE", help="one to measure jobs with")
 
 
-def _rows(options: argparse.Namespace) -> Iterator[Row | Measured]:
+def size(text: str) -> tuple[int, int]:
+    """`832x1216`, or `1024` for a square; multiples of GRAIN."""
+    sides = text.split("x")
+    numbers = [int(side) for side in sides if side.isdecimal()]
+    are_sides = all(number and number % GRAIN == 0 for number in numbers)
+    if len(numbers) != len(sides) or len(sides) > 2 or not are_sides:
+        told = f"{text!r} is no size: 1024 or 832x1216, in multiples of {GRAIN}"
+        raise argparse.ArgumentTypeError(told)
+    return numbers[0], numbers[-1]
+
+
+def _rows(options: argparse.Namespace) -> Iterator[Row | Failure | Measured]:
     with Engine() as engine:
         for model in models_of(options.model):
-            yield from measure(engine, model, jobs(options, model), options.repeats)
+            for line in left_out(options, model):
+                print(line, file=sys.stderr)
+            files = Files.of(model, options.lora)
+            yield from measure(engine, model, kinds_of_job(options, model), files, options.repeats)
 
 
 def _count(options: argparse.Namespace) -> int:
     """Each kind's runs, one more to warm up, and its row."""
-    kinds = sum(len(jobs(options, model)) for model in models_of(options.model))
+    if options.lora is not None and not options.lora.is_file():
+        raise BadInput(f"{options.lora}: no such file")
+    kinds = sum(len(kinds_of_job(options, model)) for model in models_of(options.model))
     return kinds * (options.repeats + 2)
 
 
@@ -249,9 +251,9 @@ BENCH = Bench(
     rows=_rows,
     count=_count,
     columns=(
-        *(f"job.{name}" for name in ("width", "steps", "sampler", "images", "loras", "control")),
-        *("job.hires_fix", "job.prompt_chunks", "job.together"),
-        *("seconds", "fastest_seconds", "slowest_seconds", "seconds_per_job", "overhead_ms"),
-        *("images_per_second", "step_ms", "marginal_seconds", "predicted_bytes", "measured_bytes"),
+        *(f"job.{name}" for name in ("width", "height", "steps", "sampler", "images", "loras")),
+        *("job.control", "job.hires_fix", "job.prompt_chunks", "job.together"),
+        *("seconds", "seconds_per_job", "overhead_ms", "step_ms", "marginal_seconds"),
+        *("images_per_second", "megapixelsteps_per_second", "measured_bytes", "error"),
     ),
 )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from statistics import median
+from typing import Any, Self, TypeVar
 
 import pynvml
 
 T = TypeVar("T")
+LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """One look at the card; None is what this card does not tell."""
+    """The card while something ran: medians, and the most memory; None: this card does not tell."""
 
     sm_clock_mhz: float | None
     memory_clock_mhz: float | None
@@ -32,14 +36,47 @@ class GpuReading:
     used_bytes: float | None
 
 
+class WatchedGpu:
+    """Reads the card from a thread of its own while a block runs; `reading` has it afterwards."""
+
+    def __init__(self) -> None:
+        self.reading: GpuReading | None = None
+        self._looks: list[GpuReading] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="card", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.reading = summary(self._looks)
+
+    def _watch(self) -> None:
+        while (look := _ask(_read)) is not None:
+            self._looks.append(look)
+            if self._ended.wait(LOOK_SECONDS):
+                return
+
+
+def summary(looks: Sequence[GpuReading]) -> GpuReading | None:
+    """All looks as one; None where there is none."""
+    if not looks:
+        return None
+    told = {
+        each.name: [value for look in looks if (value := getattr(look, each.name)) is not None]
+        for each in fields(GpuReading)
+    }
+    most = max(told.pop("used_bytes"), default=None)
+    middles = {name: median(values) if values else None for name, values in told.items()}
+    return GpuReading(**middles, used_bytes=most)
+
+
 def first_gpu() -> Gpu | None:
-    """The first card; None where there is none, or where its driver does not answer."""
+    """The card that the engine takes; None where there is none, or its driver does not answer."""
     return _ask(_describe)
-
-
-def read_gpu() -> GpuReading | None:
-    """The first card's clocks, temperature, power and memory in use now; None without a card."""
-    return _ask(_read)
 
 
 def _ask(question: Callable[[Any], T]) -> T | None:
@@ -48,11 +85,19 @@ def _ask(question: Callable[[Any], T]) -> T | None:
     except pynvml.NVMLError:
         return None
     try:
-        return question(pynvml.nvmlDeviceGetHandleByIndex(0))
+        return question(_handle(os.environ.get("CUDA_VISIBLE_DEVICES", "")))
     except pynvml.NVMLError:
         return None
     finally:
         pynvml.nvmlShutdown()
+
+
+def _handle(visible: str) -> Any:
+    """Of the first one that CUDA sees. By number, cards are counted as the driver does."""
+    first = visible.split(",")[0].strip()
+    if first.startswith("GPU-"):
+        return pynvml.nvmlDeviceGetHandleByUUID(first)
+    return pynvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdecimal() else 0)
 
 
 def _describe(card: Any) -> Gpu:

@@ -13,6 +13,7 @@ from hordelib.errors import ModelBroken, ModelMissing
 from hordelib.model import Model
 
 MODELS = PROJECT / "models"
+ENDINGS = (".safetensors", ".ckpt")
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,9 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 def models_of(paths: Sequence[Path]) -> list[Model]:
     """Raises BadInput, naming the file, for one that is missing or no model."""
+    for path in paths:
+        if path.is_file() and path.suffix not in ENDINGS:
+            raise BadInput(f"{path} is no model: their names end in {', '.join(ENDINGS)}")
     try:
         return [Model.of_checkpoint(path) for path in paths or [demo_checkpoint(MODELS)]]
     except (ModelMissing, ModelBroken) as error:
