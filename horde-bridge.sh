@@ -110,7 +110,10 @@ usage: ./horde-bridge.sh benchmark NAME [--quick] [--json FILE] [--html FILE]
   engine    what the engine does without HTTP and without reading models
   worker    a whole worker against a local horde: pictures an hour, and where time goes
   compare   the same work on ours, ComfyUI, horde-engine 2.22.2 and diffusers, with ratios
+  scale     the cost of a job: many jobs, a long queue, many devices
   memory    what jobs were thought to take of memory, and what they took
+  switch    what a change of models costs
+  seconds   how near predicted seconds are; --teach has the worker learn from it
   tune      proposes max_power, max_batch, queue_size… for this machine; --write sets them
   report    shows the results of a run, or compares two
 

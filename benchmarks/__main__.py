@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 
@@ -12,6 +13,7 @@ from benchmarks.frame import Bench, run
 _MODULES = (engine, worker, compare, scale, memory, switch, seconds, tune)
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _MODULES}
 REPORT = "report"
+SAMPLERS = r"torchsde|comfy\.k_diffusion"
 ALIASES = {"--tune": tune.BENCH.name}
 
 
@@ -21,15 +23,31 @@ def main(arguments: list[str]) -> int:
     if name == REPORT:
         columns = {bench.name: bench.columns for bench in BENCHES.values()}
         return report_command.main(arguments[1:], columns)
+    if name in ("-h", "--help"):
+        print(_usage())
+        return 0
     if name not in BENCHES:
-        print(f"usage: benchmark {{{','.join((*BENCHES, REPORT))}}} [--help]", file=sys.stderr)
+        print(_usage(), file=sys.stderr)
         return 2
-    warnings.filterwarnings("ignore", module="torchsde")  # of rounding; ComfyUI's samplers call it
+    warnings.filterwarnings("ignore", module=SAMPLERS)  # of rounding
     return run(BENCHES[name], arguments[1:])
+
+
+def _usage() -> str:
+    told = {name: bench.help for name, bench in BENCHES.items()}
+    told[REPORT] = "shows the results of a run, or compares two"
+    lines = (f"  {name:9} {text}" for name, text in told.items())
+    return "\n".join(("usage: benchmark NAME [options]; NAME --help tells them", "", *lines))
+
+
+def _interrupt(*_: object) -> None:
+    """SIGTERM ends it as Ctrl-C does: with what is done, and without the processes it started."""
+    raise KeyboardInterrupt
 
 
 def _until_nobody_reads() -> int:
     """As `main`; where the reader of our output has gone (`| head`), there is no more to do."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()

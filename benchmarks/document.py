@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,18 +70,31 @@ def check_writable(path: Path) -> None:
     """Raises BadInput where a file of this name could not be written."""
     if path.is_dir():
         raise BadInput(f"{path} is a folder")
-    if not path.parent.is_dir():
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path} is no file that could be replaced")
+    if not path.resolve().parent.is_dir():
         raise BadInput(f"the folder {path.parent} does not exist")
-    if not os.access(path.parent, os.W_OK):
-        raise BadInput(f"the folder {path.parent} can't be written to")
+    partial = _partial(path)
+    try:
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise BadInput(f"{path} can't be written: {error.strerror}") from error
 
 
 def write(path: Path, text: str) -> None:
     """Atomic: a kill leaves the file that was there, or none. Raises BadInput on a full disk."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     try:
         partial.write_text(text, "utf-8")
-        partial.replace(path)
+        partial.replace(path.resolve())
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise BadInput(f"{path} can't be written: {error.strerror}") from error
+
+
+def _partial(path: Path) -> Path:
+    """Beside the file itself, where `path` is a link to it."""
+    file = path.resolve()
+    return file.with_name(f".{file.name}.partial")

@@ -29,11 +29,11 @@ from benchmarks.document import (
     to_json,
     write,
 )
-from benchmarks.figures import in_units, unit_name
 from benchmarks.machine import commit, dreamer_version, this_hardware
 from benchmarks.run_file import Run
-from benchmarks.terminal_table import show
+from benchmarks.terminal_table import in_words, show
 from hordelib.errors import HordelibError
+from worker.errors import WorkerError
 
 INTERRUPTED = 130  # as a shell has it for Ctrl-C
 
@@ -73,18 +73,28 @@ def run(bench: Bench, arguments: list[str]) -> int:
     started, made_by = datetime.now(UTC), (this_hardware(), dreamer_version(), commit())
     rows: list[Row] = []
     try:
-        for path in filter(None, (options.json, options.html)):
-            check_writable(path)
-        code = _measure(bench, options, rows)
-        if rows:
-            result = document(bench.name, rows, _told(options), started, made_by)
-            _write_files(bench, options, result)
-            _show(bench, rows)
+        _check_files(options)
+        try:
+            code = _measure(bench, options, rows)
+        finally:
+            if rows:
+                _show(bench, rows)
+                result = document(bench.name, rows, _told(options), started, made_by)
+                _write_files(bench, options, result)
         if code == 0:
             bench.then(options, rows)
     except BadInput as error:
         return _refuse(str(error))
     return code
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """So that nothing is measured in vain."""
+    paths = [path for path in (options.json, options.html) if path is not None]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise BadInput(f"--json and --html name the same file: {options.json}")
+    for path in paths:
+        check_writable(path)
 
 
 def _measure(bench: Bench, options: argparse.Namespace, rows: list[Row]) -> int:
@@ -104,7 +114,7 @@ def _measure(bench: Bench, options: argparse.Namespace, rows: list[Row]) -> int:
             progress.stop()
             print(f"stopped; what is done is kept: {len(rows)} rows", file=sys.stderr)
             return INTERRUPTED
-        except HordelibError as error:
+        except (HordelibError, WorkerError) as error:
             progress.stop()
             return _refuse(f"{error} (after {len(rows)} rows)", 1)
     return 0
@@ -159,8 +169,8 @@ def _shown(bench: Bench, row: Row) -> dict[str, Any]:
 
 
 def _line(bench: Bench, row: Row) -> str:
-    figures = _shown(bench, row).items()
-    return ", ".join(f"{unit_name(name)} {in_units(name, value)}" for name, value in figures)
+    figures = _shown(bench, row)
+    return in_words(figures, figures)
 
 
 def _show(bench: Bench, rows: list[Row]) -> None:
