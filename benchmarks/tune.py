@@ -26,6 +26,8 @@ from worker.config import MemoryReserve
 from worker.config_edit import Value, change_settings
 from worker.devices import Card
 from worker.errors import ConfigError, HordeError
+from worker.orders import Orders
+from worker.state_folder import STATE, is_taken
 
 CONFIG = PROJECT / "bridgeData.yaml"
 HOW_TO_GET_ONE = "./horde-bridge.sh run writes one to fill in"
@@ -98,9 +100,17 @@ def _count(options: argparse.Namespace) -> int:
     if options.write and not options.config.exists():
         raise BadInput(f"{options.config}: no such file; {HOW_TO_GET_ONE}")
     owner = Owner.of(options.config)
+    _insist_on_a_free_device(owner.home / STATE)
     if options.write:
         _insist_on_own_models(owner)
     return len(MEASURED_KEYS) + (owner.card is not None) + (owner.file is not None)
+
+
+def _insist_on_a_free_device(state: Path) -> None:
+    """A worker that is paused has no engine."""
+    if is_taken(state) and Orders(state).answered() != "paused":
+        remedy = "stop it, or pause it by ./horde-bridge.sh pause, until this is done"
+        raise BadInput(f"a worker runs with {state}, which would be measured, too; {remedy}")
 
 
 def _insist_on_own_models(owner: Owner) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from hordelib.errors import OutOfMemory
 from hordelib.model import Model
 from worker.config import BridgeConfig, load_config
 from worker.devices import Card
+from worker.orders import Orders
+from worker.state_folder import StateFolder
 
 GIB = 1 << 30
 SHORT_CALL = HordeCall(0.2)
@@ -202,6 +205,20 @@ def test_settings_are_not_written_without_models_of_the_owners(
     assert "'Deliberate'" in told
     assert "models add NAME, or measure the demo model without --write" in told
     assert list(tmp_path.iterdir()) == [config]
+
+
+def test_nothing_is_measured_beside_a_worker_unless_it_is_paused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = write_config(tmp_path, "Deliberate")
+    with closing(StateFolder.open(tmp_path / "state")) as state:
+        for doing in ("serving", "pausing"):
+            Orders(state.path).answer(doing)
+            assert main(["tune", "--config", str(config)]) == 2
+            assert f"a worker runs with {state.path}" in capsys.readouterr().err
+        Orders(state.path).answer("paused")
+        assert main(["tune", "--config", str(config), "--write"]) == 2
+        assert "none of your models is here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["tune", "--tune"])
