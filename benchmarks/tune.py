@@ -23,7 +23,7 @@ from hordelib import Engine
 from hordelib.memory_readings import main_memory
 from worker.assembly import make_client
 from worker.config import MemoryReserve
-from worker.config_edit import Value, change_settings
+from worker.config_edit import Value, change_settings, try_change
 from worker.devices import Card
 from worker.errors import ConfigError, HordeError
 from worker.orders import Orders
@@ -103,6 +103,9 @@ def _count(options: argparse.Namespace) -> int:
     _insist_on_a_free_device(owner.home / STATE)
     if options.write:
         _insist_on_own_models(owner)
+        changes = _changes_to_try(owner)
+        with _problems_told(options.config):
+            try_change(options.config, changes)
     return len(MEASURED_KEYS) + (owner.card is not None) + (owner.file is not None)
 
 
@@ -118,6 +121,16 @@ def _insist_on_own_models(owner: Owner) -> None:
         lack = owner.told_missing or "models_to_load chooses none that is here"
         remedy = f"get one by {HOW_TO_GET_MODELS}, or measure the demo model without --write"
         raise BadInput(f"none of your models is here to be measured: {lack}; {remedy}")
+
+
+def _changes_to_try(owner: Owner) -> dict[str, Value]:
+    """Of what is measured, only the keys are known by now."""
+    known: list[Proposal] = []
+    if owner.card is not None:
+        known.append(_reserve(owner, owner.card))
+        owner = _with_reserve(owner, known[0])
+    known.append(models_proposal(owner))
+    return {key: owner.now(key) for key in MEASURED_KEYS} | _changes(known)
 
 
 def _changes(proposals: Sequence[Proposal]) -> dict[str, Value]:

@@ -221,6 +221,16 @@ def test_nothing_is_measured_beside_a_worker_unless_it_is_paused(
         assert "none of your models is here" in capsys.readouterr().err
 
 
+def test_a_file_that_cant_be_changed_is_told_before_anything_is_measured(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shared = f"max_power: &two 2\nmax_batch: *two\ncache_home: {checkpoint.parent.parent}\n"
+    config, found = write_config(tmp_path, checkpoint.stem, shared), tmp_path / "tune.json"
+    assert main(["tune", "--config", str(config), "--json", str(found), "--write"]) == 2
+    assert "can't be changed without touching other keys" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [config]
+
+
 @pytest.mark.parametrize("name", ["tune", "--tune"])
 def test_without_a_file_there_is_nothing_to_write_to(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
