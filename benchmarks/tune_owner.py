@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -20,36 +20,51 @@ from worker.memory_fit import ComputeMemory
 from worker.model_inventory import ModelsFolder, take_inventory
 
 STAND_IN = {"api_key": "nobody's", "dreamer_name": "nobody's"}  # beside the defaults
+MOST_TOLD = 3  # lines of missing models: a group may have hundreds
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """`file`: None where there is none, so that defaults count.
+    """`file`: None where there is none, so that defaults count. `home` is the worker's folder.
 
-    `models` are those that can be used: the demo model, while none of the owner's is here.
+    `models` are those that can be used; `missing` has a line for each that can't, or is not here.
     """
 
     file: Path | None
+    home: Path
     config: BridgeConfig
     models: Mapping[str, Model]
-    has_own_models: bool
+    missing: tuple[str, ...]
     card: Card | None
+    has_own_models: bool = True
 
     @classmethod
     def of(cls, path: Path) -> Self:
         """Raises BadInput for a file that can't be used, or a card that does not work."""
+        home = path.absolute().parent
         try:
             card = first_card()
             if not path.exists():
-                config = BridgeConfig.model_validate(STAND_IN)
-                return cls(None, config, _demo(), False, card)
-            config, home = load_config(path), path.resolve().parent
+                return cls(None, home, BridgeConfig.model_validate(STAND_IN), {}, (), card)
+            config = load_config(path)
         except ConfigError as error:
             raise BadInput(f"{path} can't be used: {'; '.join(error.problems)}") from error
         except EngineUnusable as error:
             raise BadInput(str(error)) from error
-        models = find_models(config, home, take_inventory(ModelsFolder.of(config, home))).served
-        return cls(path, config, models or _demo(), bool(models), card)
+        inventory = take_inventory(ModelsFolder.of(config, home))
+        found = find_models(config, home, inventory)
+        coming = (f"{stock.name}: is not here and verified yet" for stock in inventory.coming)
+        return cls(path, home, config, found.served, (*found.problems, *coming), card)
+
+    def or_demo(self) -> Self:
+        """With the demo model, while none of the owner's is here."""
+        return self if self.models else replace(self, models=_demo(), has_own_models=False)
+
+    @property
+    def told_missing(self) -> str:
+        """The first of them."""
+        more = len(self.missing) - MOST_TOLD
+        return "; ".join((*self.missing[:MOST_TOLD], *([f"{more} more"] if more > 0 else [])))
 
     @property
     def memory(self) -> ComputeMemory:

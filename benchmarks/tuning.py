@@ -31,17 +31,30 @@ CALLS = 2  # of the network until a job can begin: the pop, and a source or LoRA
 USUAL_CALL_SECONDS = 0.2
 MOST_WAITING = 4
 GIB = 1 << 30
+Alone = tuple[str, int]  # a model's name, and the side of a picture
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Of one key. `measured`: the seconds that it rests on, by what took them."""
+    """Of one key. `measured`: the seconds that it rests on, by what took them.
+
+    `is_of_demo`: the demo model's, in place of the owner's, none of which is here.
+    """
 
     key: str
     now: Value
     proposed: Value
     reason: str
     measured: dict[str, float] = field(default_factory=dict[str, float])
+    is_of_demo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HordeCall:
+    """What one takes. `assumed`: why it was not measured, "" where it was."""
+
+    seconds: float = USUAL_CALL_SECONDS
+    assumed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,44 +77,48 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """`job_seconds(model, side, images)` raises OutOfMemory.
-
-    `call_seconds` of one to the horde; None where it could not be asked.
-    """
+    """`job_seconds(model, side, images)` raises OutOfMemory. No picture is measured alone twice."""
 
     owner: Owner
     job_seconds: Callable[[Model, int, int], float]
-    call_seconds: float | None
+    call: HordeCall
+    _alone: dict[Alone, float] = field(default_factory=dict[Alone, float], init=False)
 
     def proposals(self) -> Iterator[Proposal]:
-        """Each as soon as it is known. Raises OutOfMemory where no size has room."""
-        largest, power = self._largest_size()
-        yield power
-        usual = self._trial(min(largest.side, largest.model.family.native_side), [largest.model])
-        yield self._batch(usual)
-        yield self._queue(usual)
-        if self.owner.file is not None:
-            yield self._models()
+        """Each as soon as it is known. Raises OutOfMemory where no size has room.
 
-    def _largest_size(self) -> tuple[Trial, Proposal]:
-        """The trial of that size, too: of the smallest, where even that is not in time."""
+        Interrupted by the keyboard, it still gives the largest size of those that were tried.
+        """
         tried: list[Trial] = []
-        why = "larger sizes were not tried"
+        try:
+            why = self._try_sizes(tried)
+        except KeyboardInterrupt:
+            if tried:
+                yield self._power(tried, "interrupted before larger sizes were tried")
+            raise
+        yield self._power(tried, why)
+        largest = _largest(tried)
+        usual = self._trial(min(largest.side, largest.model.family.native_side), [largest.model])
+        yield self._queue(usual)
+        yield self._batch(usual)
+
+    def _try_sizes(self, tried: list[Trial]) -> str:
+        """Fills `tried`, and says why no larger one is in it."""
         for side in SIDES:
             trial = self._trial_if_room(side) if tried else self._trial(side, self.owner.examples)
             if trial is None:
-                why = f"memory has no room for {side} x {side}"
-                break
+                return f"memory has no room for {side} x {side}"
             tried.append(trial)
-            if not tried[-1].is_in_time:
-                why = f"{tried[-1]}, over half of it"
-                break
-        in_time = [trial for trial in tried if trial.is_in_time]
-        largest = in_time[-1] if in_time else tried[0]
-        reason = "; ".join((*map(str, in_time[-1:]), why, *_slowness(largest)))
+            if not trial.is_in_time:
+                return f"{trial}, over half of it"
+        return "larger sizes were not tried"
+
+    def _power(self, tried: Sequence[Trial], why: str) -> Proposal:
+        largest = _largest(tried)
+        told = [str(largest)] if largest.is_in_time else []
+        reason = "; ".join((*told, why, *_slowness(largest)))
         measured = {f"{trial.side}_seconds": trial.seconds for trial in tried}
-        power = largest.side**2 // PIXELS
-        return largest, self._proposal("max_power", power, reason, measured)
+        return self._proposal("max_power", largest.side**2 // PIXELS, reason, measured)
 
     def _trial(self, side: int, models: Sequence[Model]) -> Trial:
         return max((self._try(side, model) for model in models), key=_late)
@@ -115,7 +132,9 @@ class Tuning:
     def _try(self, side: int, model: Model) -> Trial:
         slow = self.owner.config.extra_slow_worker
         limit = limit_seconds(side, model.family.name, extra_slow=slow)
-        return Trial(side, model, self.job_seconds(model, side, 1), limit)
+        if (model.name, side) not in self._alone:
+            self._alone[model.name, side] = self.job_seconds(model, side, 1)
+        return Trial(side, model, self._alone[model.name, side], limit)
 
     def _has_room(self, side: int) -> bool:
         pixels = side * side
@@ -131,12 +150,12 @@ class Tuning:
                 why = trouble
                 break
             best = images
-        each = (
-            f"{best} at once: {seconds[best] / best:.3g} s a picture of {usual.side} x {usual.side}"
-        )
-        alone = f", {seconds[1]:.3g} s alone" if best > 1 else ""
+        size = f"{usual.side} x {usual.side}"
+        told = f"one picture of {size} takes {seconds[1]:.3g} s alone"
+        if best > 1:
+            told += f", {seconds[best] / best:.3g} s as one of {best}"
         measured = {f"batch_{images}_seconds": taken for images, taken in seconds.items()}
-        return self._proposal("max_batch", best, f"{each}{alone}; {why}", measured)
+        return self._proposal("max_batch", best, f"{told}; {why}", measured)
 
     def _batch_trouble(self, usual: Trial, images: int, seconds: dict[int, float]) -> str:
         """What speaks against so many; puts what they take into `seconds`."""
@@ -150,7 +169,8 @@ class Tuning:
             return f"{images} would take {taken:.3g} s, over half of {usual.limit_seconds} s"
         gain = 1 - taken / 2 / seconds[images // 2]
         if gain < LEAST_GAIN:
-            return f"{images} would take {taken / images:.3g} s a picture, {100 * gain:.0f} % less"
+            change = f"{abs(100 * gain):.0f} % {'less' if gain > 0 else 'more'}"
+            return f"as one of {images} it takes {taken / images:.3g} s, {change}"
         return ""
 
     def _has_batch_room(self, usual: Trial, images: int) -> bool:
@@ -162,35 +182,54 @@ class Tuning:
 
     def _queue(self, usual: Trial) -> Proposal:
         """So many jobs that the network is waited for by none, and each is in time itself."""
-        call = self.call_seconds or USUAL_CALL_SECONDS
-        wait = CALLS * call
+        wait = CALLS * self.call.seconds
         needed = min(MOST_WAITING, max(1, math.ceil(wait / usual.seconds)))
         in_time = max(0, int(usual.limit_seconds / usual.seconds) - 1)
-        assumed = "" if self.call_seconds else " (assumed)"
-        reason = f"{usual}, {CALLS} calls of the horde {wait:.2g} s{assumed}"
+        reason = f"{usual}, {CALLS} calls of the horde {wait:.2g} s"
+        if self.call.assumed:
+            reason += f" (assumed: {self.call.assumed})"
         if in_time < needed:
             reason += "; more would wait beyond their time"
-        measured = {"job_seconds": usual.seconds, "call_seconds": call}
+        measured = {"job_seconds": usual.seconds, "call_seconds": self.call.seconds}
         return self._proposal("queue_size", min(needed, in_time), reason, measured)
 
-    def _models(self) -> Proposal:
-        """Without the names whose models could never run."""
-        memory, names = self.owner.memory, self.owner.names
-        found = {name: misfit(name, model, memory) for name, model in self.owner.models.items()}
-        told = [each.told for each in found.values() if each]
-        fitting = tuple(name for name in names if not found.get(name))
-        total = sum(weights_bytes(model) for model in self.owner.models.values()) / GIB
-        free = main_memory().free_bytes / GIB
-        size = f"their files have {total:.1f} GiB, main memory {free:.1f} GiB free"
-        kept = f"they fit into the memory that {memory.setting} leaves; {size}"
-        if not self.owner.has_own_models:
-            kept = "none of them is here yet: the demo model was measured in their place"
-        return self._proposal("models_to_load", fitting or names, "; ".join(told) or kept)
-
     def _proposal(
-        self, key: str, proposed: Value, reason: str, measured: dict[str, float] | None = None
+        self, key: str, proposed: Value, reason: str, measured: dict[str, float]
     ) -> Proposal:
-        return Proposal(key, self.owner.now(key), proposed, reason, measured or {})
+        is_of_demo = not self.owner.has_own_models
+        return Proposal(key, self.owner.now(key), proposed, reason, measured, is_of_demo)
+
+
+def models_proposal(owner: Owner) -> Proposal:
+    """Without the names whose models could never run. Nothing is measured for it."""
+    found = {name: misfit(name, model, owner.memory) for name, model in owner.models.items()}
+    fitting = tuple(name for name in owner.names if not found.get(name))
+    told = [_told(owner, name, each.told) for name, each in found.items() if each]
+    if owner.models and not told:
+        told.append(_fit(owner))
+    if owner.missing:
+        told.append(f"not counted: {owner.told_missing}")
+    key = "models_to_load"
+    return Proposal(key, owner.now(key), fitting or owner.names, "; ".join(told))
+
+
+def _told(owner: Owner, name: str, misfit: str) -> str:
+    if name in owner.names:
+        return misfit
+    return f"{misfit}; a group or another key names it, so models_to_skip takes it out"
+
+
+def _fit(owner: Owner) -> str:
+    total = sum(weights_bytes(model) for model in owner.models.values()) / GIB
+    free = main_memory().free_bytes / GIB
+    size = f"{total:.1f} GiB of files, {free:.1f} GiB of main memory free"
+    here = "the model that is here fits" if len(owner.models) == 1 else "all that are here fit"
+    return f"{here} into the memory that {owner.memory.setting} leaves; {size}"
+
+
+def _largest(tried: Sequence[Trial]) -> Trial:
+    """That is in time; the first, where none is."""
+    return next((trial for trial in reversed(tried) if trial.is_in_time), tried[0])
 
 
 def _late(trial: Trial) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
 import pytest
 
 from worker.config import load_config
-from worker.config_edit import change_settings, edited
+from worker.config_edit import change_settings, edited, try_change
 from worker.errors import ConfigError
 
 FILE = """\
@@ -74,9 +75,43 @@ def test_a_value_that_the_worker_would_refuse_changes_nothing(config: Path):
 def test_a_value_that_two_keys_share_is_left_to_the_owner(config: Path, key: str):
     text = FILE.replace("power: 8", "power: &eight 8").replace("batch:", "batch: *eight")
     config.write_text(text, "utf-8")
-    with pytest.raises(ConfigError, match=f"write there yourself\n{key}: 2"):
+    told = f"{key} can't be changed without touching other keys"
+    with pytest.raises(ConfigError, match=told):
+        try_change(config, {key: 2})
+    with pytest.raises(ConfigError, match=told):
         change_settings(config, {key: 2})
     assert config.read_text("utf-8") == text
+
+
+def test_a_change_can_be_tried(config: Path):
+    try_change(config, {"max_power": 32, "queue_size": 0})
+    with pytest.raises(ConfigError, match="max_power"):
+        try_change(config, {"max_power": 4000})
+    assert config.read_text("utf-8") == FILE
+    assert list(config.parent.iterdir()) == [config]
+
+
+OTHER_STYLES = {
+    "braces": "{api_key: k1, dreamer_name: mine, models_to_load: [some model],  # all of it\n}\n",
+    "indented": "  api_key: k1\n  dreamer_name: mine\n  models_to_load: [some model]\n  # end\n",
+    "ended": "---\napi_key: k1\ndreamer_name: mine\nmodels_to_load: [some model]\n# end\n...\n",
+    "folded": "api_key: k1\nvram_to_leave_free: >\n  80%\n\n# next\ndreamer_name: mine\n"
+    "models_to_load:\n  - some model\n",
+    "merged": "<<: {api_key: k1, max_power: 2}\ndreamer_name: mine\nmodels_to_load: [some model]\n",
+    "empty": "api_key: k1\ndreamer_name: mine\nmodels_to_load: [some model]\nmax_power:",
+}
+
+
+@pytest.mark.parametrize("style", OTHER_STYLES)
+def test_yaml_that_is_written_otherwise_can_be_changed_too(config: Path, style: str):
+    text = OTHER_STYLES[style]
+    config.write_text(text, "utf-8")
+    change_settings(config, {"max_power": 32, "vram_to_leave_free": "640 MiB"})
+    changed = load_config(config)
+    assert (changed.max_power, changed.vram_to_leave_free.size_bytes) == (32, 640 << 20)
+    assert changed.models_to_load == ("some model",)
+    for comment in re.findall("# .*", text):
+        assert comment in config.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -97,3 +132,11 @@ def test_an_old_name_of_a_key_keeps_its_name():
     text = "image_models_to_load: [one model, another]\n"
     changed = edited(text, {"models_to_load": ("one model",)})
     assert changed == 'image_models_to_load: ["one model"]\n'
+
+
+def test_of_an_old_and_a_new_name_the_one_that_counts_is_changed():
+    old = "image_models_to_load: [one model]\n"
+    text = f"{old}models_to_load: [one model, another]\n"
+    assert (
+        edited(text, {"models_to_load": ("one model",)}) == f'{old}models_to_load: ["one model"]\n'
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -23,10 +24,25 @@ Edit = tuple[int, int, str]  # from, to, what stands there afterwards
 def change_settings(path: Path, changes: Mapping[str, Value]) -> Path:
     """Replace the file, atomically; the path of the copy of what it was.
 
-    Lists can only lose entries. Raises ConfigError, and changes nothing, where the file or what
-    would become of it can't be used.
+    Lists can only lose entries. Raises ConfigError or OSError, and changes nothing, where the file
+    or what would become of it can't be used.
     """
     path = path.resolve()  # a link stays a link
+    with _changed(path, changes) as partial:
+        backup = _copied(path)
+        os.replace(partial, path)
+    return backup
+
+
+def try_change(path: Path, changes: Mapping[str, Value]) -> None:
+    """Raises what `change_settings` would raise, and changes nothing."""
+    with _changed(path.resolve(), changes):
+        pass
+
+
+@contextmanager
+def _changed(path: Path, changes: Mapping[str, Value]) -> Generator[Path]:
+    """A file beside it, for as long as it takes, that could stand in its place."""
     before = read_document(path).settings
     text = path.read_bytes().decode("utf-8")
     partial = path.with_name(f".{path.name}.partial")
@@ -34,34 +50,51 @@ def change_settings(path: Path, changes: Mapping[str, Value]) -> Path:
         partial.touch(0o600)
         shutil.copymode(path, partial)
         partial.write_bytes(edited(text, changes).encode("utf-8"))
-        if _settings(partial) != {**before, **_as_read(changes)}:  # by an alias, for example
-            raise ConfigError(_by_hand(path, changes))
+        if _settings(partial) != {**before, **_as_read(changes)}:
+            raise ConfigError((_entangled(path, changes),))
         load_config(partial)
-        backup = _copied(path)
-        os.replace(partial, path)
+        yield partial
     finally:
         partial.unlink(missing_ok=True)
-    return backup
 
 
 def edited(text: str, changes: Mapping[str, Value]) -> str:
     """The text of a mapping with these values; keys that it lacks come at its end."""
     root = yaml.compose(text, yaml.SafeLoader)
     assert isinstance(root, yaml.MappingNode)
-    nodes = {key.value: value for key, value in root.value}
+    values = _values(root)
+    added = {key: value for key, value in changes.items() if key not in values}
     edits: list[Edit] = []
-    added = dict(changes)
-    for name, node in nodes.items():
-        key = RENAMED.get(name, name)
-        if key in added:
-            edits += _edits(text, node, added.pop(key))
-    for start, end, new in sorted(edits, reverse=True):
+    for key in changes.keys() - added.keys():
+        edits += _edits(text, values[key], changes[key])
+    last = [_addition(text, root, added)] if added else []
+    for start, end, new in (*last, *sorted(edits, reverse=True)):
         text = text[:start] + new + text[end:]
-    return text + _added_lines(text, added)
+    return text
+
+
+def _values(root: yaml.MappingNode) -> dict[str, yaml.Node]:
+    """By the names that keys have today; of those with an old name, the one that counts."""
+    given = {key.value: value for key, value in root.value}
+    old = {RENAMED[name]: given[name] for name in reversed(given) if name in RENAMED}
+    return old | {name: value for name, value in given.items() if name not in RENAMED}
+
+
+def _addition(text: str, root: yaml.MappingNode, added: Mapping[str, Value]) -> Edit:
+    lines = [f"{key}: {_written(value)}" for key, value in added.items()]
+    first_key, last_value = root.value[0][0], root.value[-1][1]
+    if root.flow_style:
+        end = last_value.end_mark.index
+        return end, end, "".join(f", {line}" for line in lines)
+    newline = "\r\n" if "\r\n" in text else "\n"
+    indent = " " * first_key.start_mark.column
+    end = root.end_mark.index  # behind comments, but before a last "..."
+    before = "" if text[:end].endswith("\n") else newline
+    return end, end, before + "".join(f"{indent}{line}{newline}" for line in lines)
 
 
 def _edits(text: str, node: yaml.Node, value: Value) -> Iterator[Edit]:
-    start, end = node.start_mark.index, node.end_mark.index
+    start, end = node.start_mark.index, _end(text, node)
     if isinstance(node, yaml.SequenceNode) and not node.flow_style:
         yield from _dropped_lines(text, node, value)
     elif start == end:  # a key without a value ends with its colon
@@ -75,16 +108,14 @@ def _dropped_lines(text: str, node: yaml.SequenceNode, kept: Value) -> Iterator[
     for entry in node.value:
         if isinstance(kept, str | int) or entry.value not in kept:
             start = text.rfind("\n", 0, entry.start_mark.index) + 1
-            end = text.find("\n", entry.end_mark.index) + 1
+            end = text.find("\n", _end(text, entry)) + 1
             yield start, end or len(text), ""
 
 
-def _added_lines(text: str, added: Mapping[str, Value]) -> str:
-    if not added:
-        return ""
-    newline = "\r\n" if "\r\n" in text else "\n"
-    lines = (f"{key}: {_written(value)}{newline}" for key, value in added.items())
-    return ("" if text.endswith("\n") else newline) + "".join(lines)
+def _end(text: str, node: yaml.Node) -> int:
+    """Of what is written: PyYAML counts the line's end behind a text of several lines, too."""
+    start = node.start_mark.index
+    return start + len(text[start : node.end_mark.index].rstrip())
 
 
 def _written(value: Value) -> str:
@@ -104,9 +135,10 @@ def _as_read(changes: Mapping[str, Value]) -> Mapping[str, object]:
     return {key: v if isinstance(v, int | str) else list(v) for key, v in changes.items()}
 
 
-def _by_hand(path: Path, changes: Mapping[str, Value]) -> tuple[str, ...]:
-    lines = (f"{key}: {_written(value)}" for key, value in changes.items())
-    return (f"{path} can't be changed without touching other keys; write there yourself", *lines)
+def _entangled(path: Path, changes: Mapping[str, Value]) -> str:
+    """Such as by an alias, which stands for another key's value."""
+    told = f"{path}: {', '.join(changes)} can't be changed without touching other keys"
+    return f"{told}; write the values out there, without & and *"
 
 
 def _copied(path: Path) -> Path:
