@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def main(arguments: list[str], columns: Mapping[str, Sequence[str]]) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.html is not None:
-            check_writable(options.html)
+            _check_page(options.html, filter(None, (options.run, options.newer)))
         run = read_run(options.run)
         newer = read_run(options.newer) if options.newer is not None else None
         shown = columns.get(run.bench, ())
@@ -36,6 +36,14 @@ def main(arguments: list[str], columns: Mapping[str, Sequence[str]]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _check_page(path: Path, runs: Iterable[Path]) -> None:
+    """Raises BadInput where it can't be written, or would take the place of one of these runs."""
+    check_writable(path)
+    for run in runs:
+        if path.exists() and run.exists() and path.samefile(run):
+            raise BadInput(f"{path} is the run itself: give the page another name")
 
 
 def _one(run: Run, columns: Sequence[str]) -> Page:

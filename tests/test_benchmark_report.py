@@ -106,6 +106,19 @@ def test_two_runs_are_matched_by_what_was_measured(
     assert "phases sampling" in page
 
 
+@pytest.mark.parametrize("output", ["a.json", "b.json", "folder/../a.json", "link.json"])
+def test_a_page_never_takes_the_place_of_a_run(
+    output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "a.json")
+    runs = [file(tmp_path / name, [engine_row(1.0)]) for name in ("a.json", "b.json")]
+    before = [Path(run).read_text("utf-8") for run in runs]
+    assert main(["report", *runs, "--html", str(tmp_path / output)]) == 2
+    assert "is the run itself" in capsys.readouterr().err
+    assert [Path(run).read_text("utf-8") for run in runs] == before
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
