@@ -28,6 +28,17 @@ FEATURES: Mapping[str, tuple[str, ...]] = {  # of each bench; a group's name sta
     "seconds": ("model", "rounds", "learnt", "jobs"),
     "tune": ("key",),
 }
+NUMBER_GROUPS = frozenset({"phases", "percent"})
+NUMBERS = frozenset(  # the last words of names whose figures are numbers, beside all with `per`
+    {
+        *("bytes", "seconds", "ms", "percent", "watts", "mhz", "celsius"),
+        *("width", "height", "side", "steps", "chunks", "loras", "together", "images"),
+        *("jobs", "faulted", "size", "devices", "threads", "files", "rounds", "learnt"),
+        *("repeats", "reads", "ratio", "difference"),
+    }
+)
+MOST = 10**18  # of any unit: more is not measured, nor can it be drawn
+DIVISORS = frozenset({"job.images", "job.together"})
 
 
 class _File(BaseModel):
@@ -122,7 +133,7 @@ def is_number(value: object) -> bool:
 
 
 def _faults(run: Run) -> Iterator[str]:
-    """What is wrong with its rows, each in a line that names the row."""
+    """What is wrong with its rows, each in a line that names the row and the figure."""
     if run.bench not in FEATURES:
         yield f"no benchmark of this version is called {run.bench!r} ({', '.join(FEATURES)})"
         return
@@ -130,6 +141,29 @@ def _faults(run: Run) -> Iterator[str]:
     for number, row in enumerate(run.rows, start=1):
         if not any(name in row for name in features):
             yield f"row {number} does not say what was measured: {', '.join(FEATURES[run.bench])}"
+        for name, value in row.items():
+            expected = _expected(name, value, is_feature=name in features)
+            if expected:
+                yield f"row {number}, {name}: {value!r:.60} is no {expected}"
+
+
+def _expected(name: str, value: object, *, is_feature: bool) -> str:
+    """What this figure should be, where it is something else; a figure may also be missing."""
+    if name in DIVISORS and not (isinstance(value, int) and value > 0):
+        return "whole number above 0"
+    if value is not None and _is_numeric(name) and not is_number(value):
+        return "number"
+    if isinstance(value, int | float) and not abs(value) < MOST:
+        return f"number under {MOST:.0e}"
+    if is_feature and not isinstance(value, str | int | float | None):
+        return "word or number"
+    return ""
+
+
+def _is_numeric(name: str) -> bool:
+    group, _, last = name.rpartition(".")
+    words = last.split("_")
+    return group in NUMBER_GROUPS or words[-1] in NUMBERS or "per" in words
 
 
 def differing(rows: Iterable[Figures], names: Iterable[str]) -> tuple[str, ...]:

@@ -232,16 +232,27 @@ def test_a_page_never_takes_the_place_of_a_run(
 @pytest.mark.parametrize(
     ("row", "told"),
     [
+        (engine_row(1.0, images="x"), "row 2, job.images: 'x' is no whole number above 0"),
+        (engine_row(1.0, together=0), "row 2, job.together: 0 is no whole number above 0"),
+        (engine_row(1.0, {"text": "abc"}), "row 2, phases.text: 'abc' is no number"),  # pyright: ignore
+        (engine_row(float("inf")), "row 2, seconds: inf is no number under 1e+18"),
+        ({**engine_row(1.0), "model": ["a"]}, "row 2, model: ['a'] is no word or number"),
         ({}, "row 2 does not say what was measured: model, family, job"),
     ],
 )
-def test_a_row_that_says_nothing_is_named(
+def test_a_figure_that_cannot_be_is_named_with_its_row(
     row: dict[str, Any], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     run = file(tmp_path / "a.json", [engine_row(1.0), row])
     assert main(["report", run, "--html", str(tmp_path / "a.html")]) == 2
     assert capsys.readouterr().err == f"error: {run}: {told}\n"
     assert not (tmp_path / "a.html").exists()
+
+
+def test_a_list_of_anything_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    row = {"key": "k", "now": [{"a": 1}, True], "proposed": [], "reason": "r"}
+    assert main(["report", file(tmp_path / "a.json", [row], "tune")]) == 0
+    assert "{'a': 1}, yes" in capsys.readouterr().out
 
 
 def test_a_run_of_no_known_bench_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
