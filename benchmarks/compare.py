@@ -1,8 +1,8 @@
-"""The same work on ours and on other programs: seconds, ratios to ComfyUI's executor, memory.
+"""The same work on ours and on other programs: seconds, ratios to one of them, memory.
 
 Every peer is a process of its own. All are alive at once and take turns, in an order that rotates
 with each round, so that whatever else the machine does hits all of them. Ratios are those of one
-round; the first round of a work warms up.
+round, to ComfyUI's executor where it takes part; the first round of a work warms up.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import io
 import itertools
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +31,23 @@ from benchmarks.peers.roster import BASE, PEERS, Peer
 from benchmarks.peers.works import CHECKPOINTS, LORA, QUICK, WORKS, Work
 from hordelib.comfy import default_folder
 from hordelib.demo_model import ensure_checkpoint, ensure_lora
+from hordelib.errors import HordelibError
 
 START = Work("from the start of the process to the first picture")
 PNG = b"\x89PNG"
 REPEATS, QUICK_REPEATS = 5, 2
+HORDE_ENGINE = "horde-engine"  # what most workers run: ratios to it are told, too
+
+
+class NobodyMeasured(HordelibError):
+    """No peer could do any of the works."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One work on one peer. Figures are None where there are none; `error` says why it failed.
 
-    Of the ratios to ComfyUI's executor, each within one round: median, lowest and highest.
+    Of the ratios to `base`, each within one round: median, lowest and highest.
     """
 
     work: str
@@ -51,10 +58,17 @@ class Row:
     ratio: float | None = None
     lowest_ratio: float | None = None
     highest_ratio: float | None = None
+    horde_engine_ratio: float | None = None  # median of the ratios to horde-engine
     peak_bytes: int | None = None  # of its largest process, while it did this work
     reads: int | None = None  # of checkpoints, after the first round
-    most_pixel_difference: int | None = None  # of 255, from ComfyUI's executor
+    most_pixel_difference: int | None = None  # of 255, from `base`
+    base: str = ""
     error: str = ""
+
+
+def base_of(peers: Sequence[Peer]) -> Peer:
+    """To whom ratios are: ComfyUI's executor, or the first peer where it takes no part."""
+    return next((peer for peer in peers if peer.name == BASE), peers[0])
 
 
 def measure(
@@ -105,22 +119,27 @@ def _rotated(contenders: Sequence[Contender], number: int) -> list[Contender]:
 
 
 def _rows(work: Work, turns: Sequence[Turn], contenders: Sequence[Contender]) -> Iterator[Row]:
-    base = next((each.answers for each in contenders if _is_base(each)), list[Answer]())
+    base = base_of([contender.peer for contender in contenders]).name
+    theirs = {each.peer.name: each.answers for each in contenders if not each.error}
     for contender in contenders:
         name = contender.peer.name
         if contender.error:
-            yield Row(work.name, name, error=contender.error)
+            yield Row(work.name, name, base=base, error=contender.error)
         else:
-            yield _row(work, turns, contender, base)
+            yield _row(work, turns, contender, base, theirs)
 
 
-def _is_base(contender: Contender) -> bool:
-    return contender.peer.name == BASE and not contender.error
-
-
-def _row(work: Work, turns: Sequence[Turn], contender: Contender, base: Sequence[Answer]) -> Row:
-    answers, bases = _counted(contender.answers), _counted(base)
-    ratios = [each.seconds / other.seconds for each, other in zip(answers, bases, strict=False)]
+def _row(
+    work: Work,
+    turns: Sequence[Turn],
+    contender: Contender,
+    base: str,
+    theirs: Mapping[str, Sequence[Answer]],
+) -> Row:
+    """`theirs`: the answers of all peers that could do it, by name."""
+    answers = _counted(contender.answers)
+    ratios = _ratios(answers, theirs.get(base, ()))
+    to_horde_engine = _ratios(answers, theirs.get(HORDE_ENGINE, ()))
     return Row(
         work=work.name,
         peer=contender.peer.name,
@@ -130,10 +149,20 @@ def _row(work: Work, turns: Sequence[Turn], contender: Contender, base: Sequence
         ratio=median(ratios) if ratios else None,
         lowest_ratio=min(ratios, default=None),
         highest_ratio=max(ratios, default=None),
+        horde_engine_ratio=median(to_horde_engine) if to_horde_engine else None,
         peak_bytes=contender.peak_bytes(),
         reads=_reads(contender.answers),
-        most_pixel_difference=_most_difference(work, turns, contender.answers, base),
+        most_pixel_difference=_most_difference(
+            work, turns, contender.answers, theirs.get(base, ())
+        ),
+        base=base,
     )
+
+
+def _ratios(answers: Sequence[Answer], others: Sequence[Answer]) -> list[float]:
+    """Round by round; none where the other one has none. `answers` are those that count."""
+    pairs = zip(answers, _counted(others), strict=False)
+    return [each.seconds / other.seconds for each, other in pairs]
 
 
 def _counted(answers: Sequence[Answer]) -> Sequence[Answer]:
@@ -192,7 +221,7 @@ def _link(file: Path, copy: Path) -> None:
 
 
 def _peers(text: str) -> list[Peer]:
-    names = text.split(",")
+    names = [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in PEERS]
     if unknown:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(PEERS)}")
@@ -217,7 +246,13 @@ def _works(options: argparse.Namespace) -> tuple[Work, ...]:
 def _measured(options: argparse.Namespace) -> Iterator[Row]:
     repeats = options.repeats or (QUICK_REPEATS if options.quick else REPEATS)
     starts = 1 if options.quick else repeats + 1
-    return measure(options.peers, _works(options), repeats + 1, starts)
+    print(f"ratios are to {base_of(options.peers)}", file=sys.stderr)
+    nobody = True
+    for row in measure(options.peers, _works(options), repeats + 1, starts):
+        nobody = nobody and bool(row.error)
+        yield row
+    if nobody:
+        raise NobodyMeasured("no peer could be measured")
 
 
 BENCH = Bench(
@@ -227,7 +262,14 @@ BENCH = Bench(
     rows=_measured,
     count=lambda options: len(options.peers) * (1 + len(_works(options))),
     columns=(
-        *("work", "peer", "seconds", "ratio", "lowest_ratio", "highest_ratio"),
-        *("cpu_seconds", "peak_bytes", "reads", "most_pixel_difference", "error"),
+        *("work", "peer", "seconds", "base", "ratio", "lowest_ratio", "highest_ratio"),
+        *(
+            "horde_engine_ratio",
+            "cpu_seconds",
+            "peak_bytes",
+            "reads",
+            "most_pixel_difference",
+            "error",
+        ),
     ),
 )

@@ -3,14 +3,57 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from benchmarks import report
 from benchmarks.document import BadInput
 from benchmarks.figures import NOTHING, in_units, unit_name
-from benchmarks.run_file import Figures, Run, differing, feature_names, is_number, label
+from benchmarks.run_file import Figures, Run, differing, is_number, label
+
+NOW, PROPOSED = "now", "proposed"  # of `tune`: settings, which nobody has measured
+LESS_TIME = "under 1 is better: less time"
+LESS_MEMORY = "under 1 is better: less memory"
+LESS_OFF = "under 1 is better: predictions are nearer"
+MORE_WORK = "over 1 is better: more in the same time"
+CHARTS: Mapping[str, Mapping[str, str]] = {  # of each bench: none says the same as another
+    "engine": {
+        "seconds": LESS_TIME,
+        "overhead_ms": LESS_TIME,
+        "measured_bytes": LESS_MEMORY,
+        "resident_bytes": LESS_MEMORY,
+    },
+    "worker": {
+        "images_per_hour": MORE_WORK,
+        "busy_percent": "over 1 is better: the device waits less",
+        "p50_seconds": LESS_TIME,
+        "p95_seconds": LESS_TIME,
+        "bridge_cpu_ms": LESS_TIME,
+    },
+    "compare": {
+        "seconds": LESS_TIME,
+        "ratio": "under 1 is better: less time than before beside the same program",
+        "cpu_seconds": LESS_TIME,
+        "peak_bytes": LESS_MEMORY,
+    },
+    "scale": {
+        "jobs_per_second": MORE_WORK,
+        "bridge_cpu_ms": LESS_TIME,
+        "p50_seconds": LESS_TIME,
+        "p95_seconds": LESS_TIME,
+        "end_rss_bytes": LESS_MEMORY,
+        "ledger_bytes": "under 1 is better: a smaller file",
+    },
+    "memory": {"measured_bytes": LESS_MEMORY},
+    "switch": {"same_model_seconds": LESS_TIME, "switch_seconds": LESS_TIME},
+    "seconds": {
+        "median_percent": LESS_OFF,
+        "p90_percent": LESS_OFF,
+        "within_percent": "over 1 is better: more jobs keep to what was predicted",
+    },
+    "tune": {},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +65,15 @@ class Pair:
     new: Figures
 
     def ratio(self, name: str) -> float | None:
-        """New to old; None where one of them has no such number."""
+        """New to old; None where one of them has no such measurement."""
         old, new = self.old.get(name), self.new.get(name)
-        return new / old if is_number(old) and is_number(new) and old else None
+        is_measured = name != PROPOSED and is_number(old) and is_number(new)
+        return new / old if is_measured and old else None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`results`: names of the numbers that either run has. `only_…`: rows without their like."""
+    """`results`: names of what either run came to. `only_…`: rows without their like."""
 
     old: Run
     new: Run
@@ -53,8 +97,8 @@ def compare(old: Run, new: Run) -> Comparison:
     if old.bench != new.bench:
         raise BadInput(f"a run of {old.bench} can't be compared with one of {new.bench}")
     rows = (*old.rows, *new.rows)
-    in_both = [name for name in feature_names(rows) if _has(old, name) and _has(new, name)]
-    special = [name for name in differing(rows) if name in in_both]
+    in_both = [name for name in old.features if name in new.features]
+    special = differing(rows, in_both)
     waiting: dict[str, list[Figures]] = defaultdict(list)
     for row in new.rows:
         waiting[_key(row, in_both)].append(row)
@@ -67,27 +111,34 @@ def compare(old: Run, new: Run) -> Comparison:
         else:
             lonely.append(told)
     left = [label(row, special) or new.bench for like in waiting.values() for row in like]
-    names = dict.fromkeys(name for row in rows for name in row)
-    features = set(feature_names(rows))
-    numbers = (name for name in names if any(is_number(row.get(name)) for row in rows))
-    results = tuple(name for name in numbers if name not in features)
-    return Comparison(old, new, tuple(pairs), tuple(lonely), tuple(left), results)
+    return Comparison(old, new, tuple(pairs), tuple(lonely), tuple(left), _results(old, new))
+
+
+def _results(old: Run, new: Run) -> tuple[str, ...]:
+    rows, features = (*old.rows, *new.rows), {*old.features, *new.features}
+    names = dict.fromkeys(name for row in rows for name in row if name not in features)
+    return tuple(name for name in names if _is_result(name, rows))
+
+
+def _is_result(name: str, rows: Sequence[Figures]) -> bool:
+    return name == PROPOSED or (name != NOW and any(is_number(row.get(name)) for row in rows))
 
 
 def table(comparison: Comparison, names: Sequence[str]) -> list[Figures]:
     """A row for each pair and each of these results that one of them has."""
     return [
-        {
-            "of": pair.told,
-            "figure": unit_name(name),
-            "old": in_units(name, pair.old.get(name)),
-            "new": in_units(name, pair.new.get(name)),
-            "ratio": pair.ratio(name),
-        }
+        _line(pair, name)
         for pair in comparison.pairs
         for name in names
         if pair.old.get(name) is not None or pair.new.get(name) is not None
     ]
+
+
+def _line(pair: Pair, name: str) -> Figures:
+    sides = {"old": pair.old, "new": pair.new}
+    told = {side: in_units(name, row.get(name)) for side, row in sides.items()}
+    measured = {} if name == PROPOSED else {"ratio": pair.ratio(name)}
+    return {"of": pair.told, "figure": unit_name(name), **told, **measured}
 
 
 def chosen(comparison: Comparison, columns: Sequence[str]) -> tuple[str, ...]:
@@ -95,32 +146,36 @@ def chosen(comparison: Comparison, columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in comparison.results if not columns or name in columns)
 
 
-def page(comparison: Comparison, columns: Sequence[str]) -> str:
-    """The HTML: what is not the same, ratios as bars, and all figures."""
+def page(comparison: Comparison, files: tuple[str, str]) -> str:
+    """The HTML: what is not the same, ratios as bars, and all figures.
+
+    `files`: the names of the old run's and of the new one's.
+    """
     old, new = comparison.old, comparison.new
+    sides = (("Old", files[0], old), ("New", files[1], new))
     only = {"Only in the old run": comparison.only_old, "Only in the new run": comparison.only_new}
     return report.document(
         f"Benchmark: {new.bench}, two runs",
         (
-            *(f"<h2>{side}</h2>{report.facts(report.run_facts(run))}" for side, run in
-              (("Old", old), ("New", new))),
+            *(f"<h2>{side}: {escape(file)}</h2>{report.facts(report.run_facts(run))}"
+              for side, file, run in sides),
             *_list("Not the same", comparison.differences),
             *(part for title, rows in only.items() for part in _list(title, rows)),
-            *_bars(comparison, chosen(comparison, columns)),
+            *_bars(comparison),
             "<h2>All results</h2>",
             report.table(table(comparison, comparison.results)),
         ),
     )  # fmt: skip
 
 
-def _bars(comparison: Comparison, names: Sequence[str]) -> Iterator[str]:
+def _bars(comparison: Comparison) -> Iterator[str]:
     from benchmarks.plots import ratios  # matplotlib takes a second to import
 
-    for name in names:
+    for name, better in CHARTS[comparison.new.bench].items():
         rows = [_bar(pair, name) for pair in comparison.pairs if pair.ratio(name) is not None]
         if rows:
-            title = escape(f"{unit_name(name)}: new to old")
-            yield f"<h2>{title}</h2><figure>{ratios(rows)}</figure>"
+            title = f"{escape(unit_name(name))}: new to old <small>{better}</small>"
+            yield f"<h2>{title}</h2><figure>{ratios(rows, ['of'])}</figure>"
 
 
 def _bar(pair: Pair, name: str) -> Figures:
@@ -134,12 +189,14 @@ def _bar(pair: Pair, name: str) -> Figures:
     return bar
 
 
-def _has(run: Run, name: str) -> bool:
-    return any(name in row for row in run.rows)
-
-
 def _key(row: Figures, names: Sequence[str]) -> str:
-    return repr([row.get(name) for name in names])
+    return repr([_wanted(row, name) for name in names])
+
+
+def _wanted(row: Figures, name: str) -> object:
+    """A feature. Of jobs, those that failed were wanted, too."""
+    value = row.get(name)
+    return value + (row.get("faulted") or 0) if name == "jobs" and value is not None else value
 
 
 def _unlike(kind: str, old: Figures, new: Figures) -> Iterator[str]:

@@ -34,8 +34,10 @@ def in_units(name: str, value: Any) -> str:
         return NOTHING
     if isinstance(value, list | tuple):
         return ", ".join(in_units(name, item) for item in value) or NOTHING  # pyright: ignore
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return {True: "yes", False: "no"}.get(value, str(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float):
+        return str(value)
     return _number(value / _scale(name)) if _scale(name) != 1 else _number(value)
 
 

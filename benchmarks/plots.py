@@ -19,7 +19,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from benchmarks.figures import MIB, in_units, unit_name
-from benchmarks.run_file import Figures, differing, feature_names, is_number, label
+from benchmarks.run_file import Figures, Run, differing, is_number, label
 
 INK = "#010203"  # stands for the text's colour until the SVG is written
 WIDTH, ROW_HEIGHT = 8.0, 0.32  # inches
@@ -34,6 +34,7 @@ STYLE: Mapping[str, Any] = {
 }
 
 Rows = Sequence[Figures]
+Names = Sequence[str]  # of the rows' features
 Axes = Any  # matplotlib's own types leave its keyword arguments open
 
 
@@ -44,30 +45,30 @@ class Plot:
     title: str
     told: str  # how it is read
     suits: Callable[[Figures], bool]
-    draw: Callable[[Axes, Rows], None]
-    enough: Callable[[Rows], bool] = bool
+    draw: Callable[[Axes, Rows, Names], None]
+    enough: Callable[[Rows, Names], bool] = lambda rows, _names: bool(rows)
     is_bars: bool = False  # a bar for each row: its height grows with them
 
 
-def svgs(rows: Rows) -> Iterator[tuple[str, str, str]]:
+def svgs(run: Run) -> Iterator[tuple[str, str, str]]:
     """Title, explanation and SVG of each plot that the rows have the figures for."""
     for plot in PLOTS:
-        suited = [row for row in rows if plot.suits(row)]
-        if plot.enough(suited):
-            yield plot.title, plot.told, _svg(plot, suited)
+        suited = [row for row in run.rows if plot.suits(row)]
+        if plot.enough(suited, run.features):
+            yield plot.title, plot.told, _svg(plot, suited, run.features)
 
 
-def ratios(rows: Rows) -> str:
+def ratios(rows: Rows, names: Names) -> str:
     """The SVG of bars for rows with a `ratio`."""
-    return _svg(next(plot for plot in PLOTS if plot.draw is _draw_ratios), rows)
+    return _svg(next(plot for plot in PLOTS if plot.draw is _draw_ratios), rows, names)
 
 
-def _svg(plot: Plot, rows: Rows) -> str:
+def _svg(plot: Plot, rows: Rows, names: Names) -> str:
     height = 1.3 + ROW_HEIGHT * len(rows) if plot.is_bars else 4.0
     with mpl.rc_context(dict(STYLE)), warnings.catch_warnings():  # pyright: ignore
         warnings.filterwarnings("ignore", "Glyph")  # the browser's fonts have more letters
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        plot.draw(figure.add_subplot(), rows)
+        plot.draw(figure.add_subplot(), rows, names)
         written = io.StringIO()
         figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})  # pyright: ignore
     return _inline(written.getvalue(), plot.title)
@@ -85,33 +86,34 @@ def _inline(svg: str, title: str) -> str:
 _MEMBERS = {"job.images": "of one job", "job.together": "of jobs that share it"}
 
 
-def _batch_lines(rows: Rows) -> list[tuple[str, list[Figures]]]:
+def _batch_lines(rows: Rows, names: Names) -> list[tuple[str, list[Figures]]]:
     """For each way to fill a batch, lines of the rows that fill it in no other way."""
     lines = [
         (way, line)
         for way, other in zip(_MEMBERS, reversed(_MEMBERS), strict=True)
-        for line in _lines([row for row in rows if row[other] == 1], way)
+        for line in _lines([row for row in rows if row[other] == 1], names, way)
     ]
-    kinds = _kinds([line for _, line in lines], *_MEMBERS)
+    kinds = _kinds([line for _, line in lines], names, *_MEMBERS)
     return [
         (_joined(kind, f"pictures {_MEMBERS[way]}"), line)
         for kind, (way, line) in zip(kinds, lines, strict=True)
     ]
 
 
-def _lines(rows: Rows, along: str) -> list[list[Figures]]:
+def _lines(rows: Rows, names: Names, along: str) -> list[list[Figures]]:
     """Rows that differ in the feature `along` alone, at least two of them, in its order."""
     lines: dict[str, list[Figures]] = defaultdict(list)
-    names = [name for name in feature_names(rows) if name != along]
+    others = [name for name in names if name != along]
     for row in rows:
-        lines[repr([row.get(name) for name in names])].append(row)
+        lines[repr([row.get(name) for name in others])].append(row)
     long = (line for line in lines.values() if len({row[along] for row in line}) > 1)
     return [sorted(line, key=lambda row: row[along]) for line in long]
 
 
-def _kinds(lines: Sequence[Rows], *along: str) -> list[str]:
+def _kinds(lines: Sequence[Rows], names: Names, *along: str) -> list[str]:
     """What each line is about, where that is not the same in all of them."""
-    special = [name for name in differing(line[0] for line in lines) if name not in along]
+    others = (name for name in names if name not in along)
+    special = differing((line[0] for line in lines), others)
     return [label(line[0], special) for line in lines]
 
 
@@ -119,8 +121,8 @@ def _joined(kind: str, told: str) -> str:
     return f"{kind}: {told}" if kind else told
 
 
-def _draw_throughput(axes: Axes, rows: Rows) -> None:
-    for name, line in _batch_lines(rows):
+def _draw_throughput(axes: Axes, rows: Rows, names: Names) -> None:
+    for name, line in _batch_lines(rows, names):
         sizes = [_pictures(row) for row in line]
         speeds = [row["images_per_second"] for row in line]
         axes.plot(sizes, speeds, marker="o", label=name)
@@ -131,11 +133,11 @@ def _draw_throughput(axes: Axes, rows: Rows) -> None:
 # ---- bars ------------------------------------------------------------------------------------
 
 
-def _labels(axes: Axes, rows: Rows) -> list[int]:
+def _labels(axes: Axes, rows: Rows, names: Names) -> list[int]:
     """A place for each row, the first on top."""
-    names = differing(rows)
+    special = differing(rows, names)
     places = list(range(len(rows)))
-    axes.set_yticks(places, [label(row, names) for row in rows])
+    axes.set_yticks(places, [label(row, special) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     return places
 
@@ -143,8 +145,8 @@ def _labels(axes: Axes, rows: Rows) -> list[int]:
 def _shares(prefix: str, scale: Callable[[Figures], float], told: str) -> Callable[..., None]:
     """Stacked bars of all figures under `prefix`, each divided by the row's `scale`."""
 
-    def draw(axes: Axes, rows: Rows) -> None:
-        places = _labels(axes, rows)
+    def draw(axes: Axes, rows: Rows, names: Names) -> None:
+        places = _labels(axes, rows, names)
         left = [0.0] * len(rows)
         for name in dict.fromkeys(key for row in rows for key in row if key.startswith(prefix)):
             widths = [(row.get(name) or 0.0) / scale(row) for row in rows]
@@ -160,12 +162,12 @@ def _pictures(row: Figures) -> float:
     return row.get("job.images", 1) * row.get("job.together", 1)
 
 
-def _draw_ratios(axes: Axes, rows: Rows) -> None:
+def _draw_ratios(axes: Axes, rows: Rows, names: Names) -> None:
     """A bar for each ratio; its whisker goes from the lowest to the highest one.
 
     Each program has a colour of its own, where there are several.
     """
-    places = _labels(axes, rows)
+    places = _labels(axes, rows, names)
     peers = list(dict.fromkeys(row.get("peer") for row in rows))
     for place, row in zip(places, rows, strict=True):
         ratio = row["ratio"]
@@ -190,7 +192,7 @@ def _number(row: Figures, name: str) -> float:
 # ---- points ----------------------------------------------------------------------------------
 
 
-def _draw_memory(axes: Axes, rows: Rows) -> None:
+def _draw_memory(axes: Axes, rows: Rows, _names: Names) -> None:
     predicted = [row["predicted_bytes"] / MIB for row in rows]
     measured = [row["measured_bytes"] / MIB for row in rows]
     most = max(*predicted, *measured)
@@ -204,10 +206,10 @@ def _draw_memory(axes: Axes, rows: Rows) -> None:
 _COSTS = ("seconds_per_job", "bridge_cpu_ms", "end_rss_bytes", "ledger_bytes")
 
 
-def _draw_costs(axes: Axes, rows: Rows) -> None:
+def _draw_costs(axes: Axes, rows: Rows, names: Names) -> None:
     """Each line in multiples of its first point: the units differ."""
-    lines = _lines(rows, "jobs")
-    for kind, line in zip(_kinds(lines, "jobs"), lines, strict=True):
+    lines = _lines(rows, names, "jobs")
+    for kind, line in zip(_kinds(lines, names, "jobs"), lines, strict=True):
         for name in _COSTS:
             told = [(row["jobs"], row[name]) for row in line if is_number(row.get(name))]
             if len(told) > 1 and told[0][1]:
@@ -241,7 +243,7 @@ PLOTS = (
         "Pictures a second by how many are made at once.",
         _has_numbers("images_per_second", *_MEMBERS),
         _draw_throughput,
-        enough=lambda rows: bool(_batch_lines(rows)),
+        enough=lambda rows, names: bool(_batch_lines(rows, names)),
     ),
     Plot(
         "Seconds of a picture, by phase",
@@ -275,6 +277,6 @@ PLOTS = (
         "Flat lines: a job costs the same, however many there were before.",
         lambda row: is_number(row.get("jobs")) and any(is_number(row.get(name)) for name in _COSTS),
         _draw_costs,
-        enough=lambda rows: bool(_lines(rows, "jobs")),
+        enough=lambda rows, names: bool(_lines(rows, names, "jobs")),
     ),
 )

@@ -14,7 +14,8 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
 h1 { margin-bottom: 0 }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line) }
-p, dt, figcaption, summary { color: var(--dim) }
+p, dt, figcaption, summary, small { color: var(--dim) }
+small { font-weight: normal; padding-left: .5rem }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem }
 dd { margin: 0; overflow-wrap: anywhere }
 .wide { overflow-x: auto; margin: 1rem 0 }
@@ -38,7 +39,7 @@ def page(run: Run, columns: Sequence[str]) -> str:
             "<h2>Results</h2>",
             *_constants(run.rows, names),
             table(run.rows, names) + everything if names else table(run.rows),
-            *plots(run.rows),
+            *plots(run),
         ),
     )
 
@@ -80,10 +81,10 @@ def table(rows: Sequence[Figures], names: Iterable[str] = ()) -> str:
     return f'<div class="wide"><table>{head}{"".join(body)}</table></div>'
 
 
-def plots(rows: Sequence[Figures]) -> Iterator[str]:
+def plots(run: Run) -> Iterator[str]:
     from benchmarks.plots import svgs  # matplotlib takes a second to import
 
-    for title, told, svg in svgs(rows):
+    for title, told, svg in svgs(run):
         yield f"<h2>{escape(title)}</h2><p>{escape(told)}</p><figure>{svg}</figure>"
 
 

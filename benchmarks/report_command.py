@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,25 +17,50 @@ from benchmarks.terminal_table import show
 Page = Callable[[], str]
 
 
-def main(arguments: list[str], columns: Mapping[str, Sequence[str]]) -> int:
-    """Show, and write the page if wanted; 2 for files that are no runs of one bench.
+class NothingAlike(Exception):
+    """Two runs, of which no row measured the same as one of the other; one line that says so."""
 
-    `columns` of each bench's table.
+
+def main(arguments: list[str], columns: Mapping[str, Sequence[str]]) -> int:
+    """Show, and write the page if wanted. `columns` of each bench's table.
+
+    Returns 2 for files that can't be used or are no runs of one bench, and 1, without a page, for
+    runs that have nothing alike.
     """
     options = _parser().parse_args(arguments)
     try:
         if options.html is not None:
-            check_writable(options.html)
-        run = read_run(options.run)
-        newer = read_run(options.newer) if options.newer is not None else None
-        shown = columns.get(run.bench, ())
-        page = _two(comparison.compare(run, newer), shown) if newer else _one(run, shown)
+            _check_page(options.html, filter(None, (options.run, options.newer)))
+        page = _shown(options, columns)
         if options.html is not None:
             write(options.html, page())
     except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error), 2)
+    except NothingAlike as error:
+        return _refuse(str(error), 1)
     return 0
+
+
+def _shown(options: argparse.Namespace, columns: Mapping[str, Sequence[str]]) -> Page:
+    run = read_run(options.run)
+    shown = columns.get(run.bench, ())
+    if options.newer is None:
+        return _one(run, shown)
+    compared = comparison.compare(run, read_run(options.newer))
+    return _two(compared, shown, (str(options.run), str(options.newer)))
+
+
+def _refuse(reason: str, code: int) -> int:
+    print(f"error: {reason}", file=sys.stderr)
+    return code
+
+
+def _check_page(path: Path, runs: Iterable[Path]) -> None:
+    """Raises BadInput where it can't be written, or would take the place of one of these runs."""
+    check_writable(path)
+    for run in runs:
+        if path.exists() and run.exists() and path.samefile(run):
+            raise BadInput(f"{path} is the run itself: give the page another name")
 
 
 def _one(run: Run, columns: Sequence[str]) -> Page:
@@ -45,9 +70,11 @@ def _one(run: Run, columns: Sequence[str]) -> Page:
     return partial(report.page, run, columns)
 
 
-def _two(compared: Comparison, columns: Sequence[str]) -> Page:
-    for side, run in (("old", compared.old), ("new", compared.new)):
-        print(f"{side}: {run.bench}, {report.run_facts(run)['started']}, commit {run.commit}")
+def _two(compared: Comparison, columns: Sequence[str], files: tuple[str, str]) -> Page:
+    runs = {"old": (files[0], compared.old), "new": (files[1], compared.new)}
+    for side, (file, run) in runs.items():
+        started = report.run_facts(run)["started"]
+        print(f"{side}: {file}, {run.bench}, {started}, commit {run.commit}")
     for line in compared.differences:
         print(f"not the same: {line}")
     if compared.pairs:
@@ -56,7 +83,9 @@ def _two(compared: Comparison, columns: Sequence[str]) -> Page:
     for side, rows in (("old", compared.only_old), ("new", compared.only_new)):
         for told in rows:
             print(f"only in the {side} run: {told}")
-    return partial(comparison.page, compared, columns)
+    if not compared.pairs:
+        raise NothingAlike(f"no row of {files[0]} measured the same as one of {files[1]}")
+    return partial(comparison.page, compared, files)
 
 
 def _parser() -> argparse.ArgumentParser:

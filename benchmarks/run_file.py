@@ -1,14 +1,13 @@
 """A run of a benchmark as its JSON file has it, checked once: past `read_run` there is only `Run`.
 
-What its figures are is told by the rows themselves: numbers with fractions and sizes in bytes are
-results; all else says what was measured, but for the few names in `NO_FEATURES`. So rows of any
-bench can be matched with those of another run.
+Which figures of a row say what was measured, its features, is in `FEATURES`: all else came of it.
+So a row can be matched with its like of another run, whatever happened in either.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,13 +18,27 @@ from benchmarks.document import SCHEMA, BadInput, Document, flat
 from benchmarks.figures import in_units, unit_name
 
 Figures = Mapping[str, Any]  # of one row, named `outer.inner`
-NO_FEATURES = frozenset(  # words and whole numbers that are results all the same
+FEATURES: Mapping[str, tuple[str, ...]] = {  # of each bench; a group's name stands for all in it
+    "engine": ("model", "family", "job"),
+    "worker": ("workload", "latency_ms"),
+    "compare": ("work", "peer"),
+    "scale": ("kind", "jobs", "queue_size", "devices", "job_ms"),
+    "memory": ("model", "family", "side", "images"),
+    "switch": ("model",),
+    "seconds": ("model", "rounds", "learnt", "jobs"),
+    "tune": ("key",),
+}
+NUMBER_GROUPS = frozenset({"phases", "percent"})
+NUMBERS = frozenset(  # the last words of names whose figures are numbers, beside all with `per`
     {
-        *("repeats", "split", "error", "reason", "faulted", "threads", "files", "reads"),
-        "most_pixel_difference",
-        *("now", "proposed"),
+        *("bytes", "seconds", "ms", "percent", "watts", "mhz", "celsius"),
+        *("width", "height", "side", "steps", "chunks", "loras", "together", "images"),
+        *("jobs", "faulted", "size", "devices", "threads", "files", "rounds", "learnt"),
+        *("repeats", "reads", "ratio", "difference"),
     }
 )
+MOST = 10**18  # of any unit: more is not measured, nor can it be drawn
+DIVISORS = frozenset({"job.images", "job.together"})
 
 
 class _File(BaseModel):
@@ -58,6 +71,13 @@ class Run:
     arguments: Figures
     rows: tuple[Figures, ...]
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the figures that say what was measured, as far as any row has them."""
+        known = FEATURES[self.bench]
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        return tuple(name for name in names if name in known or name.partition(".")[0] in known)
+
     @classmethod
     def of(cls, document: Document) -> Self:
         """Raises pydantic's ValidationError where the document is no run."""
@@ -76,6 +96,14 @@ class Run:
 
 def read_run(path: Path) -> Run:
     """Raises BadInput, with a line that names the file and what is wrong with it."""
+    run = _run(path)
+    wrong = next(_faults(run), None)
+    if wrong:
+        raise BadInput(f"{path}: {wrong}")
+    return run
+
+
+def _run(path: Path) -> Run:
     document = _parsed(path)
     try:
         schema = _Schema.model_validate(document).number
@@ -104,24 +132,43 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def feature_names(rows: Iterable[Figures]) -> tuple[str, ...]:
-    """The figures that say what was measured, and are no results, in any of these rows."""
-    names: dict[str, bool] = {}
-    for row in rows:
+def _faults(run: Run) -> Iterator[str]:
+    """What is wrong with its rows, each in a line that names the row and the figure."""
+    if run.bench not in FEATURES:
+        yield f"no benchmark of this version is called {run.bench!r} ({', '.join(FEATURES)})"
+        return
+    features = run.features
+    for number, row in enumerate(run.rows, start=1):
+        if not any(name in row for name in features):
+            yield f"row {number} does not say what was measured: {', '.join(FEATURES[run.bench])}"
         for name, value in row.items():
-            names[name] = names.get(name, True) and not _is_result(name, value)
-    return tuple(name for name, is_feature in names.items() if is_feature)
+            expected = _expected(name, value, is_feature=name in features)
+            if expected:
+                yield f"row {number}, {name}: {value!r:.60} is no {expected}"
 
 
-def _is_result(name: str, value: object) -> bool:
-    is_named_so = name.endswith("_bytes") or name.rpartition(".")[2] in NO_FEATURES
-    return isinstance(value, float) or is_named_so
+def _expected(name: str, value: object, *, is_feature: bool) -> str:
+    """What this figure should be, where it is something else; a figure may also be missing."""
+    if name in DIVISORS and not (isinstance(value, int) and value > 0):
+        return "whole number above 0"
+    if value is not None and _is_numeric(name) and not is_number(value):
+        return "number"
+    if isinstance(value, int | float) and not abs(value) < MOST:
+        return f"number under {MOST:.0e}"
+    if is_feature and not isinstance(value, str | int | float | None):
+        return "word or number"
+    return ""
 
 
-def differing(rows: Iterable[Figures]) -> tuple[str, ...]:
-    """Names of the features that are not the same in all rows."""
+def _is_numeric(name: str) -> bool:
+    group, _, last = name.rpartition(".")
+    words = last.split("_")
+    return group in NUMBER_GROUPS or words[-1] in NUMBERS or "per" in words
+
+
+def differing(rows: Iterable[Figures], names: Iterable[str]) -> tuple[str, ...]:
+    """Those of these figures that are not the same in all rows."""
     rows = tuple(rows)
-    names = feature_names(rows)
     return tuple(name for name in names if len({repr(row.get(name)) for row in rows}) > 1)
 
 

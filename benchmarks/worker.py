@@ -46,8 +46,8 @@ LEAST_SHOWN = 0.1  # percent
 class Row:
     workload: str
     latency_ms: int  # of each of the worker's calls
-    jobs: int
-    images: int
+    jobs: int  # as many as the pictures of the time that counts are of
+    images: int  # that did not fail
     seconds: float
     busy_percent: float  # of the time, the device works on prompts, steps or pictures
     p50_seconds: float  # from the pop to the submit, as the horde sees it
@@ -91,7 +91,7 @@ def measure(workload: Workload, jobs: int, latency_seconds: float, checkpoint: P
             wanted = _images(wishes[WARM_UP : WARM_UP + jobs])
             window = _window(board, lambda: _wait_for(before + wanted, horde, bridge))
         counted = horde.settled()[before : before + wanted]
-    return _row(workload, round(1000 * latency_seconds), window, counted)
+    return _row(workload, round(1000 * latency_seconds), jobs, window, counted)
 
 
 def _images(wishes: Sequence[Wish]) -> int:
@@ -106,10 +106,12 @@ def _window(board: Board, until: Callable[[], object]) -> Window:
     return Window(time.monotonic() - started, _cpu_seconds() - cpu, spent)
 
 
-def _row(workload: Workload, latency_ms: int, window: Window, images: list[Settled]) -> Row:
+def _row(
+    workload: Workload, latency_ms: int, jobs: int, window: Window, images: list[Settled]
+) -> Row:
+    """`images`: those of the window, as many as `jobs` jobs have; it may cut a job in two."""
     taken = [image.taken_seconds for image in images]
     p50, p95, p99 = (float(each) for each in np.percentile(taken, (50, 95, 99)))
-    jobs = len({image.request_id for image in images})
     whole = sum(window.phases.values())
     return Row(
         workload=workload.name,

@@ -133,7 +133,7 @@ def test_a_card_is_read_while_a_job_runs():
 
 @pytest.mark.usefixtures("checkpoint")
 def test_a_workers_time_is_divided_among_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    small = {"width": 64, "height": 64, "steps": 2}
+    small = {"width": 64, "height": 64, "steps": 2, "n": 2}
     workload = Workload("two models", models=2, kinds=(Kind(small),))
     monkeypatch.setattr(worker_bench, "WORKLOADS", (workload,))
     monkeypatch.setattr(worker_bench, "WARM_UP", 2)
@@ -141,6 +141,7 @@ def test_a_workers_time_is_divided_among_phases(tmp_path: Path, monkeypatch: pyt
     arguments = ["worker", "--quick", "--jobs", "3", "--latency", "0", "--json", str(found)]
     assert main(arguments) == 0
     (row,) = json.loads(found.read_text())["results"]
+    assert (row["jobs"], row["images"]) == (3, 6)
     assert sum(row["percent"].values()) == pytest.approx(100)
     assert 0 < row["busy_percent"] <= 100
     assert row["p50_seconds"] <= row["p99_seconds"]
