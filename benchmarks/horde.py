@@ -19,7 +19,6 @@ POLL_SECONDS = 0.02
 class Settled:
     """One image that is over. Times in seconds of the horde's clock."""
 
-    request_id: str
     worker: str
     popped_at: float
     submitted_at: float
@@ -53,7 +52,6 @@ class ServedHorde:
         """All that are over, in the order of their ends."""
         found = [
             Settled(
-                request_id=row.request_id,
                 worker=row.worker,
                 popped_at=row.popped_at,
                 submitted_at=row.settlings[0].at,
