@@ -72,7 +72,7 @@ def plain_job(model: Model, size: tuple[int, int] | None, steps: int | None) -> 
 
 
 def kinds_of_job(options: argparse.Namespace, model: Model) -> tuple[Job, ...]:
-    """Those that can be run with the files that are there."""
+    """Those that can be run with the files that are there, each once."""
     files = Files.of(model, options.lora)
     plain = plain_job(model, options.size, options.steps)
     sizes = _scaled(plain, 1, 2), plain
@@ -81,7 +81,7 @@ def kinds_of_job(options: argparse.Namespace, model: Model) -> tuple[Job, ...]:
     controls = [replace(plain, control=kind) for kind in files.controls]
     if options.quick:
         batches = [replace(plain, images=images) for images in QUICK_IMAGES]
-        return (*shared, *batches, *loras, *controls[:1])
+        return tuple(dict.fromkeys((*shared, *batches, *loras, *controls[:1])))
     native = replace(plain, width=model.family.native_side, height=model.family.native_side)
     sizes = (_scaled(plain, 2, 1), native)
     hires = replace(_scaled(native, 3, 2), hires_fix=True)

@@ -117,6 +117,13 @@ def test_an_owners_model_is_measured_as_it_is_used_and_what_is_left_out_is_told(
     assert any(kind.loras for kind in full)
 
 
+@pytest.mark.parametrize("more", [["--quick"], []])
+def test_no_kind_of_job_is_measured_twice(more: list[str], checkpoint: Path):
+    """Half of the smallest size is that size."""
+    kinds = kinds_of_job(_options([*more, "--size", "64"]), Model.of_checkpoint(checkpoint))
+    assert len(set(kinds)) == len(kinds)
+
+
 @pytest.mark.parametrize("size", ["1000", "64x", "64x64x64", "big", "0"])
 def test_a_size_that_is_none_is_named(size: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
