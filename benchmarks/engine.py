@@ -22,7 +22,14 @@ from benchmarks.frame import MEASURED, Bench, Measured, positive
 from benchmarks.gpu import GpuReading, WatchedGpu
 from benchmarks.model_files import add_models, models_of
 from hordelib import Engine, Generation
-from hordelib.errors import HordelibError, JobError, ModelBroken, ModelMissing
+from hordelib.errors import (
+    GenerationFailed,
+    HordelibError,
+    JobError,
+    ModelBroken,
+    ModelMissing,
+)
+from hordelib.gen_metadata import MetadataType
 from hordelib.model import Model
 from hordelib.params import MOST_IMAGES
 from hordelib.phases import OTHER, SAMPLING
@@ -156,7 +163,14 @@ def _run(engine: Engine, model: Model, files: Files, kind: Job, seed: int) -> Re
             members, model, on_loaded=lambda: loaded.append(time.perf_counter())
         )
     seconds = time.perf_counter() - loaded[0]
+    _insist_on_lora(generations[0], files, model)
     return Repeat(seconds, generations[0], psutil.Process().memory_info().rss, gpu.reading)
+
+
+def _insist_on_lora(made: Generation, files: Files, model: Model) -> None:
+    """A job without its LoRA is served, and its client told; here it would say nothing."""
+    if files.lora is not None and any(note.type is MetadataType.LORA for note in made.notes):
+        raise GenerationFailed(f"{files.lora.name} can't be used as a LoRA of {model.family.name}")
 
 
 def _row(model: Model, kind: _Kind, rows: Mapping[Job, Row]) -> Row:

@@ -71,22 +71,21 @@ def test_what_was_run_before_an_interrupt_has_its_rows(engine: Engine, checkpoin
         next(rows)
 
 
-def test_a_kind_without_room_has_a_row_that_says_so_and_the_others_are_measured(
-    engine: Engine, checkpoint: Path
+@pytest.mark.parametrize("content", [None, b"no LoRA"])
+def test_a_kind_of_job_that_fails_has_a_row_that_says_so_and_the_others_are_measured(
+    content: bytes | None, engine: Engine, checkpoint: Path, tmp_path: Path
 ):
+    lora = tmp_path / "my LoRA.safetensors"
+    if content is not None:
+        lora.write_bytes(content)
     small = Job(width=64, height=64, steps=1)
-    endless = replace(small, loras=1)
+    kinds = replace(small, loras=1), small
     model = Model.of_checkpoint(checkpoint)
-    no_lora = checkpoint.with_name("no such LoRA.safetensors")
-    files = Files(lora=no_lora, controls=())
-    rows = [
-        row
-        for row in engine_bench.measure(engine, model, (endless, small), files, repeats=1)
-        if row is not MEASURED
-    ]
-    failed, measured = rows
+    rows = engine_bench.measure(engine, model, kinds, Files(lora, controls=()), repeats=1)
+    failed, measured = (row for row in rows if row is not MEASURED)
     assert isinstance(failed, engine_bench.Failure)
-    assert (failed.job, no_lora.name in failed.error) == (endless, True)
+    assert failed.job == kinds[0]
+    assert lora.name in failed.error
     assert isinstance(measured, engine_bench.Row)
 
 
