@@ -48,6 +48,7 @@ def _interrupt(*_: object) -> None:
 def _until_nobody_reads() -> int:
     """As `main`; where the reader of our output has gone (`| head`), there is no more to do."""
     signal.signal(signal.SIGTERM, _interrupt)
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the worker's first card is ours
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()

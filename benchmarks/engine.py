@@ -162,7 +162,7 @@ def _run(engine: Engine, model: Model, files: Files, kind: Job, seed: int) -> Re
         generations = engine.generate_together(
             members, model, on_loaded=lambda: loaded.append(time.perf_counter())
         )
-    seconds = time.perf_counter() - loaded[0]
+        seconds = time.perf_counter() - loaded[0]
     _insist_on_lora(generations[0], files, model)
     return Repeat(seconds, generations[0], psutil.Process().memory_info().rss, gpu.reading)
 

@@ -43,7 +43,7 @@ class WatchedGpu:
         self.reading: GpuReading | None = None
         self._looks: list[GpuReading] = []
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="card", daemon=True)
+        self._thread = threading.Thread(target=_ask, args=(self._watch,), name="card", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -54,9 +54,9 @@ class WatchedGpu:
         self._thread.join()
         self.reading = summary(self._looks)
 
-    def _watch(self) -> None:
-        while (look := _ask(_read)) is not None:
-            self._looks.append(look)
+    def _watch(self, card: Any) -> None:
+        while True:
+            self._looks.append(_read(card))
             if self._ended.wait(LOOK_SECONDS):
                 return
 
