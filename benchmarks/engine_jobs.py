@@ -107,8 +107,8 @@ def left_out(options: argparse.Namespace, model: Model) -> Iterator[str]:
         return
     missing = [kind for kind in ControlType if kind not in files.controls]
     if missing:
-        fetch = "./horde-bridge.sh fetch --help tells how to get them"
-        yield f"{model.name}: control types {', '.join(missing)}: no files in {MODELS}; {fetch}"
+        told = f"not measured without their files in {MODELS}; docs/jobs.md says which and whence"
+        yield f"{model.name}: control types {', '.join(missing)}: {told}"
     elif options.quick:
         yield f"{model.name}: of the control types, --quick measures {files.controls[0]} alone"
 
