@@ -104,6 +104,11 @@ class Stage:
     def ask(self, prompt: str = PROMPT, model: str = MODEL, **params: object) -> str:
         return self.client.ask_id(PARAMS | params, prompt=prompt, models=[model])
 
+    def states(self, *requests: str) -> list[State]:
+        """Of these requests' images; one that was faulted and popped again is there twice."""
+        books = self.sandbox.books()
+        return [image.state for request in requests for image in books.of_request(request)]
+
     def serve(self, bridge: Bridge, until: Callable[[], bool], seconds: float = 120) -> None:
         """Run the bridge until `until`, then stop it; fails when that takes too long."""
         bridge.start()
@@ -167,7 +172,7 @@ class Service:
     def finish(self, *ids: str) -> list[State]:
         """The states of these requests' images, once nothing of them is open any more."""
         wait_until(lambda: all(self.stage.sandbox.books().request(i).done for i in ids), 120)
-        return [g.state for i in ids for g in self.stage.sandbox.books().of_request(i)]
+        return self.stage.states(*ids)
 
 
 @pytest.fixture(scope="module")
@@ -244,12 +249,12 @@ def test_a_model_that_cannot_be_used_faults_its_job_and_leaves_the_offer(service
     refused = service.stage.ask(model=GONE)
     served = service.stage.ask()
     assert service.finish(served) == [State.ok]
-    books = service.stage.sandbox.books()
-    assert [image.state for image in books.of_request(refused)] == [State.faulted]
+    popped = service.stage.states(refused)
+    assert set(popped) == {State.faulted}  # two, if a pop was then under way
     assert any("gone.safetensors" in row.reason for row in service.board.view().rows)
     again = service.stage.ask()
     assert service.finish(again) == [State.ok]
-    assert len(service.stage.sandbox.books().of_request(refused)) == 1  # not popped again
+    assert service.stage.states(refused) == popped  # not popped again
 
 
 def test_what_is_left_out_of_a_picture_is_disclosed(service: Service):
@@ -342,11 +347,11 @@ def test_no_picture_leaves_while_nobody_can_judge_it(stage: Stage):
     def keep_killing() -> bool:
         if stage.judge.pid is not None and stage.judge.is_alive:
             os.kill(stage.judge.pid, signal.SIGKILL)
-        states = [g.state for g in stage.sandbox.books().of_request(asked)]
+        states = stage.states(asked)
         return State.faulted in states or State.ok in states
 
     stage.serve(bridge, keep_killing)
-    assert State.ok not in [g.state for g in stage.sandbox.books().of_request(asked)]
+    assert State.ok not in stage.states(asked)
     assert stage.sandbox.books().tally.calls.get("upload", 0) == 0
 
 
@@ -388,7 +393,7 @@ def test_a_picture_that_takes_long_to_upload_holds_up_none_of_its_job(stage: Sta
     delivered_at = list[float]()
 
     def are_all_delivered() -> bool:
-        states = [image.state for image in stage.sandbox.books().of_request(request)]
+        states = stage.states(request)
         while len(delivered_at) < states.count(State.ok):
             delivered_at.append(time.monotonic())
         return len(delivered_at) == 3
@@ -464,9 +469,7 @@ def test_too_many_faults_make_it_stop_asking_before_the_horde_minds(
         return "too many jobs failed" in caplog.text
 
     stage.serve(bridge, faulted_then_held_back)
-    images = stage.sandbox.books().of_request(failing)
-    assert {image.state for image in images} == {State.faulted}
-    assert len(images) == MOST_DROPS
+    assert stage.states(failing) == [State.faulted] * MOST_DROPS
 
 
 def test_what_moderators_write_is_told_once(stage: Stage, caplog: pytest.LogCaptureFixture):
@@ -585,12 +588,12 @@ def test_a_picture_that_was_submitted_before_the_end_is_known_to_be(stage: Stage
         assert worker.submit(debt.slots[0].id, seed=11).status_code == 200
     stage.serve(stage.bridge(), lambda: stage.ledger.totals().open == 0)
     assert stage.ledger.totals().images[JobState.submitted] == 1
-    assert stage.sandbox.books().of_request(debt.request)[0].state is State.ok
+    assert stage.states(debt.request)[0] is State.ok
 
 
 def test_what_an_earlier_life_has_lost_is_faulted_and_served_anew(stage: Stage, debt: Debt):
     stage.serve(stage.bridge(), stage.all_done)
-    states = [image.state for image in stage.sandbox.books().of_request(debt.request)]
+    states = stage.states(debt.request)
     assert states == [State.faulted, State.faulted, State.ok, State.ok]
 
 
@@ -624,7 +627,7 @@ def test_what_can_not_be_delivered_at_the_end_is_left_to_the_next_life(stage: St
     assert stage.ledger.totals().open >= 6
     stage.sandbox.faults.clear()
     stage.serve(stage.bridge(), stage.all_done)
-    states = [[g.state for g in stage.sandbox.books().of_request(each)] for each in asked]
+    states = [stage.states(each) for each in asked]
     assert sum(each == [State.ok] for each in states) >= 6
 
 
@@ -700,15 +703,14 @@ def test_a_paused_worker_finishes_frees_the_device_and_serves_again(stage: Stage
     wait_until(lambda: board.view().running is not None, 60)
     bridge.pause()
     wait_until(lambda: not stage.engine.is_alive, 60)
-    books = stage.sandbox.books()
-    assert [g.state for g in books.of_request(first)] == [State.ok]
+    assert stage.states(first) == [State.ok]
     second = stage.ask()
-    pops = books.tally.calls["pop"]
+    pops = stage.sandbox.books().tally.calls["pop"]
     time.sleep(1)
     assert stage.sandbox.books().tally.calls["pop"] == pops
     bridge.resume()
     wait_until(stage.all_done, 60)
-    assert [g.state for g in stage.sandbox.books().of_request(second)] == [State.ok]
+    assert stage.states(second) == [State.ok]
     bridge.stop()
     assert bridge.join(30)
 
