@@ -53,6 +53,7 @@ class Bench:
 
     `rows` gives a row as soon as it is there, and MEASURED for a measurement that is a part of one.
     Interrupted by the keyboard, it may still give the rows that it has, and raises that then.
+    A row whose `error` is not empty could not be measured; it is a failure where all are like that.
     `count` is how many it will give of both. Both raise BadInput for arguments of no use.
     `columns` are the figures that the table shows (`outer.inner`); () shows all. `then` is called
     when all rows are there and shown; it raises BadInput, too.
@@ -117,6 +118,8 @@ def _measure(bench: Bench, options: argparse.Namespace, rows: list[Row]) -> int:
         except (HordelibError, WorkerError) as error:
             progress.stop()
             return _refuse(f"{error} (after {len(rows)} rows)", 1)
+    if rows and all(getattr(row, "error", "") for row in rows):
+        return _refuse("nothing could be measured: each row has its error", 1)
     return 0
 
 

@@ -61,7 +61,7 @@ def test_where_nobody_can_be_measured_the_exit_code_says_so(
     assert main(["compare", "--quick", "--peers", BROKEN.name]) == 1
     told = capsys.readouterr()
     assert told.err.startswith("ratios are to broken\n")
-    assert "error: no peer could be measured" in told.err
+    assert "error: nothing could be measured" in told.err
     assert "no_such_module" in told.out
 
 
