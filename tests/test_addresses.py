@@ -62,5 +62,3 @@ def test_a_host_that_can_not_be_is_not_found(host: str):
 def test_an_address_that_is_written_out_asks_nobody():
     for host in ("127.0.0.1", "2130706433", "::1"):
         assert [reach(one) for one in addresses(host, 80, seconds=0)] == [Reach.LOOPBACK]
-    with pytest.raises(TimeoutError):  # a name has a thread to ask the resolver
-        addresses("no.such.host.invalid", 80, seconds=0)

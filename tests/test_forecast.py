@@ -6,25 +6,23 @@ from tests.sandbox_client import MovableClock
 from worker.forecast import Progress
 
 
-def test_the_steps_left_are_counted_at_the_fastest_step_after_the_first():
+def test_the_steps_left_are_counted_at_the_fastest_pace_once_some_are_known():
     clock = MovableClock(0.0)
     progress = Progress(clock)
     clock.move(30)  # text encoding, and the first step
     assert progress.seconds_left(1, 10) == 0.0
-    clock.move(2)
-    assert progress.seconds_left(2, 10) == 16.0
-    clock.move(4)
-    assert progress.seconds_left(3, 10) == 14.0
+    for done, seconds, left in ((2, 9, 0.0), (3, 2, 0.0), (4, 4, 12.0), (5, 1, 5.0)):
+        clock.move(seconds)
+        assert progress.seconds_left(done, 10) == left
 
 
 def test_of_the_steps_some_may_not_be_told_and_passes_follow_each_other():
     clock = MovableClock(0.0)
     progress = Progress(clock)
-    assert progress.seconds_left(1, 10) == 0.0
-    clock.move(4)
-    assert progress.seconds_left(5, 10) == 5.0
-    clock.move(10)
-    assert progress.seconds_left(10, 10) == 0.0
+    assert progress.seconds_left(1, 20) == 0.0
+    for done, left in ((5, 0.0), (9, 0.0), (13, 7.0), (20, 0.0)):
+        clock.move(4)
+        assert progress.seconds_left(done, 20) == left
     clock.move(1)  # decoding, and the first steps of another pass
     assert progress.seconds_left(2, 10) == 0.0
     clock.move(1)

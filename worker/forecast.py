@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+PACES = 3  # seen before anything is said: the first ones are often slow, and any one by chance
+
 
 class Progress:
     """One job at work: whether its remaining steps can be done in time."""
@@ -17,14 +19,19 @@ class Progress:
         self._clock = clock
         self._last = clock()
         self._done = 0  # of the steps under way
+        self._paces = 0
         self._fastest = float("inf")
 
     def seconds_left(self, done: int, total: int) -> float:
-        """At the fastest pace seen, called after some of the steps; 0 the first time of a pass."""
+        """At the fastest pace seen, called after some of the steps.
+
+        0 the first time of a pass, and while too few paces are known.
+        """
         now, before = self._clock(), self._done
         since, self._last = self._last, now
         self._done = done if done < total else 0  # another pass may begin
         if not 0 < before < done:
             return 0.0
         self._fastest = min(self._fastest, (now - since) / (done - before))
-        return (total - done) * self._fastest
+        self._paces += 1
+        return (total - done) * self._fastest if self._paces >= PACES else 0.0
