@@ -7,6 +7,7 @@ pickle names is looked at; nothing of it is imported or called.
 
 from __future__ import annotations
 
+import pickle
 import pickletools
 import re
 import zipfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from hordelib.errors import ModelBroken
 
 _MOST_BYTES = 100 << 20  # of the list of tensors
+_BEFORE_ZIP = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how torch < 1.6 begins a file
 
 # What torch 2.5's weights_only allows, and the few names that ComfyUI adds to it (comfy/utils.py).
 _ALLOWED = re.compile(
@@ -42,7 +44,8 @@ _ALLOWED = re.compile(
 def insist_on_safe_pickle(path: Path) -> None:
     """Raises ModelBroken, naming the file and the remedy, for a pickle that asks for more.
 
-    One of the format from before torch 1.6 passes: only loading it tells.
+    As for what is cut off, or no file of torch.save. One of the format from before torch 1.6
+    passes: only loading it tells.
     """
     try:
         refused = sorted(set(_refused(path)))
@@ -57,6 +60,9 @@ def insist_on_safe_pickle(path: Path) -> None:
 
 def _refused(path: Path) -> Iterator[str]:
     if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            if file.read(len(_BEFORE_ZIP)) != _BEFORE_ZIP:
+                raise ValueError("cut off, or none of torch.save")
         return
     with zipfile.ZipFile(path) as archive:
         lists = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from hordelib import Engine, GenerationParams
 from hordelib.errors import ModelBroken
 from hordelib.model_store import ModelStore, verify_checkpoint
 from hordelib.pickles import _ALLOWED
@@ -63,6 +64,24 @@ def test_a_damaged_pickle_is_named(tmp_path: Path):
     (tmp_path / "model.ckpt").write_bytes(content.replace(b"ctorch._utils", b"\xffxxxxxxxxxxx", 1))
     with pytest.raises(ModelBroken, match=r"model\.ckpt: a damaged pickle"):
         verify_checkpoint(tmp_path / "model.ckpt")
+
+
+def test_what_is_cut_off_or_no_pickle_at_all_is_named(engine: Engine, tmp_path: Path):
+    path = tmp_path / "model.ckpt"
+    torch.save({"a": torch.zeros(64)}, path)
+    for content in (path.read_bytes()[:-100], b"hello", b"\x80\x02}q\x00.", b""):
+        path.write_bytes(content)
+        for use in (
+            verify_checkpoint,
+            functools.partial(engine.generate, GenerationParams(prompt="a")),
+        ):
+            with pytest.raises(ModelBroken, match=r"model\.ckpt: a damaged pickle .*; fetch it"):
+                use(path)
+
+
+def test_a_file_of_an_old_torch_passes(tmp_path: Path):
+    torch.save({"a": torch.zeros(2)}, tmp_path / "model.ckpt", _use_new_zipfile_serialization=False)
+    verify_checkpoint(tmp_path / "model.ckpt")
 
 
 def test_of_two_files_of_one_name_the_safetensors_file_serves(tmp_path: Path):

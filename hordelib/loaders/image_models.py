@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hordelib.device_faults import device_trouble, first_line
 from hordelib.errors import ModelBroken
+from hordelib.loaders.reading import reading
 
 if TYPE_CHECKING:
     from spandrel import ArchRegistry, ImageModelDescriptor
@@ -22,12 +22,9 @@ def load_image_model(path: Path) -> ImageModelDescriptor:
     import comfy.utils
     from spandrel import ImageModelDescriptor, ModelLoader
 
-    try:
+    with reading(path):
         state = comfy.utils.load_torch_file(str(path), safe_load=True)
         network = ModelLoader(registry=_registry()).load_from_state_dict(state)
-    except Exception as error:
-        known = device_trouble("loading the model", error)
-        raise known or ModelBroken(f"{path.name} can't be loaded: {first_line(error)}") from error
     if not isinstance(network, ImageModelDescriptor):
         raise ModelBroken(f"{path.name} ({network.architecture.name}) needs a mask")
     if (network.input_channels, network.output_channels) != (3, 3):

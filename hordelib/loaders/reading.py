@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hordelib.device_faults import device_trouble, first_line
 from hordelib.errors import ModelBroken
+from hordelib.model_store import verify_checkpoint
 
 
 @contextmanager
@@ -17,4 +18,13 @@ def reading(path: Path) -> Generator[None]:
         yield
     except Exception as error:
         known = device_trouble("loading the model", error)
-        raise known or ModelBroken(f"{path.name} can't be loaded: {first_line(error)}") from error
+        raise known or _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> ModelBroken:
+    """In words with a remedy, where the file is at fault; else in those of who could not read it"""
+    try:
+        verify_checkpoint(path)
+    except ModelBroken as damage:
+        return damage
+    return ModelBroken(f"{path.name} can't be loaded: {first_line(error)}")
