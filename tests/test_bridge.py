@@ -287,7 +287,7 @@ def test_an_image_that_the_storage_refuses_is_faulted(service: Service):
 
 
 def test_an_engine_killed_under_a_job_is_replaced_and_the_job_is_served(stage: Stage):
-    stage.ask(steps=60)
+    stage.ask(steps=30)
     board = Board()
     killed: list[int] = []
 

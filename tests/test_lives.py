@@ -174,7 +174,7 @@ def test_a_worker_that_was_drained_serves_when_it_is_started_again(home: Home, h
 def test_the_end_of_the_terminal_finishes_the_job_at_work(home: Home, horde: Sandbox):
     home.write(config(horde))
     with Api(horde.url, CLIENT_KEY) as client, home.start("run") as worker:
-        asked = client.ask_id(SMALL | {"steps": 40})
+        asked = client.ask_id(SMALL | {"steps": 10})
         wait_for(lambda: bool(horde.books().generations))
         os.killpg(worker.pid, signal.SIGHUP)
         output, _ = worker.communicate(timeout=60)
