@@ -22,7 +22,7 @@ def reading(path: Path) -> Generator[None]:
 
 
 def _broken(path: Path, error: Exception) -> ModelBroken:
-    """In words with a remedy, where the file is at fault; else in those of who could not read it"""
+    """In words with a remedy, where the file is at fault; else in those of its reader."""
     try:
         verify_checkpoint(path)
     except ModelBroken as damage:
