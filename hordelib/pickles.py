@@ -19,6 +19,8 @@ from hordelib.errors import ModelBroken
 _MOST_BYTES = 100 << 20  # of the list of tensors
 _BEFORE_ZIP = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how torch < 1.6 begins a file
 
+_NO_PICKLE = "cut off, or none of torch.save"
+
 # What torch 2.5's weights_only allows, and the few names that ComfyUI adds to it (comfy/utils.py).
 _ALLOWED = re.compile(
     r"""
@@ -62,10 +64,12 @@ def _refused(path: Path) -> Iterator[str]:
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             if file.read(len(_BEFORE_ZIP)) != _BEFORE_ZIP:
-                raise ValueError("cut off, or none of torch.save")
+                raise ValueError(_NO_PICKLE)
         return
     with zipfile.ZipFile(path) as archive:
         lists = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
+        if not lists:
+            raise ValueError(_NO_PICKLE)
         for name in lists:
             if archive.getinfo(name).file_size > _MOST_BYTES:
                 raise ValueError("its list of tensors is too long")

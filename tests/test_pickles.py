@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import functools
+import io
 import pathlib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +71,11 @@ def test_a_damaged_pickle_is_named(tmp_path: Path):
 def test_what_is_cut_off_or_no_pickle_at_all_is_named(engine: Engine, tmp_path: Path):
     path = tmp_path / "model.ckpt"
     torch.save({"a": torch.zeros(64)}, path)
-    for content in (path.read_bytes()[:-100], b"hello", b"\x80\x02}q\x00.", b""):
+    other_zip = io.BytesIO()
+    with zipfile.ZipFile(other_zip, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    cut_off = path.read_bytes()[:-100]
+    for content in (cut_off, b"hello", b"\x80\x02}q\x00.", b"", other_zip.getvalue()):
         path.write_bytes(content)
         for use in (
             verify_checkpoint,
