@@ -18,6 +18,11 @@ HordelibError
 └── EngineError            the process can't be trusted any more: start a new one
 """
 
+from reprlib import Repr
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+
 
 class HordelibError(Exception):
     """Base of every error that hordelib raises."""
@@ -28,14 +33,14 @@ class JobError(HordelibError):
 
 
 class InvalidParams(JobError):
-    """A field of the job has a value that it can't have.
+    """A field of the job has a value that it can't have. The message shows the value cut short.
 
     >>> str(InvalidParams("width", 500, "a multiple of 64"))
     'width=500: expected a multiple of 64'
     """
 
     def __init__(self, field: str, value: object, expected: str):
-        super().__init__(f"{field}={value!r}: expected {expected}")
+        super().__init__(f"{field}={_SHORT.repr(value)}: expected {expected}")
         self.field = field
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -1,7 +1,8 @@
 """A popped job's payload, read once. Nothing past this module sees a raw one.
 
 The horde's server has checked what its API knows; the rest is checked here. A value that can't be
-served as asked, but nearly, is changed and the change disclosed in a note.
+served as asked, but nearly, is changed and the change disclosed in a note. `null` means absent, for
+the payload's keys, for entries of its lists and for the keys of those.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from hordelib.control_types import ControlType
 from hordelib.errors import InvalidParams, NotServed
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.params import SEEDS, GenerationParams, between
+from hordelib.prompts import LONGEST_PROMPT
 from hordelib.samplers import Sampler, Scheduler, find_sampler, nearest_sampler
 
 Payload = Mapping[str, Any]
@@ -80,14 +82,15 @@ def read_payload(payload: Payload, *, images: int = 1) -> JobRequest:
     """Read the `payload` of a pop (horde API, /v2/generate/pop) for a batch of `images`.
 
     Absent keys get the horde's defaults. Raises InvalidParams for a value of the wrong type or out
-    of range, and NotServed for a workflow that nobody knows.
+    of range, and NotServed for a workflow that nobody knows. A prompt is cut at LONGEST_PROMPT
+    characters, positive and negative each, before anything else reads it.
     """
+    payload = _given(payload)
     values = {
-        name: read(key, payload[key])
-        for key, (name, read) in _PARAMS.items()
-        if payload.get(key) is not None
+        name: read(key, payload[key]) for key, (name, read) in _PARAMS.items() if key in payload
     }
-    positive, negative = split_prompt(values.pop("prompt", ""))
+    written = _prompt("prompt", payload.get("prompt", ""))
+    (positive, negative), cut_notes = _bounded(split_prompt(written))
     sampler, sampler_notes = _sampler(payload)
     scheduler, scheduler_notes = _scheduler(payload)
     values |= {"sampler": sampler, "scheduler": scheduler}
@@ -100,7 +103,7 @@ def read_payload(payload: Payload, *, images: int = 1) -> JobRequest:
         workflow=_workflow(payload),
         extra_texts=_each(payload, "extra_texts", _extra_text, MAX_TIS),
         use_nsfw_censor=_switch(payload, "use_nsfw_censor"),
-        notes=(*sampler_notes, *scheduler_notes),
+        notes=(*cut_notes, *sampler_notes, *scheduler_notes),
     )
 
 
@@ -108,6 +111,16 @@ def split_prompt(text: str) -> tuple[str, str]:
     """Positive and negative prompt: the horde writes the negative one after the first `###`."""
     positive, _, negative = text.partition("###")
     return positive.strip(), negative.strip()
+
+
+def _bounded(prompts: tuple[str, str]) -> tuple[tuple[str, ...], tuple[GenMetadata, ...]]:
+    """Both prompts within LONGEST_PROMPT, and a note for each that was longer."""
+    notes = tuple(
+        changed(f"a prompt of {len(text)} characters was cut after {LONGEST_PROMPT}")
+        for text in prompts
+        if len(text) > LONGEST_PROMPT
+    )
+    return tuple(text[:LONGEST_PROMPT] for text in prompts), notes
 
 
 def changed(told: str) -> GenMetadata:
@@ -118,11 +131,26 @@ def changed(told: str) -> GenMetadata:
 # ---- single values ---------------------------------------------------------------------------
 
 
-def _text(key: str, value: object) -> str:
-    """Any text; control characters become spaces, lone surrogates question marks."""
+# C0 and C1 control characters but for the line break; tabs and all others become spaces.
+_CONTROL = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if code != ord("\n")}
+
+
+def _prompt(key: str, value: object) -> str:
+    """Any text with its line breaks, joiners and other invisible letters, which are tokens too.
+
+    Control characters become spaces, lone surrogates question marks.
+    """
     if not isinstance(value, str):
         raise InvalidParams(key, value, "a text")
     whole = value.encode("utf-8", "replace").decode("utf-8")
+    return whole.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROL)
+
+
+def _text(key: str, value: object) -> str:
+    """A word or a name: the first MAX_NAME characters of one line; unprintable ones are spaces."""
+    if not isinstance(value, str):
+        raise InvalidParams(key, value, "a text")
+    whole = value[: MAX_NAME + 1].encode("utf-8", "replace").decode("utf-8")
     return "".join(letter if letter.isprintable() else " " for letter in whole)
 
 
@@ -171,12 +199,10 @@ def _yes_no(key: str, value: object) -> bool:
 
 
 def _switch(payload: Payload, key: str) -> bool:
-    value = payload.get(key)
-    return value is not None and _yes_no(key, value)
+    return key in payload and _yes_no(key, payload[key])
 
 
 _PARAMS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
-    "prompt": ("prompt", _text),
     "width": ("width", _integer),
     "height": ("height", _integer),
     "seed": ("seed", _seed),
@@ -207,7 +233,7 @@ def _sampler(payload: Payload) -> tuple[Sampler, tuple[GenMetadata, ...]]:
 def _scheduler(payload: Payload) -> tuple[Scheduler, tuple[GenMetadata, ...]]:
     """`scheduler` where it is given, else what `karras` says."""
     implied = Scheduler.karras if _switch(payload, "karras") else Scheduler.normal
-    if payload.get("scheduler") is None:
+    if "scheduler" not in payload:
         return implied, ()
     name = _text("scheduler", payload["scheduler"]).lower()
     if name in Scheduler.__members__:
@@ -215,18 +241,24 @@ def _scheduler(payload: Payload) -> tuple[Scheduler, tuple[GenMetadata, ...]]:
     return implied, (changed(f"scheduler {name[:40]!r} is unknown: {implied} was used"),)
 
 
+def _given(payload: Payload) -> Payload:
+    """Without the keys that are null."""
+    return {key: value for key, value in payload.items() if value is not None}
+
+
 def _list(payload: Payload, key: str) -> list[object]:
+    """The entries that are not null."""
     value: object = payload.get(key) or []
     if not isinstance(value, list):
         raise InvalidParams(key, value, "a list")
-    return cast("list[object]", value)
+    return [entry for entry in cast("list[object]", value) if entry is not None]
 
 
 def _objects(payload: Payload, key: str) -> list[Payload]:
     entries = _list(payload, key)
     if not all(isinstance(entry, dict) for entry in entries):
         raise InvalidParams(key, entries, "a list of objects")
-    return cast("list[Payload]", entries)
+    return [_given(entry) for entry in cast("list[Payload]", entries)]
 
 
 def _each(
@@ -265,11 +297,11 @@ def _ti(key: str, entry: Payload) -> TiRequest:
 
 def _extra_text(key: str, entry: Payload) -> tuple[str, str]:
     reference = _name(f"{key}.reference", entry.get("reference"))
-    return reference, _text(f"{key}.text", entry.get("text") or "")
+    return reference, _prompt(f"{key}.text", entry.get("text", ""))[:LONGEST_PROMPT]
 
 
 def _control(payload: Payload) -> ControlRequest | None:
-    if payload.get("control_type") is None:
+    if "control_type" not in payload:
         return None
     name = _text("control_type", payload["control_type"])
     if name not in ControlType.__members__:

@@ -6,7 +6,7 @@ In the order of the horde's own engine: choices of words, then textual inversion
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from random import Random
@@ -49,48 +49,53 @@ def complete_prompts(
 # ---- choices of words ------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Group:
-    """A `{` that is still open: the alternatives so far, each in pieces."""
+class _Alternative(list["str | _Alternative"]):
+    """The pieces of one alternative, some of which are alternatives that were chosen inside it."""
 
-    alternatives: list[list[str]]
 
-    def text(self) -> str:
-        return "|".join("".join(pieces) for pieces in self.alternatives)
+_Group = list[_Alternative]  # of one pair of braces, in their order
 
 
 def choose_words(text: str, draws: Random) -> str:
     r"""Replace each `{a|b}` by one of its alternatives, the innermost ones first.
 
     One choice for the whole job: all its images share their prompts. `{a}` is `a`, `{}` and braces
-    without a partner stay as they are, and `\{`, `\|`, `\}` are the plain characters. One pass over
-    the text, so that thousands of braces cost nothing.
+    without a partner stay as they are, and `\{`, `\|`, `\}` are the plain characters. The time
+    that it takes grows with the text's length, whatever the text is: no piece is copied twice.
 
     >>> choose_words("a {red|{dark|light} blue} cat", Random(1))
     'a red cat'
     """
-    groups = [_Group([[]])]  # the first one is the text itself
+    groups: list[_Group] = [[_Alternative()]]  # the first one is the text itself
     for piece in _CHOICES.findall(text):
         inside = len(groups) > 1
         if piece == "{":
-            groups.append(_Group([[]]))
+            groups.append([_Alternative()])
         elif piece == "|" and inside:
-            groups[-1].alternatives.append([])
+            groups[-1].append(_Alternative())
         elif piece == "}" and inside:
-            _close(groups, draws)
+            closed = groups.pop()
+            groups[-1][-1].append("{}" if closed == [[]] else draws.choice(closed))
         else:
-            groups[-1].alternatives[-1].append(_ESCAPED.sub(r"\1", piece))
-    while len(groups) > 1:  # was never closed
-        unclosed = groups.pop().text()
-        groups[-1].alternatives[-1].append("{" + unclosed)
-    return groups[0].text()
+            groups[-1][-1].append(_ESCAPED.sub(r"\1", piece))
+    return "{".join("|".join(map(_written, group)) for group in groups)  # all but one unclosed
 
 
-def _close(groups: list[_Group], draws: Random) -> None:
-    alternatives = groups.pop().alternatives
-    is_empty = alternatives == [[]]
-    chosen = ["{}"] if is_empty else draws.choice(alternatives)
-    groups[-1].alternatives[-1].extend(chosen)
+def _written(alternative: _Alternative) -> str:
+    return "".join(_pieces(alternative))
+
+
+def _pieces(alternative: _Alternative) -> Iterator[str]:
+    """All pieces in their order, however deep the alternatives lie in each other."""
+    open_ones = [iter(alternative)]
+    while open_ones:
+        piece = next(open_ones[-1], None)
+        if piece is None:
+            open_ones.pop()
+        elif isinstance(piece, str):
+            yield piece
+        else:
+            open_ones.append(iter(piece))
 
 
 # ---- textual inversions and triggers ---------------------------------------------------------

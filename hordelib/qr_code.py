@@ -13,10 +13,11 @@ from segno import consts
 
 from hordelib.errors import InvalidParams
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
-from hordelib.params import QrCode
+from hordelib.params import SIDE_STEP, QrCode
 
 GREY, WHITE, BLACK = 128, 255, 0  # grey tells the QR control nets nothing
 MODULE_SIDES = (16, 8)  # pixels; the larger one that fits. A latent pixel is 8
+MOST_BYTES = 1273  # of data that the largest code with the highest error correction holds
 GRID = 8  # where a code may start, so that its modules are whole latent pixels
 _FUNCTION_PATTERNS = {
     *(consts.TYPE_FINDER_PATTERN_DARK, consts.TYPE_FINDER_PATTERN_LIGHT, consts.TYPE_SEPARATOR),
@@ -75,12 +76,25 @@ def address(code: QrCode) -> str:
     return code.text if protocol == "none" else f"{protocol}://{code.text}"
 
 
-def _modules(text: str) -> Iterator[Module]:
+def insist_on_room(code: QrCode, width: int, height: int) -> None:
+    """Raise InvalidParams for a text whose code would not fit into a picture of this size."""
+    modules = len(_encode(address(code)).matrix)
+    _module_side(code, modules + 2 * code.border, min(width, height))
+
+
+def _encode(text: str) -> segno.QRCode:
+    """Raises InvalidParams, before anything is encoded where the text's length alone tells."""
     try:
-        qr = segno.make_qr(text, error="h", boost_error=False)
+        if len(text) > 3 * MOST_BYTES:  # digits alone are packed, three of them into 10 bits
+            raise segno.DataOverflowError("too long")
+        return segno.make_qr(text, error="h", boost_error=False)
     except segno.DataOverflowError as error:
         raise InvalidParams("extra_texts", text[:40], "a text that a QR code can hold") from error
-    for row, kinds in enumerate(qr.matrix_iter(border=0, verbose=True)):
+
+
+def _modules(text: str) -> Iterator[Module]:
+    matrix = _encode(text).matrix_iter(border=0, verbose=True)
+    for row, kinds in enumerate(matrix):
         for column, kind in enumerate(kinds):
             yield Module(row, column, kind >> 8 > 0, kind in _FUNCTION_PATTERNS)
 
@@ -89,8 +103,11 @@ def _module_side(code: QrCode, count: int, room: int) -> int:
     for side in MODULE_SIDES:
         if count * side <= room:
             return side
+    least = -(-count * MODULE_SIDES[-1] // SIDE_STEP) * SIDE_STEP
     raise InvalidParams(
-        "extra_texts", code.text[:40], f"a text whose QR code fits into {room} pixels"
+        "extra_texts",
+        code.text[:40],
+        f"a text whose QR code fits into {room} pixels; this one needs {least} x {least}",
     )
 
 

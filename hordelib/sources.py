@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from PIL import Image
 
-from hordelib.errors import BadSource, InvalidParams
+from hordelib.errors import InvalidParams
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.images import SourceImage
 from hordelib.params import FromImage, Inpaint, Remix, Source, TextOnly
@@ -40,8 +40,9 @@ def to_source(processing: str, sources: Sources, *, inpaints: bool) -> Sourced:
     """Bring `source_processing` and the pictures together; `inpaints`: the model needs a mask.
 
     The horde says "img2img" for text to image too: without a picture it is that. A model that
-    inpaints gets a mask and a picture whatever the job is, plain ones if need be. Raises
-    InvalidParams for an unknown processing and BadSource where one lacks its picture.
+    inpaints gets a mask and a picture whatever the job is, plain ones if need be. What a job lacks,
+    or could not be had, costs no more than its own part: without a picture, it is text to image,
+    with a note. Raises InvalidParams for an unknown processing.
     """
     if processing not in _KINDS:
         raise InvalidParams("source_processing", processing, "one of " + ", ".join(_KINDS))
@@ -74,7 +75,7 @@ def _from_text(sources: Sources) -> Sourced:
 def _inpainting(sources: Sources) -> Sourced:
     """The mask, or else the transparent parts, or else the whole picture."""
     if sources.image is None:
-        raise BadSource("source_image: missing, and source_processing needs one to repaint")
+        return _without_picture(sources)
     if sources.mask is not None:
         return _repaint(sources.image, sources.mask)
     mask = alpha_mask(sources.image) if sources.image.mode == "RGBA" else None
@@ -91,12 +92,22 @@ def _repaint_anything(sources: Sources) -> Sourced:
     return Sourced(Inpaint(_GREY, _all_white(_GREY)), (note,))
 
 
+def _without_picture(sources: Sources) -> Sourced:
+    """Text to image, where the job needs a picture: the note of why there is none may be there."""
+    told = "the source image is missing: the picture was made from the prompt alone"
+    note = GenMetadata(MetadataType.SOURCE_IMAGE, MetadataValue.PARSE_FAILED, told)
+    is_told = any(each.type is MetadataType.SOURCE_IMAGE for each in sources.notes)
+    return Sourced(TextOnly(), () if is_told else (note,))
+
+
 def _remix(sources: Sources) -> Sourced:
     """The source image has strength 1; the extra ones have their own."""
-    if sources.image is None:
-        raise BadSource("source_image: missing, and source_processing 'remix' needs one")
+    if sources.image is None and not sources.extras:
+        return _without_picture(sources)
+    first = [] if sources.image is None else [(flattened(sources.image), 1.0)]
     extras = [(flattened(image), strength) for image, strength in sources.extras]
-    return Sourced(Remix(((flattened(sources.image), 1.0), *extras)), _flattening(sources.image))
+    notes = () if sources.image is None else _flattening(sources.image)
+    return Sourced(Remix((*first, *extras)), notes)
 
 
 _KINDS: Mapping[str, Callable[[Sources], Sourced]] = MappingProxyType(

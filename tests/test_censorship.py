@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.images import Picture
 from hordelib.safety import Verdict
+from tests.linear import MOST_GROWTH, growth
 from tests.safety_stand_in import install, put_weights
 from worker.censor_card import censor_card
-from worker.censorship import AsItIs, Cause, Censorship, Outcome, Replaced, asks_for
+from worker.censorship import AsItIs, Cause, Censorship, Outcome, Replaced, _words, asks_for
 from worker.check import Verdict as Checked
 from worker.check import findings
 from worker.config import load_config
@@ -72,11 +74,34 @@ def test_an_accusation_comes_before_a_word_of_the_list():
         ("a web ### spider", "spider", False),
         ("ＳＰＩＤＥＲ", "spider", True),  # noqa: RUF001 - full-width letters
         ("Straße", "STRASSE", True),
+        ("a spi\u200dder", "spider", True),
+        ("a spi\u00adder", "spider", True),
+        ("a sp\u0301\u0301ider", "spider", False),
         ("", "spider", False),
     ],
 )
 def test_whole_words_of_the_positive_prompt_count(prompt: str, words: str, found: bool):
     assert asks_for(prompt, words) is found
+
+
+@pytest.mark.parametrize("piece", ["\u0315\u0300", "spider ", "\ufdfa", "\u200d"])
+def test_texts_are_compared_in_a_time_that_grows_with_their_length(piece: str):
+    texts = (piece * 2_000 + str(i) for i in count())
+    longer = (piece * 4_000 + str(i) for i in count())
+
+    def compare(size: int) -> bool:
+        return asks_for(next(longer if size > 2_000 else texts), "spider")
+
+    assert growth(compare, 2_000) <= MOST_GROWTH
+
+
+def test_a_prompt_is_made_comparable_once_for_all_words_and_pictures():
+    words = tuple(f"word {i}" for i in range(50))
+    policy = Censorship(censorlist=words)
+    before = _words.cache_info().misses
+    for _ in range(20):
+        policy.outcome("a prompt of its own", use_nsfw_censor=False, verdict=Verdict())
+    assert _words.cache_info().misses - before == len(words) + 1
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 512), (512, 64), (1024, 768)])

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from hordelib.control_types import ControlType, control_net_file
-from hordelib.errors import BadSource, JobError, ModelMissing, NotServed
+from hordelib.errors import InvalidParams, JobError, ModelMissing, NotServed
 from hordelib.families import SD1, SD2
 from hordelib.model import INPAINTING, Model
 from hordelib.params import FromImage, Inpaint, Lora, TextOnly
@@ -153,9 +153,16 @@ def test_an_inpainting_model_gets_something_to_repaint_whatever_the_job_brings(i
 
 
 @pytest.mark.parametrize("source", ["no base64 at all", base64.b64encode(b"a text").decode()])
-def test_a_source_that_is_no_picture_is_a_fault_that_names_it(intake: Intake, source: str):
-    with pytest.raises(BadSource, match="source_image"):
-        intake.take_in(job(source_image=source))
+@pytest.mark.parametrize("processing", ["img2img", "inpainting", "remix"])
+def test_a_source_that_is_no_picture_costs_only_its_own_part(
+    intake: Intake, source: str, processing: str
+):
+    changes = {"source_image": source, "source_processing": processing}
+    work = intake.take_in(job({"denoising_strength": 0.4}, **changes))
+    assert (work.params.source, work.params.denoise) == (TextOnly(), 1.0)
+    assert [(note["type"], note["value"]) for note in bodies(work)] == [
+        ("source_image", "parse_failed")
+    ]
 
 
 def test_a_controlling_picture_is_not_started_from_too(intake: Intake):
@@ -176,9 +183,20 @@ def test_a_control_type_without_its_files_is_a_fault_that_names_them(intake: Int
         intake.take_in(job({"control_type": "hed"}, source_image=base64_png()))
 
 
-def test_a_control_type_without_a_picture_is_a_fault(intake: Intake):
-    with pytest.raises(BadSource, match="control_type"):
-        intake.take_in(job({"control_type": "canny"}))
+def test_a_control_type_without_a_picture_is_left_out_and_noted(intake: Intake):
+    work = intake.take_in(job({"control_type": "canny", "return_control_map": True}))
+    assert (work.params.control, work.params.return_control_map) == (None, False)
+    assert "control_type left out" in bodies(work)[0]["ref"]
+
+
+def test_a_qr_code_that_can_not_fit_is_a_fault_before_anything_is_fetched(
+    intake: Intake, folder: Path
+):
+    (folder / "controlnet" / "control_v1p_sd15_qrcode_monster_v2.safetensors").touch()
+    small = {"width": 64, "height": 64, "workflow": "qr_code"}
+    payload = small | {"extra_texts": [{"reference": "qr_code", "text": "hi"}]}
+    with pytest.raises(InvalidParams, match=r"extra_texts='hi'.*192 x 192"):
+        intake.take_in(job(payload, source_image=f"{NOBODY}/x"))
 
 
 def test_a_lora_of_the_owners_is_found_by_its_name(intake: Intake, folder: Path):

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hordelib.control_types import ControlType
@@ -37,6 +38,15 @@ PAYLOAD: dict[str, Any] = {
     "hires_fix": False,
     "transparent": False,
 }
+
+
+KEYS = (
+    *PAYLOAD,
+    *("clip_skip", "scheduler", "denoising_strength", "hires_fix_denoising_strength"),
+    *("loras", "tis", "name", "model", "clip", "inject_trigger", "is_version", "inject_ti"),
+    *("strength", "control_type", "control_strength", "post_processing", "facefixer_strength"),
+    *("workflow", "extra_texts", "reference", "text", "use_nsfw_censor"),
+)
 
 
 def read(payload: dict[str, Any]) -> GenerationParams:
@@ -176,8 +186,89 @@ def test_a_scheduler_counts_more_than_karras_and_an_unknown_one_is_disclosed():
 
 
 def test_control_characters_and_half_letters_never_reach_the_model():
-    params = read({"prompt": "a\x00 red\x1b[31m\ncat \ud800"})
-    assert params.prompt == "a  red [31m cat ?"
+    params = read({"prompt": "a\x00 red\x1b[31m\tcat\x9f \ud800"})
+    assert params.prompt == "a  red [31m cat  ?"
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("1. a cat\n2. a dog", "1. a cat\n2. a dog"),
+        ("1. a cat\r\n2. a dog\r3.", "1. a cat\n2. a dog\n3."),
+        (
+            "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+            "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        ),
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        ),
+        ("\u4e00\u3000\u4e8c", "\u4e00\u3000\u4e8c"),
+    ],
+    ids=["list", "line breaks of other systems", "family", "Persian", "wide space"],
+)
+def test_line_breaks_and_joiners_stay(written: str, kept: str):
+    text = {"reference": "qr_code", "text": written}
+    request = read_payload({"prompt": f"{written}###{written}", "extra_texts": [text]})
+    assert (request.params.prompt, request.params.negative_prompt) == (kept, kept)
+    assert request.extra_texts == (("qr_code", kept),)
+
+
+def test_prompts_are_cut_before_anything_reads_them_and_that_is_disclosed():
+    request = read_payload({"prompt": "{" * 1_000_000 + "###" + "}" * 1_000_000})
+    params = request.params
+    assert (params.prompt, params.negative_prompt) == ("{" * 12_000, "}" * 12_000)
+    assert [note.ref for note in request.notes] == [
+        "a prompt of 1000000 characters was cut after 12000"
+    ] * 2
+
+
+def test_null_means_absent_at_every_depth():
+    nothing = dict.fromkeys(("model", "clip", "inject_trigger", "is_version"))
+    neither = dict.fromkeys(("inject_ti", "strength"))
+    request = read_payload(
+        {key: None for key in PAYLOAD}
+        | {
+            "loras": [None, {"name": "a"} | nothing],
+            "tis": [{"name": "b"} | neither, None],
+            "post_processing": [None],
+            "extra_texts": [{"reference": "qr_code", "text": None}, None],
+            "control_type": "canny",
+            "control_strength": None,
+            "image_is_control": None,
+            "workflow": None,
+            "use_nsfw_censor": None,
+        }
+    )
+    assert request.loras == (LoraRequest("a"),)
+    assert request.tis == (TiRequest("b"),)
+    assert request.control == ControlRequest(ControlType.canny)
+    assert (request.post_processing, request.extra_texts) == ((), (("qr_code", ""),))
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner),
+    max_leaves=12,
+)
+
+
+@settings(derandomize=True, max_examples=400, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYS), ANYTHING))
+def test_any_payload_is_read_or_refused_in_one_short_line(payload: dict[str, Any]):
+    try:
+        told = str(read_payload(payload).notes)
+    except (InvalidParams, NotServed) as error:
+        told = str(error)
+    assert "\n" not in told
+    assert len(told) < 500
+
+
+@pytest.mark.parametrize("key", ["sampler_name", "scheduler", "workflow", "control_type"])
+def test_a_word_of_a_million_letters_costs_nothing(key: str):
+    with suppress(InvalidParams, NotServed):
+        request = read_payload({"prompt": "a", key: "k" * 1_000_000})
+        assert all(len(note.ref or "") < 200 for note in request.notes)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from random import Random
 
@@ -22,6 +21,7 @@ from hordelib.prompts import (
     prepend_triggers,
     write_ti,
 )
+from tests.linear import MOST_GROWTH, growth
 
 BRACES = st.text(alphabet="{}|\\ab ", max_size=40)
 
@@ -74,14 +74,39 @@ def test_a_prompt_without_braces_is_not_touched(text: str):
     assert choose(text) == text
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    ["{" * 10_000, "}" * 10_000, "{" * 5_000 + "a|b" + "}" * 5_000, "{a|" * 10_000, "{|}" * 10_000],
+HOSTILE = (
+    "{",
+    "}",
+    "{a|",
+    "{|}",
+    "{a}",
+    r"\{",
+    "(",
+    "( ",
+    ")(",
+    ":",
+    "a:1)",
+    "embedding:a ",
+    "e",
+    " ",
 )
-def test_ten_thousand_braces_take_no_time(hostile: str):
-    started = time.monotonic()
-    choose(hostile)
-    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_prompts_are_read_in_a_time_that_grows_with_their_length(piece: str):
+    def read(count: int) -> None:
+        text = piece * count
+        bound(choose(text))
+
+    assert growth(read, 6_000) <= MOST_GROWTH
+
+
+@pytest.mark.parametrize("inner", [r"\{" * 2, "a|b"])
+def test_choices_that_are_nested_deep_take_a_time_that_grows_with_their_length(inner: str):
+    def read(depth: int) -> None:
+        choose("{" * depth + inner * depth + "}" * depth)
+
+    assert growth(read, 6_000) <= MOST_GROWTH
 
 
 def test_a_textual_inversion_comes_first_in_the_prompt_and_last_in_the_negative_one():

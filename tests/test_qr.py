@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,14 @@ from hordelib.families import SD1, SDXL, Family
 from hordelib.graph import Link
 from hordelib.model import Model
 from hordelib.params import QrCode
-from hordelib.qr_code import DRAWERS, GREY, Layers, draw_layers, read_qr_code
+from hordelib.qr_code import (
+    DRAWERS,
+    GREY,
+    Layers,
+    draw_layers,
+    insist_on_room,
+    read_qr_code,
+)
 from hordelib.samplers import SAMPLERS
 from hordelib.workflows import build_graph
 from tests.family_files import model_of
@@ -88,6 +96,30 @@ def test_a_small_picture_gets_smaller_modules():
 def test_a_code_that_does_not_fit_is_refused(text: str):
     with pytest.raises(InvalidParams, match="extra_texts"):
         draw_layers(replace(CODE, text=text), 512, 512)
+
+
+@pytest.mark.parametrize("text", ["hi", "a" * 1270, "1" * 3057, "a" * 1274, "a" * 1_000_000])
+@pytest.mark.parametrize("side", [64, 192, 1024, 1472])
+def test_a_code_is_refused_before_it_is_drawn_where_drawing_would_fail(text: str, side: int):
+    code = replace(CODE, text=text, protocol="none")
+    refused = _refusal(insist_on_room, code, side, side)
+    assert bool(refused) == (side < {"hi": 184, "1" * 3057: 1432, "a" * 1270: 1432}.get(text, 9999))
+    if len(text) < 10 or refused:
+        assert refused == _refusal(draw_layers, code, side, side)
+
+
+def test_a_refusal_says_how_large_the_picture_would_have_to_be():
+    told = r"'hi': expected .* 64 pixels; this one needs 192 x 192"
+    with pytest.raises(InvalidParams, match=told):
+        insist_on_room(replace(CODE, text="hi", protocol="none"), 64, 64)
+
+
+def _refusal(check: Callable[[QrCode, int, int], object], code: QrCode, *size: int) -> str:
+    try:
+        check(code, *size)
+    except InvalidParams as error:
+        return str(error)
+    return ""
 
 
 def _corner(layers: Layers) -> tuple[int, int]:

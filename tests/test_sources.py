@@ -363,10 +363,24 @@ def test_a_job_without_pictures_fetches_none():
     assert (sources.image, sources.mask, sources.extras, sources.notes) == (None, None, (), ())
 
 
-def test_a_picture_that_can_not_be_had_fails_the_job():
-    for name in ("source_image", "source_mask"):
-        with pytest.raises(BadSource, match=f"^{name}: "):
-            fetch_sources(job(**{name: encoded(RED)[:-40]}), fetcher())
+@pytest.mark.parametrize("name", ["source_image", "source_mask"])
+@pytest.mark.parametrize(
+    ("reference", "value"),
+    [
+        (encoded(RED)[:-40], MetadataValue.PARSE_FAILED),
+        ("neither an address nor base64", MetadataValue.PARSE_FAILED),
+        ("http://10.1.2.3/picture.png", MetadataValue.PARSE_FAILED),
+        ("http://no.such.host.invalid/", MetadataValue.DOWNLOAD_FAILED),
+    ],
+)
+def test_a_picture_that_can_not_be_had_is_left_out_and_disclosed(
+    name: str, reference: str, value: MetadataValue
+):
+    sources = fetch_sources(job(**{name: reference}), impatient(PUBLIC))
+    assert (sources.image, sources.mask) == (None, None)
+    (note,) = sources.notes
+    assert (note.type.value, note.value) == (name, value)
+    assert (note.ref or "").startswith(f"{name}: ")
 
 
 def test_an_animation_is_disclosed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from hordelib.embeddings import find
 from hordelib.engine import Generation
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.model import Model
+from hordelib.payload import read_payload
+from hordelib.prompts import bound
 from hordelib.samplers import SAMPLERS
 from hordelib.workflows import build_graph
 from tests.looks import difference, look
@@ -137,6 +140,36 @@ def test_the_widths_are_those_of_each_familys_text_encoders(engine: Engine):
 def test_no_path_part_of_a_name_reaches_another_file(folder: Path):
     (folder.parent / "outside.safetensors").write_bytes(b"")
     assert find("../outside", folder) is None
+
+
+# ---- what a client wrote is what is encoded --------------------------------------------------
+
+LIST = "1. a red cat\n2. a blue dog\n3. a fox"
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+PERSIAN = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # a non-joiner between its parts
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("text", [LIST, FAMILY, PERSIAN], ids=["list", "family", "Persian"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sd1_clip.SD1Tokenizer",
+        "sdxl_clip.SDXLTokenizer",
+        "text_encoders.qwen_image.QwenImageTokenizer",
+        "text_encoders.z_image.ZImageTokenizer",
+    ],
+)
+def test_line_breaks_and_joiners_reach_the_text_encoder_as_they_were_written(kind: str, text: str):
+    module, _, name = kind.rpartition(".")
+    tokenizer = getattr(importlib.import_module(f"comfy.{module}"), name)()
+    read, _ = bound(read_payload({"prompt": text}).params.prompt)
+    assert tokenizer.tokenize_with_weights(read) == tokenizer.tokenize_with_weights(text)
+    spaced = text.translate(dict.fromkeys(map(ord, "\n\u200c\u200d"), " "))
+    is_told_apart = "clip" not in kind or text == FAMILY
+    assert (tokenizer.tokenize_with_weights(spaced) != tokenizer.tokenize_with_weights(text)) or (
+        not is_told_apart
+    )
 
 
 # ---- prompts of any length -------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from hordelib.errors import BadSource, InvalidParams
+from hordelib.errors import InvalidParams
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.images import SourceImage
 from hordelib.params import FromImage, Inpaint, Remix, Source, TextOnly
@@ -111,9 +111,10 @@ class TestRepainting:
         note = only_note(result)
         assert (note.type, note.value) == (MetadataType.SOURCE_MASK, MetadataValue.PARSE_FAILED)
 
-    def test_without_a_picture_there_is_nothing_to_repaint(self, processing: str):
-        with pytest.raises(BadSource, match="source_image: missing"):
-            sourced(processing, mask=mask_of())
+    def test_without_a_picture_it_is_text_to_image_and_that_is_said(self, processing: str):
+        result = sourced(processing, mask=mask_of())
+        assert result.source == TextOnly()
+        assert "source image is missing" in str(only_note(result).ref)
 
 
 def test_a_mask_of_another_size_covers_the_picture():
@@ -157,9 +158,22 @@ def test_remix_has_the_picture_and_the_extra_ones_with_their_strengths():
     ]
 
 
-def test_remix_without_a_picture_is_refused():
-    with pytest.raises(BadSource, match="source_image: missing"):
-        sourced("remix")
+def test_remix_without_a_picture_is_made_of_the_extra_ones():
+    sources = Sources(extras=((half_transparent(), 0.5),))
+    source = to_source("remix", sources, inpaints=False).source
+    assert isinstance(source, Remix)
+    assert [strength for _, strength in source.images] == [0.5]
+
+
+def test_remix_without_any_picture_is_text_to_image_and_that_is_said():
+    result = sourced("remix")
+    assert result.source == TextOnly()
+    assert only_note(result).type is MetadataType.SOURCE_IMAGE
+
+
+def test_why_there_is_no_picture_is_said_once():
+    note = GenMetadata(MetadataType.SOURCE_IMAGE, MetadataValue.DOWNLOAD_FAILED, "gone")
+    assert to_source("remix", Sources(notes=(note,)), inpaints=False).notes == (note,)
 
 
 def test_an_unknown_processing_is_refused():

@@ -6,11 +6,14 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.safety import Verdict
 
 _BETWEEN_WORDS = re.compile(r"[\W_]+")
+_MOST_ACCENTS = 30  # on one letter, as in Unicode's stream-safe text (UAX 15)
+_LATE_TEXTS = 256  # prompts and words of the list that are kept as they are compared
 
 
 class Cause(StrEnum):
@@ -63,15 +66,31 @@ class Censorship:
 def asks_for(prompt: str, words: str) -> bool:
     """Whether the positive prompt holds a word or a phrase: whole words, in any letter case.
 
-    Whatever stands between words counts as a space, so "(red) SPIDERS" has "red spiders" in it
-    and not "spider".
+    Whatever stands between words counts as a space, and letters that can't be seen count as
+    nothing, so "(red) SPIDERS" has "red spiders" in it and not "spider".
     """
     return f" {_words(words)} " in f" {_words(prompt.partition('###')[0])} "
 
 
+@lru_cache(_LATE_TEXTS)
 def _words(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    """Folded to plain letters and single spaces; once for all pictures of a job."""
+    folded = unicodedata.normalize("NFKC", _without_hidden(text)).casefold()
     return _BETWEEN_WORDS.sub(" ", folded).strip()
+
+
+def _without_hidden(text: str) -> str:
+    """Without letters that nobody sees, which would part a word, and endless piles of accents.
+
+    To bring accents into order takes NFKC the square of their number.
+    """
+    kept: list[str] = []
+    accents = 0
+    for letter in text:
+        accents = accents + 1 if unicodedata.combining(letter) else 0
+        if accents <= _MOST_ACCENTS and unicodedata.category(letter) != "Cf":
+            kept.append(letter)
+    return "".join(kept)
 
 
 def _replaced(cause: Cause, value: MetadataValue, ref: str | None = None) -> Replaced:

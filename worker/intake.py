@@ -14,15 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hordelib import control_types, post_processors
-from hordelib.errors import BadSource, JobError, ModelMissing
+from hordelib.errors import JobError, ModelMissing
 from hordelib.fitting import fit
 from hordelib.gen_metadata import GenMetadata
 from hordelib.images import SourceImage
 from hordelib.model import Model
 from hordelib.params import Control, GenerationParams, QrCode, TextOnly
-from hordelib.payload import ControlRequest, JobRequest, read_payload
+from hordelib.payload import ControlRequest, JobRequest, changed, read_payload
 from hordelib.prompts import complete_prompts
-from hordelib.qr_code import control_net_file, read_qr_code
+from hordelib.qr_code import control_net_file, insist_on_room, read_qr_code
 from hordelib.sources import Sources, flattened, to_source
 from worker.adapters import Adapters, Search
 from worker.served_files import Stamps, stamps_of, what_changed
@@ -163,29 +163,35 @@ class Intake:
             params.prompt, params.negative_prompt, params.seed, found.tis, found.triggers
         )
         params, source_notes = _start(params, request, job, pictures, model)
+        control, control_notes = self._control(request.control, pictures.image)
         completed = replace(
             params,
             prompt=prompt,
             negative_prompt=negative_prompt,
             loras=found.loras,
             embeddings_folder=self._folder / TI_FOLDER,
-            control=self._control(request.control, pictures.image),
-            return_control_map=bool(request.control and request.control.return_control_map),
+            control=control,
+            return_control_map=bool(
+                control and request.control and request.control.return_control_map
+            ),
             post_processing=processors,
             qr_code=qr_code,
         )
-        return completed, (*request.notes, *qr_notes, *source_notes, *found.notes)
+        notes = (*request.notes, *qr_notes, *source_notes, *control_notes, *found.notes)
+        return completed, notes
 
-    def _control(self, wanted: ControlRequest | None, image: SourceImage | None) -> Control | None:
+    def _control(
+        self, wanted: ControlRequest | None, image: SourceImage | None
+    ) -> tuple[Control | None, tuple[GenMetadata, ...]]:
         if wanted is None:
-            return None
+            return None, ()
         if image is None:
-            raise BadSource("source_image: missing, and control_type needs one")
+            return None, (changed("control_type left out: there is no source image"),)
         missing = control_types.missing_files(self._folder)[wanted.type]
         if missing:
             names = ", ".join(path.name for path in missing)
             raise ModelMissing(f"control_type {wanted.type}: there is no {names}")
-        return Control(
+        control = Control(
             type=wanted.type,
             image=flattened(image),
             model=control_types.control_net_file(self._folder, wanted.type),
@@ -193,6 +199,7 @@ class Intake:
             strength=wanted.strength,
             image_is_control=wanted.image_is_control,
         )
+        return control, ()
 
     def _qr_code(
         self, request: JobRequest, baseline: str
@@ -202,7 +209,9 @@ class Intake:
         control_net = control_net_file(self._folder, baseline)
         if control_net is None or not control_net.is_file():
             raise ModelMissing(f"workflow qr_code: no ControlNet for it with {baseline}")
-        return read_qr_code(request.extra_texts, control_net)
+        code, notes = read_qr_code(request.extra_texts, control_net)
+        insist_on_room(code, request.params.width, request.params.height)
+        return code, notes
 
 
 def _start(

@@ -135,11 +135,7 @@ class SourceFetcher:
 
 
 def fetch_sources(job: Job, fetcher: SourceFetcher) -> Sources:
-    """The decoded pictures of a job.
-
-    Raises BadSource, DownloadFailed or InvalidParams for the picture and its mask. Extra pictures
-    only add to it: one that can't be had is left out, and disclosed.
-    """
+    """The decoded pictures of a job. What can't be had or read is left out, and disclosed."""
     image, image_notes = _one(job.source_image, "source_image", fetcher)
     mask, mask_notes = _one(job.source_mask, "source_mask", fetcher)
     extras, extra_notes = _extras(job, fetcher)
@@ -154,8 +150,11 @@ def _one(
     if reference is None:
         return None, []
     read = decode_mask if field == "source_mask" else decode
-    decoded = read(fetcher.fetch(reference, field), field)
     kind = MetadataType(field)
+    try:
+        decoded = read(fetcher.fetch(reference, field), field)
+    except JobError as error:
+        return None, [_left_out(kind, error)]
     return decoded.image, [
         GenMetadata(kind, MetadataValue.SEE_REF, change) for change in decoded.changes
     ]
@@ -165,17 +164,16 @@ def _extras(
     job: Job, fetcher: SourceFetcher
 ) -> tuple[tuple[tuple[SourceImage, float], ...], list[GenMetadata]]:
     if job.extra_sources and job.source_processing != "remix":
-        return (), [_of_extra(MetadataValue.SEE_REF, "only remix uses them: they had no effect")]
+        told = "only remix uses them: they had no effect"
+        return (), [GenMetadata(MetadataType.EXTRA_SOURCE_IMAGES, MetadataValue.SEE_REF, told)]
     images: list[tuple[SourceImage, float]] = []
     notes: list[GenMetadata] = []
     for index, extra in enumerate(job.extra_sources):
         field = f"extra_source_images[{index}]"
         try:
             images.append(_extra(extra, field, fetcher))
-        except DownloadFailed as error:
-            notes.append(_of_extra(MetadataValue.DOWNLOAD_FAILED, str(error)))
         except JobError as error:
-            notes.append(_of_extra(MetadataValue.PARSE_FAILED, str(error)))
+            notes.append(_left_out(MetadataType.EXTRA_SOURCE_IMAGES, error))
     return tuple(images), notes
 
 
@@ -185,8 +183,11 @@ def _extra(extra: ExtraSource, field: str, fetcher: SourceFetcher) -> tuple[Sour
     return decode(fetcher.fetch(extra.image, field), field).image, extra.strength
 
 
-def _of_extra(value: MetadataValue, told: str) -> GenMetadata:
-    return GenMetadata(MetadataType.EXTRA_SOURCE_IMAGES, value, told)
+def _left_out(kind: MetadataType, error: JobError) -> GenMetadata:
+    """The note that the picture was made without it, and why."""
+    is_missing = isinstance(error, DownloadFailed)
+    value = MetadataValue.DOWNLOAD_FAILED if is_missing else MetadataValue.PARSE_FAILED
+    return GenMetadata(kind, value, str(error))
 
 
 def _from_base64(text: str, field: str) -> bytes:
