@@ -28,13 +28,11 @@ from PIL import (
 from hordelib.errors import BadSource
 from hordelib.images import SourceImage
 from hordelib.params import MAX_SIDE
+from hordelib.picture_files import excess, orientation
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_PIXELS = 4096 * 4096
-
-# What is counted, how much of it is read, and the markers that begin it. Encoders write about 10
-# scans; each one more costs a pass over the whole picture.
-_JPEG_PARTS = (("scans", 100, (0xDA,)), ("segments", 10_000, (*range(0xE0, 0xF0), 0xFE)))
+LONGEST_SIDE = 16384  # pixels, as of a WebP file; memory is also taken for each row
 
 # The horde sends masks as lossy WebP: within this distance, black and white are meant.
 MASK_NOISE = 16
@@ -139,7 +137,7 @@ def _read(data: bytes, field: str) -> tuple[Image.Image, tuple[str, ...]]:
     plugin = _plugin(data, field)
     try:
         with plugin(io.BytesIO(data)) as file:
-            _insist_on_pixels(file.size, field)
+            _insist_on_pixels(file, field)
             changes = _changes(file)
             file.load()
             return _fitted(_upright(_coloured(file), file)), changes
@@ -153,30 +151,22 @@ def _plugin(data: bytes, field: str) -> type[ImageFile.ImageFile]:
         raise BadSource(f"{field}: {len(data)} bytes: at most {MAX_BYTES} are read")
     for start, signature, plugin in _SIGNATURES:
         if data.startswith(signature, start):
-            _insist_on_few_parts(data, plugin, field)
+            if told := excess(plugin.format or "", data):
+                raise BadSource(f"{field}: {told}")
             return plugin
     raise BadSource(
         f"{field}: starts with {data[:12]!r}: expected a PNG, JPEG, WEBP, GIF, BMP or TIFF file"
     )
 
 
-def _insist_on_few_parts(data: bytes, plugin: type[ImageFile.ImageFile], field: str) -> None:
-    """A JPEG file of a few MB can hold hours of work, or a million objects.
-
-    In the data of a scan, no byte 255 stands before any of these markers (ITU T.81, B.1.1.5).
-    """
-    if plugin is not JpegImagePlugin.JpegImageFile:
-        return
-    for part, most, markers in _JPEG_PARTS:
-        found = sum(data.count(bytes((0xFF, marker))) for marker in markers)
-        if found > most:
-            raise BadSource(f"{field}: a JPEG file of {found} {part}: at most {most} are read")
-
-
-def _insist_on_pixels(size: tuple[int, int], field: str) -> None:
-    width, height = size
+def _insist_on_pixels(file: ImageFile.ImageFile, field: str) -> None:
+    width, height = file.size
+    if max(width, height) > LONGEST_SIDE:
+        raise BadSource(f"{field}: {width}x{height} pixels: at most {LONGEST_SIDE} a side")
     if width * height > MAX_PIXELS:
         raise BadSource(f"{field}: {width}x{height} pixels: at most {MAX_PIXELS} are decoded")
+    if any(tile.codec_name == "bmp_rle" for tile in file.tile):  # Pillow reads it byte by byte
+        raise BadSource(f"{field}: a packed BMP file: expected an unpacked one, or a PNG file")
 
 
 def _changes(file: ImageFile.ImageFile) -> tuple[str, ...]:
@@ -198,10 +188,10 @@ def _upright(image: Image.Image, file: ImageFile.ImageFile) -> Image.Image:
 
 
 def _orientation(file: ImageFile.ImageFile) -> object:
-    try:
-        return file.getexif().get(ExifTags.Base.Orientation)
-    except _UNREADABLE:
-        return None  # the picture is whole; only the note on how it was held is damaged
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        return file.tag_v2.get(ExifTags.Base.Orientation)
+    exif = file.info.get("exif")
+    return orientation(exif) if isinstance(exif, bytes) else 1
 
 
 def _fitted(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ import io
 import random
 import resource
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -210,7 +211,7 @@ def test_other_types_are_refused_by_name(data: bytes):
 )  # fmt: skip
 def test_a_bomb_is_refused_by_its_header_alone(data: bytes):
     before = peak_bytes()
-    with pytest.raises(BadSource, match=r"source_image: \d+x\d+ pixels: at most 16777216"):
+    with pytest.raises(BadSource, match=r"source_image: \d+x\d+ pixels: at most 16(777216|384)"):
         decode(data)
     assert peak_bytes() - before < 16 * 2**20
 
@@ -232,6 +233,85 @@ def test_compressed_text_and_profiles_can_not_fill_the_memory(name: bytes):
     with pytest.raises(BadSource, match=r"PNG file is damaged: .*too large"):
         decode(png_with(bomb))
     assert peak_bytes() - before < 16 * 2**20
+
+
+# ---- files of few bytes and much work ---------------------------------------------------------
+
+
+def fields(count: int, content: bytes = b"") -> bytes:
+    """A directory of TIFF that reads the same MiB for each of its fields; also what Exif is."""
+    row = struct.pack("<HHII", 40_000, 7, 1 << 20, 8)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", count) + row * count + bytes(4) + content
+
+
+def strips(count: int) -> bytes:
+    """An uncompressed TIFF file with a place for each row, and as many more as wanted."""
+    rows = [(256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    rows += [(273, 4, count, 8 + 2 + 9 * 12 + 4), (277, 3, 1, 1), (278, 4, 1, 1), (279, 4, 1, 64)]
+    packed = b"".join(struct.pack("<HHII", *row) for row in rows)
+    places = struct.pack("<I", 8) * count
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", 9) + packed + bytes(4) + places
+
+
+def gif_with(extra: bytes) -> bytes:
+    plain = encoded(half_red(), "GIF")
+    start = plain.index(b",", 13 + 3 * (2 << (plain[10] & 7)))
+    return plain[:start] + extra + plain[start:]
+
+
+def jpeg_with(extra: bytes) -> bytes:
+    plain = encoded(half_red(), "JPEG")
+    return plain[:2] + extra + plain[20:]  # without JFIF, Pillow asks Exif for the resolution
+
+
+def packed_bmp(rows: bytes) -> bytes:
+    header = struct.pack("<IiiHHIIiiII", 40, 4096, 4096, 1, 8, 1, 0, 0, 0, 256, 256)
+    return b"BM" + struct.pack("<IHHI", 0, 0, 0, 1078) + header + bytes(1024) + rows
+
+
+EXIF = b"Exif\0\0" + fields(5000)
+MIB = zlib.compress(bytes(1 << 20), 9)
+WORK: dict[str, tuple[bytes, str]] = {
+    "a line of 16 million pixels": (
+        png_of(1, 1 << 24, 8, 0, bytes(1 << 25)),
+        "1x16777216 pixels: at most 16384 a side",
+    ),
+    "PNG profiles": (png_with(chunk(b"iCCP", b"n\0\0" + MIB) * 800), "800 packed chunks"),
+    "PNG texts": (png_with(chunk(b"zTXt", b"n\0\0" + MIB) * 101), "101 packed chunks"),
+    "PNG chunks": (png_with(chunk(b"abCd", b"") * 200_000), "10001 chunks"),
+    "GIF comments": (gif_with(b"\x21\xfe\1a\0" * 200_000), "blocks of extensions"),
+    "one GIF comment": (gif_with(b"\x21\xfe" + b"\1a" * 400_000 + b"\0"), "blocks of extensions"),
+    "GIF gaps": (gif_with(bytes(1_000_000)), "1001 blocks of extensions"),
+    "GIF blocks": (
+        encoded(half_red(), "GIF")[:-2] + b"\1a" * 400_000 + b"\0;",
+        "blocks: at most 100000",
+    ),
+    "TIFF fields": (fields(60_000, bytes(1 << 20)), "bytes of values"),
+    "TIFF strips": (strips(400_000), "400000 strips or tiles"),
+    "JPEG Exif": (
+        jpeg_with((b"\xff\xe1" + struct.pack(">H", len(EXIF) + 2) + EXIF) * 40),
+        "40 blocks of Exif",
+    ),
+    "BMP runs": (packed_bmp(bytes(2_000_000)), "a packed BMP file"),
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_a_small_file_of_much_work_is_refused_before_it_is_done(name: str):
+    data, reason = WORK[name]
+    peak, began = peak_bytes(), time.process_time()
+    with pytest.raises(BadSource, match=f"source_image: .*{reason}"):
+        decode(data)
+    assert time.process_time() - began < 1
+    assert peak_bytes() - peak < 64 * 2**20
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_fields_of_exif_that_share_their_values_cost_nothing(kind: str):
+    began = time.process_time()
+    options: dict[str, object] = {"exif": fields(60_000, bytes(1 << 20))}
+    assert is_near(at(decode(encoded(half_red(), kind, **options)).image, 32, 4), RED)
+    assert time.process_time() - began < 1
 
 
 def test_a_jpeg_of_endless_scans_is_refused():
