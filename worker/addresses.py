@@ -16,12 +16,19 @@ from urllib3.util import Url, parse_url
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last 32 bits
-
-
+# Of these, the last 32 bits are an IPv4 address: translated (RFC 6052, RFC 2765).
+_TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::ffff:0:0:0/96")))
+_ISATAP = (0x00005EFE, 0x02005EFE)  # bits 32 to 63 from the right (RFC 5214); then an IPv4 address
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out of IPv6
+# No host of the internet has one of these, although some Pythons call some of them global: they are
+# for protocols (RFC 6890, also Teredo), relays of 6to4 (RFC 7526), documentation (RFC 9637).
+_NOBODYS = tuple(
+    map(ipaddress.ip_network, ("192.0.0.0/24", "2001::/23", "192.88.99.0/24", "3fff::/20"))
+)
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _LOOK_UP_SECONDS = 5.0
 _MOST_URLS = 64  # whose parts are known at once
+_LONGEST_URL, _LONGEST_HOST = 8192, 255  # characters
 
 
 class Reach(Enum):
@@ -47,15 +54,25 @@ _NEIGHBOURS: Mapping[Reach, frozenset[Reach]] = MappingProxyType(
 
 
 def reach(address: Address) -> Reach:
-    """Of an IPv6 address that carries an IPv4 one, the reach of that."""
-    address = _carried(address)
+    """An address is public by being global, and so is whatever it carries.
+
+    Of an IPv6 address that leads to an IPv4 one, that one counts.
+    """
+    found = map(_own_reach, _taken_apart(address))
+    return next((near for near in found if near is not Reach.PUBLIC), Reach.PUBLIC)
+
+
+def _own_reach(address: Address) -> Reach:
     if address.is_loopback:
         return Reach.LOOPBACK
     if address.is_link_local:
         return Reach.LINK_LOCAL
     if address.is_multicast or address.is_unspecified or address.is_reserved:
         return Reach.NOBODY
-    return Reach.PUBLIC if address.is_global else Reach.PRIVATE
+    if any(address in network for network in _NOBODYS):
+        return Reach.NOBODY
+    is_given_out = address.version == 4 or address in _UNICAST
+    return Reach.PUBLIC if address.is_global and is_given_out else Reach.PRIVATE
 
 
 def may_lead_to(address: Address, horde: frozenset[Reach]) -> bool:
@@ -95,8 +112,16 @@ def is_this_machine(url: str) -> bool:
 
 @lru_cache(_MOST_URLS)
 def parsed(url: str) -> Url:
-    """The parts of an address, for all that read one. Raises ValueError where it can't be read."""
-    return parse_url(url)
+    """The parts of an address, for all that read one. Raises ValueError where it can't be read.
+
+    Its host is fit to be shown.
+    """
+    if len(url) > _LONGEST_URL:
+        raise ValueError(f"an address of {len(url)} characters: at most {_LONGEST_URL} are read")
+    parts = parse_url(url)
+    if len(parts.host or "") > _LONGEST_HOST or not (parts.host or "").isprintable():
+        raise ValueError("an address with a host that none is called")
+    return parts
 
 
 def as_asked(url: str) -> str:
@@ -142,9 +167,12 @@ def _resolved(host: str, port: int, flags: int = 0) -> tuple[Address, ...]:
         raise socket.gaierror(f"no such host: {error}") from error
 
 
-def _carried(address: Address) -> Address:
+def _taken_apart(address: Address) -> tuple[Address, ...]:
+    """What it leads to: itself, or the IPv4 address that it stands for; and one of a tunnel."""
     if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
+        return (address,)
+    last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    is_translated = any(address in network for network in _TRANSLATED)
+    stands_for = last if is_translated else address.ipv4_mapped or address.sixtofour or address
+    is_tunnel = (int(address) >> 32 & 0xFFFFFFFF) in _ISATAP
+    return (stands_for, last) if is_tunnel else (stands_for,)
