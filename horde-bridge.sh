@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Starts Dreamer. Sets up what it runs on when that is missing or outdated.
 set -euo pipefail
+umask go-w # nobody else shall write what is installed and served
 
 usage() {
     cat <<'USAGE'

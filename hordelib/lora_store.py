@@ -356,10 +356,12 @@ def _write(file: LoraFile) -> None:
 
 
 def _read(path: Path, record: Path) -> LoraFile | None:
+    """None for a record that can't be read, or would never let its file go."""
     try:
-        return LoraFile(path, _RECORDS.validate_json(record.read_bytes()))
+        file = LoraFile(path, _RECORDS.validate_json(record.read_bytes()))
     except (OSError, ValidationError):
         return None
+    return file if file.is_ours else None
 
 
 def _record_of(path: Path) -> Path:

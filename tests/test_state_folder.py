@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from hordelib.whole_files import open_to_append, write_whole
 from tests.owner import PROJECT
 from tests.small_disk import small_disk
+from worker.child import open_log as open_child_log
 from worker.errors import StateTaken
+from worker.ledger import FILE as LEDGER
+from worker.ledger import Ledger
 from worker.orders import Order, Orders
-from worker.state_folder import StateFolder, close_to_others, is_taken
+from worker.state_folder import StateFolder, anybody_may_write, close_to_others, is_taken
+from worker.terminal import open_log
 
 HOLD = (
     "import sys, time; from pathlib import Path; from worker.state_folder import StateFolder\n"
@@ -65,6 +73,66 @@ def test_it_is_closed_to_others(tmp_path: Path):
     (state / "lock").touch(0o644)
     with closing(StateFolder.open(state)):
         assert state.stat().st_mode & 0o077 == 0
+
+
+@pytest.fixture
+def open_umask() -> Generator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def insist_on_closed(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_state_and_logs_are_closed_whatever_the_umask(tmp_path: Path):
+    state, logs = tmp_path / "state", tmp_path / "logs"
+    logs.mkdir(0o777)
+    with closing(StateFolder.open(state)), closing(Ledger(state / LEDGER)):
+        Orders(state).begin()
+        write_whole(state / "seconds.json", b"{}")
+        insist_on_closed(state)
+        assert (state / f"{LEDGER}-wal").is_file()
+    with closing(open_log(logs / "dreamer.log")) as log:
+        log.emit(logging.makeLogRecord({"msg": "a line"}))
+    with open_child_log(logs / "engine.log") as file:
+        file.write("a line\n")
+    insist_on_closed(logs)
+    assert {path.name for path in logs.iterdir()} == {"dreamer.log", "engine.log"}
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_no_link_is_followed_where_something_is_written(tmp_path: Path):
+    """As another account of this machine could leave them in a folder that it may write to."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "folder"
+    folder.mkdir(0o777)
+    for name in ("pid", "order.new", "verified.json.new", "dreamer.log", "engine.log", "a.part"):
+        (folder / name).symlink_to(victim)
+    with closing(StateFolder.open(folder)) as state:
+        assert (state.trouble, state.holder) == ("", os.getpid())
+    write_whole(folder / "verified.json", b"{}")
+    write_whole(folder / "order", b"drain")
+    with open_child_log(folder / "engine.log") as file:
+        file.write("nowhere")
+    with closing(open_log(folder / "dreamer.log")) as log, pytest.raises(OSError, match="symbolic"):
+        log.stream = log._open()
+    with pytest.raises(OSError, match="symbolic"):
+        open_to_append(folder / "a.part")
+    assert victim.read_text() == "precious"
+    assert not (folder / "verified.json").is_symlink()
+
+
+def test_a_folder_that_anybody_can_change_is_known(tmp_path: Path):
+    tmp_path.chmod(0o775)
+    assert not anybody_may_write(tmp_path)
+    tmp_path.chmod(0o777)
+    assert anybody_may_write(tmp_path)
+    assert not anybody_may_write(tmp_path / "nothing")
 
 
 def test_a_file_that_others_can_read_is_closed_once(tmp_path: Path):

@@ -6,6 +6,7 @@ Needs nothing but Python until a command runs, so that it can explain itself bef
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     options = _parser().parse_args(argv)
+    os.umask(os.umask(0o022) | 0o022)  # no file of ours is for others to write, whatever they ask
     try:
         from worker.commands import run_command
 

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from hordelib.errors import HordelibError
+from hordelib.whole_files import for_owner
 from worker.messages import Alive, Broken, Stop
+from worker.state_folder import make_private
 from worker.stop_signals import STOP_SIGNALS
 
 HEARTBEAT_SECONDS = 1.0
@@ -112,7 +114,7 @@ def _leave_signals_to_the_bridge() -> None:
 
 def _write_to(log_file: Path) -> None:
     """Send all that this process prints to a file: the terminal is the bridge's."""
-    file = _open_log(log_file)
+    file = open_log(log_file)
     os.dup2(file.fileno(), sys.stdout.fileno())
     os.dup2(file.fileno(), sys.stderr.fileno())
     faulthandler.enable(file)
@@ -121,12 +123,12 @@ def _write_to(log_file: Path) -> None:
     )
 
 
-def _open_log(log_file: Path) -> TextIO:
+def open_log(log_file: Path) -> TextIO:
     """The file, or nowhere: a child does not fail for want of a log."""
     try:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
+        make_private(log_file.parent)
         if log_file.is_file() and log_file.stat().st_size > LOG_BYTES:
             log_file.replace(log_file.with_suffix(".old.log"))
-        return log_file.open("a", buffering=1, encoding="utf-8", errors="replace")
+        return open(log_file, "a", 1, "utf-8", "replace", opener=for_owner)
     except OSError:
         return open(os.devnull, "a", encoding="utf-8")

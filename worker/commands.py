@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shutil
 import sys
 import sysconfig
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hordelib.errors import HordelibError
+from hordelib.whole_files import write_whole
 from worker.assembly import (
     OURS,
     Children,
@@ -41,7 +41,14 @@ from worker.orders import ENDED, STARTING, Order, Orders
 from worker.safety_policy import unfound
 from worker.sandbox import serve as serve_sandbox
 from worker.serve import Interrupted, serve
-from worker.state_folder import STATE, StateFolder, close_to_others, is_taken
+from worker.state_folder import (
+    STATE,
+    StateFolder,
+    anybody_may_write,
+    close_to_others,
+    is_taken,
+    make_private,
+)
 from worker.terminal import board_view, make_console, print_totals, set_up_logging
 from worker.wishes import ALL, FEW
 
@@ -142,13 +149,17 @@ def _warnings(config: BridgeConfig, home: Path, models: Models) -> list[str]:
         for capability in find_capabilities(config, home, models)
         if capability.missing
     ]
-    lines = (*config.notes, *models.problems, *lacking, unfound(config, home))
+    open_to_all = [
+        f"{folder}: anybody on this machine can change what lies there: chmod o-w {folder}"
+        for folder in (home.resolve(), config.models_folder(home))
+        if anybody_may_write(folder)
+    ]
+    lines = (*config.notes, *models.problems, *lacking, *open_to_all, unfound(config, home))
     return [line for line in lines if line]
 
 
 def _create_config(config_file: Path) -> int:
-    shutil.copyfile(_template(), config_file)
-    config_file.chmod(0o600)  # it will hold the api key
+    write_whole(config_file, _template().read_bytes())  # it will hold the api key
     print(
         f"{config_file} was written. Fill in api_key, dreamer_name and models_to_load,\n"
         "then run the same command again; `check` tells whether it will work.",
@@ -183,7 +194,7 @@ def _order(folder: Path, order: Order, later: str) -> int:
     """Give an order, and wait a little until the worker answers that it does it."""
     orders = Orders(folder)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         orders.give(order)
     except OSError as error:
         print(f"{folder}: {error.strerror}; make it writable for you", file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from hordelib.whole_files import open_new
 from worker.config import load_config
 from worker.config_file import read_document
 from worker.config_keys import RENAMED
@@ -47,9 +48,9 @@ def _changed(path: Path, changes: Mapping[str, Value]) -> Generator[Path]:
     text = path.read_bytes().decode("utf-8")
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.touch(0o600)
+        with open_new(partial) as file:
+            file.write(edited(text, changes).encode("utf-8"))
         shutil.copymode(path, partial)
-        partial.write_bytes(edited(text, changes).encode("utf-8"))
         if _settings(partial) != {**before, **_as_read(changes)}:
             raise ConfigError((_entangled(path, changes),))
         load_config(partial)

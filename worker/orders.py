@@ -6,10 +6,11 @@ The worker answers with another one: what it is doing.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
+
+from hordelib.whole_files import write_whole
 
 _ORDER, _ANSWER = "order", "doing"
 STARTING, ENDED = "starting", "ended"
@@ -61,10 +62,7 @@ class Orders:
 
     def _write(self, name: str, text: str) -> None:
         """At once or not at all, and for the owner alone."""
-        fresh = self._folder / f"{name}.new"
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(text)
-        fresh.replace(self._folder / name)
+        write_whole(self._folder / name, text.encode())
 
     def _read(self, name: str) -> str:
         try:

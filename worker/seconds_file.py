@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
+
+from hordelib.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +72,8 @@ class SecondsFile:
 
     def write(self, families: Mapping[str, Learnt]) -> None:
         """At once or not at all; a disk that can't be written is no error."""
-        fresh = self.path.with_name(f"{self.path.name}.new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         try:
-            with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
-                file.write(_CONTENT.dump_json(_Content(self.device, families)))
-            fresh.replace(self.path)
+            write_whole(self.path, _CONTENT.dump_json(_Content(self.device, families)))
         except OSError as error:
             log.warning("%s: %s; what was learnt is lost at the end", self.path, error.strerror)
 

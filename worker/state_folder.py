@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from hordelib.whole_files import write_whole
 from worker.errors import StateTaken
 
 STATE = "state"  # the folder's name, in the owner's
@@ -49,12 +50,10 @@ class StateFolder:
 
     def _take(self, timeout: float) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            close_to_others(self.path)
+            make_private(self.path)
             self._lock.acquire(timeout=timeout)
             self._inode = (self.path / _LOCK).stat().st_ino
-            (self.path / _PID).write_text(str(os.getpid()), "ascii")
-            close_to_others(self.path / _PID)
+            write_whole(self.path / _PID, str(os.getpid()).encode())
         except Timeout as error:
             raise StateTaken(self.path, self.holder) from error
         except OSError as error:
@@ -93,6 +92,20 @@ def is_taken(path: Path) -> bool:
 
 def _lock_of(path: Path) -> FileLock:
     return FileLock(path / _LOCK, mode=0o600, thread_local=False)
+
+
+def make_private(folder: Path) -> None:
+    """Create it, or close it: for what others shall neither read nor write. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    close_to_others(folder)
+
+
+def anybody_may_write(path: Path) -> bool:
+    """Whether any account of this machine can change what lies in a folder."""
+    try:
+        return os.name != "nt" and bool(path.stat().st_mode & stat.S_IWOTH)
+    except OSError:
+        return False
 
 
 def close_to_others(path: Path) -> bool:

@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Protocol, Self
@@ -20,10 +21,12 @@ from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
+from hordelib.whole_files import for_owner
 from worker.board import Board, JobRow, View
 from worker.ledger import Totals
 from worker.results import JobState
-from worker.wire import printable
+from worker.state_folder import make_private
+from worker.untrusted import one_line
 
 LIVE_ROWS = 10
 PLAIN_SECONDS = 2.0  # between plain lines while something moves
@@ -175,6 +178,20 @@ def print_totals(console: Console, totals: Totals) -> None:
     console.print(f"{'replies lost:':16}{totals.lost_pops}; a job in one of them can't be known")
 
 
+class _OwnersLog(RotatingFileHandler):
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=for_owner)
+
+
+def open_log(log_file: Path) -> RotatingFileHandler:
+    """The rotated log, which is written from its first line on, for the owner alone.
+
+    Raises OSError where its folder can't be had.
+    """
+    make_private(log_file.parent)
+    return _OwnersLog(log_file, "a", LOG_FILE_BYTES, LOG_FILES, "utf-8", delay=True)
+
+
 def set_up_logging(console: Console, log_file: Path, screen_level: int = logging.INFO) -> None:
     """The worker's log on the console and, rotated, in `log_file`; failing to write is no error."""
     logging.raiseExceptions = False
@@ -187,8 +204,7 @@ def set_up_logging(console: Console, log_file: Path, screen_level: int = logging
     screen.setLevel(screen_level)
     logging.basicConfig(level=logging.INFO, handlers=[screen])
     try:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        file = RotatingFileHandler(log_file, "a", LOG_FILE_BYTES, LOG_FILES, "utf-8", delay=True)
+        file = open_log(log_file)
     except OSError as error:
         logging.getLogger(__name__).warning("no log file: %s", error)
         return
@@ -227,15 +243,15 @@ def _expected(row: JobRow) -> str:
 
 
 def _cells(row: JobRow) -> list[RenderableType]:
-    reason = f": {printable(row.reason)}" if row.reason else ""
+    reason = f": {row.reason}" if row.reason else ""
     state = _cut(row.state.value + reason, _STYLES[row.state])
     seconds = f"{row.seconds:.1f}" if row.seconds else ""
     kudos = f"{row.kudos:.2f}" if row.kudos else ""
     if row.params is None:
-        return [_cut(printable(row.model)), "", "", "", str(row.images), seconds, kudos, state]
+        return [_cut(row.model), "", "", "", str(row.images), seconds, kudos, state]
     params = row.params
     return [
-        _cut(printable(params.prompt)),
+        _cut(one_line(params.prompt)),
         f"{params.width}x{params.height}",
         str(params.seed),
         params.sampler.name,
