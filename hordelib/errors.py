@@ -18,10 +18,9 @@ HordelibError
 └── EngineError            the process can't be trusted any more: start a new one
 """
 
-from reprlib import Repr
+from __future__ import annotations
 
-_SHORT = Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
+from reprlib import Repr
 
 
 class HordelibError(Exception):
@@ -32,6 +31,28 @@ class JobError(HordelibError):
     """One job failed; the engine is as good as before."""
 
 
+class _Shown(Repr):
+    """Values of any size and depth in about a hundred characters, at a cost that is bounded."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        digits = int(x.bit_length() * 0.30103) + 1  # log10(2); Python writes no more than 4300
+        return repr(x) if digits <= _MOST_DIGITS else f"a number of about {digits} digits"
+
+
+_MOST_DIGITS, _MOST_SHOWN = 30, 120
+_SHOWN = _Shown()
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 2, 80, 80
+
+
+def shown(value: object) -> str:
+    """A stranger's value for one line of a message: as Python writes it, and cut.
+
+    >>> shown("a" * 1000)[:12], len(shown("a" * 1000))
+    ("'aaaaaaaaaaa", 80)
+    """
+    return _SHOWN.repr(value)[:_MOST_SHOWN]
+
+
 class InvalidParams(JobError):
     """A field of the job has a value that it can't have. The message shows the value cut short.
 
@@ -40,7 +61,7 @@ class InvalidParams(JobError):
     """
 
     def __init__(self, field: str, value: object, expected: str):
-        super().__init__(f"{field}={_SHORT.repr(value)}: expected {expected}")
+        super().__init__(f"{field}={shown(value)}: expected {expected}")
         self.field = field
 
     def __reduce__(self) -> tuple[object, ...]:

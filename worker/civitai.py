@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from hordelib.errors import DownloadFailed, DownloadRefused
 from hordelib.lora_store import SUFFIX
+from worker.untrusted import Link, Name, read_json, reason_of
 from worker.web import Web
 
 SITES = ("https://civitai.com", "https://civitai.red")  # one data base; the second shows all of it
@@ -20,6 +21,7 @@ HORDELING = "https://hordeling.aihorde.net"
 _MOST_BYTES = 16 << 20
 _SEARCH_LIMIT = 20
 _LORA_TAG = re.compile(r"<[^:<>]*:([^:<>]*)[^<>]*>")  # of another program's prompts
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MODEL_FILES = ("Model", "Pruned Model")
 _MOST_TRIGGERS, _LONGEST_TRIGGER = 100, 1000
 
@@ -80,7 +82,7 @@ class Civitai:
 
     def version(self, version_id: int, deadline: float) -> CivitaiVersion:
         """Raises DownloadRefused for an id that nobody has."""
-        version = self._ask(f"model-versions/{version_id}", _Version, deadline)
+        version = self._ask(f"model-versions/{version_id}", _LoneVersion, deadline)
         return _version(version, version.model, version.modelId)
 
     def search(
@@ -111,7 +113,7 @@ class Hordeling:
         """The file of CivitAI's model; its size is not told. Raises as Web does."""
         url = f"{self._site}/api/v1/embedding/{model_id}"
         copy = _read(_Embedding, self._web.read(url, deadline, _MOST_BYTES), self._site)
-        return CivitaiFile(copy.url, copy.sha256.lower(), most_bytes)
+        return CivitaiFile(copy.url, _sha256(copy.sha256), most_bytes)
 
 
 Answered = TypeVar("Answered")
@@ -130,6 +132,10 @@ def first_that_knows(sites: tuple[str, ...], ask: Callable[[str], Answered]) -> 
 # ---- what the site sends ---------------------------------------------------------------------
 
 
+# An id of 0 is what the owner's own files have (hordelib.lora_store).
+_Id = Annotated[int, Field(gt=0, lt=10**12)]
+
+
 class _Part(BaseModel):
     """Fields that we do not know are ignored; null is as good as absent."""
 
@@ -145,26 +151,25 @@ class _Metadata(_Part):
 
 
 class _File(_Part):
-    name: str
-    sizeKB: float | None = None
-    type: str = "Model"
+    name: Name
+    sizeKB: float | None = Field(default=None, ge=0, lt=1e12)
+    type: Name = "Model"
     primary: bool | None = None
     metadata: _Metadata | None = None
     hashes: _Hashes | None = None
-    downloadUrl: str | None = None
+    downloadUrl: Link | None = None
 
 
 class _ModelHead(_Part):
-    name: str
-    type: str
+    name: Name
+    type: Name
     nsfw: bool = False
 
 
 class _Version(_Part):
-    id: int
-    modelId: int = 0
-    name: str = ""
-    baseModel: str | None = None
+    id: _Id
+    name: Name = ""
+    baseModel: Name | None = None
     trainedWords: tuple[str, ...] | None = None
     availability: str | None = None
     usageControl: str | None = None
@@ -172,8 +177,12 @@ class _Version(_Part):
     files: tuple[_File, ...] = ()
 
 
+class _LoneVersion(_Version):
+    modelId: _Id
+
+
 class _Model(_ModelHead):
-    id: int
+    id: _Id
     modelVersions: tuple[_Version, ...] = ()
 
 
@@ -182,19 +191,15 @@ class _Found(_Part):
 
 
 class _Embedding(_Part):
-    url: str
+    url: Link
     sha256: str
 
 
 def _read(shape: type[Read], answer: bytes, site: str) -> Read:
     try:
-        return TypeAdapter(shape).validate_json(answer)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DownloadFailed(
-            f"{site}: not an answer of CivitAI ({where}: {first['msg']})"
-        ) from error
+        return read_json(TypeAdapter(shape), answer)
+    except ValueError as error:
+        raise DownloadFailed(f"{site}: not an answer of CivitAI ({reason_of(error)})") from error
 
 
 def _model(model: _Model) -> CivitaiModel:
@@ -230,9 +235,14 @@ def _main_file(files: tuple[_File, ...]) -> CivitaiFile | None:
     ours = [file for file in files if _is_safe(file) and file.type in _MODEL_FILES]
     for file in sorted(ours, key=lambda file: not file.primary):
         if file.downloadUrl and file.sizeKB:
-            sha256 = (file.hashes and file.hashes.SHA256) or ""
-            return CivitaiFile(file.downloadUrl, sha256.lower(), round(file.sizeKB * 1024))
+            sha256 = _sha256((file.hashes and file.hashes.SHA256) or "")
+            return CivitaiFile(file.downloadUrl, sha256, round(file.sizeKB * 1024))
     return None
+
+
+def _sha256(text: str) -> str:
+    """In lower case; "" for what is none."""
+    return text.lower() if _SHA256.fullmatch(text.lower()) else ""
 
 
 def _is_safe(file: _File) -> bool:

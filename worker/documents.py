@@ -20,10 +20,11 @@ from hordelib.whole_files import write_whole
 from worker.addresses import as_asked
 from worker.errors import DocumentMissing
 from worker.http_call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
+from worker.untrusted import reason_of
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 10.0
 WHOLE_SECONDS = 60.0  # for an address, with all that it leads to
-MOST_BYTES = 32 << 20
+MOST_BYTES = 16 << 20
 MOST_REDIRECTS = 5
 
 Read = TypeVar("Read")
@@ -100,7 +101,7 @@ class Documents:
                 fresh = self._ask(url, kept)
                 value = source.parse(fresh.text)
             except (HttpFailed, ValueError) as error:
-                reasons.append(f"{urlsplit(url).hostname}: {_brief(error)}")
+                reasons.append(f"{urlsplit(url).hostname}: {reason_of(error)}")
                 continue
             self._keep(source, fresh)
             return Had(value)
@@ -166,7 +167,3 @@ def _raise_if_unsafe(reached: str, asked: str) -> None:
     """A redirect may not leave what was encrypted."""
     if urlsplit(asked).scheme == "https" and urlsplit(reached).scheme != "https":
         raise ValueError("leads to an address without encryption")
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

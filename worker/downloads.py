@@ -18,12 +18,14 @@ from typing import BinaryIO, Self
 
 from hordelib.errors import DiskTrouble, DownloadFailed, DownloadRefused
 from hordelib.lora_store import PART
+from hordelib.whole_files import open_to_append
 from worker.web import Answer, TryLater, Web, wait_until_next_try
 
 _BLOCK_BYTES = 1 << 20
 _TRIES = 3  # that bring nothing new
 _DAMAGED_SECONDS = 86400.0
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +158,7 @@ class _Part:
 
     def __init__(self, path: Path):
         self.path = path
-        self._file = path.open("a+b")
+        self._file = open_to_append(path)
         _lock(self._file, path)
         self._hash = hashlib.sha256()
         self.size_bytes = 0
@@ -227,7 +229,7 @@ def _total_bytes(answer: Answer, part: _Part) -> int | None:
     if answer.status == 206:
         raise TryLater(f"{answer.site}: sent another part of the file than was asked for")
     length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else None
+    return int(length) if _LENGTH.fullmatch(length) else None
 
 
 def _raise_if_too_large(part: _Part, download: Download, size_bytes: int) -> None:

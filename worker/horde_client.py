@@ -15,13 +15,14 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from multidict import CIMultiDict
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from worker import refusals
 from worker.addresses import Neighbourhood, NoBusiness, parsed, written_out
 from worker.backoff import retry_after_seconds
 from worker.errors import HordeError, HordeRefused, HordeUnreachable, UnusableJob
 from worker.http_call import AnswerTooLong, Http, HttpFailed, HttpRequest
+from worker.untrusted import one_line, read_json, reason_of
 from worker.wire import (
     Account,
     EmptyPop,
@@ -35,14 +36,17 @@ from worker.wire import (
     Submission,
     Submitted,
     WorkerRecord,
-    printable,
 )
 
-_LONGEST_REPLY_BYTES = 64 * 1024 * 1024  # room for a job whose source images come as base64
+_MOST_BYTES = 2 << 20  # of an answer: there is room for a thousand models
+_MOST_JOB_BYTES = 64 << 20  # of a job whose source images come as base64
+_MOST_ERROR_BYTES = 64 << 10  # what follows is not read
+_EXCERPT_BYTES = 4 << 10
+_MOST_PARTS = 30_000  # values of an answer: ten for each of a thousand models, and as many more
 
 Read = TypeVar("Read")
 _ANYTHING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
-_POP_IDS, _EMPTY_POP = TypeAdapter(PopIds), TypeAdapter(EmptyPop)
+_POP_IDS, _EMPTY_POP, _FULL_POP = TypeAdapter(PopIds), TypeAdapter(EmptyPop), TypeAdapter(FullPop)
 _SUBMITTED, _REFUSED = TypeAdapter(Submitted), TypeAdapter(Refused)
 _ACCOUNT, _WORKER = TypeAdapter(Account), TypeAdapter(WorkerRecord)
 _SERVED_MODELS = TypeAdapter(tuple[ServedModel, ...])
@@ -108,15 +112,15 @@ class HordeClient:
         """
         call = "POST generate/pop"
         popped_at = time.monotonic()
-        answer = self._call(call, refusals.POP, content=offer.body())
+        answer = self._call(call, refusals.POP, content=offer.body(), most_bytes=_MOST_JOB_BYTES)
         ids = self._read(call, _POP_IDS, answer).given
         if not ids:
             empty = self._read(call, _EMPTY_POP, answer)
             return NothingToDo(skipped=empty.skipped, messages=empty.messages)
         try:
-            return FullPop.model_validate_json(answer).job(ids, popped_at)
+            return read_json(_FULL_POP, answer, _MOST_PARTS).job(ids, popped_at)
         except ValueError as error:
-            raise UnusableJob(ids, f"{call}: {_one_line(error)}") from error
+            raise UnusableJob(ids, f"{call}: {reason_of(error)}") from error
 
     def submit(self, result: Submission) -> float:
         """Hand in one job's outcome; the kudos for it (0.0 for a fault).
@@ -186,6 +190,7 @@ class HordeClient:
         *,
         content: dict[str, Any] | None = None,
         keyed: bool = True,
+        most_bytes: int = _MOST_BYTES,
     ) -> bytes:
         """The body of a 200 answer of the horde's API."""
         method, path = call.split(" ", 1)
@@ -197,7 +202,7 @@ class HordeClient:
             headers["Content-Type"], body = "application/json", json.dumps(content).encode()
         url = f"{self.url}/api/v2/{path}"
         request = self._request(method, url, headers, body, sum(self._timeout))
-        reply = self._send(call, request)
+        reply = self._send(call, request, most_bytes)
         if reply.status >= 300:
             raise self._refusal(call, rows, reply)
         return reply.body
@@ -216,10 +221,12 @@ class HordeClient:
             silence_seconds=silence_seconds,
         )
 
-    def _send(self, call: str, request: HttpRequest) -> _Reply:
+    def _send(self, call: str, request: HttpRequest, most_bytes: int = _MOST_BYTES) -> _Reply:
         try:
             with self._http.ask(request) as answer:
-                return _Reply(answer.status, answer.headers, answer.read(_LONGEST_REPLY_BYTES))
+                is_error = answer.status >= 300
+                body = answer.beginning(_MOST_ERROR_BYTES) if is_error else answer.read(most_bytes)
+                return _Reply(answer.status, answer.headers, body)
         except HttpFailed as error:
             told = f"{call}: {self._keyless(str(error))}"
             # Without its cause: what came may be in it, and the key in that.
@@ -242,10 +249,10 @@ class HordeClient:
     ) -> Read:
         """An answer as a type. Raises HordeUnreachable with what came instead."""
         try:
-            return shape.validate_json(answer)
-        except ValidationError as error:
-            came = _excerpt(self._keyless(answer.decode("utf-8", "replace")))
-            told = f"{call}: not an answer of a horde ({_one_line(error)}): {came}"
+            return read_json(shape, answer, _MOST_PARTS)
+        except ValueError as error:
+            came = _excerpt(self._keyless(answer[:_EXCERPT_BYTES].decode("utf-8", "replace")))
+            told = f"{call}: not an answer of a horde ({self._keyless(reason_of(error))}): {came}"
             raise HordeUnreachable(told, may_have_worked=may_have_worked) from None  # as above
 
     def _keyless(self, text: str) -> str:
@@ -272,14 +279,14 @@ def _refusal_by_status(
     call: str, rows: refusals.Rows, status: int, headers: Mapping[str, str], text: str
 ) -> HordeError:
     where = headers.get("Location", "").partition("?")[0] if status < 400 else ""
-    told = f"to {printable(where[:120])}" if where else _excerpt(text)
+    told = f"to {one_line(where, 120)}" if where else _excerpt(text)
     wait_seconds = retry_after_seconds(headers)
     return refusals.refusal(rows, f"HTTP{status}", status, f"{call}: {told}", wait_seconds)
 
 
 def _rc(refused: Refused, status: int) -> str:
     if refused.rc:
-        return printable(refused.rc)[:60]
+        return refused.rc
     if status != 400:
         return f"HTTP{status}"
     return refusals.INVALID_BODY if refused.errors else refusals.UNREADABLE_BODY
@@ -288,11 +295,3 @@ def _rc(refused: Refused, status: int) -> str:
 def _excerpt(answer: str) -> str:
     """The beginning of an answer, fit for a log line."""
     return repr(answer[:120]) if answer else "an empty answer"
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        return f"{where}: {first['msg']}" if where else first["msg"]
-    return " ".join(str(error).split())[:300]

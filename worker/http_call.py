@@ -119,6 +119,15 @@ class HttpAnswer:
                 raise AnswerTooLong
         return bytes(body)
 
+    def beginning(self, most_bytes: int) -> bytes:
+        """At most as many bytes of the body, of one that nobody needs whole. Raises HttpFailed."""
+        body = bytearray()
+        for chunk in self.chunks:
+            body += chunk
+            if len(body) >= most_bytes:
+                break
+        return bytes(body[:most_bytes])
+
 
 class Http:
     """Asks sites, over connections that each thread keeps for itself. Any thread may use it.

@@ -14,11 +14,11 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from hordelib.families import FAMILIES
 from worker.config_keys import BASELINES
-from worker.wire import printable
+from worker.untrusted import LONGEST_NAME, Count, Link, Name, one_line, read_json, reason_of
 
 
 class Kind(StrEnum):
@@ -82,23 +82,27 @@ _COMPONENTS: Mapping[str, str] = MappingProxyType({"vae": "vae", "text_encoders"
 _MAIN_FILE_ONLY = (Kind.face_fixer,)  # the others find faces for other programs
 _SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".onnx")
 _ROWS = TypeAdapter(dict[str, object])
-_FILE_NAME = re.compile(r"[^\W_][^/\\:\x00-\x1f\x7f]{0,250}")
+_FILE_NAME = re.compile(r"[^\W_][^/\\:]*")
+_LONGEST_FILE_NAME = 240  # bytes: file systems take 255, and downloads are called `….part`
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LONGEST_NAME = 255
+_MOST_PROBLEMS = 20  # that are told of one list
 
 
 def read_list(text: str, kind: Kind) -> ReferenceList:
     """The rows of a list. Raises ValueError for what is no list, or holds no row of use."""
-    rows = _ROWS.validate_json(text)
+    rows = read_json(_ROWS, text.encode())
     entries: dict[str, ReferenceEntry] = {}
     problems: list[str] = []
     for name, row in rows.items():
         try:
             entries[name] = _entry(name, row, kind)
         except ValueError as error:
-            problems.append(f"model reference, {printable(name)[:60]!r}: {_first_line(error)}")
+            problems.append(f"model reference, {one_line(name, 60)!r}: {reason_of(error)}")
     if not entries:
         raise ValueError("; ".join(["a list without a model that can be used", *problems[:1]]))
+    if len(problems) > _MOST_PROBLEMS:
+        more = f"model reference: {len(problems) - _MOST_PROBLEMS} more rows that can't be used"
+        problems[_MOST_PROBLEMS:] = [more]
     return ReferenceList(tuple(entries.values()), tuple(problems))
 
 
@@ -129,15 +133,15 @@ class _Part(BaseModel):
 class _File(_Part):
     path: str
     sha256sum: str | None = None
-    file_type: str | None = None
+    file_type: Name | None = None
 
 
 class _Download(_Part):
     file_name: str
-    file_url: str
+    file_url: Link
     sha256sum: str | None = None
-    file_purpose: str | None = None
-    size_bytes: int | None = None
+    file_purpose: Name | None = None
+    size_bytes: Count | None = None
 
 
 class _Config(_Part):
@@ -147,16 +151,16 @@ class _Config(_Part):
 
 class _Row(_Part):
     config: _Config = Field(default=_Config())
-    baseline: str | None = None
-    style: str | None = None
+    baseline: Name | None = None
+    style: Name | None = None
     nsfw: bool | None = None
     inpainting: bool | None = None
-    size_on_disk_bytes: int | None = None
+    size_on_disk_bytes: Count | None = None
 
 
 def _entry(name: str, row: object, kind: Kind) -> ReferenceEntry:
     """Raises ValueError for a row that is broken, or that would lead outside of the folder."""
-    if not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
+    if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
         raise ValueError("not a name that a model can have")
     read = _Row.model_validate(row)
     baseline = BASELINES.get((read.baseline or "").lower(), "")
@@ -200,8 +204,9 @@ def _files(config: _Config, kind: Kind) -> Iterable[ReferenceFile]:
 
 
 def _safe_name(name: str) -> str:
-    if not _FILE_NAME.fullmatch(name):
-        raise ValueError(f"{printable(name)[:60]!r} is no name for a file")
+    is_short = len(name.encode("utf-8", "replace")) <= _LONGEST_FILE_NAME
+    if not (is_short and name.isprintable() and _FILE_NAME.fullmatch(name)):
+        raise ValueError(f"{one_line(name, 60)!r} is no name for a file")
     return name
 
 
@@ -211,11 +216,3 @@ def _is_main(file: ReferenceFile, baseline: str) -> bool:
     if family is not None and family.loaders[0].file_type and file.purpose:
         return file.purpose == family.loaders[0].file_type
     return file.purpose not in _COMPONENTS
-
-
-def _first_line(error: ValueError) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        return f"{where}: {first['msg']}" if where else first["msg"]
-    return str(error)

@@ -16,11 +16,12 @@ from worker.errors import HordeOnHold, HordeRefused, HordeUnreachable, NotAllowe
 from worker.horde_client import HordeClient
 from worker.pace import Pace
 from worker.timeline import Phase
-from worker.wire import Account, HordeMessage, Job, NothingToDo, Offer, WorkerRecord, printable
+from worker.wire import Account, HordeMessage, Job, NothingToDo, Offer, WorkerRecord
 
 log = logging.getLogger(__name__)
 
 TROUBLE_SECONDS = (1.0, 60.0)  # between two tries to reach the horde: the first, the longest
+MOST_MESSAGES = 1000  # that are known to have been told; then all are forgotten
 LOOK_SECONDS = 1.0  # while nothing may be asked for, between two looks whether that has changed
 
 
@@ -187,8 +188,10 @@ class Told:
         """Log what the horde's moderators write to this worker; they repeat it with each pop."""
         for message in messages:
             if message.id not in self._messages:
+                if len(self._messages) >= MOST_MESSAGES:
+                    self._messages.clear()
                 self._messages.add(message.id)
-                log.warning("message from the horde: %s", printable(message.message))
+                log.warning("message from the horde: %s", message.message)
 
 
 def _kind(line: str) -> str:

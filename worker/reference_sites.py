@@ -13,6 +13,7 @@ from worker.annotator_weights import annotator_entries
 from worker.documents import Documents, Source
 from worker.errors import DocumentMissing
 from worker.model_reference import Kind, ReferenceEntry, ReferenceList, of_one_mind, read_list
+from worker.untrusted import Count, Name, Number, read_json
 
 # The new format first: the old one lacks the newest families.
 SITES = (
@@ -96,23 +97,31 @@ def _list_source(kind: Kind, sites: tuple[str, ...]) -> Source[ReferenceList]:
 
 class _Uses(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
-    month: dict[str, int]
+    month: dict[Name, Count]
 
 
 class _Queue(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
-    name: str
-    count: int = 0  # threads that serve it
-    queued: float = 0.0  # megapixelsteps, or pixelsteps: only their order counts
+    name: Name
+    count: Count = 0  # threads that serve it
+    queued: Number = 0.0  # megapixelsteps, or pixelsteps: only their order counts
 
 
-_QUEUES = TypeAdapter(list[_Queue])
+_USES, _QUEUES = TypeAdapter(_Uses), TypeAdapter(list[_Queue])
+
+
+def _month(text: str) -> Mapping[str, int]:
+    return read_json(_USES, text.encode()).month
+
+
+def _queues(text: str) -> list[_Queue]:
+    return read_json(_QUEUES, text.encode())
 
 
 def read_uses(documents: Documents, horde_url: str) -> Mapping[str, int]:
     """How many pictures each model made in the last month. Raises DocumentMissing."""
     url = f"{horde_url}/api/v2/stats/img/models?model_state=known"
-    source = Source("uses", (url,), lambda text: _Uses.model_validate_json(text).month, _DAY)
+    source = Source("uses", (url,), _month, _DAY)
     return documents.read(source).value
 
 
@@ -122,7 +131,7 @@ def read_queues(documents: Documents, horde_url: str) -> Mapping[str, float]:
     Raises DocumentMissing, also where there is only an old copy: queues change by the minute.
     """
     url = f"{horde_url}/api/v2/status/models?type=image"
-    had = documents.read(Source("queues", (url,), _QUEUES.validate_json, _MINUTE))
+    had = documents.read(Source("queues", (url,), _queues, _MINUTE))
     if had.note:
         raise DocumentMissing(had.note)
     return {row.name: row.queued / (max(row.count, 0) + 1) for row in had.value}

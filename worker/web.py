@@ -16,6 +16,7 @@ from hordelib.errors import DownloadFailed, DownloadRefused
 from worker.addresses import as_asked, is_this_machine
 from worker.backoff import MOST_SECONDS, retry_after_seconds
 from worker.http_call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
+from worker.untrusted import one_line
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 5.0
 _MOST_REDIRECTS = 5
@@ -168,7 +169,9 @@ def _raise_if_unsafe(url: str, first: str) -> None:
     scheme = urlsplit(url).scheme
     local = is_this_machine(url) and is_this_machine(first) and scheme == "http"
     if not local and (scheme != "https" or is_this_machine(url)):
-        raise DownloadFailed(f"{_site(first)}: leads to {_origin(url)[:80]}, which is not safe")
+        raise DownloadFailed(
+            f"{_site(first)}: leads to {one_line(_origin(url), 80)}, which is not safe"
+        )
 
 
 def _raise_if_login(url: str, site: str) -> None:
@@ -184,4 +187,4 @@ def _origin(url: str) -> str:
 
 def _site(url: str) -> str:
     """The host alone: what follows it may be a password."""
-    return (urlsplit(url).hostname or "nowhere")[:80]
+    return one_line(urlsplit(url).hostname or "nowhere", 80)

@@ -13,21 +13,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hordelib.gen_metadata import GenMetadata, MetadataType
+from worker.untrusted import Count, Id, Link, Name, Number, Remark, one_line
 
 Payload = Mapping[str, Any]
-
-
-def printable(text: str) -> str:
-    """A stranger's text for our terminal and log: on one line, and without control characters."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 CLEANER_SECONDS = 60
 LONGEST_TTL_SECONDS = 7 * 24 * 3600  # the largest jobs get some hours
 _MOST_METADATA = 50
+_MOST_MESSAGES, _MOST_REASONS = 20, 100  # of a pop; the horde has about thirty reasons
+_MANY = 10**9  # requests: JSON's numbers have no end
+_MOST_IDS = 100  # of a pop; the horde hands out 20 at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,15 +132,16 @@ class Reply(BaseModel):
 class HordeMessage(Reply):
     """A moderator's message to this worker; it comes with each pop until `expiry`."""
 
-    id: str
-    message: str
-    origin: str | None = None
-    expiry: str
+    id: Name
+    message: Remark
+    origin: Name | None = None
+    expiry: Name
 
 
 def _readable(messages: Any) -> tuple[HordeMessage, ...]:
     found: list[HordeMessage] = []
-    for message in cast("list[object]", messages) if isinstance(messages, list) else ():
+    rows = cast("list[object]", messages) if isinstance(messages, list) else []
+    for message in rows[:_MOST_MESSAGES]:
         with suppress(ValidationError):
             found.append(HordeMessage.model_validate(message))
     return tuple(found)
@@ -149,7 +149,11 @@ def _readable(messages: Any) -> tuple[HordeMessage, ...]:
 
 def _counts(skipped: Any) -> dict[str, int]:
     rows = cast("dict[str, object]", skipped) if isinstance(skipped, dict) else {}
-    return {reason: count for reason, count in rows.items() if isinstance(count, int)}
+    counts = [(reason, count) for reason, count in rows.items() if isinstance(count, int)]
+    return {
+        one_line(reason, 60): max(-_MANY, min(count, _MANY))
+        for reason, count in counts[:_MOST_REASONS]
+    }
 
 
 # What only tells the owner something: as far as it can be read, for no job is lost for its sake.
@@ -239,8 +243,8 @@ Popped = Job | NothingToDo
 class PopIds(Reply):
     """The part of a pop that decides: an empty one has a full-looking payload and no ids."""
 
-    id: str | None
-    ids: tuple[str, ...] = ()
+    id: Id | None
+    ids: tuple[Id, ...] = Field(default=(), max_length=_MOST_IDS)
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -254,13 +258,13 @@ class EmptyPop(Reply):
 
 class FullPop(Reply):
     payload: dict[str, Any]
-    model: str
+    model: Name
     ttl: int = Field(ge=0, le=LONGEST_TTL_SECONDS)
-    r2_uploads: tuple[str, ...]
+    r2_uploads: tuple[Link, ...]
     messages: Messages = ()
     source_image: str | None = None
     source_mask: str | None = None
-    source_processing: str = "img2img"
+    source_processing: Name = "img2img"
     extra_source_images: tuple[ExtraSource, ...] | None = None
 
     def job(self, ids: tuple[str, ...], popped_at: float) -> Job:
@@ -283,55 +287,59 @@ class FullPop(Reply):
 
 
 class Submitted(Reply):
-    reward: float = Field(allow_inf_nan=False)
+    reward: Number
 
 
 class Account(Reply):
     """The owner of an api key. `username` is alias#id."""
 
-    username: str
-    id: int
-    kudos: float
+    username: Name
+    id: Count
+    kudos: Number
     trusted: bool = False
     moderator: bool = False
     customizer: bool = False
     flagged: bool = False
-    worker_count: int = 0
-    worker_ids: tuple[str, ...] = ()
+    worker_count: Count = 0
+    worker_ids: tuple[Id, ...] = ()
 
 
 class WorkerRecord(Reply):
     """A worker as the horde knows it. `owner` is None where the horde keeps it private."""
 
-    id: str
-    name: str
-    type: str
+    id: Id
+    name: Name
+    type: Name
     online: bool
     maintenance_mode: bool
     paused: bool | None = None
-    owner: str | None = None
+    owner: Name | None = None
     trusted: bool | None = None
-    requests_fulfilled: int | None = None
-    kudos_rewards: float | None = None
-    uncompleted_jobs: int | None = None
+    requests_fulfilled: Count | None = None
+    kudos_rewards: Number | None = None
+    uncompleted_jobs: Count | None = None
 
 
 class ServedModel(Reply):
     """A row of status/models."""
 
-    name: str
-    count: int
+    name: Name
+    count: Count
+
+
+def _code(text: str) -> str:
+    return one_line(text, 60)
 
 
 class Refused(Reply):
     """The body of a 4xx answer. `rc` is absent where the server's schema check said no."""
 
     message: str = ""
-    rc: str | None = None
+    rc: Annotated[str, AfterValidator(_code)] | None = None
     errors: dict[str, str] = Field(default_factory=dict)
 
     def text(self) -> str:
         """The message with every field it is about, on one line."""
         fields = "; ".join(f"{name}: {problem}" for name, problem in self.errors.items())
         message = self.message.partition(" You have requested this URI")[0].rstrip(".?! ")
-        return printable(" ".join(f"{message} {fields}".split()))
+        return one_line(" ".join(f"{message} {fields}".split()))
