@@ -105,7 +105,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _unet_values(path: Path) -> int:
-    shapes = read_shapes(path) or {}
+    shapes = read_shapes(path)
     unet = [shape for name, shape in shapes.items() if name.startswith(UNET)]
     return sum(prod(shape) for shape in unet or shapes.values())
 

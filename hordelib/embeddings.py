@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from hordelib.errors import ModelBroken
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
+from hordelib.safetensors_header import ADAPTER_BYTES, read_header
 
 SUFFIX = ".safetensors"
-LONGEST_HEADER_BYTES = 1 << 20  # a textual inversion has a few tensors
-_LENGTH_BYTES = 8
 
 # A name ends where a prompt's syntax goes on. ComfyUI knows a reference only after a space. Where
 # parentheses hold nothing else, they and their weight go with it.
@@ -77,19 +77,12 @@ def read_widths(path: Path) -> dict[str, int]:
     tensor that is no list of vectors.
     """
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-            header = json.loads(file.read(min(length, LONGEST_HEADER_BYTES)))
-        header.pop("__metadata__", None)
-        shapes = {name: tensor["shape"] for name, tensor in header.items()}
-        end_bytes = max(tensor["data_offsets"][1] for tensor in header.values())
-        is_whole = path.stat().st_size == _LENGTH_BYTES + length + end_bytes
-        are_vectors = all(len(shape) in (1, 2) and min(shape) > 0 for shape in shapes.values())
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ValueError(f"{path.name} is no safetensors file") from error
-    if not is_whole or not are_vectors:
-        raise ValueError(f"{path.name} is no textual inversion, or only a part of one")
-    return {name: shape[-1] for name, shape in shapes.items()}
+        tensors = read_header(path, ADAPTER_BYTES).tensors
+    except ModelBroken as error:
+        raise ValueError(str(error)) from error
+    if not tensors or any(len(t.shape) not in (1, 2) or 0 in t.shape for t in tensors.values()):
+        raise ValueError(f"{path}: no textual inversion: its tensors are no lists of vectors")
+    return {name: tensor.shape[-1] for name, tensor in tensors.items()}
 
 
 def fits(widths: Widths, encoders: Widths) -> bool:

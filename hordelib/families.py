@@ -54,6 +54,7 @@ class Family:
     vae: Link = _VAE  # and the VAE that decodes
     joins_prompts: bool = True  # cross attention: repeated tokens change nothing
     is_guided: bool = False  # distilled: the guidance is an input; there is no negative prompt
+    channels: frozenset[int] = frozenset({4})  # that its UNets may read; where not known, 4
 
 
 _STABLE_DIFFUSION = frozenset(
@@ -67,6 +68,7 @@ _ROWS = (
         512,
         frozenset({"BaseModel", "SD15_instructpix2pix"}),
         _STABLE_DIFFUSION | {Part.qr_code},
+        channels=frozenset({4, 8, 9}),
     ),
     Family(
         "stable diffusion 2",
@@ -74,6 +76,7 @@ _ROWS = (
         512,
         frozenset({"BaseModel"}),
         _STABLE_DIFFUSION - {Part.control},
+        channels=frozenset({4, 9}),
     ),
     Family(
         "stable_diffusion_xl",
@@ -81,6 +84,7 @@ _ROWS = (
         1024,
         frozenset({"SDXL", "SDXL_instructpix2pix"}),
         _STABLE_DIFFUSION - {Part.control} | {Part.qr_code},
+        channels=frozenset({4, 8, 9}),
     ),
     Family(
         "stable_cascade",

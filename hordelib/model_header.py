@@ -1,17 +1,13 @@
 """What a model's file says about itself: its family, and what its UNet reads.
 
-Only names and shapes of the tensors are read, never a tensor; of a pickle nothing is executed.
+Only names and shapes of the tensors are read, never a tensor. What kind a file is of, its first
+bytes tell.
 """
 
 from __future__ import annotations
 
-import json
-import pickle
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
 
 from hordelib.errors import ModelBroken, ModelMissing
 from hordelib.families import (
@@ -25,47 +21,61 @@ from hordelib.families import (
     Z_IMAGE,
     Family,
 )
+from hordelib.file_kinds import FileKind, kind_of
+from hordelib.pickles import insist_on_safe_pickle, read_pickle
+from hordelib.safetensors_header import read_header
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 ORDINARY = 4  # channels that a UNet reads, where it reads nothing but the latent
-_LENGTH_BYTES = 8
-_MAX_HEADER_BYTES = 100 << 20  # the safetensors format's own limit
 _PREFIXES = ("model.diffusion_model.", "")  # of the UNet: in a checkpoint, and alone in a file
 _FIRST_WEIGHT = "input_blocks.0.0.weight"
 _TEXT_WEIGHT = ".attn2.to_k.weight"  # reads the text: its last axis is the text encoder's width
 _TEXT_WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}
+_WIDEST = max(_TEXT_WIDTHS)
 
 
 def detect(path: Path) -> tuple[Family, int]:
     """Family of a model's main file, and the channels that its UNet reads.
 
-    Models that are no Stable Diffusion UNet count as ORDINARY, and so does a pickle of a format
-    that only loading it would tell: it is taken for a Stable Diffusion 1 model. Raises
-    ModelMissing, and ModelBroken where the file is none of ours.
+    Models that are no Stable Diffusion UNet count as ORDINARY. Raises ModelMissing, and ModelBroken
+    where the file is none of ours.
     """
     if not path.is_file():
         raise ModelMissing(f"{path.name}: no such file in {path.parent}")
-    shapes = read_shapes(path)
-    if shapes is None:
-        return SD1, ORDINARY
-    unet = _unet(shapes)
+    unet = unet_of(read_shapes(path))
     family = _family(path, unet)
-    first = unet.get(_FIRST_WEIGHT)
-    return family, ORDINARY if first is None else first[1]
+    channels = _channels(unet)
+    if channels not in family.channels:
+        known = ", ".join(str(each) for each in sorted(family.channels))
+        raise ModelBroken(
+            f"{path.name} reads {channels} channels, as depth models and upscalers do: of"
+            f" {family.name}, those that read {known} are served; name another file"
+        )
+    return family, channels
 
 
-def read_shapes(path: Path) -> Shapes | None:
-    """The tensors' shapes by their names; None for a pickle that does not tell.
+def read_shapes(path: Path) -> Shapes:
+    """The tensors' shapes by their names.
 
-    Raises ModelBroken, naming the file and the remedy, for a broken safetensors file.
+    Raises ModelBroken, naming the file and the remedy, for one that is broken or no model.
     """
-    if path.suffix != ".safetensors":
-        return _of_pickle(path)
-    try:
-        return _of_safetensors(path)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ModelBroken(f"{path}: not a safetensors file ({error}); fetch it again") from error
+    kind = kind_of(path)
+    if kind is FileKind.safetensors:
+        return {name: tensor.shape for name, tensor in read_header(path).tensors.items()}
+    return read_pickle(path, kind).shapes
+
+
+def verify_checkpoint(path: Path) -> None:
+    """See that a safetensors file is as long as its header says, and that a pickle runs no code.
+
+    Reads only the list of tensors. Raises ModelBroken, naming the file and the remedy.
+    """
+    kind = kind_of(path)
+    if kind is FileKind.safetensors:
+        read_header(path)
+    else:
+        insist_on_safe_pickle(path, kind)
 
 
 def _family(path: Path, unet: Shapes) -> Family:
@@ -92,11 +102,14 @@ _PATCH = 64  # values of a patch of the latent: 16 channels of 2 x 2
 _LOOKALIKES: tuple[Callable[[Shapes], bool], ...] = (
     lambda unet: "double_stream_modulation_img.lin.weight" in unet,  # Flux 2
     lambda unet: "distilled_guidance_layer.norms.0.scale" in unet,  # Chroma
-    lambda unet: unet.get("img_in.weight", (0, _PATCH))[1] != _PATCH,  # Flux fill, canny, depth
+    # Flux fill, canny, depth
+    lambda unet: _axis(unet, "img_in.weight", 1, or_else=_PATCH) != _PATCH,
+    lambda unet: "label_emb.0.0.weight" in unet and _text_width(unet) != _WIDEST,  # unCLIP
 )
 
 
-def _unet(shapes: Shapes) -> Shapes:
+def unet_of(shapes: Shapes) -> Shapes:
+    """What belongs to the UNet, by its names there."""
     prefix = next(p for p in _PREFIXES if any(name.startswith(p) for name in shapes) or not p)
     return {
         name.removeprefix(prefix): shape
@@ -105,93 +118,18 @@ def _unet(shapes: Shapes) -> Shapes:
     }
 
 
+def _channels(unet: Shapes) -> int:
+    return _axis(unet, _FIRST_WEIGHT, 1, or_else=ORDINARY)
+
+
 def _text_width(unet: Shapes) -> int:
     if _FIRST_WEIGHT not in unet:
         return 0
-    return next((shape[-1] for name, shape in unet.items() if name.endswith(_TEXT_WEIGHT)), 0)
+    readers = (name for name in unet if name.endswith(_TEXT_WEIGHT))
+    return next((_axis(unet, name, -1, or_else=0) for name in readers), 0)
 
 
-# ---- safetensors -----------------------------------------------------------------------------
-
-
-def _of_safetensors(path: Path) -> Shapes:
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if not 0 < header_bytes <= _MAX_HEADER_BYTES:
-            raise ValueError("no header")
-        header: dict[str, dict[str, list[int]]] = dict(json.loads(file.read(header_bytes)))
-    return {
-        name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
-    }
-
-
-# ---- pickles ---------------------------------------------------------------------------------
-
-_UNREADABLE = (
-    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError),
-    *(pickle.UnpicklingError, zipfile.BadZipFile),
-)
-
-
-def _of_pickle(path: Path) -> Shapes | None:
-    """A checkpoint of torch.save: a zip with a pickle of the names, and the tensors beside it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            saved = _list_of_tensors(archive)
-    except _UNREADABLE:
-        return None
-    shapes = {name: value.shape for name, value in saved.items() if isinstance(value, _Shape)}
-    return shapes or None
-
-
-def _list_of_tensors(archive: zipfile.ZipFile) -> Mapping[str, object]:
-    names = {Path(name).name: name for name in archive.namelist()}
-    name = names["data.pkl"]
-    if archive.getinfo(name).file_size > _MAX_HEADER_BYTES:
-        raise ValueError("its list of tensors is too long")
-    with archive.open(name) as file:
-        saved = cast("Mapping[str, object]", _ShapeUnpickler(file).load())
-    return cast("Mapping[str, object]", saved.get("state_dict", saved))
-
-
-class _Shape:
-    """Stands for a tensor."""
-
-    def __init__(self, shape: tuple[int, ...]):
-        self.shape = shape
-
-
-class _Inert(dict[object, object]):
-    """Stands for everything else that a pickle names; what is done to it stays in it."""
-
-    def __init__(self, *_: object, **__: object):
-        super().__init__()
-
-    def append(self, _: object) -> None:
-        """Some are lists."""
-
-    def __setstate__(self, _: object) -> None:
-        """Some have a state."""
-
-
-def _of_tensor(_storage: object, _offset: int, size: Iterable[int], *_: object) -> _Shape:
-    return _Shape(tuple(size))
-
-
-def _of_parameter(tensor: object, *_: object) -> object:
-    return tensor
-
-
-_BUILDERS = {"_rebuild_tensor_v2": _of_tensor, "_rebuild_parameter": _of_parameter}
-
-
-class _ShapeUnpickler(pickle.Unpickler):
-    """Builds shapes where torch's would build tensors; imports and calls nothing of the file's."""
-
-    def find_class(self, module: str, name: str, /) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        return _BUILDERS.get(name, _Inert)
-
-    def persistent_load(self, pid: object, /) -> None:
-        """Tensors' contents are not read."""
+def _axis(unet: Shapes, name: str, axis: int, *, or_else: int) -> int:
+    """Length of one axis of a tensor; `or_else` where there is no such tensor, or axis."""
+    shape = unet.get(name, ())
+    return shape[axis] if len(shape) > 1 else or_else

@@ -31,20 +31,18 @@ def size_of(model: Model, value_bytes: int) -> ModelSize:
     files = model.files.items()
     parts = [part for title, path in files for part in _parts(title, path, value_bytes)]
     vaes = [size_bytes for name, size_bytes in parts if name == "vae"]
-    return ModelSize(max(size_bytes for _, size_bytes in parts), max(vaes, default=0))
+    return ModelSize(max((size_bytes for _, size_bytes in parts), default=0), max(vaes, default=0))
 
 
 def _parts(title: str, path: Path, value_bytes: int) -> Iterator[tuple[str, int]]:
     """Names and bytes; a part alone in its file is called as the spine's loader."""
     file_bytes = path.stat().st_size
     shapes = read_shapes(path)
-    if not shapes:  # a pickle that does not tell
-        yield title, file_bytes
-        return
     values: Counter[str] = Counter()
     for name, shape in shapes.items():
         values[_part(name, title)] += prod(shape)
-    each_bytes = min(value_bytes, file_bytes / values.total()) if value_bytes == 2 else value_bytes
+    total = max(values.total(), 1)
+    each_bytes = min(value_bytes, file_bytes / total) if value_bytes == 2 else value_bytes
     for part, number in values.items():
         yield part, int(number * each_bytes)
 

@@ -1,20 +1,18 @@
-"""Model files on disk: which file serves a model's name, and whether it is whole."""
+"""Model files on disk: which file serves a model's name."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from hordelib.errors import ModelBroken, ModelMissing
-from hordelib.pickles import insist_on_safe_pickle
+from hordelib.errors import ModelMissing
 
 CHECKPOINTS = (
     "compvis"  # the folder's name in every horde worker: existing folders serve as they are
 )
-SUFFIXES = (".safetensors", ".ckpt")  # the first is preferred
+SUFFIXES = (".safetensors", ".sft", ".ckpt")  # the first is preferred
 # Files that the horde's model reference calls otherwise than their models.
 REFERENCE_FILES: Mapping[str, str] = MappingProxyType(
     {
@@ -24,9 +22,6 @@ REFERENCE_FILES: Mapping[str, str] = MappingProxyType(
         "Z-Image-Turbo": "z_image_turbo_bf16",
     }
 )
-
-_LENGTH_BYTES = 8
-_MAX_HEADER_BYTES = 100 << 20  # the format's own limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,36 +56,6 @@ class ModelStore:
 
     def _called_like(self, name: str) -> Path | None:
         return next((path for path in self.files() if _plain(path.stem) == _plain(name)), None)
-
-
-def verify_checkpoint(path: Path) -> None:
-    """See that a safetensors file is as long as its header says, and that a pickle runs no code.
-
-    Reads only the list of tensors. Raises ModelBroken, naming the file and the remedy.
-    """
-    if path.suffix != ".safetensors":
-        insist_on_safe_pickle(path)
-        return
-    try:
-        size_bytes = _promised_bytes(path)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ModelBroken(f"{path}: not a safetensors file ({error}); fetch it again") from error
-    if size_bytes != path.stat().st_size:
-        raise ModelBroken(
-            f"{path}: {path.stat().st_size} bytes where its header promises {size_bytes};"
-            " it is cut off or damaged: fetch it again"
-        )
-
-
-def _promised_bytes(path: Path) -> int:
-    """The file size that a safetensors header implies (format: length, JSON, tensors)."""
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if not 0 < header_bytes <= _MAX_HEADER_BYTES:
-            raise ValueError("no header")
-        header: dict[str, dict[str, list[int]]] = dict(json.loads(file.read(header_bytes)))
-    ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-    return _LENGTH_BYTES + header_bytes + max(ends, default=0)
 
 
 def _plain(name: str) -> str:

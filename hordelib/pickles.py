@@ -1,87 +1,131 @@
-"""Pickled checkpoints: whether one loads without running code of its author's.
+"""Pickled checkpoints of torch.save: what is in one, told without unpickling anything.
 
 ComfyUI reads them with torch's `weights_only`, which builds tensors and plain containers and
-refuses everything else, after it has read the file up to there. Here only the list of what a
-pickle names is looked at; nothing of it is imported or called.
+refuses everything else. Here the pickle's opcodes are followed (`pickle_walk.py`), and a few limits
+hold whatever the file says.
 """
 
 from __future__ import annotations
 
-import pickle
-import pickletools
-import re
+import io
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from hordelib.errors import ModelBroken
+from hordelib.file_kinds import FileKind
+from hordelib.pickle_walk import TOO_LONG, PickledTensor, Walk
 
-_MOST_BYTES = 100 << 20  # of the list of tensors
-_BEFORE_ZIP = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how torch < 1.6 begins a file
+Shapes = Mapping[str, tuple[int, ...]]
+
+_MOST_BYTES = 8 << 20  # of the list of tensors, and of the zip's list of files
+_CHUNK_BYTES = 1 << 16
+_OLD_PREFACE = 3  # pickles before that of the tensors: a magic number, a version, the machine
+_STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 
 _NO_PICKLE = "cut off, or none of torch.save"
 
-# What torch 2.5's weights_only allows, and the few names that ComfyUI adds to it (comfy/utils.py).
-_ALLOWED = re.compile(
-    r"""
-    collections\.(OrderedDict|Counter)
-    | (builtins|__builtin__)\.(set|bytearray|complex|dict|list|int|float|str|bool)
-    | torch\.(\w+Storage|Size|Tensor|device|float\w*|double|half|bfloat16|u?int\d*|long|short|bool
-              |complex\w+|q\w+|strided|sparse_\w+)
-    | torch\.storage\.(Typed|Untyped)Storage
-    | torch\.nn\.parameter\.(Parameter|Buffer)
-    | torch\._utils\._rebuild_\w+
-    | torch\._tensor\._rebuild_from_type_v2
-    | torch\.serialization\._get_layout
-    | pytorch_lightning\.callbacks\.model_checkpoint\.ModelCheckpoint
-    | numpy\.core\.multiarray\.scalar
-    | numpy\.dtype
-    | numpy\.dtypes\.Float64DType
-    | _codecs\.encode
-    """,
-    re.VERBOSE,
-)
+
+@dataclass(frozen=True, slots=True)
+class PickleContents:
+    """Shapes of its tensors by name, and what it names beyond tensors, which torch refuses."""
+
+    shapes: Shapes
+    refused: tuple[str, ...]
 
 
-def insist_on_safe_pickle(path: Path) -> None:
+def insist_on_safe_pickle(path: Path, kind: FileKind) -> None:
     """Raises ModelBroken, naming the file and the remedy, for a pickle that asks for more.
 
-    As for what is cut off, or no file of torch.save. One of the format from before torch 1.6
-    passes: only loading it tells.
+    As for what is cut off, or no file of torch.save.
     """
-    try:
-        refused = sorted(set(_refused(path)))
-    except (ValueError, zipfile.BadZipFile, OSError) as error:
-        raise ModelBroken(f"{path}: a damaged pickle ({error}); fetch it again") from error
-    if refused:
+    if refused := read_pickle(path, kind).refused:
         raise ModelBroken(
             f"{path}: a pickle that could run code when it is read ({', '.join(refused[:3])});"
             " use a safetensors file of this model"
         )
 
 
-def _refused(path: Path) -> Iterator[str]:
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            if file.read(len(_BEFORE_ZIP)) != _BEFORE_ZIP:
-                raise ValueError(_NO_PICKLE)
-        return
-    with zipfile.ZipFile(path) as archive:
-        lists = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
-        if not lists:
+def read_pickle(path: Path, kind: FileKind) -> PickleContents:
+    """What the file holds, in bounded time and memory.
+
+    Raises ModelBroken, naming the file and the remedy, for one that is damaged or no checkpoint.
+    """
+    try:
+        walk = _of_old_torch(path) if kind is FileKind.old_pickle else _of_zip(path)
+        saved = walk.result
+    except _UNREADABLE as error:
+        reason = str(error) or type(error).__name__
+        raise ModelBroken(f"{path}: a damaged pickle ({reason}); fetch it again") from error
+    return PickleContents(_shapes(saved), tuple(sorted(walk.refused)))
+
+
+_UNREADABLE = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError),
+    *(ValueError, zipfile.BadZipFile, zlib.error),
+)
+
+
+def _of_old_torch(path: Path) -> Walk:
+    """The format from before torch 1.6: pickles in a row, then the tensors."""
+    with path.open("rb") as file:
+        content = io.BytesIO(file.read(_MOST_BYTES))
+    walk = Walk()
+    for _ in range(_OLD_PREFACE + 1):
+        walk.follow(content)
+    return walk
+
+
+def _of_zip(path: Path) -> Walk:
+    """A zip with one pickle of the tensors' names and shapes, and a file for each tensor."""
+    with _ShortReads(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+        names = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
+        if len(names) != 1:
             raise ValueError(_NO_PICKLE)
-        for name in lists:
-            if archive.getinfo(name).file_size > _MOST_BYTES:
-                raise ValueError("its list of tensors is too long")
-            yield from _refused_names(archive.read(name))
+        if names[0].replace("data.pkl", "constants.pkl") in archive.NameToInfo:
+            raise ValueError("a program of TorchScript, no checkpoint")
+        content = io.BytesIO(_member(archive, archive.getinfo(names[0])))
+    walk = Walk()
+    walk.follow(content)
+    return walk
 
 
-def _refused_names(content: bytes) -> Iterator[str]:
-    """What it names beyond tensors; names that it puts together itself count as such."""
-    for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name in ("GLOBAL", "INST"):
-            name = str(argument).replace(" ", ".")
-            if opcode.name == "INST" or not _ALLOWED.fullmatch(name):
-                yield name
-        elif opcode.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
-            yield "a name that it builds itself"
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    if info.flag_bits & 1 or info.compress_type not in (_STORED, _DEFLATED):
+        raise ValueError("its list of tensors is encrypted, or packed in an unusual way")
+    content = bytearray()
+    with archive.open(info) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            content += chunk
+            if len(content) > _MOST_BYTES:
+                raise ValueError(TOO_LONG)
+    return bytes(content)
+
+
+class _ShortReads(io.BufferedReader):
+    """A file of which nobody reads much at once, as zipfile would its list of files."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Raises ValueError for more than _MOST_BYTES."""
+        wanted = _MOST_BYTES + 1 if size is None or size < 0 else size
+        content = super().read(min(wanted, _MOST_BYTES + 1))
+        if len(content) > _MOST_BYTES:
+            raise ValueError("its list of files is longer than that of any checkpoint")
+        return content
+
+
+def _shapes(saved: object) -> Shapes:
+    """As ComfyUI takes a checkpoint apart: its tensors may lie under `state_dict`."""
+    found = _named(saved)
+    if "state_dict" in found:
+        found = _named(found["state_dict"])
+    elif len(found) == 1:
+        found = _named(next(iter(found.values()))) or found
+    return {name: each.shape for name, each in found.items() if isinstance(each, PickledTensor)}
+
+
+def _named(value: object) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", value) if isinstance(value, dict) else {}

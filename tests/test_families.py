@@ -23,6 +23,7 @@ from hordelib.families import (
     FLUX_DEV,
     QWEN_IMAGE,
     SD1,
+    SD2,
     SDXL,
     Z_IMAGE,
     Family,
@@ -193,10 +194,26 @@ def test_nothing_that_a_pickle_says_is_done(tmp_path: Path):
     assert not trace.exists()
 
 
-def test_a_pickle_that_does_not_tell_counts_as_stable_diffusion_1(tmp_path: Path):
-    for content in (pickle.dumps({"state_dict": {}}), b"", b"PK\x03\x04 and nothing more"):
-        (tmp_path / "old.ckpt").write_bytes(content)
-        assert detect(tmp_path / "old.ckpt") == (SD1, 4)
+def test_a_pickle_of_an_old_torch_tells_its_family_too(tmp_path: Path):
+    tensors = {
+        f"model.diffusion_model.{name}": torch.zeros(shape)
+        for name, shape in HEADERS["stable diffusion 2"].items()
+    }
+    path = tmp_path / "old.ckpt"
+    torch.save({"state_dict": tensors}, path, _use_new_zipfile_serialization=False)
+    assert detect(path) == (SD2, 4)
+
+
+@pytest.mark.parametrize(
+    ("family", "channels"),
+    [("stable diffusion 1", 5), ("stable diffusion 2", 5), ("stable diffusion 2", 7)],
+)
+def test_depth_models_and_upscalers_are_refused_before_they_are_offered(
+    tmp_path: Path, family: str, channels: int
+):
+    shapes = HEADERS[family] | {"input_blocks.0.0.weight": (320, channels, 3, 3)}
+    with pytest.raises(ModelBroken, match=rf"reads {channels} channels.*name another file"):
+        detect(write_header(tmp_path / "model.safetensors", shapes))
 
 
 # ---- graphs ----------------------------------------------------------------------------------

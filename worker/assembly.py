@@ -12,7 +12,8 @@ from hordelib.errors import JobError, ModelMissing
 from hordelib.lora_store import LoraStore, Quota
 from hordelib.memory_readings import main_memory
 from hordelib.model import Model
-from hordelib.model_store import ModelStore, verify_checkpoint
+from hordelib.model_header import verify_checkpoint
+from hordelib.model_store import ModelStore
 from worker import capabilities, engine_child, judge_child, seconds_file
 from worker.adapters import Adapters
 from worker.books import Books

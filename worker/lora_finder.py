@@ -27,7 +27,7 @@ from hordelib.lora_store import (
     of_version,
     owners,
 )
-from hordelib.model_store import verify_checkpoint
+from hordelib.safetensors_header import ADAPTER_BYTES, read_header
 from worker.civitai import Civitai, CivitaiFile, CivitaiVersion, Hordeling
 from worker.download_memo import DownloadMemo
 from worker.downloads import Download, Downloader
@@ -266,6 +266,6 @@ def _record(version: CivitaiVersion, file: CivitaiFile) -> LoraRecord:
 def _verify(path: Path) -> None:
     """Raises DownloadRefused for what is called safetensors and is none."""
     try:
-        verify_checkpoint(path)
+        read_header(path, ADAPTER_BYTES)
     except ModelBroken as error:
         raise DownloadRefused(str(error), _DAY_SECONDS) from error

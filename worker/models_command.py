@@ -18,7 +18,8 @@ from rich.table import Table
 from hordelib.control_types import CONTROL_TYPES
 from hordelib.errors import ModelBroken, ModelMissing
 from hordelib.lora_store import PART
-from hordelib.model_store import ModelStore, verify_checkpoint
+from hordelib.model_header import verify_checkpoint
+from hordelib.model_store import ModelStore
 from worker.annotator_weights import annotator_entries
 from worker.errors import DocumentMissing, UnknownModel
 from worker.exit_codes import ExitCode

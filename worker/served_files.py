@@ -8,7 +8,7 @@ from pathlib import Path
 from hordelib.errors import ModelBroken, ModelMissing
 from hordelib.model import Model
 from hordelib.model_cache import FileStamp
-from hordelib.model_store import verify_checkpoint
+from hordelib.model_header import verify_checkpoint
 
 Stamps = Mapping[Path, FileStamp | None]  # None: there is no such file
 

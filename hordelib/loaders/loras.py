@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hordelib.device_faults import first_line
+from hordelib.errors import ModelBroken
 from hordelib.model_cache import ModelKey
+from hordelib.safetensors_header import ADAPTER_BYTES, read_header
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +33,9 @@ def load_lora(key: ModelKey) -> ReadLora:
     A job whose LoRA is broken gets its picture without it; the node that applies LoRAs says so.
     """
     try:
+        read_header(key.path, ADAPTER_BYTES)
         tensors = load_file(key.path)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except (OSError, ModelBroken, SafetensorError, ValueError, KeyError) as error:
         log.warning("LoRA %s can't be read: %s", key.path.name, first_line(error))
         return ReadLora()
     if not all(bool(tensor.float().isfinite().all()) for tensor in tensors.values()):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hordelib.device_faults import device_trouble, first_line
 from hordelib.errors import ModelBroken
-from hordelib.model_store import verify_checkpoint
+from hordelib.model_header import verify_checkpoint
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from hordelib.engine import Generation, OnStep, unwatched
 from hordelib.errors import EngineError, GenerationFailed
 from hordelib.images import Picture, SourceImage
 from hordelib.model import Model
-from hordelib.model_store import verify_checkpoint
+from hordelib.model_header import verify_checkpoint
 from hordelib.params import SEEDS, GenerationParams, images_of
 from hordelib.safety import Verdict
 from hordelib.sharing import Member
