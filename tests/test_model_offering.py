@@ -150,7 +150,7 @@ def test_a_file_that_is_as_listed_and_no_model_is_told_and_not_offered(
     keeper = offering(config(site, tmp_path, models_to_load=["Nonsense"]), tmp_path)
     models = keeper.first_models()
     assert models.served == {}
-    assert "x.safetensors: not a safetensors file" in models.problems[-1]
+    assert "x.safetensors: no model file: it begins with" in models.problems[-1]
 
 
 def test_where_none_can_be_had_each_is_told(site: ReferenceServer, tmp_path: Path):
