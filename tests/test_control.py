@@ -408,7 +408,7 @@ def test_files_that_are_no_control_net_are_named_and_the_next_job_runs(
     other = tmp_path / "checkpoint.safetensors"
     other.symlink_to(checkpoint)
     for path, reason in (
-        (garbage, "not a safetensors file .*; fetch it again"),
+        (garbage, "no model file: .*; fetch it again"),
         (other, "no ControlNet"),
         (renamed, "rename it to diff_canny"),
     ):
