@@ -139,7 +139,7 @@ class _Place(NamedTuple):
 
 
 def _place(name: str, entry: object) -> _Place:
-    fields = cast("dict[str, Any]", entry if isinstance(entry, dict) else {})
+    fields = _fields(entry)
     if fields.keys() != _FIELDS:
         raise ValueError(f"tensor {shown(name)} is {shown(entry)}: expected dtype, shape, offsets")
     dtype = fields["dtype"]
@@ -153,6 +153,10 @@ def _place(name: str, entry: object) -> _Place:
     if offsets is None or len(offsets) != 2 or (offsets[1] - offsets[0]) * 8 != prod(shape) * bits:
         _refuse(name, "data_offsets", fields["data_offsets"])
     return _Place(*offsets, name, StoredTensor(dtype, shape))
+
+
+def _fields(entry: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
 
 
 def _whole_numbers(value: object) -> tuple[int, ...] | None:
