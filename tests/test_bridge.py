@@ -46,10 +46,18 @@ from worker.messages import EngineSettings, Generate, JudgeSettings, Ready
 from worker.pace import Pace
 from worker.results import JobState, Made
 from worker.runner import TRIES
-from worker.sandbox import Latency, LostReply, Reply, Sandbox, State
+from worker.sandbox import (
+    HandedOutAgain,
+    Latency,
+    LostReply,
+    NamedTwice,
+    Reply,
+    Sandbox,
+    State,
+)
 from worker.seconds_predictor import SecondsPredictor
 from worker.terminal import status_line
-from worker.wire import Slot, slots_of
+from worker.wire import FullPop, Slot, slots_of
 
 PARAMS = {
     "width": 64,
@@ -591,10 +599,86 @@ def test_a_picture_that_was_submitted_before_the_end_is_known_to_be(stage: Stage
     assert stage.states(debt.request)[0] is State.ok
 
 
-def test_what_an_earlier_life_has_lost_is_faulted_and_served_anew(stage: Stage, debt: Debt):
+def test_what_an_earlier_life_had_and_its_ledger_does_not_know_is_faulted_and_served_anew(
+    stage: Stage, debt: Debt
+):
     stage.serve(stage.bridge(), stage.all_done)
     states = stage.states(debt.request)
     assert states == [State.faulted, State.faulted, State.ok, State.ok]
+
+
+def test_what_waits_at_a_stop_that_a_restart_follows_is_made_by_the_next_life(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("worker.bridge.restart_follows", lambda: True)
+    at_work, waiting = stage.ask(steps=80), stage.ask(n=2, seed="30")
+    board = Board()
+    bridge = stage.bridge(board, max_batch=2)
+    bridge.start()
+    wait_until(lambda: first_at_work_second_waiting(board), 60)
+    bridge.abandon()
+    assert bridge.join(30), bridge.busy
+    assert_no_bug(bridge)
+    assert stage.states(at_work, waiting) == [State.processing] * 3
+    assert (bridge.in_hand, stage.ledger.totals().open) == (0, 3)
+    stage.serve(stage.bridge(), stage.all_done)
+    assert stage.states(at_work, waiting) == [State.ok] * 3
+    assert [image.seed for image in stage.sandbox.books().of_request(waiting)] == [30, 31]
+
+
+def test_a_paused_worker_gives_back_what_an_earlier_life_had(stage: Stage):
+    asked = stage.ask()
+    with Api(stage.sandbox.url, WORKER) as worker:
+        job = FullPop.model_validate(worker.pop_job(), strict=False)
+    (image,) = stage.sandbox.books().of_request(asked)
+    popped = job.job((image.id,), time.monotonic())
+    stage.ledger.popped(popped.slots, MODEL, popped.asked)
+    bridge = stage.bridge()
+    bridge.pause()
+    bridge.start()
+    wait_until(lambda: stage.states(asked) == [State.faulted], 60)
+    bridge.stop()
+    assert bridge.join(30), bridge.busy
+
+
+# ---- what the horde says twice ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["in hand", "ended"])
+def test_an_id_that_was_handed_out_before_is_dropped_and_told_once(
+    stage: Stage, moment: str, caplog: pytest.LogCaptureFixture
+):
+    stage.pace = Pace(waiting_jobs=2)
+    first = stage.ask(n=2, steps=60 if moment == "in hand" else 6)
+    board = Board()
+    bridge = stage.bridge(board, max_batch=2)
+    bridge.start()
+    wait_until(lambda: board.view().running is not None, 60)
+    if moment == "ended":
+        wait_until(stage.all_done, 60)
+    stage.sandbox.faults.inject("pop", HandedOutAgain(), calls=3)
+    wait_until(lambda: "twice: dropped" in caplog.text, 30)
+    later = stage.ask()
+    wait_until(lambda: stage.sandbox.books().request(later).done, 60)
+    wait_until(stage.all_done, 60)
+    bridge.stop()
+    assert bridge.join(30), bridge.busy
+    assert bridge.failure is None
+    assert caplog.text.count("twice: dropped") == 1
+    assert stage.states(first, later) == [State.ok] * 3
+    assert [len(image.settlings) for image in stage.sandbox.books().generations] == [1, 1, 1]
+
+
+def test_an_id_that_is_named_twice_in_one_answer_is_served_once(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    stage.sandbox.faults.inject("pop", NamedTwice())
+    asked = stage.ask(n=2, seed="40")
+    stage.serve(stage.bridge(max_batch=2), stage.all_done)
+    images = stage.sandbox.books().of_request(asked)
+    assert [(image.state, image.seed) for image in images] == [(State.ok, 40), (State.ok, 41)]
+    assert [len(image.settlings) for image in images] == [1, 1]
+    assert "twice: dropped" in caplog.text
 
 
 def test_what_the_horde_has_forgotten_is_given_up(stage: Stage):

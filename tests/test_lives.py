@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import sqlite3
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -59,24 +58,32 @@ def test_a_worker_killed_between_generation_and_submit_delivers_when_it_starts_a
     assert_nothing_left(worker.pid)
 
 
-def test_a_worker_killed_over_a_job_faults_it_when_it_starts_again_and_serves_it(
+def test_a_worker_killed_over_its_jobs_makes_them_when_it_starts_again(
     home: Home, horde: Sandbox, ledger: Path
 ):
-    home.write(config(horde))
+    """One of them was at work and one waited; nothing of either is given to anybody else."""
+    home.write(config(horde, more="max_batch: 2\n"))
     with Api(horde.url, CLIENT_KEY) as client, home.start("run") as worker:
-        asked = client.ask_id(SMALL | {"steps": 400})
-        wait_for(lambda: states_in(ledger) == ["popped"])
+        asked = [client.ask_id(SMALL | {"steps": 100}), client.ask_id(SMALL | {"n": 2})]
+        wait_for(lambda: states_in(ledger) == ["popped"] * 3)
         children = psutil.Process(worker.pid).children(recursive=True)
         worker.send_signal(signal.SIGKILL)
     _, alive = psutil.wait_procs(children, timeout=5)
     assert not alive, "children outlived their worker"
+    assert b"a red circle" in everything_in(ledger.parent)
     with home.start("run") as worker:
-        wait_for(lambda: horde.books().of_request(asked)[0].state is State.faulted, 30)
+        wait_for(lambda: all(horde.books().request(id).done for id in asked))
         worker.send_signal(signal.SIGTERM)
-        time.sleep(1)
-        worker.send_signal(signal.SIGTERM)
-        worker.communicate(timeout=20)
+        output, _ = worker.communicate(timeout=60)
+    assert "jobs of an earlier life that can still be made: 2" in output
+    states = [image.state for id in asked for image in horde.books().of_request(id)]
+    assert states == [State.ok] * 3, output
+    assert b"a red circle" not in everything_in(ledger.parent)
     assert_nothing_left(worker.pid)
+
+
+def everything_in(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir() if file.is_file())
 
 
 def test_two_workers_with_one_state_folder_refuse_each_other(

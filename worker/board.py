@@ -116,8 +116,8 @@ class Board:
         Without any, it is left to the next life of the worker.
         """
         with self._lock:
-            row = self._open.pop(job_id)
-            if not ends:
+            row = self._open.pop(job_id, None)
+            if row is None or not ends:
                 return
             best = min(ends, key=lambda end: _ORDER.index(end.state))
             kudos = sum(end.kudos for end in ends)
@@ -141,5 +141,7 @@ class Board:
             )
 
     def _change(self, job_id: str, **changes: object) -> None:
+        """What is said of a job that is over comes too late to be shown."""
         with self._lock:
-            self._open[job_id] = replace(self._open[job_id], **changes)  # pyright: ignore[reportArgumentType]
+            if job_id in self._open:
+                self._open[job_id] = replace(self._open[job_id], **changes)  # pyright: ignore[reportArgumentType]

@@ -14,7 +14,7 @@ from worker.fault_guard import MOST_DROPS, FaultGuard
 from worker.ledger import LOST_POPS, Ledger
 from worker.results import Failed, ImageEnd, Made, Results
 from worker.seconds_predictor import SecondsPredictor
-from worker.wire import Offer, Slot
+from worker.wire import Job, Offer, Slot
 
 
 class Books:
@@ -37,7 +37,7 @@ class Books:
         self.guard = FaultGuard(most_drops, ledger.drop_ages())
         self._ledger = ledger
         self._changed = threading.Condition()
-        self._open: dict[str, int] = {}  # images of each job that is not over
+        self._open: dict[str, frozenset[str]] = {}  # the ids of each job that is not over
 
     @property
     def in_hand(self) -> int:
@@ -65,17 +65,32 @@ class Books:
             self.guard.count(1)
         self.board.lost_pop()
 
-    def owed(self) -> list[Results]:
-        """What an earlier life of the worker has left to be delivered or faulted."""
+    def fresh(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """Of ids that were popped just now those that are new, each once.
+
+        The horde never hands an id out twice: one that it gives up gets another one. Whatever goes
+        by ids relies on that.
+        """
+        known = set(self._ledger.known(ids))
+        with self._changed:
+            known.update(*self._open.values())
+        return tuple(id for id in dict.fromkeys(ids) if id not in known)
+
+    def owed(self) -> list[Job | Results]:
+        """What an earlier life of the worker has left: to be made again, delivered or faulted."""
         debts = self._ledger.owed()
         for debt in debts:
-            self._enter(debt.results.job_id, debt.model, len(debt.results.images))
-        return [debt.results for debt in debts]
+            ids = [image.slot.id for image in debt.results.images]
+            self._enter(debt.results.job_id, debt.model, ids)
+        return [debt.job or debt.results for debt in debts]
 
-    def popped(self, slots: Sequence[Slot], model: str) -> None:
-        """The first thing to be done with a job."""
-        self._ledger.popped(slots, model)
-        self._enter(slots[0].id, model, len(slots))
+    def popped(self, slots: Sequence[Slot], model: str, asked: str = "") -> None:
+        """The first thing to be done with a job, whose ids have to be `fresh`.
+
+        `asked` (Job.asked) is what the next life makes it of, if this one does not live to see it.
+        """
+        self._ledger.popped(slots, model, asked)
+        self._enter(slots[0].id, model, [slot.id for slot in slots])
 
     def understood(self, job_id: str, params: GenerationParams) -> None:
         self.board.understood(job_id, params)
@@ -96,7 +111,7 @@ class Books:
         """No image of the job is in hand any more; those without an end are the next life's."""
         self.guard.count(sum(end.is_drop for end in ends))
         with self._changed:
-            self._open.pop(job_id)
+            self._open.pop(job_id, None)
             self._changed.notify_all()
         self.board.over(job_id, ends)
 
@@ -105,9 +120,9 @@ class Books:
         self._ledger.tend()
 
     def _images(self) -> int:
-        return sum(self._open.values())
+        return sum(map(len, self._open.values()))
 
-    def _enter(self, job_id: str, model: str, images: int) -> None:
+    def _enter(self, job_id: str, model: str, ids: Sequence[str]) -> None:
         with self._changed:
-            self._open[job_id] = images
-        self.board.add(JobRow(job_id, model, images))
+            self._open[job_id] = frozenset(ids)
+        self.board.add(JobRow(job_id, model, len(ids)))

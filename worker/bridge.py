@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 from hordelib.engine import Generation
@@ -33,8 +34,9 @@ from worker.pace import Pace
 from worker.places import Places
 from worker.popper import Popper
 from worker.results import Results, failed, failed_slots, fault_reason
-from worker.runner import STOPPING, Runner
+from worker.runner import STOPPING, Runner, Stopping
 from worker.schedule import Line
+from worker.service_manager import restart_follows
 from worker.timeline import Phase
 from worker.wire import Job, slots_of
 
@@ -86,6 +88,7 @@ class Bridge:
         pace: Pace | None = None,
     ):
         self._pace = pace = pace or Pace()
+        self._restart_follows = cache(restart_follows)
         self._horde = horde
         self._intake = intake
         self._books = books
@@ -137,14 +140,39 @@ class Bridge:
             self._when_popped(popper.pop())
 
     def _settle_debts(self) -> None:
-        """Deliver what an earlier life of the worker has finished, and fault what it has lost."""
-        for results in self._books.owed():
-            self._finishing.add(results)
+        """What an earlier life of the worker has left: deliver what it has finished, make again
+        what can still be in time, and fault the rest."""
+        to_make: list[Job] = []
+        for debt in self._books.owed():
+            match debt:
+                case Job():
+                    to_make.append(debt)
+                case Results():
+                    self._finishing.add(debt)
+        if to_make:
+            log.info("jobs of an earlier life that can still be made: %d", len(to_make))
+        for job in to_make:
+            if self._paused.is_set():
+                self._finishing.add(failed(job, "the worker is paused"))
+            elif self._places.take():
+                self._popped.put(job)
+            else:
+                self._give_back(job)
+
+    def _give_back(self, job: Job) -> None:
+        """Nothing was made of it: the next life does it where one begins at once, and another
+        worker otherwise."""
+        if self._restart_follows():
+            log.info("job %s: left to the next life", job.id)
+            self._intake.let_go(job.id)
+            self._books.over(job.id, [])
+        else:
+            self._finishing.add(failed(job, STOPPING))
 
     def _when_popped(self, popped: Job | UnusableJob | None) -> None:
         match popped:
             case Job():
-                self._books.popped(popped.slots, popped.model)
+                self._books.popped(popped.slots, popped.model, popped.asked)
                 self._popped.put(popped)
             case UnusableJob(ids=ids):
                 slots = slots_of(ids, ("",) * len(ids), time.monotonic() + FAULT_SECONDS)
@@ -164,23 +192,28 @@ class Bridge:
     def _take_in(self, job: Job) -> None:
         """What can't be served is faulted at once, and its place is free again."""
         self._being_read[job.id] = job
-        taken: Work | Results
+        taken: Work | Results | None = None
         try:
-            with self._timeline.during(Phase.TAKING_IN):
-                taken = failed(job, STOPPING) if self._hurry.is_set() else self._intake.take_in(job)
+            if not self._hurry.is_set():
+                with self._timeline.during(Phase.TAKING_IN):
+                    taken = self._intake.take_in(job)
         except Exception as error:  # noqa: BLE001 - the job boundary
             taken = failed(job, fault_reason(error))
         if self._being_read.pop(job.id, None) is None:
             return  # it was given back meanwhile
-        if isinstance(taken, Work):
-            self._books.understood(job.id, taken.params)
-            self._runner.prepare(taken)
-            seconds = self._runner.expected_seconds(taken.params, taken.model.family)
-            self._places.expect(job.id, seconds)  # before somebody can be done with it
-            self._waiting.add(taken)
-        else:
-            self._finishing.add(taken)
-            self._places.free()
+        match taken:
+            case Work():
+                self._books.understood(job.id, taken.params)
+                self._runner.prepare(taken)
+                seconds = self._runner.expected_seconds(taken.params, taken.model.family)
+                self._places.expect(job.id, seconds)  # before somebody can be done with it
+                self._waiting.add(taken)
+                return
+            case Results():
+                self._finishing.add(taken)
+            case None:
+                self._give_back(job)
+        self._places.free()
 
     # ---- run -------------------------------------------------------------------------------
 
@@ -198,10 +231,12 @@ class Bridge:
                             self._done.put(outcome)
                         case Results():
                             self._finishing.add(outcome)
+                        case Job():
+                            self._give_back(outcome)
                 for work in batch:
                     self._places.free(work.job.id)
 
-    def _run(self, batch: list[Work]) -> Iterator[Done | Results]:
+    def _run(self, batch: list[Work]) -> Iterator[Done | Results | Job]:
         """Jobs that share a batch; each alone, where there is one or where that did not work."""
         generations = self._run_together(batch) if len(batch) > 1 else ()
         if generations:
@@ -218,9 +253,12 @@ class Bridge:
                 log.warning("%d jobs in one batch: %s; one by one now", len(batch), why)
             return ()
 
-    def _run_alone(self, work: Work) -> Done | Results:
+    def _run_alone(self, work: Work) -> Done | Results | Job:
+        """A job that the worker has no time for any more comes back as it was."""
         try:
             return Done(work, self._runner.run(work))
+        except Stopping:
+            return work.job
         except WorkerError as error:  # it stops the worker, which owes this job an end
             self._fail(error)
             return failed(work.job, str(error))
@@ -306,14 +344,14 @@ class Bridge:
         given_back = [self._being_read.pop(job_id, None) for job_id in list(self._being_read)]
         for job in (*given_back, *_rest_of(self._popped)):
             if job is not None:
-                self._finishing.add(failed(job, STOPPING))
+                self._give_back(job)
         for _ in preparers:  # those that come back late
             self._popped.put(None)
 
     def _give_back_what_waits(self) -> None:
         """Where the engine failed, nobody takes it any more."""
         for work in self._waiting.rest():
-            self._finishing.add(failed(work.job, STOPPING))
+            self._give_back(work.job)
 
     def pause(self) -> None:
         """Finish what is in hand, then free the device, until `resume`."""

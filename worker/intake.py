@@ -152,7 +152,7 @@ class Intake:
     ) -> tuple[GenerationParams, tuple[GenMetadata, ...]]:
         """The parameters with everything that the payload only names, and what there is to note."""
         params, baseline = request.params, model.family.name
-        deadline = job.popped_at + FETCH_SHARE * job.ttl_seconds
+        deadline = job.share_of_rest(FETCH_SHARE)
         processors = post_processors.resolve(self._folder, request.post_processing)
         qr_code, qr_notes = self._qr_code(request, baseline)
         pictures = fetch_sources(job, self._sources)

@@ -101,8 +101,23 @@ class Popper:
             self._told.state(f"pop refused: {error}")
             self._stopping.wait(self._trouble.delay())
         except UnusableJob as error:
-            return error
+            fresh = self._fresh(error.ids)
+            return UnusableJob(fresh, str(error)) if fresh else None
         return None
+
+    def _fresh(self, ids: tuple[str, ...]) -> tuple[str, ...]:
+        """Without those that were handed out before, so that nothing ends twice; it has waited
+        where none is left."""
+        fresh = self._books.fresh(ids)
+        if len(fresh) < len(ids):
+            again = next(id for n, id in enumerate(ids) if id not in fresh or id in ids[:n])
+            told = f"the horde has handed out {again} twice: dropped"
+            if fresh:
+                log.warning(told)
+            else:
+                self._told.state(told)
+                self._stopping.wait(self._idle.delay())
+        return fresh
 
     def _wait_for_allowance(self, in_hand: int) -> None:
         """So many images have failed, or are in hand and could, that one more is too many."""
@@ -127,9 +142,12 @@ class Popper:
         self._trouble.reset()
         self._told.messages(popped.messages)
         if isinstance(popped, Job):
+            fresh = self._fresh(popped.ids)
+            if not fresh:
+                return None
             self._told.state(self._strain())
             self._idle.reset()
-            return popped
+            return popped.only(fresh)
         causes = [f"{cause} {count}" for cause, count in popped.skipped.items() if count]
         told = ", ".join(causes)
         skipped = f"no job fits this worker; skipped requests: {told}" if told else ""

@@ -36,6 +36,13 @@ class TooLate(JobError):
     """The job can't be done before the horde gives it up, or before the worker stops."""
 
 
+class Stopping(TooLate):
+    """It could be done in time, but the worker stops before."""
+
+    def __init__(self) -> None:
+        super().__init__(STOPPING)
+
+
 class Runner:
     """Used by one thread, but for `prepare`, `stop_by` and `kill`.
 
@@ -210,7 +217,7 @@ class Runner:
     def _after_death(self, work: Work, error: EngineError) -> None:
         """Say it, and hold it against what was at work. Raises JobError where that is out now."""
         if self._hurry.is_set():
-            raise JobError(STOPPING) from error
+            raise Stopping from error
         log.error("job %s: %s", work.job.id, error)
         convicted = self._suspects.died(work.job.model, _loras(work), _look(work))
         self._hurry.wait(self._backoff.delay())
@@ -253,7 +260,7 @@ class Runner:
 
     def _too_late(self, work: Work) -> TooLate:
         if self._hurry.is_set() or self._stop_at < work.job.over_at:
-            return TooLate(STOPPING)
+            return Stopping()
         return TooLate(
             f"can't be done within the {work.job.ttl_seconds} s that the horde gives it;"
             " lower max_power, max_batch or queue_size if this recurs"

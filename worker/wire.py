@@ -7,9 +7,11 @@ because servers grow.
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Any, Self, cast
 
@@ -227,6 +229,12 @@ class Job:
         """When the horde has given the job up: its ttl, and the minute until a cleaner comes by."""
         return self.popped_at + self.ttl_seconds + CLEANER_SECONDS
 
+    def share_of_rest(self, share: float) -> float:
+        """When so much of its ttl has passed, of what is left now: one that an earlier life popped
+        has less."""
+        now = time.monotonic()
+        return now + share * max(0.0, self.popped_at + self.ttl_seconds - now)
+
     @property
     def id(self) -> str:
         """Of the job as a whole: that of its first image."""
@@ -235,6 +243,30 @@ class Job:
     @property
     def slots(self) -> tuple[Slot, ...]:
         return slots_of(self.ids, self.upload_urls, self.over_at)
+
+    @property
+    def asked(self) -> str:
+        """All but the ids as JSON, for FullPop to read again; "" where it can't be written."""
+        pop = {
+            "payload": self.payload,
+            "model": self.model,
+            "ttl": self.ttl_seconds,
+            "r2_uploads": self.upload_urls,
+            "source_image": self.source_image,
+            "source_mask": self.source_mask,
+            "source_processing": self.source_processing,
+            "extra_source_images": [source.model_dump() for source in self.extra_sources],
+        }
+        try:
+            return json.dumps(pop)
+        except (ValueError, RecursionError):  # a number of thousands of digits, for example
+            return ""
+
+    def only(self, ids: tuple[str, ...]) -> Job:
+        """As if these of its ids alone had been handed out, each once."""
+        pairs = zip(reversed(self.ids), reversed(self.upload_urls), strict=True)
+        addresses = dict(pairs)  # of an id that is there twice, the first one
+        return replace(self, ids=ids, upload_urls=tuple(addresses[id] for id in ids))
 
 
 Popped = Job | NothingToDo

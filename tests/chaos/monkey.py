@@ -20,9 +20,11 @@ from worker.sandbox import (
     CutShort,
     Disconnect,
     Endpoint,
+    HandedOutAgain,
     Html,
     Latency,
     LostReply,
+    NamedTwice,
     PortTaken,
     Reply,
     Sandbox,
@@ -41,6 +43,8 @@ WEATHER: Mapping[Effect, float] = {
     Disconnect(): 0.01,
     LostReply(): 0.015,
     CutShort(): 0.015,
+    HandedOutAgain(): 0.01,
+    NamedTwice(): 0.01,
 }
 STORM: Mapping[Effect, float] = {Reply(500): 0.15, Html(): 0.15, Disconnect(): 0.15}
 RUSH: Mapping[Effect, float] = {Reply(429, retry_after_seconds=1): 0.6}

@@ -23,8 +23,10 @@ from worker.sandbox.faults import (
     Endpoint,
     Faults,
     HalfHeader,
+    HandedOutAgain,
     Html,
     LostReply,
+    NamedTwice,
     Part,
     Redirect,
     Reply,
@@ -76,6 +78,7 @@ class App:
         self._faults = faults
         self._limiter = limiter
         self._tally = tally
+        self._last_job: Json = {}  # the last pop's reply that had ids
 
     def build(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -118,8 +121,12 @@ class App:
             seconds, effect = self._faults.draw(endpoint)
             await asyncio.sleep(seconds)
             reply = await _instead_of_work(request, effect)
+            if isinstance(effect, HandedOutAgain) and self._last_job:
+                reply = web.json_response(self._last_job)
             if reply is None:
                 reply = await self._work(endpoint, handler, request)
+            if isinstance(effect, NamedTwice):
+                reply = _naming_twice(reply)
             self._tally.answered(endpoint, reply.status)
             if endpoint is Endpoint.POP and isinstance(effect, LostReply | CutShort):
                 self._horde.lose_pop(json.loads(reply.text or "").get("ids", ()))
@@ -161,7 +168,9 @@ class App:
 
     async def _pop(self, request: web.Request) -> web.Response:
         body = parse(PopBody, await request.read())
-        return web.json_response(self._horde.pop(_apikey(request), body, self._links(request)))
+        reply = self._horde.pop(_apikey(request), body, self._links(request))
+        self._last_job = reply if reply["ids"] else self._last_job
+        return web.json_response(reply)
 
     async def _submit(self, request: web.Request) -> web.Response:
         body = parse(SubmitBody, await request.read())
@@ -305,6 +314,12 @@ async def _after_work(
         case _:
             pass
     return reply
+
+
+def _naming_twice(reply: web.Response) -> web.Response:
+    job = json.loads(reply.text or "{}")
+    twice = {name: job[name] * 2 for name in ("ids", "r2_uploads") if job.get(name)}
+    return web.json_response(job | twice, status=reply.status)
 
 
 async def _cut_short(request: web.Request, reply: web.Response) -> web.StreamResponse:

@@ -93,6 +93,16 @@ class HalfHeader:
     """The work is done, then the connection is closed in the middle of the reply's headers."""
 
 
+@dataclass(frozen=True, slots=True)
+class HandedOutAgain:
+    """A pop is answered as the last one that brought a job, with the same ids; no work is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTwice:
+    """The reply to a pop names each id, and its upload address, twice."""
+
+
 class Part(StrEnum):
     """What comes byte by byte, and never to an end."""
 
@@ -109,7 +119,19 @@ class Drip:
     pause_seconds: float = 0.02
 
 
-Effect = Latency | Reply | Redirect | Html | Disconnect | LostReply | CutShort | HalfHeader | Drip
+Effect = (
+    Latency
+    | Reply
+    | Redirect
+    | Html
+    | Disconnect
+    | LostReply
+    | CutShort
+    | HalfHeader
+    | HandedOutAgain
+    | NamedTwice
+    | Drip
+)
 
 
 class Faults:

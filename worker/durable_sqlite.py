@@ -1,0 +1,354 @@
+"""An SQLite file that outlives the process, and goes on in memory where the disk fails.
+
+SQLite's write-ahead log survives the death of the process at any moment; a power cut may take the
+last transactions. Where the disk fails, the content moves to memory, which is said once, and
+returns to the disk as soon as that works again. A file that can't be read is put aside under
+another name, never in the way. What is deleted is overwritten with zeros in the file, and within
+TEND_SECONDS the write-ahead log forgets it too.
+
+This module knows nothing of what the tables mean.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+TEND_SECONDS = 60.0  # between two looks at the file
+RETRY_SECONDS = 0.5  # between two tries to return to a disk that has failed
+BUSY_SECONDS = 5.0
+WAL_BYTES = 4 << 20
+
+Value = str | bytes | int | float | None
+Change = tuple[str, Sequence[Sequence[Value]]]
+"""A statement, and the values of each time that it is executed."""
+
+# What reading a damaged file raises: messages about it may hold its bytes, which are no text.
+FILE_ERRORS = (sqlite3.Error, UnicodeError, MemoryError)
+_DISK_FAULTS = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """The tables of a file. `steps[n]` is SQL that makes format n + 1 of format n."""
+
+    steps: tuple[str, ...]
+
+    @property
+    def version(self) -> int:
+        return len(self.steps)
+
+
+class DurableSqlite:
+    """One file. Any thread may use it; no method raises for the disk's or the file's sake.
+
+    `path` None keeps everything in memory. Text that is no UTF-8 is read with lone surrogates.
+    """
+
+    def __init__(self, path: Path | None, form: Format):
+        self._path = path
+        self._form = form
+        self._lock = threading.Lock()
+        self._next_look = 0.0  # time.monotonic()
+        self._inode = 0
+        self._trouble = ""
+        self._closed = False
+        self._db = self._opened()
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing reaches the disk at present; "" while all is well."""
+        return self._trouble
+
+    def write(self, *changes: Change) -> None:
+        """One transaction; on the disk, or in memory where the disk fails; nothing once closed."""
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                self._execute(changes)
+            except FILE_ERRORS as error:
+                self._leave_disk(str(error))
+                try:
+                    self._execute(changes)
+                except FILE_ERRORS as again:
+                    log.error("%s: a change is lost: %s", self._path, again)
+
+    def read(self, query: str, values: Sequence[Value] = ()) -> list[sqlite3.Row]:
+        """Nothing where the rows can't be read; then the content is begun anew."""
+        with self._lock:
+            try:
+                return self._db.execute(query, values).fetchall()
+            except FILE_ERRORS as error:
+                self._leave_disk(str(error))
+            with suppress(*FILE_ERRORS):
+                return self._db.execute(query, values).fetchall()
+            return []
+
+    def tend(self) -> bool:
+        """To be called often: now and then it returns to the disk and shrinks the file; whether it
+        was time for that."""
+        with self._lock:
+            if self._closed or time.monotonic() < self._next_look:
+                return False
+            if self._trouble or not self._file_is_there():
+                self._return_to_disk()
+            try:
+                self._db.execute("PRAGMA incremental_vacuum").fetchall()  # a page a row
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except FILE_ERRORS as error:
+                self._leave_disk(str(error))
+            seconds = RETRY_SECONDS if self._trouble else TEND_SECONDS
+            self._next_look = time.monotonic() + seconds
+            return True
+
+    def close(self) -> None:
+        with self._lock:
+            if self._trouble:
+                self._return_to_disk()
+            self._closed = True
+            with suppress(*FILE_ERRORS):
+                self._db.close()
+
+    def _execute(self, changes: Sequence[Change]) -> None:
+        with self._db:
+            for statement, rows in changes:
+                self._db.executemany(statement, [tuple(map(_storable, row)) for row in rows])
+
+    def _opened(self) -> sqlite3.Connection:
+        """The file with what it knows, or memory where the disk fails."""
+        if self._path is None:
+            return self._in_memory()
+        try:
+            return self._on_disk(self._path)
+        except (*FILE_ERRORS, OSError) as error:
+            self._complain(str(error))
+        return self._in_memory()
+
+    def _on_disk(self, path: Path) -> sqlite3.Connection:
+        """Raises FILE_ERRORS and OSError where the disk is at fault."""
+        try:
+            return self._of_file(path)
+        except FILE_ERRORS as error:
+            aside = _put_aside(path, error) if _is_damage(error, path) else None
+            if aside is None:
+                raise
+            log.error("%s: %s; put aside as %s, begun anew", path, _why(error), aside)
+            return self._of_file(path)
+
+    def _of_file(self, path: Path) -> sqlite3.Connection:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.chmod(0o600)  # SQLite gives its other files the same
+        db = _connected(str(path))
+        with _closing_on_error(db):
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+            _make_ready(db, self._form)
+        self._inode = path.stat().st_ino
+        return db
+
+    def _in_memory(self) -> sqlite3.Connection:
+        db = _connected(":memory:")
+        _make_ready(db, self._form)
+        return db
+
+    def _file_is_there(self) -> bool:
+        if self._path is None:
+            return True
+        try:
+            return self._path.stat().st_ino == self._inode
+        except OSError:
+            return False
+
+    def _leave_disk(self, reason: str) -> None:
+        """Go on in memory, with all that can still be read."""
+        self._complain(reason)
+        memory = _connected(":memory:")
+        try:
+            self._db.rollback()
+            self._db.backup(memory)
+            _make_ready(memory, self._form)
+        except FILE_ERRORS:
+            memory = self._in_memory()
+        with suppress(*FILE_ERRORS):
+            self._db.close()
+        self._db = memory
+
+    def _return_to_disk(self) -> None:
+        if self._path is None:
+            return
+        try:
+            disk = self._on_disk(self._path)
+            with _closing_on_error(disk):
+                self._db.backup(disk)
+                disk.execute("PRAGMA journal_mode = WAL")  # the copy is not in this mode
+        except (*FILE_ERRORS, OSError) as error:
+            self._complain(str(error))
+            return
+        with suppress(*FILE_ERRORS):
+            self._db.close()
+        self._db = disk
+        log.warning("%s: jobs are kept on disk again", self._path)
+        self._trouble = ""
+
+    def _complain(self, reason: str) -> None:
+        self._next_look = time.monotonic() + RETRY_SECONDS
+        if not self._trouble:
+            log.error(
+                "%s can't be written (%s): jobs are kept in memory, and would be lost with the"
+                " worker; free some disk space, or make the folder writable",
+                self._path,
+                reason,
+            )
+        self._trouble = reason
+
+
+@contextmanager
+def opened_for_reading(path: Path) -> Generator[Callable[[str], list[sqlite3.Row]]]:
+    """Ask a file that another process may be writing; it is not touched.
+
+    Raises OSError where it can't be read.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            db.row_factory, db.text_factory = sqlite3.Row, _as_text
+            yield lambda query: db.execute(query).fetchall()
+    except FILE_ERRORS as error:
+        raise OSError(f"{path} can't be read: {error}") from error
+
+
+def _storable(value: Value) -> Value:
+    """SQLite's text is UTF-8, which has no lone surrogates."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "replace").decode("utf-8")
+    return value
+
+
+def _as_text(raw: bytes) -> str:
+    """As a text factory: what is no UTF-8 is kept, as lone surrogates."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _connected(path: str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
+    db.row_factory, db.text_factory = sqlite3.Row, _as_text
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    db.execute("PRAGMA secure_delete = ON")
+    return db
+
+
+def _make_ready(db: sqlite3.Connection, form: Format) -> None:
+    """Bring an empty or an older one to this format.
+
+    Raises DatabaseError for a damaged or a foreign file: every page of it is read, and every table
+    is compared with what this format has.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    is_empty = (version, _objects(db)) == (0, frozenset())
+    if not is_empty and not 0 < version <= form.version:
+        raise _OtherVersion(version, form.version)
+    (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(verdict).split()))
+    if version < form.version:
+        steps = " ".join(form.steps[version:])
+        db.executescript(f"BEGIN; {steps} PRAGMA user_version = {form.version}; COMMIT;")
+    if missing := _objects_of(form) - _objects(db):
+        names = ", ".join(sorted(name for _, name, _ in missing))
+        raise sqlite3.DatabaseError(f"not as they should be: {names}")
+
+
+def _objects(db: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
+    """Tables, indices and triggers: what kind, its name, and the statement that made it."""
+    rows = db.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return frozenset((row["type"], row["name"], row["sql"]) for row in rows)
+
+
+def _objects_of(form: Format) -> frozenset[tuple[str, str, str]]:
+    db = sqlite3.connect(":memory:")
+    try:
+        db.row_factory = sqlite3.Row
+        db.executescript(" ".join(form.steps))
+        return _objects(db)
+    finally:
+        db.close()
+
+
+def _is_damage(error: Exception, path: Path) -> bool:
+    """Rather than a disk that is full, read-only or away."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)  # None: not by SQLite itself
+    if code is None or code & 0xFF not in _DISK_FAULTS:
+        return True
+    # A damaged header says "read only", too.
+    return code == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK)
+
+
+class _OtherVersion(sqlite3.DatabaseError):
+    """Whole, and of another Dreamer than this one."""
+
+    def __init__(self, version: int, ours: int):
+        super().__init__(
+            f"written by another version of Dreamer (format {version}, not {ours}), which"
+            " can read it again under its old name"
+        )
+        self.ending = f"version-{version}"
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, _OtherVersion) else f"damaged ({error})"
+
+
+def _put_aside(path: Path, error: Exception) -> Path | None:
+    """Rename the file and what belongs to it; None where that failed.
+
+    A whole file replaces no earlier one; a damaged one replaces an earlier damaged one.
+    """
+    if isinstance(error, _OtherVersion):
+        first = path.with_name(f"{path.name}.{error.ending}")
+        others = (first.with_name(f"{first.name}.{number}") for number in itertools.count(2))
+        aside = next(name for name in itertools.chain([first], others) if not name.exists())
+    else:
+        aside = path.with_name(f"{path.name}.damaged")
+    try:
+        path.replace(aside)
+        for part in ("-wal", "-shm"):
+            theirs = aside.with_name(aside.name + part)
+            theirs.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + part).replace(theirs)
+    except OSError:
+        return None
+    return aside
+
+
+@contextmanager
+def _closing_on_error(db: sqlite3.Connection) -> Generator[None]:
+    try:
+        yield
+    except BaseException:
+        db.close()
+        raise
