@@ -5,13 +5,17 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,7 +26,7 @@ from hordelib.demo_model.shapes import Scene, draw
 from hordelib.errors import GenerationFailed
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.graph import Graph, Link
-from hordelib.images import SourceImage
+from hordelib.images import Picture, SourceImage
 from hordelib.loaders.loras import load_lora
 from hordelib.model import Model
 from hordelib.model_cache import ModelKey
@@ -44,6 +48,7 @@ SMALL = GenerationParams(
 )
 QUICK = replace(SMALL, steps=2)
 StateDict = dict[str, Tensor]
+ONE = torch.ones(4, 2)
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +189,10 @@ def _of_nothing_known(state: StateDict) -> StateDict:
     }
 
 
-def _mostly_unknown(state: StateDict) -> StateDict:
-    strange = {f"lora_unet_strange_{i}.lora_up.weight": torch.ones(4, 2) for i in range(30)}
-    return state | strange
+def _for_flux(state: StateDict) -> StateDict:
+    """Nothing but the text encoder is the same."""
+    strange = {f"lora_unet_double_blocks_{i}_img_attn_qkv.alpha": torch.ones(1) for i in range(30)}
+    return {name: value for name, value in state.items() if "lora_te_" in name} | strange
 
 
 def _without_halves(state: StateDict) -> StateDict:
@@ -219,7 +225,7 @@ def notes(path: Path, loaded: Whole) -> tuple[GenMetadata, ...]:
     [
         (_foreign, MetadataValue.BASELINE_MISMATCH),
         (_of_nothing_known, MetadataValue.BASELINE_MISMATCH),
-        (_mostly_unknown, MetadataValue.BASELINE_MISMATCH),
+        (_for_flux, MetadataValue.BASELINE_MISMATCH),
         (_without_halves, MetadataValue.PARSE_FAILED),
         (_not_numbers, MetadataValue.PARSE_FAILED),
         (_vectors, MetadataValue.PARSE_FAILED),
@@ -264,13 +270,13 @@ def test_a_lora_that_fits_in_part_is_applied_and_told(
     engine: Engine, checkpoint: Path, lora: Lora, tmp_path: Path
 ):
     state = load_file(lora.path)
-    strange = {f"lora_unet_strange_{i}.lora_up.weight": torch.ones(4, 2) for i in range(4)}
+    strange = {f"lora_unet_strange_{i}.lora_up.weight": torch.ones(4, 2) for i in range(64)}
     path = tmp_path / "part.safetensors"
     save_file(state | strange, path)
     params = replace(QUICK, loras=(Lora("Part", path),))
     made = engine.generate(params, checkpoint)
     assert [note.ref for note in made.notes] == [
-        "LoRA Part fits in part: 10 of 14 parts fit, 0 have another shape"
+        "LoRA Part fits in part: 10 of 74 parts fit, 0 can't be applied"
     ]
     assert engine.generate(params, checkpoint).notes == made.notes  # nothing is computed again
     assert made.images == engine.generate(replace(QUICK, loras=(lora,)), checkpoint).images
@@ -294,6 +300,12 @@ KINDS = {
     },
     "lokr": {"lokr_w1": (8, 8), "lokr_w2": (40, 96)},
     "lokr in factors": {"lokr_w1": (8, 8), "lokr_w2_a": (40, 4), "lokr_w2_b": (4, 96)},
+    "glora": {
+        "a1.weight": (768, 4),
+        "a2.weight": (4, 768),
+        "b1.weight": (320, 4),
+        "b2.weight": (4, 768),
+    },
     "plain difference": {"diff": (320, 768)},
 }
 
@@ -324,6 +336,8 @@ DIFFUSERS = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.processor.to
         (f"diffusion_model.{LAYER}", ".lora_up.weight", ".lora_down.weight"),
         (f"diffusion_model.{LAYER}", ".lora_B.weight", ".lora_A.weight"),
         (f"diffusion_model.{LAYER}", ".lora_B.default.weight", ".lora_A.default.weight"),
+        (DIFFUSERS.replace(".processor", ""), ".lora_B.weight", ".lora_A.weight"),
+        (DIFFUSERS.replace(".processor", ""), ".lora.up.weight", ".lora.down.weight"),
         (DIFFUSERS, "_lora.up.weight", "_lora.down.weight"),
         (DIFFUSERS, ".lora.up.weight", ".lora.down.weight"),
         (
@@ -339,6 +353,184 @@ def test_each_trainers_names_are_understood(loaded: Whole, part: str, up: str, d
     state = {part + up: torch.ones(320, 4), part + down: torch.ones(4, 768)}
     fit = fit_to_model(state, loaded.model, loaded.clip)
     assert list(fit.patches) == [f"diffusion_model.{LAYER}.weight"]
+
+
+def test_diffusers_name_of_an_attentions_output_is_understood(loaded: Whole):
+    from hordelib.nodes.loras import fit_to_model
+
+    part = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
+    state = {
+        f"{part}.lora_B.weight": torch.ones(320, 4),
+        f"{part}.lora_A.weight": torch.ones(4, 320),
+    }
+    assert fit_to_model(state, loaded.model, loaded.clip).notes("Current") == ()
+
+
+# ---- files of strangers ----------------------------------------------------------------------
+
+
+QUERY = PART.replace("to_v", "to_q")  # which the demo model's LoRA leaves alone
+
+
+def _spoilt(name: str, part: str) -> StateDict:
+    """What is changed about one part of the demo model's LoRA, or added to it."""
+    ones = torch.ones
+    return {
+        "hada of one axis": {f"{part}.hada_{n}": ones(4) for n in ("w1_a", "w1_b", "w2_a", "w2_b")},
+        "scalar lora_up": {f"{part}.lora_up.weight": torch.tensor(1.0)},
+        "diff_b of another shape": {f"{part}.diff_b": ones(7)},
+        "diff_b of no layer": {f"{part}.diff_b": ones(320)},
+        "two ranks": {f"{part}.lora_down.weight": ones(4, 768)},
+        "no rank": {
+            f"{part}.lora_up.weight": ones(320, 0),
+            f"{part}.lora_down.weight": ones(0, 768),
+        },
+        "dora_scale": {f"{part}.dora_scale": ones(7, 1)},
+        "alpha of two values": {f"{part}.alpha": ones(2)},
+        "larger weight": {f"{part}.reshape_weight": torch.tensor([640, 768])},
+        "oft_blocks": {f"{part}.oft_blocks": ones(7, 5, 5)},
+        "boft without alpha": {f"{QUERY}.oft_blocks": torch.zeros(2, 40, 8, 8)},
+        "glora": {f"{part}.{n}.weight": ones(5, 5) for n in ("a1", "a2", "b1", "b2")},
+        "set_weight": {f"{part}.set_weight": ones(1)},
+        "half of a pair": {f"{QUERY}.lora_up.weight": ones(320, 4)},
+    }[name]
+
+
+SPOILT = (
+    *("hada of one axis", "scalar lora_up", "diff_b of another shape", "diff_b of no layer"),
+    *("two ranks", "no rank", "dora_scale", "alpha of two values", "larger weight", "oft_blocks"),
+    *("boft without alpha", "glora", "set_weight", "half of a pair"),
+)
+
+
+@pytest.fixture(scope="module")
+def plain(engine: Engine, checkpoint: Path) -> Picture:
+    """Without any LoRA."""
+    return engine.generate(replace(QUICK, steps=1), checkpoint).images[0]
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_part_that_can_not_be_applied_costs_itself_and_is_disclosed(
+    engine: Engine, checkpoint: Path, lora: Lora, tmp_path: Path, plain: Picture, name: str
+):
+    state = load_file(lora.path)
+    part = next(key for key in state if "_unet_" in key).partition(".")[0]
+    path = tmp_path / "spoilt.safetensors"
+    save_file(state | _spoilt(name, part), path)
+    job = replace(QUICK, steps=1, loras=(Lora("Spoilt", path),))
+    made = engine.generate(job, checkpoint)
+    (note,) = made.notes
+    assert (note.ref or "").endswith("1 can't be applied")
+    assert difference(made.images[0], plain) > 0
+
+
+@pytest.mark.parametrize(
+    "values", [torch.full((320, 2), 1e30), torch.ones(320, 2) * 1j, torch.full((320, 2), torch.inf)]
+)
+def test_values_that_no_lora_has_are_disclosed(
+    loaded: Whole, lora: Lora, tmp_path: Path, values: Tensor
+):
+    state = load_file(lora.path)
+    name = next(key for key in state if key.endswith("lora_up.weight"))
+    path = tmp_path / "wild.safetensors"
+    save_file(state | {name: values}, path)
+    failed = GenMetadata(MetadataType.LORA, MetadataValue.PARSE_FAILED, "Misfit")
+    assert notes(path, loaded) == (failed,)
+
+
+def test_names_without_an_end_take_no_time(loaded: Whole):
+    from hordelib.nodes.loras import fit_to_model
+
+    began = time.thread_time()
+    assert fit_to_model({"." * 300_000: ONE}, loaded.model, loaded.clip).parts == 0
+    assert time.thread_time() - began < 1
+
+
+# Shapes that fit together, for a weight of 8 x 12, 8 x 8, or 8 x 4 x 3 x 3.
+SHAPES: dict[str, list[tuple[int, ...]]] = {
+    "lora_up.weight": [(8, 4), (8, 4, 1, 1)],
+    "lora_down.weight": [(4, 12), (4, 8), (4, 4, 3, 3), (4, 36), (4, 4)],
+    "lora_mid.weight": [(4, 4, 3, 3), (4, 4, 1, 1)],
+    "hada_w1_a": [(8, 4), (4, 8)],
+    "hada_w1_b": [(4, 12), (4, 8), (4, 36), (4, 4)],
+    "hada_w2_a": [(8, 4), (4, 8)],
+    "hada_w2_b": [(4, 12), (4, 8), (4, 36), (4, 4)],
+    "hada_t1": [(4, 4, 3, 3)],
+    "hada_t2": [(4, 4, 3, 3), (4, 4, 1, 1)],
+    "lokr_w1": [(2, 2), (4, 4), (2, 3)],
+    "lokr_w2": [(4, 6), (2, 2), (4, 2, 3, 3), (4, 4)],
+    "lokr_w1_a": [(2, 2), (4, 2)],
+    "lokr_w1_b": [(2, 2), (2, 3)],
+    "lokr_w2_a": [(4, 2), (2, 4)],
+    "lokr_w2_b": [(2, 6), (2, 4)],
+    "lokr_t2": [(2, 2, 3, 3)],
+    "a1.weight": [(12, 4), (4, 12), (8, 4), (4, 4)],
+    "a2.weight": [(4, 12), (12, 4), (4, 8), (4, 4)],
+    "b1.weight": [(8, 4), (4, 12)],
+    "b2.weight": [(4, 12), (8, 4), (4, 36)],
+    "oft_blocks": [(2, 4, 4), (1, 8, 8), (2, 2, 4, 4), (1, 4, 2, 2)],
+    "rescale": [(8, 1), (8, 1, 1, 1)],
+    "diff": [(8, 12), (8, 8), (8, 4, 3, 3)],
+    "set_weight": [(8, 12), (8, 8), (8, 4, 3, 3)],
+    "w_norm": [(8, 12), (8, 8)],
+    "alpha": [()],
+    "dora_scale": [(8, 1), (1, 12), (8, 1, 1, 1), (1, 4, 1, 1), (8,)],
+}
+ADAPTERS = (
+    ("lora_up.weight", "lora_down.weight"),
+    ("lora_up.weight", "lora_down.weight", "lora_mid.weight"),
+    ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),
+    ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
+    ("lokr_w1", "lokr_w2"),
+    ("lokr_w1", "lokr_w2_a", "lokr_w2_b"),
+    ("lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+    ("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
+    ("oft_blocks",),
+    ("oft_blocks", "rescale"),
+    ("diff",),
+    ("set_weight",),
+    ("w_norm",),
+)
+SIDES = st.lists(st.sampled_from([0, 1, 2, 3, 4, 7, 8, 12]), max_size=5).map(tuple)
+
+
+@st.composite
+def adapters(draw: st.DrawFn) -> StateDict:
+    """The tensors of one part, most of which belong together."""
+    names = [
+        *draw(st.sampled_from(ADAPTERS)),
+        *draw(st.sets(st.sampled_from(["alpha", "dora_scale"]))),
+    ]
+    missing = draw(st.sampled_from([*names, *[""] * 20]))
+    shapes = {
+        name: draw(SIDES if draw(st.integers(0, 9)) == 9 else st.sampled_from(SHAPES[name]))
+        for name in names
+        if name != missing
+    }
+    return {
+        f"part.{name}": torch.linspace(0.1, 1, prod(s)).reshape(s) for name, s in shapes.items()
+    }
+
+
+@pytest.mark.usefixtures("engine")
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(st.sampled_from([(8, 12), (8, 8), (8, 4, 3, 3)]), adapters())
+def test_each_patch_that_is_taken_changes_the_weight_in_comfyui(
+    shape: tuple[int, ...], state: StateDict
+):
+    """Its own adapters are the judges: none raises, or complains, or gives another shape."""
+    from hordelib.nodes.patch_shapes import fits
+
+    comfy_lora: Any = importlib.import_module("comfy.lora")
+    try:
+        found: dict[str, Any] = comfy_lora.load_lora(state, {"part": "a.weight"}, log_missing=False)
+    except (KeyError, RuntimeError):
+        return
+    for patch in found.values():
+        if fits(patch, shape):
+            weight = torch.ones(shape)
+            made: Tensor = comfy_lora.calculate_weight([(0.5, patch, 1.0, None, None)], weight, "")
+            assert (made.shape, weight._version > 0) == (shape, True)
 
 
 @pytest.fixture

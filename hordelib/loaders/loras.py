@@ -18,6 +18,8 @@ from hordelib.safetensors_header import ADAPTER_BYTES, read_header
 
 log = logging.getLogger(__name__)
 
+MOST = 65504.0  # the largest number of half precision
+
 
 class ReadLora(dict[str, Tensor]):
     """A file's tensors by name. `reading` is of this one time that it was read."""
@@ -38,7 +40,14 @@ def load_lora(key: ModelKey) -> ReadLora:
     except (OSError, ModelBroken, SafetensorError, ValueError, KeyError) as error:
         log.warning("LoRA %s can't be read: %s", key.path.name, first_line(error))
         return ReadLora()
-    if not all(bool(tensor.float().isfinite().all()) for tensor in tensors.values()):
-        log.warning("LoRA %s is broken: it holds values that are not numbers", key.path.name)
+    if not all(map(_is_sane, tensors.values())):
+        log.warning("LoRA %s is broken: its values are not numbers, or too large", key.path.name)
         return ReadLora()
     return ReadLora(tensors)
+
+
+def _is_sane(tensor: Tensor) -> bool:
+    """Numbers that half precision could hold; no LoRA that does anything has larger ones."""
+    if tensor.is_complex():
+        return False
+    return not tensor.numel() or bool(tensor.float().abs().max() <= MOST)  # not for NaN

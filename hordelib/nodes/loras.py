@@ -1,11 +1,14 @@
-"""DreamerLora: ComfyUI's LoraLoader, except that a LoRA without effect is never silent."""
+"""DreamerLora: ComfyUI's LoraLoader, except that a LoRA without effect is never silent.
+
+What can't be applied is found out before anything is sampled, and told.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID, uuid5
@@ -19,6 +22,7 @@ from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.loaders.loras import ReadLora
 from hordelib.model_cache import ModelKey
 from hordelib.nodes.context import HIDDEN_INPUTS, RunContext
+from hordelib.nodes.patch_shapes import fits
 
 log = logging.getLogger(__name__)
 
@@ -88,52 +92,76 @@ def _patcher(part: Any) -> Any:
 
 
 # Some files hold a part or two that a variant of the model lacks. A LoRA for another family fits by
-# accident, where layers have the same names: in their shapes it shows.
-LEAST_USED, MOST_MISSHAPEN, ALL_BUT = 0.5, 0.05, 0.95
+# accident, where layers have the same names: in their shapes it shows, or in its having nothing but
+# a text encoder in common with the model.
+LEAST_USED, MOST_MISSHAPEN, ALL_BUT = 0.5, 0.1, 0.95
+LONGEST_NAME = 300  # characters; no weight of a model has a name near to that
+
+# What reading a stranger's tensors raises in ComfyUI: half of a pair is missing, a scalar is none.
+_UNREADABLE = (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a LoRA fits a model: the patches that can be applied, out of how many parts."""
+    """How a LoRA fits a model: the patches that can be applied, out of how many parts.
+
+    `used` parts have their place as a whole. Of `misshapen` ones something can't be applied,
+    `broken` ones can't even be read. `reads_text` says that only the text encoder is changed.
+    """
 
     parts: int
-    patches: Patches
-    misshapen: int
+    used: int = 0
+    patches: Patches = field(default_factory=dict[Any, Any])
+    misshapen: int = 0
+    broken: int = 0
+    reads_text: bool = False
 
     @property
     def is_usable(self) -> bool:
-        is_used = 0 < self.parts * LEAST_USED <= len(self.patches)
-        return is_used and self.misshapen <= self.parts * MOST_MISSHAPEN
+        is_foreign = self.reads_text and self.used < self.parts * LEAST_USED
+        is_shapely = self.misshapen <= self.parts * MOST_MISSHAPEN
+        return bool(self.patches) and is_shapely and not is_foreign
 
     def notes(self, name: str) -> tuple[GenMetadata, ...]:
         """What the client has to know; nothing where it is as asked."""
-        if not self.parts:
+        if not self.parts or (self.broken and not self.patches):
             return (GenMetadata(MetadataType.LORA, MetadataValue.PARSE_FAILED, name),)
         if not self.is_usable:
             return (GenMetadata(MetadataType.LORA, MetadataValue.BASELINE_MISMATCH, name),)
-        if len(self.patches) < self.parts * ALL_BUT:
+        if self.misshapen or self.broken or self.used < self.parts * ALL_BUT:
             told = f"LoRA {name} fits in part: {self}"
             return (GenMetadata(MetadataType.INFORMATION, MetadataValue.SEE_REF, told),)
         return ()
 
     def __str__(self) -> str:
-        return f"{len(self.patches)} of {self.parts} parts fit, {self.misshapen} have another shape"
+        unfit = self.misshapen + self.broken
+        return f"{self.used} of {self.parts} parts fit, {unfit} can't be applied"
 
 
 def fit_to_model(weights: Weights, model: Any, clip: Any) -> Fit:
     """Find each part's place in the UNet or the text encoder, by name and by shape."""
     unet = _places(model.model, comfy.lora.model_lora_keys_unet)
     encoder = _places(clip.cond_stage_model, comfy.lora.model_lora_keys_clip)
-    converted = comfy.lora_convert.convert_lora(dict(weights))
-    parts = count_parts(converted)
-    wanted = _named(converted, unet.names | encoder.names)
     try:
-        found = comfy.lora.load_lora(converted, wanted, log_missing=False)
-    except (KeyError, RuntimeError):  # half of a pair is missing, or an alpha is not a number
-        return Fit(0, {}, 0)
+        converted = comfy.lora_convert.convert_lora(dict(weights))
+    except _UNREADABLE:
+        return Fit(0)
     shapes = unet.shapes | encoder.shapes
-    fitting = {place: patch for place, patch in found.items() if _fits(place, patch, shapes)}
-    return Fit(parts, fitting, len(found) - len(fitting))
+    wanted = _named(converted, unet.names | encoder.names)
+    patches: Patches = {}
+    used = misshapen = broken = 0
+    for name, place in wanted.items():
+        try:
+            found: Patches = comfy.lora.load_lora(converted, {name: place}, log_missing=False)
+        except _UNREADABLE:
+            broken += 1
+            continue
+        fitting = {place: patch for place, patch in found.items() if _fits(place, patch, shapes)}
+        patches |= fitting
+        used += 0 < len(fitting) == len(found)
+        misshapen += len(fitting) < len(found)
+    reads_text = all(_name(place) in encoder.shapes for place in patches)
+    return Fit(count_parts(converted), used, patches, misshapen, broken, reads_text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +183,20 @@ def _places(module: Any, find_names: Callable[[Any, dict[str, Any]], object]) ->
         names: dict[str, Any] = {}
         find_names(module, names)
         shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
-        _PLACES[module] = Places(names, shapes)
+        _PLACES[module] = Places(_with_current_names(names), shapes)
     return _PLACES[module]
+
+
+def _with_current_names(names: dict[str, Any]) -> dict[str, Any]:
+    """Also what diffusers calls attention layers today: ComfyUI knows `processor.to_k` only."""
+    current = {
+        short + ending: place
+        for name, place in names.items()
+        if ".processor.to_" in name
+        for short in (name.replace(".processor.to_", ".to_"),)
+        for ending in (("", ".0") if short.endswith(".to_out") else ("",))
+    }
+    return current | names
 
 
 # What stands before these may be the name of a part: `unet.conv.lora_up.weight`, `conv_lora.up…`.
@@ -165,14 +205,19 @@ _NAME_ENDS = re.compile(r"\.|_lora\.")
 
 def _named(weights: Weights, names: dict[str, Any]) -> dict[str, Any]:
     """Those of the names that the file has: ComfyUI would try each with every kind of LoRA."""
-    said = {name[: end.start()] for name in weights for end in _NAME_ENDS.finditer(name)}
+    said = {
+        name[: end.start()]
+        for name in weights
+        if len(name) <= LONGEST_NAME
+        for end in _NAME_ENDS.finditer(name)
+    }
     return {name: place for name, place in names.items() if name in said}
 
 
 # How trainers end the names of a part's tensors; what stands before is the part's name.
 _PART_ENDS = re.compile(
-    r"[._](lora[._A-Z]|hada_|lokr_|oft_|boft_|glora_)"
-    r"|\.(alpha|dora_scale|diff|diff_b|w_norm|b_norm|set_weight|reshape_weight)$"
+    r"[._](lora[._A-Z]|hada_|lokr_|oft_|boft_|glora_)|\.[ab][12]\.weight$"
+    r"|\.(alpha|dora_scale|rescale|diff|diff_b|w_norm|b_norm|set_weight|reshape_weight)$"
 )
 
 
@@ -182,58 +227,16 @@ def count_parts(weights: Weights) -> int:
     return len({name[: end.start()] for name, end in names if end is not None})
 
 
+def _name(place: Any) -> str:
+    return place if isinstance(place, str) else place[0]
+
+
 def _fits(place: Any, patch: Any, shapes: Mapping[str, Size]) -> bool:
-    """ComfyUI logs a patch of another shape and goes on without it, or fails while it samples."""
-    name, offset = (place, None) if isinstance(place, str) else place[:2]
-    shape = list(shapes.get(name, ()))
-    if offset is not None:
-        axis, _, length = offset
+    """Whether ComfyUI, given this patch, changes the weight, or a part of it."""
+    if _name(place) not in shapes:
+        return False
+    shape = list(shapes[_name(place)])
+    if not isinstance(place, str):
+        axis, _, length = place[1]
         shape[axis] = length
-    measure = _MEASURES.get(getattr(patch, "name", "plain"))
-    return measure is None or measure(patch) == (shape[0], Size(shape).numel())
-
-
-Measure = tuple[int, int]  # rows, and values in all, of the change that a patch makes
-
-
-def _lora(patch: Any) -> Measure:
-    up, down, _, mid, *_ = patch.weights
-    kernel = 1 if mid is None else mid[0, 0].numel()
-    return up.shape[0], up.shape[0] * down[0].numel() * kernel
-
-
-def _loha(patch: Any) -> Measure:
-    first, second, _, _, _, core, *_ = patch.weights
-    if core is None:
-        return first.shape[0], first.shape[0] * second.shape[1]
-    return first.shape[1], first.shape[1] * second.shape[1] * core[0, 0].numel()
-
-
-def _lokr(patch: Any) -> Measure:
-    left, right, _, left_a, left_b, right_a, right_b, core, _ = patch.weights
-    rows, values = _factor(left, left_a, left_b, None)
-    more_rows, more_values = _factor(right, right_a, right_b, core)
-    return rows * more_rows, values * more_values
-
-
-def _factor(whole: Tensor | None, a: Any, b: Any, core: Tensor | None) -> Measure:
-    """One side of a Kronecker product: as it is, or as a product of two or three."""
-    if whole is not None:
-        return whole.shape[0], whole.numel()
-    if core is None:
-        return a.shape[0], a.shape[0] * b.shape[1]
-    return a.shape[1], a.shape[1] * b.shape[1] * core[0, 0].numel()
-
-
-def _plain(patch: Any) -> Measure:
-    (values, *_) = patch[-1]
-    return values.shape[0], values.numel()
-
-
-# By ComfyUI's name of the adapter; the rarer ones are taken as they come.
-_MEASURES: dict[str, Callable[[Any], Measure]] = {
-    "lora": _lora,
-    "loha": _loha,
-    "lokr": _lokr,
-    "plain": _plain,
-}
+    return fits(patch, tuple(shape))
