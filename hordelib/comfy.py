@@ -180,16 +180,17 @@ def _leave_memory_to_us() -> None:
 
 
 def _map_files() -> None:
-    """Files are mapped, and models start in main memory."""
+    """Files are read as what they are, and mapped; models start in main memory."""
     import comfy.model_management as memory
     import comfy.utils as files
 
     from hordelib import mapped_weights
+    from hordelib.loaders import tensors
 
-    read_file = files.load_torch_file
+    tensors.allow_leftovers()
 
-    def load_torch_file(path: str, *, return_metadata: bool = False, **options: Any) -> Any:
-        read = partial(read_file, path, return_metadata=True, **options)
+    def load_torch_file(path: str, *, return_metadata: bool = False, **_options: Any) -> Any:
+        read = partial(tensors.read_tensors, Path(path))
         state, metadata = mapped_weights.read_mapped(Path(path), read)
         return (state, metadata) if return_metadata else state
 

@@ -23,6 +23,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
+from hordelib.file_kinds import FileKind, kind_of
 from hordelib.heap import drop_pages
 from hordelib.model_cache import FileStamp
 
@@ -83,6 +84,7 @@ class MappedWeights:
     def __init__(self) -> None:
         self._files: list[MappedFile] = []
         self._places: list[_Place] = []
+        self.missing: list[str] = []  # names that modules have and the files don't
         self.is_converted = False
         self.converted_bytes = 0  # what `convert` takes of main memory, once all is settled
 
@@ -111,6 +113,7 @@ class MappedWeights:
             for name, value in state.items()
         }
         result = _load_state_dict(module, values, strict, assign=True)
+        self.missing += result.missing_keys
         for full_name, value in module.named_parameters():
             if self._has(value):
                 path, _, name = full_name.rpartition(".")
@@ -196,7 +199,7 @@ def mapping() -> Generator[MappedWeights]:
 def read_mapped(path: Path, read: Read) -> tuple[dict[str, Tensor], Mapping[str, str] | None]:
     """What `read` gives, the tensors and the metadata of a file; in a block of `mapping` shared."""
     weights = _CURRENT.get()
-    if weights is None or path.suffix != ".safetensors":
+    if weights is None or kind_of(path) is not FileKind.safetensors:
         state, metadata = read()
         return dict(state), metadata
     file = weights.open(path, read)

@@ -47,7 +47,7 @@ class ModelStore:
     def files(self) -> list[Path]:
         """Every checkpoint file of the folder, those first that are no pickles."""
         found = self._checkpoints.glob("*") if self._checkpoints.is_dir() else ()
-        ours = [path for path in found if path.suffix in SUFFIXES]
+        ours = [path for path in found if path.suffix in SUFFIXES and path.is_file()]
         return sorted(ours, key=lambda path: (SUFFIXES.index(path.suffix), path))
 
     @property

@@ -12,7 +12,9 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 from PIL import (
     BmpImagePlugin,
     ExifTags,
@@ -57,6 +59,9 @@ _TURNS: Mapping[object, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# TIFF 6.0, section 8.
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 # What Pillow raises for files that are not what they say.
 _UNREADABLE = (
@@ -140,7 +145,7 @@ def _read(data: bytes, field: str) -> tuple[Image.Image, tuple[str, ...]]:
             _insist_on_pixels(file, field)
             changes = _changes(file)
             file.load()
-            return _fitted(_upright(_coloured(file), file)), changes
+            return _fitted(_upright(_coloured(file, field), file)), changes
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadSource(f"{field}: the {plugin.format} file is damaged: {reason}") from error
@@ -174,12 +179,49 @@ def _changes(file: ImageFile.ImageFile) -> tuple[str, ...]:
     return ("only the first frame of the animation was used",) if animated else ()
 
 
-def _coloured(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # one channel of 16 bits
-        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+def _coloured(file: ImageFile.ImageFile, field: str) -> Image.Image:
+    image = _of_eight_bits(file, field)
     coloured = image.convert("RGBA" if image.has_transparency_data else "RGB")
     opaque = coloured.mode == "RGB" or coloured.getchannel("A").getextrema() == (255, 255)
     return coloured.convert("RGB") if opaque else coloured
+
+
+def _of_eight_bits(file: ImageFile.ImageFile, field: str) -> Image.Image:
+    """Grey of more bits, or of fractions, which Pillow would only cut off; else the picture."""
+    if file.mode == "F":
+        grey = _of_fractions(file, field)
+    elif file.mode.startswith("I"):
+        grey = _of_numbers(file, field)
+    else:
+        return file
+    is_negative = _tag(file, _PHOTOMETRIC) == _WHITE_IS_ZERO
+    return grey.point([255 - value for value in range(256)]) if is_negative else grey
+
+
+def _of_numbers(file: ImageFile.ImageFile, field: str) -> Image.Image:
+    most = (1 << min(_tag(file, _BITS, 16), 16)) - 1
+    image = file.convert("I")
+    low, high = cast("tuple[int, int]", image.getextrema())
+    if low < 0 or high > most:
+        raise BadSource(f"{field}: grey values of {low} to {high}: expected 0 to {most}")
+    return image.point(lambda value: value * (255 / most)).convert("L")
+
+
+def _of_fractions(file: ImageFile.ImageFile, field: str) -> Image.Image:
+    values = np.asarray(file, np.float32)
+    low, high = float(values.min()), float(values.max())  # not a number, where any is none
+    if not 0 <= low <= high <= 1:
+        raise BadSource(f"{field}: grey values of {low:g} to {high:g}: expected fractions, 0 to 1")
+    return Image.fromarray((values * 255 + 0.5).astype(np.uint8))
+
+
+def _tag(file: ImageFile.ImageFile, number: int, otherwise: int = -1) -> int:
+    """The first value of a TIFF file's tag."""
+    if not isinstance(file, TiffImagePlugin.TiffImageFile):
+        return otherwise
+    value = file.tag_v2.get(number, otherwise)
+    first = value[0] if isinstance(value, tuple) and value else value
+    return first if isinstance(first, int) else otherwise
 
 
 def _upright(image: Image.Image, file: ImageFile.ImageFile) -> Image.Image:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from hordelib.completeness import PARTS
 from hordelib.families import FAMILIES, SD1, Family
 from hordelib.model import Model
 
@@ -62,6 +63,18 @@ def write_header(path: Path, shapes: Shapes, prefix: str = UNET) -> Path:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + end)
     return path
+
+
+def completed(family: Family, shapes: Shapes) -> Shapes:
+    """These tensors of a UNet and all others that a checkpoint has to have, of one value each."""
+    whole = {UNET + name: shape for name, shape in shapes.items()}
+    for part in PARTS[family, "checkpoint"]:
+        prefix, own = part.of(whole)
+        prefix = prefix or part.prefixes[0]
+        while lacking := set(part.lacking(own)):
+            own = {**own, **dict.fromkeys(lacking, (1,))}
+        whole |= {prefix + name: shape for name, shape in own.items()}
+    return whole
 
 
 def model_of(family: Family, channels: int = 4) -> Model:

@@ -64,6 +64,19 @@ def _unet(*, depths: list[int], **settings: Any) -> Shapes:
     return {f"model.diffusion_model.{k}": tuple(v.shape) for k, v in network.state_dict().items()}
 
 
+def kl_vae() -> Shapes:
+    """The VAE of all Stable Diffusion models, as ComfyUI's own class has it."""
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+
+    sizes = {"z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128}
+    shape = {"ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
+    with torch.device("meta"):
+        network: torch.nn.Module = AutoencoderKL(
+            ddconfig={"double_z": True, **sizes, **shape}, embed_dim=4
+        )
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
 def _open_clip(prefix: str, *, layers: int, width: int) -> Shapes:
     shapes: Shapes = {
         "positional_embedding": (77, width),

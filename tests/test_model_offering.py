@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.family_files import write_header
+from hordelib.families import SD1
+from tests.family_files import completed, write_header
 from tests.reference_server import ReferenceServer, reference_server
 from worker.assembly import make_intake
 from worker.check import findings
@@ -34,7 +35,7 @@ def site(tmp_path: Path) -> Generator[ReferenceServer]:
                 "input_blocks.0.0.weight": (number, 4, 1, 1),
                 "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (100, 768),
             }
-            file = write_header(tmp_path / "served.safetensors", shapes)
+            file = write_header(tmp_path / "served.safetensors", completed(SD1, shapes), prefix="")
             site.offer_model(name, file.read_bytes(), nsfw=name == "Three")
         yield site
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from hordelib.errors import BadSource
 from hordelib.images import SourceImage
@@ -104,6 +104,78 @@ def test_a_sixteen_bit_tiff_keeps_its_brightness():
     for mode, letter in (("I;16", "<"), ("I;16B", ">")):
         deep = Image.frombytes(mode, (2, 1), struct.pack(f"{letter}2H", 0, 32768))
         assert is_near(at(decode(encoded(deep, "TIFF")).image, 1, 0), GREY)
+
+
+TONES = (0, 64, 128, 255)
+
+
+def tiff_of_grey(bits: int, is_negative: bool, content: bytes) -> bytes:
+    """Four pixels in a row, of so many bits each."""
+    tags = {256: len(TONES), 257: 1, 258: bits, 259: 1, 262: 0 if is_negative else 1, 273: 8}
+    tags |= {277: 1, 278: 1, 279: len(content)}
+    content += b"\0" * (len(content) % 2)
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + rows + bytes(4)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(content)) + content + directory
+
+
+DEEP = {
+    "16 bits": tiff_of_grey(16, False, struct.pack("<4H", *(tone * 257 for tone in TONES))),
+    "16 bits, negative": tiff_of_grey(
+        16, True, struct.pack("<4H", *(65535 - tone * 257 for tone in TONES))
+    ),
+    "12 bits": tiff_of_grey(12, False, bytes.fromhex("000404808fff")),
+    "8 bits, negative": tiff_of_grey(8, True, bytes(255 - tone for tone in TONES)),
+    "fractions": encoded(
+        Image.frombytes("F", (4, 1), struct.pack("<4f", *(tone / 255 for tone in TONES))), "TIFF"
+    ),
+    "32 bits with small numbers": encoded(
+        Image.frombytes("I", (4, 1), struct.pack("<4i", *(tone * 257 for tone in TONES))), "TIFF"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_grey_of_any_depth_keeps_its_brightness(name: str):
+    image = decode(DEEP[name]).image
+    found = [at(image, x, 0)[0] for x in range(len(TONES))]
+    assert found == pytest.approx(TONES, abs=1)
+    mask = decode_mask(DEEP[name]).image
+    assert [at(mask, x, 0)[0] for x in range(len(TONES))] == pytest.approx(TONES, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "told"),
+    [
+        ("F", (0.0, 255.0), r"grey values of 0 to 255: expected fractions, 0 to 1"),
+        ("F", (-0.5, 0.5), r"grey values of -0.5 to 0.5: expected fractions"),
+        ("F", (0.5, float("nan")), r"grey values of nan to nan: expected fractions"),
+        ("F", (0.5, float("inf")), r"grey values of 0.5 to inf: expected fractions"),
+        ("I", (0, 65536), r"grey values of 0 to 65536: expected 0 to 65535"),
+        ("I", (-1, 100), r"grey values of -1 to 100: expected 0 to 65535"),
+    ],
+)
+def test_grey_of_an_unknown_scale_is_refused_by_its_values(
+    mode: str, values: tuple[float, ...], told: str
+):
+    content = struct.pack("<2f" if mode == "F" else "<2i", *values)
+    picture = encoded(Image.frombytes(mode, (2, 1), content), "TIFF")
+    for read in (decode, decode_mask):
+        with pytest.raises(BadSource, match=told):
+            read(picture)
+
+
+@pytest.mark.parametrize("mode", sorted({row[0] for row in TiffImagePlugin.OPEN_INFO.values()}))
+def test_every_mode_of_a_tiff_is_as_bright_as_it_was(mode: str):
+    white = {"F": 1.0, "I": 65535, "I;16": 65535, "I;16B": 65535}.get(mode)
+    image = Image.new("RGB", (8, 8), "white")
+    if white is not None:
+        image = Image.new(mode, (8, 8), white)
+    elif mode == "LAB":
+        image = Image.frombytes("LAB", (8, 8), b"\xff\x00\x00" * 64)
+    else:
+        image = image.convert(mode)
+    assert is_near(at(decode(encoded(image, "TIFF")).image, 4, 4), (255, 255, 255))
 
 
 def test_transparency_stays_and_so_does_what_is_under_it():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hordelib.completeness import insist_on_whole
 from hordelib.errors import JobError, ModelMissing
 from hordelib.lora_store import LoraStore, Quota
 from hordelib.memory_readings import main_memory
@@ -87,7 +88,7 @@ def find_models(config: BridgeConfig, home: Path, inventory: Inventory | None = 
 
 
 def open_model(folder: Path, name: str, files: Mapping[str, Path]) -> Model:
-    """The model of that name, all of whose files are there and whole. Raises JobError.
+    """The model of that name, all of whose files are there and have what it needs. Raises JobError.
 
     `files` has the main file of each name that is not served by a file called like it.
     """
@@ -98,6 +99,7 @@ def open_model(folder: Path, name: str, files: Mapping[str, Path]) -> Model:
         if not path.is_file():
             raise ModelMissing(f"model {name!r}: there is no file {path}")
         verify_checkpoint(path)
+    insist_on_whole(model)
     return model
 
 

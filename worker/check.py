@@ -16,14 +16,16 @@ from pathlib import Path
 
 from hordelib.comfy import default_folder
 from hordelib.errors import ModelBroken
+from hordelib.model import Model
 from worker.annotator_weights import annotator_entries
 from worker.assembly import Models, find_capabilities, find_models, make_client
 from worker.config import BridgeConfig, load_config
 from worker.devices import first_card
 from worker.errors import ConfigError, EngineUnusable, HordeError, JudgeUnusable, NotAllowed
 from worker.horde_client import HordeClient
-from worker.memory_fit import ComputeMemory, misfit, most_at_once, most_pixels
+from worker.memory_fit import ComputeMemory, Misfit, misfit, most_at_once, most_pixels
 from worker.model_inventory import Inventory, ModelsFolder, take_inventory
+from worker.model_stock import FileStock
 from worker.popper import insist_on_own_name
 from worker.safety_policy import judge_settings, unfound
 from worker.wire import Account
@@ -175,33 +177,48 @@ def _models(models: Models, inventory: Inventory) -> Iterator[Finding]:
 
 def _memory(config: BridgeConfig, models: Models) -> Iterator[Finding]:
     """Models that could never run with the memory that is left to them."""
-    # What is wrong with the device or a file was said already.
-    with suppress(EngineUnusable, ModelBroken, OSError):
+    with suppress(EngineUnusable):  # what is wrong with the device was said already
         memory = ComputeMemory.of(config, first_card())
-        found = {name: misfit(name, model, memory) for name, model in models.served.items()}
-        for problem in filter(None, found.values()):
+        found = [_misfit(name, model, memory) for name, model in models.served.items()]
+        for problem in filter(None, found):
             yield failed("memory", problem.told, problem.remedy)
-        if not any(found.values()):
+        if not any(found):
             yield ok("memory", f"{memory.setting} leaves {memory.usable_bytes >> 20} MiB")
             yield from _split(config, models, memory)
+
+
+def _misfit(name: str, model: Model, memory: ComputeMemory) -> Misfit | None:
+    """What is wrong with a file that can't be read is the word on its model."""
+    try:
+        return misfit(name, model, memory)
+    except (ModelBroken, OSError) as error:
+        return Misfit(f"{name}: {error}", "put the whole file there")
 
 
 def _split(config: BridgeConfig, models: Models, memory: ComputeMemory) -> Iterator[Finding]:
     """Models for which a full batch of the largest pictures is made in parts."""
     pixels = most_pixels(models.served.values(), memory, config.max_pixels)
     for name, model in models.served.items():
-        fitting = most_at_once(model, memory, pixels, config.max_batch)
-        if fitting < config.max_batch:
-            told = f"{fitting} of {config.max_batch} of the largest pictures fit at once"
-            yield ok("memory", f"{name}: {told}; a full batch is made in parts")
+        with suppress(ModelBroken, OSError):  # a file that went bad since `misfit` has read it
+            fitting = most_at_once(model, memory, pixels, config.max_batch)
+            if fitting < config.max_batch:
+                told = f"{fitting} of {config.max_batch} of the largest pictures fit at once"
+                yield ok("memory", f"{name}: {told}; a full batch is made in parts")
 
 
 def _annotators(folder: ModelsFolder) -> Iterator[Finding]:
     for entry in annotator_entries():
         for file in folder.look(entry).files:
-            if file.path.is_file() and folder.verified.sha256(file.path) != file.about.sha256:
+            if file.path.is_file() and not _is_as_listed(folder, file):
                 told = f"{file.path} is cut off, damaged, or another file"
                 yield failed("annotators", told, "remove it, and run ./horde-bridge.sh fetch")
+
+
+def _is_as_listed(folder: ModelsFolder, file: FileStock) -> bool:
+    try:
+        return folder.verified.sha256(file.path) == file.about.sha256
+    except OSError:  # nobody can read it
+        return False
 
 
 def _kinds(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding]:

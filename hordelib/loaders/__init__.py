@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from hordelib.file_kinds import FileKind, kind_of
 from hordelib.loaders.annotators import load_annotator
 from hordelib.loaders.backgrounds import load_subject_finder
 from hordelib.loaders.checkpoints import load_checkpoint
@@ -13,6 +14,7 @@ from hordelib.loaders.control_nets import load_control_net
 from hordelib.loaders.diffusion_models import load_diffusion_model
 from hordelib.loaders.face_fixers import load_face_fixer
 from hordelib.loaders.loras import load_lora
+from hordelib.loaders.missing_weights import insist_on_all_weights
 from hordelib.loaders.parts import LoadedPart, is_patched, make_part
 from hordelib.loaders.text_encoders import load_text_encoder
 from hordelib.loaders.upscalers import load_upscaler
@@ -44,10 +46,14 @@ def load_part(key: ModelKey) -> LoadedPart:
     """The same for the cache, which moves it: weights stay in their file until they are used."""
     with mapping() as weights:
         value = load(key)
+    insist_on_all_weights(key, weights.missing)
     return make_part(key, value, weights, size_bytes(key))
 
 
 def reading_bytes(key: ModelKey) -> int:
-    """The most that `load_part` takes of main memory; nothing of a file that is mapped."""
-    is_mapped = key.path.suffix == ".safetensors" and is_patched(key)
+    """The most that `load_part` takes of main memory; nothing of a file that is mapped.
+
+    Raises ModelBroken for a file that is no model.
+    """
+    is_mapped = is_patched(key) and kind_of(key.path) is FileKind.safetensors
     return 0 if is_mapped else size_bytes(key)

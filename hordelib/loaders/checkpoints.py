@@ -6,6 +6,7 @@ from typing import Any
 
 from hordelib.errors import ModelBroken
 from hordelib.loaders.diffusion_models import insist_on_family
+from hordelib.loaders.prediction import honour_v_prediction
 from hordelib.loaders.reading import reading
 from hordelib.loaders.vocabularies import share_vocabulary
 from hordelib.model_cache import ModelKey
@@ -33,6 +34,7 @@ def load_checkpoint(key: ModelKey) -> Any:
         )
     if key.variant == "unet":
         insist_on_family(key.path.name, part)
+        honour_v_prediction(key.path, part.model)
     if key.variant == "text_encoder":
         share_vocabulary(part.tokenizer)
     return part

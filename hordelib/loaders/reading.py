@@ -6,9 +6,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hordelib.device_faults import device_trouble, first_line
+from hordelib.device_faults import device_trouble
 from hordelib.errors import ModelBroken
 from hordelib.model_header import verify_checkpoint
+
+_LONGEST_REASON = 300  # characters
 
 
 @contextmanager
@@ -16,6 +18,8 @@ def reading(path: Path) -> Generator[None]:
     """Turn any error while this file is read into OutOfMemory, EngineError or ModelBroken."""
     try:
         yield
+    except ModelBroken:
+        raise
     except Exception as error:
         known = device_trouble("loading the model", error)
         raise known or _broken(path, error) from error
@@ -27,4 +31,12 @@ def _broken(path: Path, error: Exception) -> ModelBroken:
         verify_checkpoint(path)
     except ModelBroken as damage:
         return damage
-    return ModelBroken(f"{path.name} can't be loaded: {first_line(error)}")
+    return ModelBroken(
+        f"{path}: can't be loaded ({_reason(error)}); fetch it again, or another one"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """torch says in the first line which network, and only in the next ones what is wrong."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from hordelib import Engine
+from hordelib.families import SD1
 from hordelib.images import SourceImage
 from hordelib.source_images import decode
 from tests.chaos import orders
@@ -29,7 +30,7 @@ from tests.chaos.service import Service
 from tests.chaos.stand_in import expected_webp, is_censored
 from tests.chaos.verdict import Fate, Judgement
 from tests.conftest import SHOWN
-from tests.family_files import HEADERS, write_header
+from tests.family_files import HEADERS, completed, write_header
 from tests.sandbox_client import MODEL, MODELS, WORKER_KEY
 from worker.sandbox import GenerationEntry, ReferenceModel, RequestEntry, Sandbox, Timing
 from worker.state_folder import is_taken
@@ -84,7 +85,11 @@ def test_chaos_in_volume(stage: Stage):
         checkpoints = home / "models" / "compvis"
         checkpoints.mkdir(parents=True)
         for name in VOLUME_MODELS:
-            write_header(checkpoints / f"{name}.safetensors", HEADERS["stable diffusion 1"])
+            write_header(
+                checkpoints / f"{name}.safetensors",
+                completed(SD1, HEADERS["stable diffusion 1"]),
+                prefix="",
+            )
         arguments = ("-P", "-m", "tests.chaos.worker_process", str(home), str(stage.seed))
         world = World(
             sandbox,
