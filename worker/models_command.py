@@ -300,7 +300,11 @@ def _verify(folder: ModelsFolder, options: argparse.Namespace) -> int:
 
 
 def _verified(folder: ModelsFolder, path: Path, stock: Stock, sha256: str) -> Row:
-    found = folder.verified.measure(path)
+    try:
+        found = folder.verified.measure(path)
+    except OSError as error:
+        print(f"dreamer: {path}: can't be read ({error.strerror})", file=sys.stderr)
+        return {"name": stock.name, "file": str(path), "state": _DAMAGED, "sha256": ""}
     state = State.unlisted if not sha256 else State.verified if found == sha256 else State.other
     return {"name": stock.name, "file": str(path), "state": state.value, "sha256": found}
 
