@@ -112,7 +112,7 @@ class MappedWeights:
             name: value if self._has(value) else value.to(dtypes.get(name, value.dtype))
             for name, value in state.items()
         }
-        result = _load_state_dict(module, values, strict, assign=True)
+        result: Any = _load_state_dict(module, values, strict, assign=True)
         self.missing += result.missing_keys
         for full_name, value in module.named_parameters():
             if self._has(value):

@@ -219,9 +219,10 @@ def _tag(file: ImageFile.ImageFile, number: int, otherwise: int = -1) -> int:
     """The first value of a TIFF file's tag."""
     if not isinstance(file, TiffImagePlugin.TiffImageFile):
         return otherwise
-    value = file.tag_v2.get(number, otherwise)
-    first = value[0] if isinstance(value, tuple) and value else value
-    return first if isinstance(first, int) else otherwise
+    value: object = file.tag_v2.get(number, otherwise)
+    if isinstance(value, tuple):
+        value = next(iter(cast("tuple[object, ...]", value)), otherwise)
+    return value if isinstance(value, int) else otherwise
 
 
 def _upright(image: Image.Image, file: ImageFile.ImageFile) -> Image.Image:

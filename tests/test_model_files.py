@@ -105,7 +105,7 @@ def test_numbers_of_numpy_cost_no_pickle_its_place(
     rewrite(path, lambda content: content.replace(b"numpy._core", core))
     verify_checkpoint(path)
     state, _ = read_tensors(path)
-    assert state["a"].tolist() == [1, 1]
+    assert torch.equal(state["a"], torch.ones(2))
 
 
 def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:

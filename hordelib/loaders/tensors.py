@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -44,8 +44,9 @@ def allow_leftovers() -> None:
 
     The names that ComfyUI has allowed stand for the real classes and functions; ours do nothing.
     """
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(
+    registry: Any = torch.serialization  # its types are incomplete
+    registry.clear_safe_globals()
+    registry.add_safe_globals(
         [type(name, (_Inert,), {"__module__": module}) for module, name in _INERT]
     )
 
@@ -70,5 +71,5 @@ def _state(saved: Any) -> State:
     """As ComfyUI takes a checkpoint apart: its tensors may lie under a name of their own."""
     if "state_dict" in saved:
         return saved["state_dict"]
-    only = next(iter(saved.values())) if len(saved) == 1 else None
-    return only if isinstance(only, dict) else saved
+    only: Any = next(iter(saved.values())) if len(saved) == 1 else None
+    return cast("State", only) if isinstance(only, dict) else saved
