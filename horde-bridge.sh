@@ -114,6 +114,7 @@ usage: ./horde-bridge.sh benchmark NAME [--quick] [--json FILE] [--html FILE]
   scale     the cost of a job: many jobs, a long queue, many devices
   memory    what jobs were thought to take of memory, and what they took
   switch    what a change of models costs
+  judge     what it takes to judge a picture before it leaves
   seconds   how near predicted seconds are; --teach has the worker learn from it
   tune      proposes max_power, max_batch, queue_size… for this machine; --write sets them
   report    shows the results of a run, or compares two

@@ -6,13 +6,15 @@ umask go-w # nobody else shall write what is installed and served
 
 usage() {
     cat <<'USAGE'
-usage: ./update-runtime.sh [--test] [--quiet]
+usage: ./update-runtime.sh [--test] [--safety] [--quiet]
 
 Installs what Dreamer runs on, without root and without a question: a Python environment with
 the packages of pyproject.toml, and ComfyUI. Run it as often as you like: it installs only what
 is missing or has changed, and goes on where an earlier run was stopped.
 
   --test    with the packages that the test suite needs (they stay from then on)
+  --safety  with horde_safety, the horde's own checker for CSAM: its packages (20 MB, they stay from
+            then on), and its weights (1.6 GB), which go into the folder of this project's models
   --quiet   say nothing when everything is there already
   --help    show this text
 
@@ -153,7 +155,7 @@ in_venv() { "$venv/bin/python" -I "$@"; }
 
 dependencies() { # command
     in_venv "$project/hordelib/dependencies.py" "$@" --pyproject "$project/pyproject.toml" \
-        ${extra:+--extra "$extra"}
+        ${test:+--extra test} ${safety:+--extra safety}
 }
 
 is_current() {
@@ -261,7 +263,18 @@ report() {
         cat "$components"
         say "everything is in place in $runtime"
     fi
+    if [ -n "$safety" ]; then fetch_weights; fi
     exit 0
+}
+
+# In our place, so that signals reach it. It shows how far it is, and goes on where it was stopped.
+fetch_weights() {
+    clean_up
+    trap - EXIT INT TERM HUP
+    exec 9>&- # the lock is for the environment
+    unset PYTHONHOME
+    export PYTHONPATH=$project DREAMER_RUNTIME=$runtime
+    exec "$venv/bin/python" -P -m worker --home "$project" fetch --safety
 }
 
 count_packages() {
@@ -298,10 +311,11 @@ pip_progress() {
 }
 
 main() {
-    quiet='' extra=''
+    quiet='' test='' safety=''
     for argument in "$@"; do
         case $argument in
-            --test) extra='test' ;;
+            --test) test='yes' ;;
+            --safety) safety='yes' ;;
             --quiet) quiet='yes' ;;
             -h | --help) usage && exit ;;
             *) die "unknown argument $argument; see ./update-runtime.sh --help" ;;

@@ -7,10 +7,21 @@ import signal
 import sys
 import warnings
 
-from benchmarks import compare, engine, memory, report_command, scale, seconds, switch, tune, worker
+from benchmarks import (
+    compare,
+    engine,
+    judge,
+    memory,
+    report_command,
+    scale,
+    seconds,
+    switch,
+    tune,
+    worker,
+)
 from benchmarks.frame import Bench, run
 
-_MODULES = (engine, worker, compare, scale, memory, switch, seconds, tune)
+_MODULES = (engine, worker, compare, scale, memory, switch, judge, seconds, tune)
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _MODULES}
 REPORT = "report"
 SAMPLERS = r"torchsde|comfy\.k_diffusion"

@@ -25,6 +25,7 @@ FEATURES: Mapping[str, tuple[str, ...]] = {  # of each bench; a group's name sta
     "scale": ("kind", "jobs", "queue_size", "devices", "job_ms"),
     "memory": ("model", "family", "side", "images"),
     "switch": ("model",),
+    "judge": ("judges", "side"),
     "seconds": ("model", "rounds", "learnt", "jobs"),
     "tune": ("key",),
 }

@@ -28,11 +28,15 @@ class ControlType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weights of an annotator: one file, where it comes from, and the hash of what is in it."""
+    """The weights of a network: one file, where it comes from, and the hash of what is in it.
+
+    `size_bytes` is 0 where it is not known.
+    """
 
     file: str
     url: str
     sha256: str
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

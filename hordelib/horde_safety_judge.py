@@ -1,52 +1,74 @@
 """Finds CSAM with `horde_safety`, the checker that the AI Horde's own workers run.
 
-It is an optional package (the extra `safety`), and its weights are some files that it fetches by
-itself: `python -m hordelib.horde_safety_judge MODELS_FOLDER` has it do so. Here it only ever reads
-weights that are there. Written for horde_safety 0.3.1.
+It is an optional package (the extra `safety`). Its weights are two files, which are put into the
+models folder before it is asked: nothing here downloads anything. Written for horde_safety 0.3.1.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from PIL import Image
 
+from hordelib.control_types import Weights
 from hordelib.errors import JudgeFailed
 from hordelib.images import Picture
 from hordelib.safety import Verdict
 
 PACKAGE = "horde_safety"
-VERSIONS = ">=0.3.1,<0.4"
-# Where horde_safety keeps weights below AIWORKER_CACHE_HOME, and what it asks open_clip for there:
-# the file of older versions, the cache entry of newer ones.
-FOLDER = "clip_blip"
-ANIME_WEIGHTS = "model-resnet_custom_v3.pt"
-# Phrases that CLIP has encoded already; without them each start takes many minutes.
-PHRASES = tuple(
-    f"ViT-L-14_openai_{kind}.safetensors"
-    for kind in ("artists", "flavors", "mediums", "movements", "trendings", "negative")
+FOLDER = "clip_blip"  # below the models folder, the same in every worker
+CLIP = Weights(
+    "ViT-L-14.pt",
+    "https://openaipublic.azureedge.net/clip/models/"
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
+    size_bytes=932_800_000,
 )
-CLIP_WEIGHTS = ("ViT-L-14.pt", "models--timm--vit_large_patch14_clip_224.openai")
+ANIME = Weights(
+    "model-resnet_custom_v3.pt",
+    "https://github.com/AUTOMATIC1111/TorchDeepDanbooru/releases/download/v1/"
+    "model-resnet_custom_v3.pt",
+    "3841542cda4dd037da12a565e854b3347bb2eec8fbcd95ea3941b2c68990a355",
+    size_bytes=644_200_000,
+)
+WEIGHTS = (CLIP, ANIME)
+
+
+class Found(Protocol):
+    @property
+    def is_nsfw(self) -> bool: ...
+
+    @property
+    def is_csam(self) -> bool: ...
+
+
+class Checker(Protocol):
+    """An NSFWChecker, as far as it is used here."""
+
+    def check_for_nsfw(self, image: Image.Image, prompt: str | None = None) -> Found | None: ...
 
 
 class HordeSafetyJudge:
     """Tells CSAM and NSFW pictures, the prompt in mind. Errs towards flagging, on purpose.
 
-    Takes about 4 GB of memory, and some seconds a picture, on the CPU.
+    Takes about 3 GB of memory, and a second or so a picture, on the CPU.
     """
 
     name = PACKAGE
 
-    def __init__(self, models: Path):
-        """Load the checker, in about a minute. `models` is a folder where nothing is `missing`."""
-        os.environ["HF_HUB_OFFLINE"] = "1"  # a gigabyte that nobody asked for is no start-up
-        self._checker = load_checker(models)
-        # Its first picture takes as long as ten others: it has some thousand phrases to encode.
-        self._checker.check_for_nsfw(Image.new("RGB", (64, 64)), prompt="")
+    def __init__(self, checker: Checker):
+        self._checker = checker
+
+    @classmethod
+    def load(cls, models: Path) -> HordeSafetyJudge:
+        """One that is ready to judge, in about a minute; `models` has the WEIGHTS in FOLDER."""
+        judge = cls(load_checker(models))
+        # The first picture takes as long as some others: a few hundred phrases are encoded for it.
+        judge.judge(Picture(64, 64, bytes(64 * 64 * 3), seed=0), "")
+        return judge
 
     def judge(self, picture: Picture, prompt: str) -> Verdict:
         """Raises JudgeFailed where the checker could not tell."""
@@ -64,33 +86,22 @@ def _verdict(*, nsfw: bool, csam: bool) -> Verdict:
     )
 
 
-def missing(models: Path) -> str:
-    """What keeps the checker from being used, with the remedy; "" where all is there.
-
-    Does not import it, so that no process but the judge's own gets torch by it.
-    """
-    if importlib.util.find_spec(PACKAGE) is None:
-        install = f"{sys.executable} -m pip install '{PACKAGE}{VERSIONS}'"
-        return f"the package {PACKAGE} is not installed (run {install})"
-    folder = models / FOLDER
-    has_clip = any((folder / name).exists() for name in CLIP_WEIGHTS)
-    if not has_clip or not all((folder / name).is_file() for name in (ANIME_WEIGHTS, *PHRASES)):
-        fetch = f"{sys.executable} -m {__name__} {models}"
-        return f"the weights of {PACKAGE} are not in {folder} (run {fetch})"
-    return ""
+def is_installed() -> bool:
+    """Does not import it, so that no process but the judge's own gets torch by it."""
+    return importlib.util.find_spec(PACKAGE) is not None
 
 
-def load_checker(models: Path) -> Any:
-    """A horde_safety.NSFWChecker with its models in memory; fetches what is not in `models`."""
-    os.environ["AIWORKER_CACHE_HOME"] = str(models)  # read when it is imported
+def load_checker(models: Path) -> Checker:
+    """A horde_safety.NSFWChecker with its networks in memory, on the CPU."""
+    # Read when it is imported; otherwise it makes a folder in the owner's home.
+    os.environ["AIWORKER_CACHE_HOME"] = str(models)
     from horde_safety.deep_danbooru_model import get_deep_danbooru_model
-    from horde_safety.interrogate import get_interrogator_no_blip
     from horde_safety.nsfw_checker_class import NSFWChecker
 
+    from hordelib.clip_similarity import ClipSimilarity
+
+    folder = models / FOLDER
     return NSFWChecker(
-        get_interrogator_no_blip(device="cpu"), get_deep_danbooru_model(device="cpu")
+        ClipSimilarity(folder / CLIP.file),
+        get_deep_danbooru_model(model_path=folder / ANIME.file, device="cpu"),
     )
-
-
-if __name__ == "__main__":
-    load_checker(Path(sys.argv[1]).resolve())

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from hordelib.images import Picture
+from hordelib.onnx_session import open_session, turn_telemetry_off
 from hordelib.safety import Verdict
+
+WEIGHTS = "320n.onnx"  # a file of the package
 
 # NudeNet's class → the score (0 to 1) from which it makes a picture NSFW. It reports what it gives
 # 0.25 and more, and gives up to 0.3 to round, skin-coloured things such as a cup of coffee. Bare
@@ -35,10 +39,15 @@ class NudeNetJudge:
 
     name = "NudeNet"
 
-    def __init__(self) -> None:
-        from nudenet import NudeDetector
+    def __init__(self, threads: int = 0) -> None:
+        """It computes with `threads` threads, 0 for one a core."""
+        turn_telemetry_off()
+        import nudenet
 
-        self._detector = NudeDetector()
+        self._detector = nudenet.NudeDetector()
+        # Its own session takes all cores, and can't be told otherwise.
+        weights = Path(nudenet.__file__).with_name(WEIGHTS)
+        self._detector.onnx_session = open_session(weights, threads=threads)
 
     def judge(self, picture: Picture, prompt: str) -> Verdict:
         """`prompt` does not count: what was asked for is not what is seen."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import compare, engine, memory, scale, seconds, switch, tuning, worker
+from benchmarks import compare, engine, judge, memory, scale, seconds, switch, tuning, worker
 from benchmarks.__main__ import BENCHES, main
 from benchmarks.comparison import CHARTS
 from benchmarks.run_file import FEATURES
@@ -105,6 +105,7 @@ def test_a_plot_is_there_when_the_rows_have_its_figures(
         ("scale", scale.Row),
         ("memory", memory.Reading),
         ("switch", switch.Switch),
+        ("judge", judge.Row),
         ("seconds", seconds.Row),
         ("tune", tuning.Proposal),
     ],

@@ -138,7 +138,7 @@ def test_the_horde_is_told_by_a_note_that_is_never_cut():
 # ---- how well the owner wants it judged --------------------------------------------------------
 
 
-def written(home: Path, *, url: str = "https://aihorde.net", safety: str = "best_effort") -> Path:
+def written(home: Path, url: str, safety: str = "") -> Path:
     path = home / "bridgeData.yaml"
     path.write_text(
         'api_key: "abcdefghijklmnopqrstuv"\ndreamer_name: "a worker"\n'
@@ -153,45 +153,67 @@ def written(home: Path, *, url: str = "https://aihorde.net", safety: str = "best
     ("url", "public"),
     [
         ("https://aihorde.net", True),
-        ("http://192.168.1.7:7001", True),
+        ("https://AIHorde.net:443/api", True),
+        ("https://aihorde.net./", True),
+        ("https://stablehorde.net", True),
+        ("https://dev.aihorde.net", True),
+        ("https://notaihorde.net", False),
+        ("https://aihorde.net.example.org", False),
+        ("http://192.168.1.7:7001", False),
         ("http://127.0.0.1:7001", False),
         ("http://[::1]:7001", False),
         ("http://localhost:7001", False),
     ],
 )
-def test_only_a_horde_on_this_machine_is_not_public(url: str, public: bool):
+def test_the_public_horde_is_known_by_its_names(url: str, public: bool):
     assert is_public(url) is public
 
 
-def test_a_public_horde_is_not_served_without_a_checker_that_is_required(tmp_path: Path):
-    config = load_config(written(tmp_path, safety="required"))
-    with pytest.raises(JudgeUnusable, match=r"safety: required, but .*pip install") as caught:
+PUBLIC, NEIGHBOUR, HERE = "https://aihorde.net", "http://192.168.1.7:7001", "http://127.0.0.1:7001"
+
+
+@pytest.mark.parametrize(
+    ("url", "safety"),
+    [(PUBLIC, "required"), (NEIGHBOUR, "required"), (HERE, "required"), (PUBLIC, "")],
+)
+def test_nothing_is_served_without_a_checker_that_is_required(
+    tmp_path: Path, url: str, safety: str
+):
+    config = load_config(written(tmp_path, url, safety))
+    with pytest.raises(JudgeUnusable, match=r"^safety: required.* --safety") as caught:
         unfound(config, tmp_path)
+    assert ("the default at aihorde.net" in str(caught.value)) is (safety == "")
     assert exit_code(caught.value) is ExitCode.NO_JUDGE
 
 
-def test_best_effort_serves_and_says_what_is_not_checked(tmp_path: Path):
-    config = load_config(written(tmp_path))
+@pytest.mark.parametrize(
+    ("url", "safety"), [(PUBLIC, "best_effort"), (NEIGHBOUR, "best_effort"), (NEIGHBOUR, "")]
+)
+def test_best_effort_serves_and_says_what_is_not_checked(tmp_path: Path, url: str, safety: str):
+    config = load_config(written(tmp_path, url, safety))
     assert "not checked for CSAM" in unfound(config, tmp_path)
     assert not judge_settings(config, tmp_path).horde_safety
 
 
-def test_a_local_horde_asks_for_no_checker(tmp_path: Path):
-    config = load_config(written(tmp_path, url="http://127.0.0.1:7001", safety="required"))
-    assert unfound(config, tmp_path) == ""
+@pytest.mark.parametrize("safety", ["best_effort", ""])
+def test_a_horde_on_this_machine_asks_for_no_checker(tmp_path: Path, safety: str):
+    assert unfound(load_config(written(tmp_path, HERE, safety)), tmp_path) == ""
 
 
 def test_a_checker_that_is_there_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     install(monkeypatch)
-    put_weights(tmp_path / "models")
-    config = load_config(written(tmp_path, safety="required"))
+    put_weights(tmp_path / "models", monkeypatch)
+    config = load_config(written(tmp_path, PUBLIC))
     assert unfound(config, tmp_path) == ""
     assert judge_settings(config, tmp_path).horde_safety
 
 
-def test_check_says_so_loudly(tmp_path: Path):
-    found = findings(tmp_path, written(tmp_path))
+@pytest.mark.parametrize(
+    ("safety", "verdict"), [("", Checked.failed), ("best_effort", Checked.warning)]
+)
+def test_check_says_so_loudly(tmp_path: Path, safety: str, verdict: Checked):
+    found = findings(tmp_path, written(tmp_path, PUBLIC, safety))
     finding = next(each for each in found if each.name == "safety")
-    assert finding.verdict is Checked.warning
-    assert "pip install" in finding.detail
-    assert finding.remedy
+    assert finding.verdict is verdict
+    assert "1.6 GB of weights" in finding.detail
+    assert "./update-runtime.sh --safety" in finding.remedy

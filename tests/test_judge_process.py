@@ -17,9 +17,13 @@ import psutil
 import pytest
 
 from hordelib.errors import JudgeFailed
+from hordelib.images import Picture
+from hordelib.nudenet_judge import NudeNetJudge
 from hordelib.safety import Verdict
+from tests import safety_stand_in
 from tests.owner import PROJECT
-from tests.safety_stand_in import PLAIN, install, put_weights
+from tests.safety_stand_in import BROKEN, PLAIN
+from worker import judge_child
 from worker.child import Child
 from worker.errors import JudgeUnusable
 from worker.judge_process import JudgePatience, JudgeProcess
@@ -33,16 +37,19 @@ def settings(models: Path, *, horde_safety: bool = True) -> JudgeSettings:
     return JudgeSettings(models, horde_safety, models / "judge.log")
 
 
+def obedient(models: Path, patience: JudgePatience = PATIENCE) -> JudgeProcess:
+    """One that judges as the prompt says."""
+    return JudgeProcess(settings(models), patience, main=safety_stand_in.main)
+
+
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        install(patch)
-        yield put_weights(tmp_path_factory.mktemp("models"))
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture(scope="module")
 def judge(models: Path) -> Generator[JudgeProcess]:
-    process = JudgeProcess(settings(models), PATIENCE)
+    process = obedient(models)
     assert process.start() == "NudeNet, horde_safety"
     yield process
     process.stop()
@@ -173,7 +180,7 @@ def test_a_judge_that_gives_no_verdict_is_refused(models: Path):
 
 
 def test_killing_the_judge_for_good_ends_what_waits_for_it(models: Path):
-    judge = JudgeProcess(settings(models), JudgePatience())
+    judge = obedient(models, JudgePatience())
     judge.start()
     with ThreadPoolExecutor(1) as deliverer:
         waiting = deliverer.submit(judge.judge, "a", 0, WEBP, "freeze")
@@ -188,9 +195,9 @@ def test_killing_the_judge_for_good_ends_what_waits_for_it(models: Path):
     assert not judge.is_alive
 
 
-def test_a_judge_that_cannot_start_says_why(tmp_path: Path, models: Path):
-    broken = put_weights(tmp_path, anime=b"broken")
-    judge = JudgeProcess(settings(broken), PATIENCE)
+def test_a_judge_that_cannot_start_says_why(tmp_path: Path):
+    (tmp_path / BROKEN).touch()
+    judge = obedient(tmp_path)
     with pytest.raises(JudgeUnusable, match=r"PytorchStreamReader failed.*judge\.log"):
         judge.start()
     assert not judge.is_alive
@@ -202,6 +209,56 @@ def test_nudenet_judges_alone_where_horde_safety_is_not_used(tmp_path: Path):
     assert judge.judge("a", 0, WEBP, "csam") == Verdict()
     judge.stop()
     assert not judge.is_alive
+
+
+class Surroundings:
+    """A judge whose only finding is what it was given to compute with."""
+
+    name = "surroundings"
+
+    def judge(self, picture: Picture, prompt: str) -> Verdict:
+        nudenet = NudeNetJudge(judge_child.thread_count(1))
+        nudenet.judge(picture, prompt)
+        said = (os.environ.get(name, "") for name in ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE"))
+        session = nudenet._detector.onnx_session.get_session_options()
+        counts = (os.environ["OMP_NUM_THREADS"], str(session.intra_op_num_threads))
+        return Verdict(reasons=(*said, *counts))
+
+
+def look_around(pipe: Connection, settings: JudgeSettings) -> None:
+    judge_child.main(pipe, settings, lambda _: Surroundings())
+
+
+def test_a_judge_leaves_the_card_the_network_and_half_of_the_cores_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    judge = JudgeProcess(settings(tmp_path), PATIENCE, main=look_around)
+    card, offline, threads, session_threads = judge.judge("a", 0, WEBP, "").reasons
+    judge.stop()
+    assert (card, offline, session_threads) == ("", "1", "1")
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    assert int(threads) == judge_child.thread_count(cores)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (4, 2), (8, 4), (128, 4)])
+def test_networks_of_the_judge_compute_with_half_of_the_cores_at_most(cores: int, threads: int):
+    assert judge_child.thread_count(cores) == threads
+
+
+def test_a_judge_writes_nothing_into_the_owners_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    judge = JudgeProcess(settings(tmp_path, horde_safety=False), PATIENCE)
+    assert judge.judge("a", 0, WEBP, "a cat") == Verdict()
+    judge.stop()
+    assert list(home.rglob("*")) == []
 
 
 def test_the_bridge_imports_none_of_what_judges_need():

@@ -116,10 +116,11 @@ class Clone:
             start_new_session=True,
         )
 
-    def ask_for(self, *packages: str, test: str = "tools") -> None:
+    def ask_for(self, *packages: str, test: str = "tools", safety: str = "shapes") -> None:
         """Write the pyproject.toml."""
         (self.folder / "pyproject.toml").write_text(
-            f"[project]\ndependencies = {list(packages)}\noptional-dependencies.test = ['{test}']\n"
+            f"[project]\ndependencies = {list(packages)}\n"
+            f"[project.optional-dependencies]\ntest = ['{test}']\nsafety = ['{safety}']\n"
         )
 
 
@@ -267,6 +268,20 @@ def test_the_test_packages_stay_once_they_are_there(ready: Clone):
     ready.ask_for("torch", "shapes")
     assert ready.run("horde-bridge.sh", "demo").returncode == 0
     assert ready.run("update-runtime.sh", "--test", "--quiet").stdout == ""
+
+
+def test_the_checker_stays_beside_the_test_packages_and_its_weights_are_fetched(ready: Clone):
+    shown = ready.run("update-runtime.sh", "--safety", "three")
+    assert shown.returncode == 1
+    assert "unknown argument three" in shown.stderr
+    fetching = f"--home|{ready.folder}|fetch|--safety"
+    shown = ready.run("update-runtime.sh", "--safety", "--test")
+    assert "2 of them new" in shown.stdout
+    assert shown.stdout.splitlines()[-2] == fetching
+    assert not (ready.state / "scratch").exists()
+    assert ready.run("horde-bridge.sh", "demo").stderr == ""  # both have stayed
+    again = ready.run("update-runtime.sh", "--safety", "--quiet")
+    assert again.stdout.splitlines()[0] == fetching  # weights are looked at each time
 
 
 def test_the_quality_floor_runs_everything_and_pytest_last(ready: Clone):

@@ -15,12 +15,16 @@ from typing import Any
 
 import pytest
 
+from hordelib import horde_safety_judge
+from hordelib.control_types import Weights
 from tests.civitai_server import safetensors
 from tests.conftest import PROJECT
 from tests.reference_server import STEP_BYTES, ReferenceServer, old_row, reference_server
-from worker.config import load_config
+from worker.config import load_config, models_place
+from worker.errors import ConfigError
 from worker.exit_codes import ExitCode
 from worker.model_inventory import ModelsFolder, take_inventory
+from worker.models_command import fetch_safety
 
 CONFIG = """
 api_key: some-key-some-key-0000
@@ -277,6 +281,33 @@ def test_fetch_asks_the_same_table_as_models_add_annotators(owner: Owner):
     assert planned["refused"] == {}
     listed = [row for row in owner.json("list", "--all")["models"] if row["kind"] == "annotator"]
     assert len(listed) == 6
+
+
+@pytest.mark.parametrize("written", ["", 'api_key: "your-api-key"\ncache_home: "elsewhere"\n'])
+def test_the_checkers_weights_are_fetched_before_there_is_a_configuration(
+    tmp_path: Path, site: ReferenceServer, monkeypatch: pytest.MonkeyPatch, written: str
+):
+    wanted = [Weights(name, f"{site.url}/files/{name}", _sha256(name.encode())) for name in "AB"]
+    monkeypatch.setattr(horde_safety_judge, "WEIGHTS", tuple(wanted))
+    site.files |= {f"/files/{name}": name.encode() for name in "AB"}
+    config_file = tmp_path / "bridgeData.yaml"
+    if written:
+        config_file.write_text(written)
+    folder = ModelsFolder.of(models_place(config_file), tmp_path)
+    assert fetch_safety(folder) == ExitCode.OK
+    home = tmp_path / "elsewhere" if written else tmp_path
+    assert sorted(file.name for file in (home / "models" / "clip_blip").iterdir()) == ["A", "B"]
+    assert fetch_safety(folder) == ExitCode.OK
+    assert site.answers("/files/A") == [200]
+    (folder.path / "clip_blip" / "A").write_bytes(b"damaged")
+    assert fetch_safety(folder) == ExitCode.FAILED
+
+
+def test_a_models_folder_that_can_not_be_one_is_named(tmp_path: Path):
+    config_file = tmp_path / "bridgeData.yaml"
+    config_file.write_text("cache_home: [3]\n")
+    with pytest.raises(ConfigError, match="cache_home"):
+        models_place(config_file)
 
 
 def _sha256(content: bytes) -> str:

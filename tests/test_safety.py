@@ -1,21 +1,25 @@
-"""The judges: NudeNet on real pictures, and horde_safety by a stand-in of the same surface."""
+"""The judges: NudeNet on real pictures, and what becomes of a checker's findings.
+
+The real horde_safety has tests/test_horde_safety.py, where it is installed.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
+from hordelib.control_types import Weights
 from hordelib.errors import JudgeFailed
-from hordelib.horde_safety_judge import ANIME_WEIGHTS, FOLDER, HordeSafetyJudge, missing
+from hordelib.horde_safety_judge import FOLDER, WEIGHTS, HordeSafetyJudge
 from hordelib.images import Picture
 from hordelib.nudenet_judge import EXPOSED, Detection, NudeNetJudge, verdict_of
 from hordelib.safety import Bench, Judge, Verdict, joint
 from tests.owner import PROJECT
-from tests.safety_stand_in import PLAIN, install, put_weights
+from tests.safety_stand_in import PLAIN, ObedientChecker, install, put_weights
+from worker.safety_policy import missing
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +28,8 @@ def nudenet() -> NudeNetJudge:
 
 
 @pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
-    """A models folder with weights for horde_safety, which is the stand-in."""
-    install(monkeypatch)
-    monkeypatch.setenv("AIWORKER_CACHE_HOME", "")  # so that what the judge sets is undone
-    monkeypatch.setenv("HF_HUB_OFFLINE", "")
-    yield put_weights(tmp_path)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "horde_safety"]:
-        del sys.modules[name]
+def obedient(tmp_path: Path) -> HordeSafetyJudge:
+    return HordeSafetyJudge(ObedientChecker(tmp_path))
 
 
 def picture_of(image: Image.Image) -> Picture:
@@ -106,19 +104,21 @@ def test_what_is_seen_on_every_beach_is_safe_for_work(part: str):
     ("prompt", "nsfw", "csam"),
     [("a cat", False, False), ("nsfw", True, False), ("csam", True, True)],
 )
-def test_horde_safety_is_believed(models: Path, prompt: str, nsfw: bool, csam: bool):
-    verdict = HordeSafetyJudge(models).judge(PLAIN, prompt)
+def test_horde_safety_is_believed(obedient: HordeSafetyJudge, prompt: str, nsfw: bool, csam: bool):
+    verdict = obedient.judge(PLAIN, prompt)
     assert (verdict.nsfw, verdict.csam) == (nsfw, csam)
     assert len(verdict.reasons) == nsfw + csam
 
 
-def test_a_checker_that_could_not_tell_accuses_nobody(models: Path):
+def test_a_checker_that_could_not_tell_accuses_nobody(obedient: HordeSafetyJudge):
     with pytest.raises(JudgeFailed, match="could not judge"):
-        HordeSafetyJudge(models).judge(PLAIN, "undecided")
+        obedient.judge(PLAIN, "undecided")
 
 
-def test_a_picture_is_judged_by_all_or_not_at_all(models: Path, nudenet: NudeNetJudge):
-    judges: list[Judge] = [nudenet, HordeSafetyJudge(models)]
+def test_a_picture_is_judged_by_all_or_not_at_all(
+    obedient: HordeSafetyJudge, nudenet: NudeNetJudge
+):
+    judges: list[Judge] = [nudenet, obedient]
     bench = Bench(judges)
     assert bench.name == "NudeNet, horde_safety"
     assert bench.judge(PLAIN, "csam").csam
@@ -133,11 +133,27 @@ def test_what_one_judge_finds_counts():
     )
 
 
-def test_what_horde_safety_lacks_is_named_with_the_remedy(models: Path):
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A models folder where nothing is missing for horde_safety."""
+    install(monkeypatch)
+    put_weights(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_weights_that_are_missing_or_damaged_are_named_with_the_remedy(
+    models: Path, weights: Weights
+):
     assert missing(models) == ""
-    (models / FOLDER / ANIME_WEIGHTS).unlink()
-    assert "-m hordelib.horde_safety_judge" in missing(models)
-    assert str(models / FOLDER) in missing(models)
+    file = models / FOLDER / weights.file
+    file.write_bytes(b"another file")
+    assert f"{file} is damaged" in missing(models)
+    file.unlink()
+    told = missing(models)
+    assert str(models / FOLDER) in told
+    assert "./update-runtime.sh --safety" in told
+    assert "20 MB of packages, 1.6 GB of weights and 3 GB of memory" in told
     assert "horde_safety" not in sys.modules  # only the judge's child may import it
 
 
@@ -145,4 +161,6 @@ def test_a_package_that_is_not_installed_is_named_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(sys, "path", [str(PROJECT)])
-    assert "pip install 'horde_safety>=0.3.1" in missing(tmp_path)
+    told = missing(tmp_path)
+    assert "not installed: ./update-runtime.sh --safety" in told
+    assert "1.6 GB of weights" in told

@@ -45,7 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("pause", help="finish what is in hand, free the device, take no more jobs")
     commands.add_parser("resume", help="serve again after pause")
     commands.add_parser("drain", help="finish what is in hand, then end the worker")
-    commands.add_parser("fetch", help="download the weights of ControlNet's annotators (1.5 GB)")
+    fetch = commands.add_parser(
+        "fetch", help="download the weights of ControlNet's annotators (1.5 GB)"
+    )
+    fetch.add_argument(
+        "--safety", action="store_true", help="those of horde_safety instead (1.6 GB)"
+    )
     sandbox = commands.add_parser("sandbox", help="a local horde alone, to try clients and workers")
     sandbox.add_argument("--port", type=int, default=7001, help="on loopback (default: 7001)")
     _add_models(commands.add_parser("models", help="the models: list, add, remove, verify …"))

@@ -27,7 +27,7 @@ from worker.memory_fit import ComputeMemory, Misfit, misfit, most_at_once, most_
 from worker.model_inventory import Inventory, ModelsFolder, take_inventory
 from worker.model_stock import FileStock
 from worker.popper import insist_on_own_name
-from worker.safety_policy import judge_settings, unfound
+from worker.safety_policy import COMMAND, judge_settings, unfound
 from worker.wire import Account
 
 MIN_PYTHON = (3, 11)
@@ -237,9 +237,9 @@ def _safety(config: BridgeConfig, home: Path) -> Finding:
     try:
         lack = unfound(config, home)
     except JudgeUnusable as error:
-        return failed("safety", str(error), "do that, or set safety: best_effort")
+        return failed("safety", str(error), f"run {COMMAND}")
     if lack:
-        return Finding("safety", Verdict.warning, lack, "do that, for the sake of the horde")
+        return Finding("safety", Verdict.warning, lack, f"run {COMMAND}, for the sake of the horde")
     judges = "NudeNet, horde_safety" if judge_settings(config, home).horde_safety else "NudeNet"
     return ok("safety", judges)
 

@@ -28,7 +28,7 @@ from worker.assembly import (
 from worker.board import Board
 from worker.books import Books
 from worker.check import Verdict, findings
-from worker.config import BridgeConfig, load_config
+from worker.config import BridgeConfig, load_config, models_place
 from worker.demo import REFERENCE, run_demo
 from worker.errors import ConfigError, NotAllowed, WorkerError
 from worker.exit_codes import ExitCode, exit_code
@@ -36,7 +36,7 @@ from worker.ledger import FILE as LEDGER
 from worker.ledger import Ledger, read_totals
 from worker.model_inventory import ModelsFolder, take_inventory
 from worker.model_offering import ModelOffering
-from worker.models_command import fetch_annotators, run_models_command
+from worker.models_command import fetch_annotators, fetch_safety, run_models_command
 from worker.orders import ENDED, STARTING, Order, Orders
 from worker.safety_policy import unfound
 from worker.sandbox import serve as serve_sandbox
@@ -234,6 +234,8 @@ def _sandbox(options: argparse.Namespace) -> int:
 
 def _fetch(options: argparse.Namespace) -> int:
     config_file = options.home / CONFIG_FILE
+    if options.safety:
+        return fetch_safety(ModelsFolder.of(models_place(config_file), options.home))
     if not config_file.exists():
         return _create_config(config_file)
     return fetch_annotators(ModelsFolder.of(load_config(config_file), options.home))

@@ -194,7 +194,8 @@ class BridgeConfig(BaseModel):
     nsfw: StrictBool = True
     censor_nsfw: StrictBool = False
     censorlist: tuple[CensoredWords, ...] = ()
-    safety: Literal["required", "best_effort"] = "best_effort"
+    safety: Literal["required", "best_effort"] | None = None
+    """None: as worker.safety_policy says of the horde that is served."""
     blacklist: Annotated[tuple[BlacklistWord, ...], Field(max_length=200)] = ()
     priority_usernames: tuple[Username, ...] = ()
     require_upfront_kudos: StrictBool = False
@@ -266,6 +267,23 @@ def load_config(path: Path) -> BridgeConfig:
     if problems:
         raise ConfigError(tuple(problems))
     return config
+
+
+def models_place(path: Path) -> BridgeConfig:
+    """A configuration of which only `models_folder` counts: a set-up may need it before the rest.
+
+    The file may be missing, or still have to be filled in. Raises ConfigError where it can't be
+    read, and for its cache_home.
+    """
+    unused = {"api_key": "unused", "dreamer_name": "unused"}
+    if not path.exists():
+        return BridgeConfig.model_validate(unused)
+    document = read_document(path)
+    place = {key: value for key, value in document.settings.items() if key == "cache_home"}
+    try:
+        return BridgeConfig.model_validate(unused | place)
+    except ValidationError as error:
+        raise ConfigError(tuple(_problem_lines(error, document))) from None
 
 
 def _problem_lines(error: ValidationError, document: ConfigDocument) -> list[str]:

@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from hordelib import horde_safety_judge
 from hordelib.families import FAMILIES
 from worker.config_keys import BASELINES
 from worker.untrusted import LONGEST_NAME, Count, Link, Name, one_line, read_json, reason_of
@@ -30,6 +31,7 @@ class Kind(StrEnum):
     upscaler = "esrgan"
     face_fixer = "gfpgan"
     codeformer = "codeformer"
+    safety = horde_safety_judge.FOLDER  # no list of the horde's: hordelib.horde_safety_judge has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

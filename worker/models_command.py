@@ -29,6 +29,7 @@ from worker.model_reference import Kind, ReferenceEntry
 from worker.model_stock import DISK_FLOOR_BYTES, Plan, State, Stock, make_plan, size_text
 from worker.model_supply import ModelSupply, arrived_bytes
 from worker.reference_sites import Reference, read_uses
+from worker.safety_weights import safety_entry
 
 Row = Mapping[str, object]
 _QR_CODES = ("control_qr", "control_qr_sdxl")
@@ -42,7 +43,16 @@ def run_models_command(folder: ModelsFolder, options: argparse.Namespace) -> int
 
 def fetch_annotators(folder: ModelsFolder) -> int:
     """Download the weights of annotators that are missing, and verify those that are there."""
-    stocks = [folder.look(entry) for entry in annotator_entries()]
+    return _fetch(folder, annotator_entries())
+
+
+def fetch_safety(folder: ModelsFolder) -> int:
+    """Download the weights of horde_safety as far as they are missing, and verify the rest."""
+    return _fetch(folder, (safety_entry(),))
+
+
+def _fetch(folder: ModelsFolder, entries: Sequence[ReferenceEntry]) -> int:
+    stocks = [folder.look(entry) for entry in entries]
     return _supply(folder, stocks, make_plan(stocks, (), folder.free_bytes), as_json=False)
 
 
@@ -176,6 +186,7 @@ _GROUPS: Mapping[str, Callable[[Reference], list[ReferenceEntry]]] = {
     "controlnets": _control_nets,
     "annotators": _of_kinds(Kind.annotator),
     "upscalers": _of_kinds(Kind.upscaler),
+    "safety": _of_kinds(Kind.safety),
     "face fixers": _of_kinds(Kind.face_fixer, Kind.codeformer),
 }
 

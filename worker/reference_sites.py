@@ -13,6 +13,7 @@ from worker.annotator_weights import annotator_entries
 from worker.documents import Documents, Source
 from worker.errors import DocumentMissing
 from worker.model_reference import Kind, ReferenceEntry, ReferenceList, of_one_mind, read_list
+from worker.safety_weights import safety_entry
 from worker.untrusted import Count, Name, Number, read_json
 
 # The new format first: the old one lacks the newest families.
@@ -66,7 +67,7 @@ def read_reference(
     A list that can't be had is a note.
     """
     if not sites:
-        return Reference(_by_name(annotator_entries()))
+        return Reference(_by_name(_others()))
     entries: list[ReferenceEntry] = []
     notes: list[str] = []
     for kind in kinds:
@@ -78,8 +79,13 @@ def read_reference(
         entries += had.value.entries
         notes += [*had.value.problems, *([f"model reference: {had.note}"] if had.note else [])]
     agreed = of_one_mind(entries)
-    by_name = _by_name((*annotator_entries(), *reversed(agreed.entries)))  # models come first
+    by_name = _by_name((*_others(), *reversed(agreed.entries)))  # models come first
     return Reference(by_name, (*notes, *agreed.problems))
+
+
+def _others() -> tuple[ReferenceEntry, ...]:
+    """Files that no list of the horde's has."""
+    return *annotator_entries(), safety_entry()
 
 
 def _by_name(entries: Iterable[ReferenceEntry]) -> dict[str, ReferenceEntry]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hordelib import horde_safety_judge
+from hordelib.horde_safety_judge import PACKAGE, is_installed
+from worker.addresses import is_this_machine
 from worker.config import BridgeConfig
 from worker.errors import JudgeUnusable
 from worker.messages import JudgeSettings
+from worker.model_stock import State, look
+from worker.safety_weights import safety_entry
+from worker.verified_files import VerifiedFiles
+
+# The names of the one public horde: the second is its older one.
+PUBLIC_HORDES = ("aihorde.net", "stablehorde.net")
+COMMAND = "./update-runtime.sh --safety"
+COSTS = "20 MB of packages, 1.6 GB of weights and 3 GB of memory"  # docs/benchmarks.md
 
 
 def judge_settings(config: BridgeConfig, home: Path) -> JudgeSettings:
     """With horde_safety wherever it can be used."""
     models = config.models_folder(home)
     return JudgeSettings(
-        models=models,
-        horde_safety=not horde_safety_judge.missing(models),
-        log_file=home / "logs" / "judge.log",
+        models=models, horde_safety=not missing(models), log_file=home / "logs" / "judge.log"
     )
 
 
@@ -27,18 +33,38 @@ def unfound(config: BridgeConfig, home: Path) -> str:
 
     Raises JudgeUnusable where the configuration does not put up with it.
     """
-    missing = horde_safety_judge.missing(config.models_folder(home))
-    if not missing or not is_public(config.horde_url):
+    lack = missing(config.models_folder(home))
+    if lack and is_required(config):
+        default = "" if config.safety else ", the default at aihorde.net"
+        raise JudgeUnusable(f"safety: required{default}, but {lack}")
+    if not lack or is_this_machine(config.horde_url):
         return ""
-    if config.safety == "required":
-        raise JudgeUnusable(f"safety: required, but {missing}")
-    return f"safety: pictures are not checked for CSAM: {missing}"
+    return f"safety: pictures are not checked for CSAM: {lack}"
+
+
+def missing(models: Path) -> str:
+    """What keeps horde_safety from being used, with the remedy and what it costs; "" for nothing.
+
+    A file whose content is not known is read for it once.
+    """
+    if not is_installed():
+        return f"{PACKAGE} is not installed: {COMMAND} does it (it takes {COSTS})"
+    verified = VerifiedFiles(models)
+    for file in look(models, safety_entry(), verified).files:
+        if file.state in (State.missing, State.incomplete):
+            told = f"the weights of {PACKAGE} are not all in {file.path.parent}"
+            return f"{told}: {COMMAND} fetches them (it takes {COSTS})"
+        if verified.sha256(file.path) != file.about.sha256:
+            return f"{file.path} is damaged, or another file: remove it, then run {COMMAND}"
+    return ""
+
+
+def is_required(config: BridgeConfig) -> bool:
+    """The owner's word; without one, what the horde expects of those who serve it."""
+    return config.safety == "required" if config.safety else is_public(config.horde_url)
 
 
 def is_public(horde_url: str) -> bool:
-    """Whether others than this machine's users may see what is made."""
-    host = urlsplit(horde_url).hostname or ""
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
+    """Whether it is the AI Horde itself, not a horde of somebody's own."""
+    host = (urlsplit(horde_url).hostname or "").rstrip(".")
+    return any(host == name or host.endswith(f".{name}") for name in PUBLIC_HORDES)

@@ -12,6 +12,7 @@ from PIL import Image
 from hordelib.device_faults import first_line
 from hordelib.errors import ModelBroken
 from hordelib.model_cache import ModelKey
+from hordelib.onnx_session import open_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -53,10 +54,8 @@ def load_subject_finder(key: ModelKey) -> SubjectFinder:
     """Read the network, to run on the CPU. Raises ModelBroken, naming the file, when it can't be
     read or takes something else than one RGB picture.
     """
-    import onnxruntime
-
     try:
-        session = onnxruntime.InferenceSession(key.path, providers=["CPUExecutionProvider"])
+        session = open_session(key.path)
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelBroken(f"{key.path.name} can't be loaded: {first_line(error)}") from error
     if [list(given.shape[1:]) for given in session.get_inputs()] != [[3, SIDE, SIDE]]:

@@ -1,4 +1,7 @@
 from typing import Any
 
+from onnxruntime import InferenceSession
+
 class NudeDetector:
+    onnx_session: InferenceSession
     def detect(self, image_path: Any) -> list[dict[str, Any]]: ...

@@ -1,6 +1,1 @@
-"""Stands in for horde_safety 0.3.1: the same names, and a checker that obeys the prompt."""
-
-import os
-from pathlib import Path
-
-CACHE_FOLDER_PATH = str(Path(os.environ["AIWORKER_CACHE_HOME"]) / "clip_blip")
+"""Stands in for horde_safety where it only counts that it is installed; it judges nothing."""

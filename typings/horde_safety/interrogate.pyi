@@ -1,3 +1,0 @@
-from typing import Any
-
-def get_interrogator_no_blip(*, device: str | None = None) -> Any: ...
