@@ -54,7 +54,7 @@ class Checker(Protocol):
 class HordeSafetyJudge:
     """Tells CSAM and NSFW pictures, the prompt in mind. Errs towards flagging, on purpose.
 
-    Takes about 3 GB of memory, and a second or so a picture, on the CPU.
+    Takes about 3.5 GB of memory, and a second or so a picture, on the CPU.
     """
 
     name = PACKAGE

@@ -153,7 +153,7 @@ def test_weights_that_are_missing_or_damaged_are_named_with_the_remedy(
     told = missing(models)
     assert str(models / FOLDER) in told
     assert "./update-runtime.sh --safety" in told
-    assert "20 MB of packages, 1.6 GB of weights and 3 GB of memory" in told
+    assert "20 MB of packages, 1.6 GB of weights and 3.5 GB of memory" in told
     assert "horde_safety" not in sys.modules  # only the judge's child may import it
 
 

@@ -17,7 +17,7 @@ from worker.verified_files import VerifiedFiles
 # The names of the one public horde: the second is its older one.
 PUBLIC_HORDES = ("aihorde.net", "stablehorde.net")
 COMMAND = "./update-runtime.sh --safety"
-COSTS = "20 MB of packages, 1.6 GB of weights and 3 GB of memory"  # docs/benchmarks.md
+COSTS = "20 MB of packages, 1.6 GB of weights and 3.5 GB of memory"  # docs/benchmarks.md
 
 
 def judge_settings(config: BridgeConfig, home: Path) -> JudgeSettings:
