@@ -46,3 +46,21 @@ def test_who_waits_for_fewer_images_goes_on_in_time(books: Books):
     assert 0.1 <= time.monotonic() - began < 5
     books.wait_for_fewer(4, 60)
     assert time.monotonic() - began < 5
+
+
+def test_an_id_is_fresh_once_whatever_became_of_it(books: Books):
+    assert books.fresh(("a", "new", "b", "new")) == ("new",)
+    books.ended("a", FAILED)
+    books.over("a", [FAILED] * 3)
+    assert books.fresh(("a", "c")) == ()
+
+
+def test_what_is_said_of_a_job_that_is_over_or_unknown_ends_nothing(books: Books):
+    """As where the horde says something twice, or of another worker."""
+    for _ in range(2):
+        books.over("a", [FAILED])
+        books.over("nobody's", [FAILED])
+        books.ended("nobody's", FAILED)
+        books.board.running("a")
+    assert (books.in_hand, books.guard.drops) == (0, 1)
+    assert len(books.board.view().rows) == 1

@@ -109,9 +109,10 @@ class Books:
 
     def over(self, job_id: str, ends: Sequence[ImageEnd]) -> None:
         """No image of the job is in hand any more; those without an end are the next life's."""
-        self.guard.count(sum(end.is_drop for end in ends))
         with self._changed:
-            self._open.pop(job_id, None)
+            if self._open.pop(job_id, None) is None:
+                return
+            self.guard.count(sum(end.is_drop for end in ends))  # before anybody pops again
             self._changed.notify_all()
         self.board.over(job_id, ends)
 
