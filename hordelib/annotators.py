@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from hordelib.control_types import ControlType
+from hordelib.finite import watch
 
 Pixels = NDArray[np.uint8]  # (height, width, 3)
 Draw = Callable[[Pixels], Pixels]
@@ -60,11 +61,15 @@ class Annotator:
 def read_annotator(control: ControlType, weights: Path) -> Annotator:
     """The annotator of a type that needs weights, from their file. Nothing is downloaded.
 
-    Raises whatever the reading raises: a file of another network has other keys or shapes.
+    It raises NotNumbers where its network gives none, which its map would not show. Raises whatever
+    the reading raises: a file of another network has other keys or shapes.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of controlnet_aux and timm, about names and old torch
-        return READERS[control](weights)
+        annotator = READERS[control](weights)
+    for network in (annotator.network, *annotator.network.children()):  # LeReS calls its part
+        watch(network, weights.name)
+    return annotator
 
 
 def draw_at_size(draw: Draw, picture: Pixels) -> Pixels:

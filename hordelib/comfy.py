@@ -127,6 +127,7 @@ def boot(folder: Path, device: Device, *, reserve_vram_bytes: int | None = None)
         _register_nodes()
         _map_files()
         _leave_memory_to_us()
+        _mend_results()
     _redirect_log(folder)
 
 
@@ -197,6 +198,14 @@ def _map_files() -> None:
     files.load_torch_file = load_torch_file
     memory.unet_inital_load_device = memory.text_encoder_initial_device = _main_memory
     mapped_weights.install()
+
+
+def _mend_results() -> None:
+    """Nodes give numbers or fail, and every schedule that a job can ask for is one."""
+    from hordelib.nodes import full_precision, schedules
+
+    full_precision.install()
+    schedules.install()
 
 
 def _drop_what_is_gone() -> None:

@@ -13,6 +13,7 @@ HordelibError
 │   ├── OutOfMemory        the job does not fit into the device's memory
 │   ├── JudgeFailed        nobody can say whether a finished picture may leave: it does not
 │   ├── GenerationFailed   ComfyUI raised while it ran the graph
+│   │   └── NotNumbers     what a part of the job gave are not numbers
 │   └── Cancelled          somebody asked for the job to stop
 ├── RuntimeMissing         ComfyUI is not installed where it was looked for
 └── EngineError            the process can't be trusted any more: start a new one
@@ -124,6 +125,24 @@ class JudgeFailed(JobError):
 
 class GenerationFailed(JobError):
     """A node of the graph raised; the message names the node."""
+
+
+class NotNumbers(GenerationFailed):
+    """A part of the job gave values of which no picture can be made.
+
+    `part` says which. `is_of_model`: it is one of the model's own, or one that works inside of it.
+
+    >>> str(NotNumbers("decode: the VAE"))
+    'decode: the VAE gives values that are not numbers'
+    """
+
+    def __init__(self, part: str, *, is_of_model: bool = False):
+        super().__init__(f"{part} gives values that are not numbers")
+        self.part = part
+        self.is_of_model = is_of_model
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuilt, (type(self), str(self), dict(self.__dict__))
 
 
 class Cancelled(JobError):

@@ -128,6 +128,18 @@ class MappedWeights:
             if current is not None and not place.is_mapped:
                 place.dtype = current.dtype
                 place.put(place.mapped)
+        self._measure()
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """All of them are computed in this type, as their maker said by `module.to(dtype)`.
+
+        That leaves what the file has in this type as it is, so that `settle` can't see it.
+        """
+        for place in self._places:
+            place.dtype = dtype
+        self._measure()
+
+    def _measure(self) -> None:
         self.converted_bytes = sum(place.converted_bytes for place in self._places)
 
     def convert(self) -> None:

@@ -1,7 +1,8 @@
 """An engine's child without ComfyUI, which does what the job's prompt says.
 
-"" makes pictures at once; "slow" takes 50 ms a step; "kill" ends the process with SIGKILL. The
-pictures are plain, of a colour that follows from their seeds.
+"" makes pictures at once; "slow" takes 50 ms a step; "kill" ends the process with SIGKILL; "blank"
+is a model that gives no numbers, "smear" an upscaler. The pictures are plain, of a colour that
+follows from their seeds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from multiprocessing.connection import Connection
 from threading import Event, Thread
 
 from hordelib.engine import Generation
-from hordelib.errors import Cancelled
+from hordelib.errors import Cancelled, NotNumbers
 from hordelib.images import Picture
 from hordelib.sharing import Member
 from worker.child import Child, set_up_process
@@ -59,6 +60,9 @@ def _generate(child: Child, job: Generate, cancelled: Event) -> None:
         if cancelled.is_set():
             child.report(Failed(job.number, Cancelled("stopped on request")))
             return
+    if "blank" in words or "smear" in words:
+        child.report(Failed(job.number, NotNumbers("x", is_of_model="blank" in words)))
+        return
     for picture in _pictures(job):
         child.report(Drawn(job.number, picture))
     seconds = STEP_SECONDS * params.steps

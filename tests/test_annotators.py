@@ -21,7 +21,7 @@ import torch
 from hordelib import Engine
 from hordelib.annotators import READERS, draw_at_size, read_annotator
 from hordelib.control_types import ControlType
-from hordelib.errors import GenerationFailed
+from hordelib.errors import GenerationFailed, NotNumbers
 from hordelib.params import Control
 from tests.test_control import SHOWN, TOLD, control_map, source
 
@@ -92,7 +92,9 @@ def nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("nobody_to_ask")
 @pytest.mark.parametrize("control_type", READERS)
-def test_every_network_draws_a_map_of_the_pictures_size(control_type: ControlType, tmp_path: Path):
+def test_every_network_draws_a_map_of_the_pictures_size_or_none(
+    control_type: ControlType, tmp_path: Path
+):
     torch.set_rng_state(torch.Generator().manual_seed(3).get_state())
     annotator = read_annotator(control_type, save(control_type, tmp_path / "weights.pth"))
     with torch.inference_mode():
@@ -100,6 +102,11 @@ def test_every_network_draws_a_map_of_the_pictures_size(control_type: ControlTyp
     assert drawn.shape == PICTURE.shape
     assert drawn.dtype == np.uint8
     assert not annotator.network.training
+    with torch.no_grad():
+        for parameter in annotator.network.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(NotNumbers, match=r"^weights\.pth gives"), torch.inference_mode():
+        annotator.draw(PICTURE)
 
 
 def test_a_network_draws_in_the_engine_and_stays_on_loan_only_for_that(

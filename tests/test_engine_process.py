@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -14,11 +15,14 @@ import pytest
 
 from benchmarks.simulated import children
 from hordelib import Engine
-from hordelib.errors import Cancelled, EngineError, ModelMissing
+from hordelib.errors import Cancelled, EngineError, ModelMissing, NotNumbers
 from hordelib.families import SD1
 from hordelib.model import Model
 from tests.looks import difference
+from tests.sandbox_client import MODEL
 from tests.test_engine import SMALL
+from tests.test_finite import NAN, UNET, poke
+from tests.test_runner import OTHER, make_stage
 from worker.engine_process import EngineProcess
 from worker.messages import Cancel, EngineSettings
 
@@ -82,6 +86,19 @@ def test_a_failed_job_is_told_and_the_child_goes_on(
         )
     assert running.generate(replace(SMALL, steps=1), Model.of_checkpoint(checkpoint)).images
     assert running.pid == pid
+
+
+def test_a_model_with_a_weight_that_is_no_number_leaves_the_offer_after_three_jobs(
+    running: EngineProcess, checkpoint: Path, tmp_path: Path
+):
+    broken = Path(shutil.copy(checkpoint, tmp_path))
+    poke(broken, f"{UNET}.out.2.bias", NAN)
+    stage = make_stage(running, broken, tmp_path)
+    for i in range(3):
+        assert stage.intake.offer().models == (MODEL, OTHER)
+        with pytest.raises(NotNumbers, match="sampler: the diffusion model gives values"):
+            stage.runner.run(stage.work(f"a circle {i}"))
+    assert stage.intake.offer().models == (OTHER,)
 
 
 def test_every_picture_bears_its_job_and_place(running: EngineProcess, checkpoint: Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hordelib.errors import JobError
+from hordelib.errors import JobError, NotNumbers
 from hordelib.model import Model
 from hordelib.params import GenerationParams, Lora
 from tests import scripted_engine
@@ -69,18 +69,23 @@ class Stage:
         return Work(job, wanted, replace(self.model, name=model))
 
 
-@pytest.fixture
-def stage(checkpoint: Path, tmp_path: Path) -> Generator[Stage]:
+def make_stage(engine: EngineProcess, checkpoint: Path, folder: Path) -> Stage:
+    """Two models of the same file, and an engine for them."""
     model = Model.of_checkpoint(checkpoint, MODEL)
     config = BridgeConfig.model_validate(
         {"api_key": "k", "dreamer_name": "w", "models_to_load": [MODEL]}
     )
-    intake = make_intake(config, tmp_path, Models({MODEL: model, OTHER: model}, ()))
-    settings = EngineSettings(None, "auto", 0, None, tmp_path / "engine.log")
-    engine = EngineProcess(settings, main=scripted_engine.main)
+    intake = make_intake(config, folder, Models({MODEL: model, OTHER: model}, ()))
     hurry, board = threading.Event(), Board()
     runner = Runner(engine, intake, board, hurry=hurry, starts=1, forecast=SecondsPredictor())
-    yield Stage(runner, engine, intake, model, hurry, board)
+    return Stage(runner, engine, intake, model, hurry, board)
+
+
+@pytest.fixture
+def stage(checkpoint: Path, tmp_path: Path) -> Generator[Stage]:
+    settings = EngineSettings(None, "auto", 0, None, tmp_path / "engine.log")
+    engine = EngineProcess(settings, main=scripted_engine.main)
+    yield make_stage(engine, checkpoint, tmp_path)
     engine.kill()
 
 
@@ -170,3 +175,39 @@ def test_one_job_that_comes_again_and_again_does_not_end_the_worker(stage: Stage
         with pytest.raises(JobError, match="a second engine did no better"):
             stage.runner.run(bad)
     assert stage.intake.offer().models == (MODEL,)
+
+
+def blank(stage: Stage, *works: Work) -> tuple[str, ...]:
+    """The models that are offered after these jobs, none of which got a picture."""
+    for work in works:
+        with pytest.raises(NotNumbers):
+            stage.runner.run(work)
+    return stage.intake.offer().models
+
+
+def test_a_model_that_gives_no_numbers_for_three_jobs_leaves_the_offer(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    assert blank(stage, stage.work("blank 1"), stage.work("blank 2")) == (MODEL, OTHER)
+    assert blank(stage, stage.work("blank 3")) == (OTHER,)
+    told = f"{MODEL} is not offered any more: x gives values that are not numbers, job after job"
+    assert told in caplog.text
+
+
+def test_a_job_that_goes_well_in_between_keeps_its_model_in_the_offer(stage: Stage):
+    for i in range(4):
+        assert blank(stage, stage.work(f"blank {i}")) == (MODEL, OTHER)
+        if i % 2:
+            assert stage.runner.run(stage.work()).images
+
+
+def test_one_job_without_numbers_that_comes_again_says_nothing_of_its_model(stage: Stage):
+    again = stage.work("blank")
+    assert blank(stage, *[again] * 4) == (MODEL, OTHER)
+
+
+def test_what_a_job_brought_or_a_post_processor_did_is_not_held_against_the_model(stage: Stage):
+    upscaled = [stage.work(f"smear {i}") for i in range(4)]
+    patched = [stage.work(f"blank {i}", lora="nan.safetensors") for i in range(4)]
+    inverted = [stage.work(f"blank {i} embedding:7") for i in range(4)]
+    assert blank(stage, *upscaled, *patched, *inverted) == (MODEL, OTHER)

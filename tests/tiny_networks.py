@@ -85,12 +85,12 @@ def write_codeformer(path: Path) -> Path:
     return _write(path, {"params_ema": state | {last: torch.tensor(GREEN)}})
 
 
-def write_brightness(path: Path) -> Path:
+def write_brightness(path: Path, slope: float = 1.0) -> Path:
     """U-2-Net's input and output, and between them only this: bright is the subject."""
     picture, mask = _tensor("picture", 3), _tensor("mask", 1)
     axes = _text(1, "axes") + _number(8, 1) + _number(20, 7)
     mean = _text(1, "picture") + _text(2, "mean") + _text(4, "ReduceMean") + _bytes(5, axes)
-    alpha = _text(1, "alpha") + _varint(2 << 3 | 5) + struct.pack("<f", 1.0) + _number(20, 1)
+    alpha = _text(1, "alpha") + _varint(2 << 3 | 5) + struct.pack("<f", slope) + _number(20, 1)
     surely = _text(1, "mean") + _text(2, "mask") + _text(4, "HardSigmoid") + _bytes(5, alpha)
     nodes = _bytes(1, mean) + _bytes(1, surely)
     graph = nodes + _text(2, "brightness") + _bytes(11, picture) + _bytes(12, mask)

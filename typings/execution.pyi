@@ -15,6 +15,8 @@ class PromptExecutor:
         self, prompt: Any, prompt_id: str, extra_data: Any, execute_outputs: list[str]
     ) -> None: ...
 
+get_output_data: Callable[..., Any]
+
 async def validate_prompt(
     prompt_id: str, prompt: Any, partial_execution_list: list[str] | None
 ) -> tuple[bool, Any, list[str], Any]: ...

@@ -9,7 +9,14 @@ from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 
 from hordelib.engine import Generation
-from hordelib.errors import Cancelled, EngineError, JobError, ModelBroken, ModelMissing
+from hordelib.errors import (
+    Cancelled,
+    EngineError,
+    JobError,
+    ModelBroken,
+    ModelMissing,
+    NotNumbers,
+)
 from hordelib.families import Family
 from hordelib.params import GenerationParams
 from hordelib.sharing import common_params
@@ -165,6 +172,9 @@ class Runner:
             except (ModelBroken, ModelMissing) as error:
                 self._withdraw_broken(work.job.model, str(error))
                 raise
+            except NotNumbers as error:
+                self._after_no_numbers(work, error)
+                raise
             except EngineError as error:
                 self._after_death(work, error)
                 if not tries_left:
@@ -208,11 +218,12 @@ class Runner:
 
     def _learn(self, batch: Sequence[Work], generation: Generation) -> None:
         self._backoff.reset()
+        whole, family = common_params(members_of(batch)), batch[0].model.family
+        if whole.return_control_map:  # which uses nothing of the model
+            return
         for work in batch:
             self._suspects.did_well(work.job.model, _loras(work))
-        whole, family = common_params(members_of(batch)), batch[0].model.family
-        if not whole.return_control_map:  # which samples nothing
-            self._forecast.learn(whole, family, generation.run_seconds)
+        self._forecast.learn(whole, family, generation.run_seconds)
 
     def _after_death(self, work: Work, error: EngineError) -> None:
         """Say it, and hold it against what was at work. Raises JobError where that is out now."""
@@ -230,6 +241,15 @@ class Runner:
                 raise EngineUnusable(f"no model is left to serve: {reason}")
         if convicted.loras or convicted.model:
             raise JobError(str(error)) from error
+
+    def _after_no_numbers(self, work: Work, error: NotNumbers) -> None:
+        """Hold it against the model, unless something else that was at work may be at fault.
+
+        Raises NothingToServe as `_withdraw_broken` does.
+        """
+        is_the_models = error.is_of_model and not _brings_weights(work.params)
+        if is_the_models and self._suspects.gave_no_numbers(work.job.model, _look(work)):
+            self._withdraw_broken(work.job.model, f"{error}, job after job")
 
     def _insist_on_same_files(self, model: str) -> None:
         """Raises ModelBroken: of other files than those that were verified nothing is made."""
@@ -271,6 +291,12 @@ def _look(work: Work) -> Hashable:
     """The same for a job that comes again, as the horde hands out what was faulted."""
     params = work.params
     return params.prompt, params.negative_prompt, params.seed, params.width, params.height
+
+
+def _brings_weights(params: GenerationParams) -> bool:
+    """Whether the job has more than its model at work: LoRAs, a ControlNet, textual inversions."""
+    is_wordy = "embedding:" in params.prompt + params.negative_prompt
+    return bool(params.loras or params.control or params.qr_code or is_wordy)
 
 
 def _loras(work: Work) -> Collection[Path]:

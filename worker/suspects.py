@@ -1,4 +1,7 @@
-"""Which model or LoRA kills the engine: what it dies of again and again is not offered any more."""
+"""Which model or LoRA is at fault when jobs end badly: it is not used any more.
+
+The engine dies of it again and again, or what the model gives are not numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DEATHS = 3  # of the engine, until the one that they have in common is not used any more
+BLANKS = 3  # jobs without a picture one after the other, until their model is not used any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Suspects:
     def __init__(self) -> None:
         self._models: dict[str, _Case] = defaultdict(_Case)
         self._loras: dict[Path, _Case] = defaultdict(_Case)
+        self._blanks: dict[str, set[Hashable]] = defaultdict(set)
 
     def died(self, model: str, loras: Collection[Path], job: Hashable) -> Convicted:
         """The engine died over a job with these; `job` is the same when that job comes again."""
@@ -58,7 +63,19 @@ class Suspects:
             tuple(lora for lora in used if self._loras[lora].is_closed),
         )
 
+    def gave_no_numbers(self, model: str, job: Hashable) -> bool:
+        """For a job that brought nothing of a client's; whether it was one too many.
+
+        They count anew after that, since the model's file may be mended.
+        """
+        self._blanks[model].add(job)
+        is_last = len(self._blanks[model]) >= BLANKS
+        if is_last:
+            del self._blanks[model]
+        return is_last
+
     def did_well(self, model: str, loras: Collection[Path]) -> None:
         self._models.pop(model, None)
+        self._blanks.pop(model, None)
         for lora in loras:
             self._loras.pop(lora, None)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hordelib.device_faults import first_line
-from hordelib.errors import ModelBroken
+from hordelib.errors import ModelBroken, NotNumbers
 from hordelib.model_cache import ModelKey
 from hordelib.onnx_session import open_session
 
@@ -32,6 +32,7 @@ class SubjectFinder:
     """
 
     session: InferenceSession
+    name: str  # of its file
 
     @property
     def model(self) -> InferenceSession:
@@ -46,6 +47,8 @@ class SubjectFinder:
         values = (pixels / max(int(pixels.max()), 1) - MEAN) / DEVIATION
         batch = values.astype(np.float32).transpose(2, 0, 1)[None]
         found = self.session.run(None, {self.session.get_inputs()[0].name: batch})[0][0, 0]
+        if not np.isfinite(found).all():
+            raise NotNumbers(self.name)
         mask = Image.fromarray(_stretched(found))
         return np.asarray(mask.resize(image.size, Image.Resampling.LANCZOS))
 
@@ -60,7 +63,7 @@ def load_subject_finder(key: ModelKey) -> SubjectFinder:
         raise ModelBroken(f"{key.path.name} can't be loaded: {first_line(error)}") from error
     if [list(given.shape[1:]) for given in session.get_inputs()] != [[3, SIDE, SIDE]]:
         raise ModelBroken(f"{key.path.name} does not take a picture of {SIDE}x{SIDE} pixels")
-    return SubjectFinder(session)
+    return SubjectFinder(session, key.path.name)
 
 
 def _stretched(values: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from hordelib.errors import ModelBroken
 from hordelib.loaders.diffusion_models import insist_on_family
 from hordelib.loaders.prediction import honour_v_prediction
 from hordelib.loaders.reading import reading
+from hordelib.loaders.vaes import insisting_on_numbers
 from hordelib.loaders.vocabularies import share_vocabulary
 from hordelib.model_cache import ModelKey
 
@@ -37,7 +38,7 @@ def load_checkpoint(key: ModelKey) -> Any:
         honour_v_prediction(key.path, part.model)
     if key.variant == "text_encoder":
         share_vocabulary(part.tokenizer)
-    return part
+    return insisting_on_numbers(part) if key.variant == "vae" else part
 
 
 _NAMES = {"unet": "UNet", "text_encoder": "text encoder", "vae": "VAE"}

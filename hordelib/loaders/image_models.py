@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hordelib.errors import ModelBroken
+from hordelib.finite import watch
 from hordelib.loaders.reading import reading
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def load_image_model(path: Path) -> ImageModelDescriptor:
         raise ModelBroken(f"{path.name} ({network.architecture.name}) needs a mask")
     if (network.input_channels, network.output_channels) != (3, 3):
         raise ModelBroken(f"{path.name} ({network.architecture.name}) is not for RGB pictures")
+    watch(network.model, path.name)
     return network.eval()
 
 

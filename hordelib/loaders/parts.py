@@ -198,6 +198,8 @@ def make_part(key: ModelKey, value: Any, weights: MappedWeights, file_bytes: int
     """The part that the cache moves, of what was read."""
     if not is_patched(key):
         return Unmoved(value, file_bytes, (value,) if key.kind == "background" else ())
+    if _noun(key) == "vae":
+        weights.compute_in(value.vae_dtype)
     return Patched(value, _PATCHERS[_noun(key)](value), weights)
 
 

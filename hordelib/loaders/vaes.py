@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hordelib.finite import watched
 from hordelib.loaders.reading import reading
 from hordelib.model_cache import ModelKey
 
@@ -16,4 +17,10 @@ def load_vae(key: ModelKey) -> Any:
     with reading(key.path):
         vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(key.path)))
         vae.throw_exception_if_invalid()
+    return insisting_on_numbers(vae)
+
+
+def insisting_on_numbers(vae: Any) -> Any:
+    """The same VAE, which raises NotNumbers where ComfyUI would clamp an infinity to white."""
+    vae.process_output = watched(vae.process_output, "the VAE")
     return vae

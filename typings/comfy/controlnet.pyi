@@ -1,5 +1,10 @@
 from typing import Any
 
-class ControlNet: ...
+from torch import dtype
+
+class ControlNet:
+    control_model: Any
+    manual_cast_dtype: dtype | None
+    previous_controlnet: Any
 
 def load_controlnet_state_dict(state_dict: dict[str, Any]) -> Any: ...

@@ -1,7 +1,11 @@
 from enum import Enum
 from typing import Any
 
-class BaseModel: ...
+from torch import dtype
+
+class BaseModel:
+    manual_cast_dtype: dtype | None
+    def get_dtype(self) -> dtype: ...
 
 class ModelType(Enum):
     EPS = 1

@@ -1,1 +1,3 @@
 manual_cast: object
+
+class CastWeightBiasOp: ...

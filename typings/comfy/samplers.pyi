@@ -1,7 +1,16 @@
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
+
+class SchedulerHandler(NamedTuple):
+    handler: Callable[..., Tensor]
+    use_ms: bool = ...
+
+SCHEDULER_HANDLERS: dict[str, SchedulerHandler]
+
+def calculate_sigmas(model_sampling: object, scheduler_name: str, steps: int) -> Tensor: ...
+def kl_optimal_scheduler(n: int, sigma_min: float, sigma_max: float) -> Tensor: ...
 
 class KSAMPLER:
     sampler_function: Callable[..., Tensor]

@@ -2,11 +2,12 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, dtype
 
 class CLIPType(Enum): ...
 
 class VAE:
+    vae_dtype: dtype
     def __init__(self, sd: Mapping[str, Tensor]) -> None: ...
     def throw_exception_if_invalid(self) -> None: ...
 

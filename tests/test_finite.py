@@ -1,0 +1,296 @@
+"""What are not numbers never becomes a picture, whichever part of the job gave them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hordelib import Engine
+from hordelib.control_types import ControlType
+from hordelib.demo_model import ensure_control_net
+from hordelib.errors import NotNumbers
+from hordelib.finite import are_numbers
+from hordelib.images import SourceImage
+from hordelib.model_cache import ModelKey
+from hordelib.params import Control, FromImage, PostProcessor, ProcessorKind
+from hordelib.samplers import SAMPLERS, Scheduler
+from tests.drawn_faces import draw_face
+from tests.looks import difference, look
+from tests.test_annotators import save
+from tests.test_control import MODEL
+from tests.test_engine import SCENES, SMALL
+from tests.tiny_networks import write_brightness, write_compact, write_dat, write_green_faces
+
+QUICK = replace(SMALL, steps=1)
+SOURCE = FromImage(SourceImage.of_pil(Image.new("RGB", (64, 64), "red")))
+
+DECODER = "first_stage_model.taesd_decoder"
+UNET = "model.diffusion_model"
+NAN, INF = float("nan"), float("inf")
+
+
+def changed(checkpoint: Path, path: Path, change: Callable[[dict[str, Tensor]], None]) -> Path:
+    state = load_file(checkpoint)
+    change(state)
+    save_file(state, path)
+    return path
+
+
+def poke(path: Path, name: str, value: float) -> float:
+    """Overwrite the first value of one tensor of 16 bits in the file; what it was."""
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        start = 8 + length + json.loads(file.read(length))[name]["data_offsets"][0]
+        file.seek(start)
+        (before,) = struct.unpack("<e", file.read(2))
+        file.seek(start)
+        file.write(struct.pack("<e", value))
+    return before
+
+
+@pytest.fixture(scope="module")
+def frail(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model, for tests that break it and mend it again."""
+    return Path(shutil.copy(checkpoint, tmp_path_factory.mktemp("frail")))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        (f"{UNET}.out.2.weight", NAN, "sampler: the diffusion model"),
+        (f"{DECODER}.19.weight", NAN, "decode: the VAE"),
+        (f"{DECODER}.19.bias", INF, "decode: the VAE"),  # ComfyUI would clamp it to white
+        ("first_stage_model.taesd_encoder.14.bias", NAN, "source_latent: the VAE"),
+        (
+            "cond_stage_model.transformer.text_model.final_layer_norm.bias",
+            NAN,
+            "negative_prompt: the text encoder",
+        ),
+    ],
+)
+def test_a_broken_part_of_the_model_gives_no_picture_and_is_named(
+    engine: Engine, frail: Path, name: str, value: float, told: str
+):
+    job = replace(QUICK, source=SOURCE, denoise=0.9)
+    before = poke(frail, name, value)
+    with pytest.raises(NotNumbers, match=f"^{told} gives values that are not numbers$") as raised:
+        engine.generate(job, frail)
+    assert raised.value.is_of_model
+    poke(frail, name, before)
+    assert engine.generate(job, frail).images
+
+
+def broken_network(path: Path, part: str) -> Path:
+    """The same file of torch's, with a NaN in the tensor of this name."""
+    state = torch.load(path, weights_only=True)
+    state[part] = torch.full_like(state[part], NAN)
+    torch.save(state, path)
+    return path
+
+
+def broken_upscaler(folder: Path) -> PostProcessor:
+    path = broken_network(write_compact(folder / "up.pth"), "body.0.bias")
+    return PostProcessor("up", ProcessorKind.upscaler, path)
+
+
+def broken_face_fixer(folder: Path) -> PostProcessor:
+    path = broken_network(write_green_faces(folder / "face.pth"), "decoder.conv_out.bias")
+    return PostProcessor("face", ProcessorKind.face_fixer, path)
+
+
+def broken_background(folder: Path) -> PostProcessor:
+    path = write_brightness(folder / "u2net.onnx", slope=NAN)
+    return PostProcessor("strip_background", ProcessorKind.background, path)
+
+
+@pytest.mark.parametrize("broken", [broken_upscaler, broken_face_fixer, broken_background])
+def test_a_broken_post_processor_gives_no_picture_and_is_named(
+    engine: Engine, checkpoint: Path, tmp_path: Path, broken: Callable[[Path], PostProcessor]
+):
+    processor = broken(tmp_path)
+    face = SourceImage.of_pil(draw_face(256))
+    job = replace(SMALL, width=256, height=256, steps=1, source=FromImage(face), denoise=0.01)
+    with pytest.raises(NotNumbers, match=rf"_0: {processor.path.name} gives values") as raised:
+        engine.generate(replace(job, post_processing=(processor,)), checkpoint)
+    assert not raised.value.is_of_model
+
+
+def test_a_broken_annotator_gives_no_map_and_is_named(engine: Engine, tmp_path: Path):
+    weights = save(ControlType.hed, tmp_path / "ControlNetHED.pth")
+    broken_network(weights, "norm")
+    control = Control(type=ControlType.hed, image=SOURCE.image, model=Path(), annotator=weights)
+    job = replace(QUICK, control=control, return_control_map=True)
+    with pytest.raises(NotNumbers, match=r"ControlNetHED\.pth gives values"):
+        engine.generate(job, MODEL)
+
+
+def test_a_broken_control_net_gives_no_picture(
+    engine: Engine, checkpoint: Path, models: Path, tmp_path: Path
+):
+    broken = Path(shutil.copy(ensure_control_net(models), tmp_path))
+    poke(broken, "control_model.middle_block_out.0.weight", NAN)
+    control = Control(type=ControlType.canny, image=SOURCE.image, model=broken)
+    with pytest.raises(NotNumbers, match="sampler: the diffusion model"):
+        engine.generate(replace(QUICK, control=control), checkpoint)
+
+
+# ---- full precision --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def half_precision(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read from now on computes in 16 bits, as it does on cards."""
+    engine.start()
+    args = import_module("comfy.cli_args").args
+    monkeypatch.setattr(args, "fp16_unet", True)
+    monkeypatch.setattr(args, "fp16_vae", True)
+
+
+def loud_decoder(state: dict[str, Tensor]) -> None:
+    """The same decoder, but that one of its layers gives what 16 bits can't hold, to the next."""
+    loud = 2.0**13
+    for name in ("17.weight", *(f"18.conv.{i}.bias" for i in (0, 2, 4))):
+        state[f"{DECODER}.{name}"] *= loud
+    state[f"{DECODER}.19.weight"] = state[f"{DECODER}.19.weight"].float() / loud
+
+
+def loud_unet(state: dict[str, Tensor]) -> None:
+    state[f"{UNET}.input_blocks.0.0.weight"] *= 2.0**15
+
+
+@pytest.mark.parametrize("change", [loud_decoder, loud_unet])
+def test_what_16_bits_can_not_hold_is_computed_once_more_in_32(
+    engine: Engine,
+    checkpoint: Path,
+    tmp_path: Path,
+    change: Callable[[dict[str, Tensor]], None],
+    request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
+):
+    wide = changed(checkpoint, tmp_path / "wide.safetensors", change)
+    narrow = shutil.copy(wide, tmp_path / "narrow.safetensors")
+    expected = engine.generate(QUICK, wide).images[0]
+    assert "full precision" not in caplog.text
+    request.getfixturevalue("half_precision")
+    assert difference(engine.generate(QUICK, narrow).images[0], expected) <= 2
+    assert "not numbers; trying again in full precision" in caplog.text
+
+
+@pytest.mark.usefixtures("half_precision")
+def test_full_precision_is_for_the_second_try_alone(
+    engine: Engine, frail: Path, caplog: pytest.LogCaptureFixture
+):
+    os.utime(frail)  # it is to be read anew
+    before = engine.generate(QUICK, frail).images
+    bias = poke(frail, f"{DECODER}.19.bias", NAN)
+    with pytest.raises(NotNumbers, match="the VAE"):
+        engine.generate(QUICK, frail)
+    assert caplog.text.count("trying again in full precision") == 1
+    poke(frail, f"{DECODER}.19.bias", bias)
+    assert engine.generate(QUICK, frail).images == before
+    os.utime(frail)
+
+
+def test_an_upscaler_of_16_bits_computes_in_32_where_it_has_to(engine: Engine, tmp_path: Path):
+    engine.start()
+    from hordelib.loaders import load
+    from hordelib.nodes.full_precision import full_precision, narrow_of
+
+    upscaler = load(ModelKey("upscaler", write_dat(tmp_path / "dat.pth")))
+    assert not list(narrow_of({"upscale_model": [upscaler]}))
+    upscaler.network.bfloat16()
+    with full_precision(narrow_of({"upscale_model": [upscaler]})):
+        assert upscaler.network.dtype == torch.float32
+    assert upscaler.network.dtype == torch.bfloat16
+
+
+# ---- schedules -------------------------------------------------------------------------------
+
+
+def test_a_single_step_of_kl_optimal_is_a_picture(engine: Engine, checkpoint: Path):
+    job = replace(SMALL, steps=1, scheduler=Scheduler.kl_optimal)
+    made, usual = (
+        engine.generate(replace(job, scheduler=scheduler), checkpoint).images[0]
+        for scheduler in (Scheduler.kl_optimal, Scheduler.karras)
+    )
+    assert difference(made, usual) <= 2  # both go from the largest noise level to none
+    assert look(made, SCENES[0]).background == "blue"
+
+
+@pytest.mark.parametrize("scheduler", Scheduler)
+def test_every_schedule_falls_to_zero_whatever_the_number_of_steps(
+    engine: Engine, scheduler: Scheduler
+):
+    engine.start()
+    from comfy.samplers import calculate_sigmas
+
+    kinds = import_module("comfy.model_sampling")
+    sampling = type("Sampling", (kinds.ModelSamplingDiscrete, kinds.EPS), {})()
+    for steps in (1, 2, 3, 30):
+        sigmas = calculate_sigmas(sampling, scheduler.value, steps)
+        assert len(sigmas) >= steps + 1
+        assert are_numbers(sigmas)
+        assert (sigmas[1:] < sigmas[:-1]).all()
+        assert sigmas[-1] == 0
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_makes_a_picture_in_a_single_step(
+    engine: Engine, checkpoint: Path, sampler: str
+):
+    job = replace(SMALL, steps=1, sampler=SAMPLERS[sampler], scheduler=Scheduler.kl_optimal)
+    assert engine.generate(job, checkpoint).images
+
+
+# ---- looking ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_one_bad_value_is_found_wherever_it_lies(bad: float):
+    values = torch.ones(3, 5, 7)
+    values[1, 2, 3] = bad
+    for value in (
+        values,
+        [values],
+        (1, "a", {"samples": values}),
+        [[torch.ones(2), {"c": values}]],
+    ):
+        assert not are_numbers(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.full((100,), 60000.0, dtype=torch.float16),  # whose sum overflows
+        torch.full((4,), torch.finfo(torch.float32).max),
+        torch.tensor([2**62, 2**62]),
+        torch.ones(0),
+        "nan",
+        None,
+    ],
+    ids=str,
+)
+def test_large_numbers_are_numbers(value: object):
+    assert are_numbers(value)
+
+
+def test_the_error_survives_the_way_between_two_processes():
+    error = pickle.loads(pickle.dumps(NotNumbers("decode: the VAE", is_of_model=True)))
+    assert (str(error), error.part, error.is_of_model) == (
+        "decode: the VAE gives values that are not numbers",
+        "decode: the VAE",
+        True,
+    )
