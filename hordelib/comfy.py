@@ -32,7 +32,7 @@ from hordelib.lending import LENDER, Lender
 from hordelib.memory_budget import MemoryBudget
 from hordelib.memory_readings import anonymous_bytes, card_memory
 from hordelib.model_cache import ModelKey
-from hordelib.nodes.context import RunContext
+from hordelib.nodes.context import NOTES, NodeNotes, RunContext
 from hordelib.peak_memory import Record
 from hordelib.phases import OTHER, PHASES, Clock, HostClock, Stopwatch
 
@@ -402,6 +402,14 @@ def forget_models() -> None:
     trim_heap()
 
 
+@dataclass(frozen=True, slots=True)
+class GraphRun:
+    """What ComfyUI tells of a graph that it has executed."""
+
+    phases: Mapping[str, float]  # the seconds that went into each of hordelib.phases
+    notes: tuple[NodeNotes, ...]  # of its nodes, in their order
+
+
 class Executor:
     """ComfyUI's PromptExecutor, kept alive, so that what did not change is not computed again."""
 
@@ -418,10 +426,8 @@ class Executor:
 
     def run(
         self, graph: Mapping[str, Any], context: RunContext, lender: Lender | None = None
-    ) -> Mapping[str, float]:
+    ) -> GraphRun:
         """Execute the graph's node `output` and all that it reads; `context` reaches our nodes.
-
-        The seconds that went into each of hordelib.phases; they sum to all of it.
 
         Without a `lender`, all models have to be where they are computed with.
         Raises Cancelled, OutOfMemory, GenerationFailed, or EngineError for a fault of the device.
@@ -437,7 +443,14 @@ class Executor:
         if self._failures:
             node, error = self._failures.pop()
             raise _explain(node, error) from error
-        return self._listener.stopwatch.stop()
+        return GraphRun(self._listener.stopwatch.stop(), tuple(self._notes(graph)))
+
+    def _notes(self, graph: Mapping[str, Any]) -> Generator[NodeNotes]:
+        """From the very entries of ComfyUI's cache that the results of this graph are in."""
+        for title in graph:
+            entry = self._comfy.caches.outputs.get(title)
+            if entry is not None and entry.ui is not None:
+                yield from entry.ui["output"].get(NOTES, ())
 
     def _remember(self, *arguments: Any) -> None:
         *_, details, error = arguments

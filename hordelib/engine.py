@@ -24,7 +24,7 @@ from hordelib.memory_estimate import Estimates
 from hordelib.memory_readings import main_memory
 from hordelib.model import Model
 from hordelib.model_cache import ModelCache, ModelKey
-from hordelib.nodes.context import BatchSizes, NodeNotes, RunContext, Wanted, member_title
+from hordelib.nodes.context import BatchSizes, RunContext, Wanted
 from hordelib.our_nodes import model_keys
 from hordelib.params import FromImage, GenerationParams, images_of
 from hordelib.processing_memory import ProcessingEstimates
@@ -128,7 +128,6 @@ class Engine:
         self._reader = ThreadPoolExecutor(1, "read ahead")
         self._running = threading.Event()  # set: the job at work is to stop; each has its own
         self._loaded: _Loaded | None = None
-        self._notes = NodeNotes()
 
     def start(self) -> str:
         """Load ComfyUI (seconds) and return the device's name; the second call returns at once.
@@ -246,29 +245,21 @@ class Engine:
         if run.cancelled.is_set():
             raise Cancelled("stopped on request")
         with models.lent(plan, context.sizes) as loans:
-            phases = _run(self._loaded.executor, graph, context, loans)
+            done = _run(self._loaded.executor, graph, context, loans)
         whole = Generation(
             images=(),
             load_seconds=loaded - started,
             run_seconds=time.monotonic() - loaded,
-            phases=phases,
+            phases=done.phases,
             predicted_bytes=plan.peak_bytes,
             measured_bytes=loans.measured_bytes,
         )
-        return tuple(self._part(whole, graph, context, i) for i in range(len(run.members)))
-
-    def _part(self, whole: Generation, graph: Graph, context: RunContext, i: int) -> Generation:
-        """What one of the jobs gets of a run."""
-        titles = [name for title in graph.titles for name in (title, member_title(title, i))]
-        pictures = tuple(context.pictures_of(i))
-        share = len(pictures) / len(context.pictures)
-        return replace(whole, images=pictures, share=share, notes=self._notes.of(titles))
+        return tuple(_part(whole, done, context, i) for i in range(len(run.members)))
 
     def _context(self, run: _Run, graph: Graph, models: JobModels, plan: Plan) -> RunContext:
         return RunContext(
             models.values,
             run.images,
-            self._notes,
             run.on_step,
             run.cancelled,
             run.wanted,
@@ -300,9 +291,17 @@ class _Loaded:
 
 def _run(
     executor: comfy.Executor, graph: Graph, context: RunContext, lender: Lender
-) -> Mapping[str, float]:
+) -> comfy.GraphRun:
     """The model itself is loaded by now: a file that a node can't use is another one."""
     try:
         return executor.run(graph.to_api(), context, lender)
     except ModelBroken as error:
         raise GenerationFailed(str(error)) from error
+
+
+def _part(whole: Generation, done: comfy.GraphRun, context: RunContext, i: int) -> Generation:
+    """What one of the jobs gets of a run."""
+    pictures = tuple(context.pictures_of(i))
+    share = len(pictures) / len(context.pictures)
+    notes = dict.fromkeys(note for node in done.notes for note in node.to(i))  # each once
+    return replace(whole, images=pictures, share=share, notes=tuple(notes))

@@ -17,7 +17,7 @@ from hordelib import Engine
 from hordelib.comfy import Device, Executor
 from hordelib.engine import unwatched
 from hordelib.errors import GenerationFailed
-from hordelib.nodes.context import NodeNotes, RunContext, Wanted
+from hordelib.nodes.context import RunContext, Wanted
 from hordelib.our_nodes import OUR_NODES
 from hordelib.workflows import SPINES, build_graph
 from tests.family_files import touch_files_of_the_reference
@@ -98,7 +98,7 @@ def _run(graph: dict[str, Any], checkpoint: Path) -> list[bytes]:
 def _context(checkpoint: Path, *wanted: Wanted) -> RunContext:
     path = MODEL.files["checkpoint"]
     models = {replace(key, path=path): part for key, part in load_keys(checkpoint).items()}
-    return RunContext(models, {}, NodeNotes(), unwatched, threading.Event(), wanted)
+    return RunContext(models, {}, unwatched, threading.Event(), wanted)
 
 
 def _problems(graph: dict[str, Any]) -> str:

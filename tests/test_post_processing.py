@@ -28,7 +28,7 @@ from hordelib.loaders.networks import on_patcher
 from hordelib.loaders.upscalers import Upscaler, computes_in_bfloat16
 from hordelib.matting import closed_form_alpha, subject_colours, trimap
 from hordelib.model_cache import ModelKey
-from hordelib.nodes.context import NodeNotes, RunContext, Wanted
+from hordelib.nodes.context import RunContext, Wanted
 from hordelib.our_nodes import OUR_NODES, model_keys
 from hordelib.params import GenerationParams, PostProcessor, ProcessorKind
 from hordelib.post_processors import resolve
@@ -72,7 +72,7 @@ class Bench:
         models = {key: load(key) for key in model_keys(_graph(pictures, chain, 1.0))}
         images = {f"source_{i}": SourceImage.of_pil(image) for i, image in enumerate(pictures)}
         wanted = tuple(Wanted("", i, 0) for i in range(len(pictures)))
-        return RunContext(models, images, NodeNotes(), on_step, threading.Event(), wanted)
+        return RunContext(models, images, on_step, threading.Event(), wanted)
 
     def upscaler(self, write: Callable[[Path], Path] = write_compact) -> PostProcessor:
         return PostProcessor("up", ProcessorKind.upscaler, write(self.folder / "up.pth"))

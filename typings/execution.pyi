@@ -1,11 +1,22 @@
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 class CacheType(Enum):
     CLASSIC = 0
 
+class CacheEntry(NamedTuple):
+    ui: dict[str, Any] | None
+    outputs: list[list[Any]]
+
+class OutputCache(Protocol):
+    def get(self, node_id: str) -> CacheEntry | None: ...
+
+class CacheSet:
+    outputs: OutputCache
+
 class PromptExecutor:
+    caches: CacheSet
     def __init__(
         self, server: object, cache_type: CacheType, cache_args: dict[str, int]
     ) -> None: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,33 +15,29 @@ from hordelib.model_cache import ModelKey
 # ComfyUI hands an object of the caller's to every node that declares this hidden input; it was made
 # for PNG metadata and takes anything. So nodes need no globals, and two engines don't meet.
 HIDDEN_INPUT = {"context": "EXTRA_PNGINFO"}
-# With the node's title, for nodes that have something to disclose.
-HIDDEN_INPUTS = {**HIDDEN_INPUT, "title": "UNIQUE_ID"}
+NOTES = "notes"  # in what ComfyUI takes for a node's output to its web pages
 
 
+@dataclass(frozen=True, slots=True)
 class NodeNotes:
-    """What nodes have to disclose, by their titles.
+    """What one node has to disclose about its result."""
 
-    ComfyUI does not execute a node again whose inputs are the same as in the run before, so a
-    node's notes stay until it is executed again; it then calls `put`, with or without notes.
+    to_all: Sequence[GenMetadata] = ()  # to every job that shares the run
+    to_each: Sequence[Sequence[GenMetadata]] = ()  # to each of them, in their order
+
+    def to(self, member: int) -> Sequence[GenMetadata]:
+        """What one of the jobs is told."""
+        return [*self.to_all, *(self.to_each[member] if self.to_each else ())]
+
+
+def with_notes(result: tuple[Any, ...], notes: NodeNotes) -> dict[str, Any]:
+    """What a node returns that has something to disclose.
+
+    ComfyUI does not execute a node again whose inputs, and those of all nodes before it, are the
+    same as in the run before. It keeps the notes in the same entry as the result, so that a run
+    gets them with the result that they are about, or not at all.
     """
-
-    def __init__(self) -> None:
-        self._notes: dict[str, tuple[GenMetadata, ...]] = {}
-
-    def put(self, title: str, *notes: GenMetadata) -> None:
-        """Replace what the node of this title had to say."""
-        self._notes[title] = notes
-
-    def of(self, titles: Collection[str]) -> tuple[GenMetadata, ...]:
-        """The notes of a graph's nodes, each once."""
-        found = [note for title in titles for note in self._notes.get(title, ())]
-        return tuple(dict.fromkeys(found))
-
-
-def member_title(title: str, member: int) -> str:
-    """Under which a node that works for several jobs puts its notes for one of them."""
-    return f"{title} {member}"
+    return {"ui": {NOTES: [notes]}, "result": result}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +64,6 @@ class RunContext:
 
     models: Mapping[ModelKey, Any]  # on loan for the time of the run
     images: Mapping[str, SourceImage]  # by the name in the graph
-    notes: NodeNotes
     on_step: Callable[[int, int], None]  # (steps done, steps in all)
     cancelled: threading.Event
     wanted: tuple[Wanted, ...]  # in the order of the batch

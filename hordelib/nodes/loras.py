@@ -21,7 +21,7 @@ from torch import Size, Tensor
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.loaders.loras import ReadLora
 from hordelib.model_cache import ModelKey
-from hordelib.nodes.context import HIDDEN_INPUTS, RunContext
+from hordelib.nodes.context import HIDDEN_INPUT, NodeNotes, RunContext, with_notes
 from hordelib.nodes.patch_shapes import fits
 
 log = logging.getLogger(__name__)
@@ -53,24 +53,21 @@ class DreamerLora:
                 "strength_model": STRENGTH,
                 "strength_clip": STRENGTH,
             },
-            "hidden": HIDDEN_INPUTS,
+            "hidden": HIDDEN_INPUT,
         }
 
     def apply(
         self, model: Any, clip: Any, lora_name: str, context: RunContext, **inputs: Any
-    ) -> tuple[Any, Any]:
+    ) -> dict[str, Any]:
         weights: ReadLora = context.models[ModelKey("lora", Path(inputs["path"]))]
         fit = fit_to_model(weights, model, clip)
         notes = fit.notes(lora_name)
-        context.notes.put(inputs["title"], *notes)
         if notes:
             log.warning("LoRA %s: %s", lora_name, fit)
-        if not fit.is_usable:
-            return model, clip
-        return (
-            _patched(model, fit.patches, inputs["strength_model"], weights.reading),
-            _patched(clip, fit.patches, inputs["strength_clip"], weights.reading),
-        )
+        if fit.is_usable:
+            model = _patched(model, fit.patches, inputs["strength_model"], weights.reading)
+            clip = _patched(clip, fit.patches, inputs["strength_clip"], weights.reading)
+        return with_notes((model, clip), NodeNotes(to_all=notes))
 
 
 def _patched(part: Any, patches: Patches, strength: float, reading: UUID) -> Any:

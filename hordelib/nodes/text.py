@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from hordelib.embeddings import Widths, fingerprint, resolve
-from hordelib.errors import GenerationFailed
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
-from hordelib.nodes.context import HIDDEN_INPUTS, RunContext, member_title
+from hordelib.nodes.context import HIDDEN_INPUT, NodeNotes, RunContext, with_notes
 from hordelib.nodes.encoders import encoding_once
 from hordelib.nodes.members import IMAGES
 from hordelib.prompts import bound
@@ -66,12 +65,12 @@ class DreamerText:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {"text": ("STRING", {}), "clip": ("CLIP",)},
-            "hidden": HIDDEN_INPUTS,
+            "hidden": HIDDEN_INPUT,
         }
 
-    def encode(self, text: str, clip: Any, context: RunContext, title: str) -> tuple[Conditioning]:
-        """Raises GenerationFailed where the text encoder gives no numbers."""
-        return (_encode(text, clip, context, title),)
+    def encode(self, text: str, clip: Any, context: RunContext) -> dict[str, Any]:
+        encoded, notes = _encode(text, clip, context)
+        return with_notes((encoded,), NodeNotes(to_all=notes))
 
 
 class DreamerPrompts:
@@ -88,33 +87,26 @@ class DreamerPrompts:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {"texts": ("STRING", {}), "images": ("STRING", {}), "clip": ("CLIP",)},
-            "hidden": HIDDEN_INPUTS,
+            "hidden": HIDDEN_INPUT,
         }
 
-    def encode(
-        self, texts: str, images: str, clip: Any, context: RunContext, title: str
-    ) -> tuple[Conditioning]:
-        """Raises GenerationFailed where the text encoder gives no numbers."""
-        jobs = zip(json.loads(texts), json.loads(images), strict=True)
-        return (
-            [
-                [cond, {**extra, IMAGES: count}]
-                for i, (text, count) in enumerate(jobs)
-                for cond, extra in _encode(text, clip, context, member_title(title, i))
-            ],
-        )
+    def encode(self, texts: str, images: str, clip: Any, context: RunContext) -> dict[str, Any]:
+        encoded = [_encode(text, clip, context) for text in json.loads(texts)]
+        entries = [
+            [cond, {**extra, IMAGES: count}]
+            for (conditioning, _), count in zip(encoded, json.loads(images), strict=True)
+            for cond, extra in conditioning
+        ]
+        return with_notes((entries,), NodeNotes(to_each=[notes for _, notes in encoded]))
 
 
-def _encode(text: str, clip: Any, context: RunContext, title: str) -> Conditioning:
+def _encode(text: str, clip: Any, context: RunContext) -> tuple[Conditioning, list[GenMetadata]]:
     """Together with all other texts of the run that are not encoded yet."""
-    tokens, changes = _tokens(text, clip)
-    context.notes.put(title, *changes)
+    tokens, notes = _tokens(text, clip)
     company = (_tokens(other, clip)[0] for other in context.texts)
     with encoding_once(clip, company):
         encoded: Conditioning = clip.encode_from_tokens_scheduled(tokens)
-    if not all(bool(cond.isfinite().all()) for cond, _ in encoded):
-        raise GenerationFailed(f"{title}: the text encoder gives values that are not numbers")
-    return encoded
+    return encoded, notes
 
 
 def _tokens(text: str, clip: Any) -> tuple[Tokens, list[GenMetadata]]:
