@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import struct
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -19,12 +20,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hordelib import Engine
+from hordelib.comfy import Device, Executor
 from hordelib.control_types import ControlType
 from hordelib.demo_model import ensure_control_net
+from hordelib.engine import unwatched
 from hordelib.errors import NotNumbers
 from hordelib.finite import are_numbers
-from hordelib.images import SourceImage
+from hordelib.graph import Graph, Link
+from hordelib.images import Picture, SourceImage
 from hordelib.model_cache import ModelKey
+from hordelib.nodes.context import RunContext, Wanted
 from hordelib.params import Control, FromImage, PostProcessor, ProcessorKind
 from hordelib.samplers import SAMPLERS, Scheduler
 from tests.drawn_faces import draw_face
@@ -150,58 +155,94 @@ def test_a_broken_control_net_gives_no_picture(
 # ---- full precision --------------------------------------------------------------------------
 
 
-@pytest.fixture
-def half_precision(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read from now on computes in 16 bits, as it does on cards."""
-    engine.start()
-    args = import_module("comfy.cli_args").args
-    monkeypatch.setattr(args, "fp16_unet", True)
-    monkeypatch.setattr(args, "fp16_vae", True)
+def decode(vae: Path) -> Picture:
+    """What the VAE of a checkpoint makes of an empty latent."""
+    from hordelib.loaders import load_part
+
+    key = ModelKey("checkpoint", vae, "vae")
+    graph = Graph()
+    graph.add("checkpoint", "DreamerCheckpoint", ckpt_name=str(vae))
+    graph.add("latent", "EmptyLatentImage", width=16, height=16, batch_size=1)
+    graph.add("decode", "VAEDecode", samples=Link("latent", 0), vae=Link("checkpoint", 2))
+    graph.add("output", "DreamerOutput", images=Link("decode", 0), filename_prefix="")
+    part = load_part(key)
+    part.to_device()
+    wanted = (Wanted("", 0, 0),)
+    context = RunContext({key: part.value}, {}, unwatched, threading.Event(), wanted)
+    Executor(Device("cpu")).run(graph.to_api(), context)
+    return context.pictures[0]
 
 
 def loud_decoder(state: dict[str, Tensor]) -> None:
     """The same decoder, but that one of its layers gives what 16 bits can't hold, to the next."""
-    loud = 2.0**13
-    for name in ("17.weight", *(f"18.conv.{i}.bias" for i in (0, 2, 4))):
-        state[f"{DECODER}.{name}"] *= loud
-    state[f"{DECODER}.19.weight"] = state[f"{DECODER}.19.weight"].float() / loud
+    block = f"{DECODER}.18.conv"
+    state[f"{block}.0.weight"] *= 2.0**17
+    state[f"{block}.0.bias"] *= 2.0**17
+    state[f"{block}.2.weight"] *= 2.0**-9
+    state[f"{block}.2.bias"] *= 2.0**8
+    state[f"{block}.4.weight"] *= 2.0**-8
 
 
 def loud_unet(state: dict[str, Tensor]) -> None:
-    state[f"{UNET}.input_blocks.0.0.weight"] *= 2.0**15
+    state[f"{UNET}.input_blocks.0.0.weight"] *= 2.0**16
 
 
-@pytest.mark.parametrize("change", [loud_decoder, loud_unet])
-def test_what_16_bits_can_not_hold_is_computed_once_more_in_32(
+TOLD = "not numbers; trying again in full precision"
+
+
+def test_a_vae_that_overflows_in_16_bits_decodes_in_32(
     engine: Engine,
     checkpoint: Path,
     tmp_path: Path,
-    change: Callable[[dict[str, Tensor]], None],
-    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    wide = changed(checkpoint, tmp_path / "wide.safetensors", change)
-    narrow = shutil.copy(wide, tmp_path / "narrow.safetensors")
-    expected = engine.generate(QUICK, wide).images[0]
-    assert "full precision" not in caplog.text
-    request.getfixturevalue("half_precision")
-    assert difference(engine.generate(QUICK, narrow).images[0], expected) <= 2
-    assert "not numbers; trying again in full precision" in caplog.text
+    engine.start()
+    loud = changed(checkpoint, tmp_path / "loud.safetensors", loud_decoder)
+    expected = decode(loud)
+    assert difference(expected, decode(checkpoint)) <= 1
+    assert TOLD not in caplog.text
+    monkeypatch.setattr(import_module("comfy.cli_args").args, "fp16_vae", True)
+    assert difference(decode(loud), expected) <= 1
+    assert caplog.text.count(f"decode: the VAE gives values that are {TOLD}") == 1
+    assert difference(decode(checkpoint), expected) <= 2
+    assert caplog.text.count(TOLD) == 1
 
 
-@pytest.mark.usefixtures("half_precision")
-def test_full_precision_is_for_the_second_try_alone(
-    engine: Engine, frail: Path, caplog: pytest.LogCaptureFixture
+def test_a_vae_with_a_nan_gives_none_in_32_bits_either(
+    engine: Engine,
+    frail: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ):
-    os.utime(frail)  # it is to be read anew
-    before = engine.generate(QUICK, frail).images
-    bias = poke(frail, f"{DECODER}.19.bias", NAN)
+    engine.start()
+    monkeypatch.setattr(import_module("comfy.cli_args").args, "fp16_vae", True)
+    before = poke(frail, f"{DECODER}.19.bias", NAN)
     with pytest.raises(NotNumbers, match="the VAE"):
-        engine.generate(QUICK, frail)
-    assert caplog.text.count("trying again in full precision") == 1
-    poke(frail, f"{DECODER}.19.bias", bias)
-    assert engine.generate(QUICK, frail).images == before
-    os.utime(frail)
+        decode(frail)
+    poke(frail, f"{DECODER}.19.bias", before)
+    assert caplog.text.count(TOLD) == 1
+
+
+def test_a_model_that_overflows_in_16_bits_samples_in_32(
+    engine: Engine,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    loud = changed(checkpoint, tmp_path / "loud.safetensors", loud_unet)
+    expected = engine.generate(QUICK, loud).images[0]
+    assert TOLD not in caplog.text
+    memory = import_module("comfy.model_management")
+    monkeypatch.setattr(memory, "should_use_fp16", lambda *_, **__: True)  # as it is on a card
+    os.utime(loud)  # it is read anew
+    assert difference(engine.generate(QUICK, loud).images[0], expected) <= 2
+    assert f"sampler: the diffusion model gives values that are {TOLD}" in caplog.text
+    os.utime(checkpoint)
+    assert engine.generate(replace(QUICK, seed=5), checkpoint).images
+    assert caplog.text.count(TOLD) == 1
+    os.utime(checkpoint)
 
 
 def test_an_upscaler_of_16_bits_computes_in_32_where_it_has_to(engine: Engine, tmp_path: Path):
