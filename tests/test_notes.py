@@ -117,7 +117,7 @@ def test_notes_about_loras_are_the_jobs_own_whatever_ran_before(
     def loaded(number: int) -> Job:
         secret, hidden = f"secret{number}", f"hidden{number}"
         loras = (Lora(secret, torn), Lora("Fine", whole), Lora(hidden, partly))
-        told = f"LoRA {hidden} fits in part: 10 of 14 parts fit, 0 have another shape"
+        told = f"LoRA {hidden} fits in part: 10 of 14 parts fit, 0 can't be applied"
         return replace(PLAIN, loras=loras), [
             GenMetadata(MetadataType.LORA, MetadataValue.PARSE_FAILED, secret),
             GenMetadata(MetadataType.INFORMATION, MetadataValue.SEE_REF, told),
