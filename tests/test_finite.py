@@ -183,6 +183,11 @@ def loud_decoder(state: dict[str, Tensor]) -> None:
     state[f"{block}.4.weight"] *= 2.0**-8
 
 
+def as_on_a_card(*_: object, **_settings: object) -> bool:
+    """Whether ComfyUI is to compute in 16 bits."""
+    return True
+
+
 def loud_unet(state: dict[str, Tensor]) -> None:
     state[f"{UNET}.input_blocks.0.0.weight"] *= 2.0**16
 
@@ -235,7 +240,7 @@ def test_a_model_that_overflows_in_16_bits_samples_in_32(
     expected = engine.generate(QUICK, loud).images[0]
     assert TOLD not in caplog.text
     memory = import_module("comfy.model_management")
-    monkeypatch.setattr(memory, "should_use_fp16", lambda *_, **__: True)  # as it is on a card
+    monkeypatch.setattr(memory, "should_use_fp16", as_on_a_card)
     os.utime(loud)  # it is read anew
     assert difference(engine.generate(QUICK, loud).images[0], expected) <= 2
     assert f"sampler: the diffusion model gives values that are {TOLD}" in caplog.text
