@@ -324,6 +324,7 @@ def test_one_bad_value_is_found_wherever_it_lies(bad: float):
         torch.full((4,), torch.finfo(torch.float32).max),
         torch.tensor([2**62, 2**62]),
         torch.ones(0),
+        torch.ones(3, device="meta"),
         "nan",
         None,
     ],
