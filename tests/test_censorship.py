@@ -11,6 +11,7 @@ from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.images import Picture
 from hordelib.safety import Verdict
 from tests.linear import MOST_GROWTH, growth
+from tests.owner import Home
 from tests.safety_stand_in import install, put_weights
 from worker.censor_card import censor_card
 from worker.censorship import AsItIs, Cause, Censorship, Outcome, Replaced, _words, asks_for
@@ -184,6 +185,16 @@ def test_nothing_is_served_without_a_checker_that_is_required(
         unfound(config, tmp_path)
     assert ("the default at aihorde.net" in str(caught.value)) is (safety == "")
     assert exit_code(caught.value) is ExitCode.NO_JUDGE
+
+
+def test_run_asks_for_the_checker_before_it_asks_the_network_for_anything(tmp_path: Path):
+    written(tmp_path, PUBLIC)
+    code, output = Home(tmp_path).run("run")
+    assert code == ExitCode.NO_JUDGE
+    told = output.splitlines()[-1]
+    assert told.startswith("dreamer: safety: required, the default at aihorde.net, but ")
+    assert "./update-runtime.sh --safety" in told
+    assert "20 MB of packages, 1.6 GB of weights and 3.5 GB of memory" in told
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ def run_worker(config: BridgeConfig, home: Path, children: Children = OURS) -> N
         orders.begin()
         if state.trouble:
             log.error("%s: orders can't be given; make the folder writable", state.trouble)
+        unfound(config, home)  # raises where it has to, before models are downloaded in vain
         offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
         models = offering.first_models(lambda: orders.given() is not Order.drain)
         if orders.given() is Order.drain:
