@@ -46,6 +46,9 @@ SAMPLES: dict[str, Spoil] = {
     "marks": with_payload(prompt="a" + "\u0301" * 80_000),
     "nested": with_payload(loras=[{"name": "nested", "model": 1.0, "clip": 1.0}]),
     "texts": with_payload(sampler_name=EVIL, prompt=EVIL[:5000]),
+    "twice": lambda popped: popped.update(
+        ids=popped["ids"] * 2, r2_uploads=popped["r2_uploads"] * 2
+    ),
     "secrets": lambda popped: popped.update(source_image="http://169.254.169.254/latest/meta-data"),
 }
 ANSWERS = [
