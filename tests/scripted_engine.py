@@ -1,8 +1,9 @@
 """An engine's child without ComfyUI, which does what the job's prompt says.
 
-"" makes pictures at once; "slow" takes 50 ms a step; "kill" ends the process with SIGKILL; "blank"
-is a model that gives no numbers, "smear" an upscaler. The pictures are plain, of a colour that
-follows from their seeds.
+"" makes pictures at once; "slow" takes 50 ms a step; "kill" ends the process with SIGKILL, and so
+do a LoRA or a textual inversion that is called "bad", and DEADLY_STEPS, as a model would that kills
+engines. A LoRA that is called "odd" fails the job. "blank" is a model that gives no numbers,
+"smear" an upscaler. The pictures are plain, of a colour that follows from their seeds.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from multiprocessing.connection import Connection
 from threading import Event, Thread
 
 from hordelib.engine import Generation
-from hordelib.errors import Cancelled, NotNumbers
+from hordelib.errors import Cancelled, GenerationFailed, NotNumbers
 from hordelib.images import Picture
+from hordelib.params import GenerationParams
 from hordelib.sharing import Member
 from worker.child import Child, set_up_process
 from worker.messages import (
@@ -31,6 +33,7 @@ from worker.messages import (
 )
 
 STEP_SECONDS = 0.05
+DEADLY_STEPS = 13
 
 
 def main(pipe: Connection, settings: EngineSettings) -> None:
@@ -53,8 +56,11 @@ def _generate(child: Child, job: Generate, cancelled: Event) -> None:
     params = job.members[0].params
     words = params.prompt.split()
     for step in range(1, params.steps + 1):
-        if "kill" in words:
+        if _kills(params):
             os.kill(os.getpid(), signal.SIGKILL)
+        if any(lora.name == "odd" for lora in params.loras):
+            child.report(Failed(job.number, GenerationFailed("sampler: shapes differ")))
+            return
         time.sleep(STEP_SECONDS * ("slow" in words))
         child.report(Stepped(job.number, step, params.steps))
         if cancelled.is_set():
@@ -68,6 +74,11 @@ def _generate(child: Child, job: Generate, cancelled: Event) -> None:
     seconds = STEP_SECONDS * params.steps
     generations = tuple(Generation((), 0.0, seconds) for _ in job.members)
     child.report(Finished(job.number, generations))
+
+
+def _kills(params: GenerationParams) -> bool:
+    is_bad = any(lora.name == "bad" for lora in params.loras) or "embedding:bad" in params.prompt
+    return is_bad or "kill" in params.prompt.split() or params.steps == DEADLY_STEPS
 
 
 def _pictures(job: Generate) -> Iterator[Picture]:

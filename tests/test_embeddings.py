@@ -6,12 +6,32 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from hordelib.embeddings import find, fits, read_widths, resolve
+from hordelib.embeddings import (
+    MOST_MENTIONS,
+    MOST_TOKENS,
+    MOST_VECTORS,
+    Widths,
+    find,
+    fits,
+    look_at,
+    read_shapes,
+    without_references,
+)
+from hordelib.embeddings import resolve as resolve_with
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
+from tests.linear import MOST_GROWTH, growth
+
+
+def resolve(
+    text: str, folder: Path | None, encoders: Widths
+) -> tuple[str, tuple[GenMetadata, ...]]:
+    """By the files' headers."""
+    return resolve_with(text, lambda name: look_at(name, folder, encoders).vectors)
+
 
 SD1 = {"clip_l": 768}
 SD2 = {"clip_h": 1024}
@@ -59,13 +79,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_textual_inversion_fits_models_of_its_widths_only(
     folder: Path, file: str, encoders: dict[str, int], is_fit: bool
 ):
-    assert fits(read_widths(folder / f"{file}.safetensors"), encoders) is is_fit
+    shapes = read_shapes(folder / f"{file}.safetensors")
+    assert fits({name: shape[-1] for name, shape in shapes.items()}, encoders) is is_fit
 
 
 @pytest.mark.parametrize("file", ["cut", "empty", "page", "list", "conv"])
 def test_a_file_that_is_no_textual_inversion_is_said_so(folder: Path, file: str):
     with pytest.raises(ValueError, match=rf"{file}\.safetensors"):
-        read_widths(folder / f"{file}.safetensors")
+        read_shapes(folder / f"{file}.safetensors")
 
 
 def note(value: MetadataValue, name: str) -> GenMetadata:
@@ -118,7 +139,59 @@ def test_without_a_folder_no_reference_can_be_used():
     )
 
 
+@settings(derandomize=True)
 @given(st.text(alphabet="./\\ab\0~:", max_size=12))
 def test_no_name_leads_out_of_the_folder(folder: Path, name: str):
     found = find(f"{name}outside", folder) or find(name, folder)
     assert found is None or found.parent == folder
+
+
+def told(notes: tuple[GenMetadata, ...]) -> list[str]:
+    assert {note.type for note in notes} <= {MetadataType.INFORMATION}
+    return [note.ref or "" for note in notes]
+
+
+def test_each_name_is_looked_at_once_however_often_it_is_mentioned():
+    looked: list[str] = []
+
+    def count(name: str) -> int:
+        looked.append(name)
+        return 1
+
+    text, notes = resolve_with("a embedding:big, embedding:small " * 700, count)
+    assert text.count("embedding:") == MOST_MENTIONS
+    assert looked == ["big", "small"]
+    assert told(notes) == ["textual inversions after the first 50 in a prompt left out"]
+
+
+def test_no_prompt_has_more_vectors_than_tokens_that_are_encoded():
+    text, notes = resolve_with("embedding:big " * 40, lambda _: 13_643)
+    assert text.count("embedding:") * MOST_VECTORS <= MOST_TOKENS
+    assert told(notes) == [
+        f"textual inversion big has 13643 vectors: {MOST_VECTORS} were used",
+        "textual inversions beyond 2400 vectors in a prompt left out",
+    ]
+
+
+def test_what_is_left_out_does_not_make_a_reference_of_what_stands_around_it(folder: Path):
+    text, _ = resolve("a emb(embedding:nothing)edding:sd1", folder, SD1)
+    assert "embedding:" not in text
+
+
+def test_a_prompt_can_be_had_without_its_textual_inversions():
+    text, notes = without_references("a (embedding:7:0.5), embedding:8 cat", {"8"})
+    assert text.split() == ["a", "(", "embedding:7", ":0.5),", "cat"]
+    assert notes == (note(MetadataValue.PARSE_FAILED, "8"),)
+    assert "embedding" not in without_references("a embedding:8 (embedding:9)")[0]
+
+
+def test_a_name_that_no_file_can_have_is_left_out(folder: Path):
+    assert find("x" * 300, folder) is None
+    assert find("\U0001f468" * 100, folder) is None
+
+
+@pytest.mark.parametrize(
+    "piece", ["embedding:sd1 ", "embedding:", "embedding:a", "( ", "(embedding:"]
+)
+def test_references_are_found_in_a_time_that_grows_with_the_prompts_length(piece: str):
+    assert growth(lambda size: resolve_with(piece * size, lambda _: 1), 4_000) <= MOST_GROWTH

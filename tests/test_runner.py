@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from hordelib.errors import JobError, NotNumbers
+from hordelib.errors import JobError
+from hordelib.gen_metadata import MetadataType, MetadataValue
 from hordelib.model import Model
 from hordelib.params import GenerationParams, Lora
 from tests import scripted_engine
 from tests.sandbox_client import MODEL
+from tests.scripted_engine import DEADLY_STEPS
 from worker.assembly import Models, make_intake
 from worker.board import Board, JobRow
 from worker.config import BridgeConfig
@@ -41,6 +43,7 @@ class Stage:
     model: Model
     hurry: threading.Event
     board: Board
+    tis: Path
     jobs: int = 0
 
     def work(
@@ -62,7 +65,9 @@ class Stage:
             upload_urls=("https://put",),
             popped_at=time.monotonic() - 60,
         )
-        wanted = GenerationParams(prompt=prompt, width=64, height=64, steps=steps)
+        wanted = GenerationParams(
+            prompt=prompt, width=64, height=64, steps=steps, embeddings_folder=self.tis
+        )
         if lora:
             wanted = replace(wanted, loras=(Lora(lora, Path(lora)),))
         self.board.add(JobRow(job.id, model, 1))
@@ -78,7 +83,7 @@ def make_stage(engine: EngineProcess, checkpoint: Path, folder: Path) -> Stage:
     intake = make_intake(config, folder, Models({MODEL: model, OTHER: model}, ()))
     hurry, board = threading.Event(), Board()
     runner = Runner(engine, intake, board, hurry=hurry, starts=1, forecast=SecondsPredictor())
-    return Stage(runner, engine, intake, model, hurry, board)
+    return Stage(runner, engine, intake, model, hurry, board, folder / "ti")
 
 
 @pytest.fixture
@@ -145,7 +150,7 @@ def test_a_model_that_kills_the_engine_three_times_leaves_the_offer(
 ):
     for _ in range(2):
         with pytest.raises(JobError):
-            stage.runner.run(stage.work("kill"))
+            stage.runner.run(stage.work(steps=DEADLY_STEPS))
     assert stage.intake.offer().models == (OTHER,)
     assert f"{MODEL} is not offered any more" in caplog.text
 
@@ -154,33 +159,71 @@ def test_a_lora_that_kills_the_engine_three_times_is_banned_by_name(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ):
     for model in (MODEL, OTHER):
-        with pytest.raises(JobError):
-            stage.runner.run(stage.work("kill", lora="bad.safetensors", model=model))
+        made = stage.runner.run(stage.work(lora="bad", model=model))
+        assert [note.ref for note in made.notes] == ["bad"]
     assert stage.intake.offer().models == (MODEL, OTHER)
-    assert "LoRA bad.safetensors is not used any more" in caplog.text
+    assert "bad is not used any more" in caplog.text
+
+
+def test_a_textual_inversion_that_kills_the_engine_three_times_is_banned_by_name(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    ti = stage.tis / "bad.safetensors"
+    ti.parent.mkdir(exist_ok=True)
+    ti.touch()
+    for _ in range(2):
+        made = stage.runner.run(stage.work("a embedding:bad cat"))
+        assert [(note.type, note.ref) for note in made.notes] == [(MetadataType.TI, "bad")]
+    assert f"{ti} is not used any more" in caplog.text
+    assert stage.intake.offer().models == (MODEL, OTHER)
+
+
+def test_a_job_that_fails_with_its_clients_files_is_made_without_them_and_that_is_noted(
+    stage: Stage,
+):
+    work = stage.work("a embedding:nice cat", lora="odd")
+    made = stage.runner.run(work)
+    assert [image.job_id for image in made.images] == [work.job.id]
+    assert [(note.type, note.value, note.ref) for note in made.notes] == [
+        (MetadataType.LORA, MetadataValue.PARSE_FAILED, "odd"),
+        (MetadataType.TI, MetadataValue.PARSE_FAILED, "nice"),
+    ]
+
+
+def test_prompts_that_kill_engines_are_never_held_against_the_model(stage: Stage):
+    stage.intake.withdraw(OTHER, "it is broken")
+    for number in range(4):
+        with pytest.raises(JobError, match="a second engine did no better"):
+            stage.runner.run(stage.work(f"kill {number}"))
+    assert stage.intake.offer().models == (MODEL,)
+    assert stage.runner.run(stage.work()).images
+
+
+def test_a_request_that_failed_is_not_tried_again_when_it_comes_again(stage: Stage):
+    bad = stage.work("kill")
+    with pytest.raises(JobError, match="a second engine did no better"):
+        stage.runner.run(bad)
+    stage.runner.run(stage.work())
+    pid = stage.engine.pid
+    again = replace(bad, job=replace(bad.job, ids=("job-again",)))
+    stage.board.add(JobRow(again.job.id, MODEL, 1))
+    with pytest.raises(JobError, match="it was the same request"):
+        stage.runner.run(again)
+    assert stage.engine.pid == pid
 
 
 def test_the_last_model_that_leaves_ends_the_worker(stage: Stage):
     stage.intake.withdraw(OTHER, "it is broken")
     with pytest.raises(JobError):
-        stage.runner.run(stage.work("kill"))
+        stage.runner.run(stage.work(steps=DEADLY_STEPS))
     with pytest.raises(EngineUnusable, match=r"no model is left.*the engine died of it"):
-        stage.runner.run(stage.work("kill"))
-
-
-def test_one_job_that_comes_again_and_again_does_not_end_the_worker(stage: Stage):
-    stage.intake.withdraw(OTHER, "it is broken")
-    bad = stage.work("kill")
-    for _ in range(3):
-        with pytest.raises(JobError, match="a second engine did no better"):
-            stage.runner.run(bad)
-    assert stage.intake.offer().models == (MODEL,)
+        stage.runner.run(stage.work(steps=DEADLY_STEPS))
 
 
 def blank(stage: Stage, *works: Work) -> tuple[str, ...]:
     """The models that are offered after these jobs, none of which got a picture."""
     for work in works:
-        with pytest.raises(NotNumbers):
+        with pytest.raises(JobError, match="not numbers"):
             stage.runner.run(work)
     return stage.intake.offer().models
 
@@ -207,7 +250,7 @@ def test_one_job_without_numbers_that_comes_again_says_nothing_of_its_model(stag
 
 
 def test_what_a_job_brought_or_a_post_processor_did_is_not_held_against_the_model(stage: Stage):
-    upscaled = [stage.work(f"smear {i}") for i in range(4)]
-    patched = [stage.work(f"blank {i}", lora="nan.safetensors") for i in range(4)]
-    inverted = [stage.work(f"blank {i} embedding:7") for i in range(4)]
-    assert blank(stage, *upscaled, *patched, *inverted) == (MODEL, OTHER)
+    assert blank(stage, *[stage.work(f"smear {i}") for i in range(4)]) == (MODEL, OTHER)
+    for _ in range(4):
+        assert stage.runner.run(stage.work(lora="odd")).notes
+    assert stage.intake.offer().models == (MODEL, OTHER)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from hordelib import Engine, GenerationParams
 from hordelib.demo_model import EMBEDDING_FILE_NAME, ensure_embedding
 from hordelib.demo_model.shapes import Scene
-from hordelib.embeddings import find
+from hordelib.embeddings import MOST_VECTORS, find
 from hordelib.engine import Generation
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.model import Model
@@ -140,6 +142,76 @@ def test_the_widths_are_those_of_each_familys_text_encoders(engine: Engine):
 def test_no_path_part_of_a_name_reaches_another_file(folder: Path):
     (folder.parent / "outside.safetensors").write_bytes(b"")
     assert find("../outside", folder) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        torch.full((2, 768), torch.nan),
+        torch.full((2, 768), 1e30),
+        torch.ones(2, 768, dtype=torch.int32),
+        torch.ones(2, 768, dtype=torch.complex64),
+    ],
+    ids=["nan", "huge", "whole", "complex"],
+)
+def test_a_textual_inversion_of_no_use_costs_only_itself(
+    engine: Engine, checkpoint: Path, tmp_path: Path, values: torch.Tensor
+):
+    save_file({"emb_params": values}, tmp_path / "bad.safetensors")
+    params = replace(ONCE, prompt=f"embedding:bad {ONCE.prompt}", embeddings_folder=tmp_path)
+    made = engine.generate(params, checkpoint)
+    assert made.notes == (GenMetadata(MetadataType.TI, MetadataValue.PARSE_FAILED, "bad"),)
+    assert made.images == engine.generate(ONCE, checkpoint).images
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_textual_inversion_of_many_vectors_mentioned_again_and_again_is_bounded(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Twenty megabytes of it; each file is opened once for all mentions in both prompts."""
+    inversions, text = (
+        importlib.import_module(f"hordelib.nodes.{name}") for name in ("inversions", "text")
+    )
+    opened: list[Path] = []
+    safe_open = inversions.safe_open
+
+    def counted(path: Path, framework: str) -> Any:
+        opened.append(path)
+        return safe_open(path, framework)
+
+    monkeypatch.setattr(inversions, "safe_open", counted)
+    save_file(
+        {"emb_params": torch.zeros(13_643, 768, dtype=torch.half)}, tmp_path / "big.safetensors"
+    )
+    (pointed,) = text.DreamerEmbeddings().point(load_whole(checkpoint).clip, str(tmp_path))
+    for prompt in ("a embedding:big " * 700, "embedding:big, b " * 700):
+        tokens, notes = text._tokens(prompt, pointed)
+        assert len(tokens["l"]) == text.MOST_CHUNKS
+        assert [note.ref for note in notes][:3] == [
+            f"textual inversion big has 13643 vectors: {MOST_VECTORS} were used",
+            "textual inversions beyond 2400 vectors in a prompt left out",
+            "textual inversions after the first 50 in a prompt left out",
+        ]
+    assert opened == [tmp_path / "big.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "text", [f"a (embedding:{TI}:0.5) b", f"embedding:{TI}", f"x\nembedding:{TI}"]
+)
+def test_a_textual_inversion_is_the_same_to_the_tokenizer_as_by_comfyuis_own_reader(
+    engine: Engine, checkpoint: Path, folder: Path, text: str
+):
+    from hordelib.nodes.text import DreamerEmbeddings
+
+    clip = load_whole(checkpoint).clip
+    own = copy.copy(clip.tokenizer.clip_l)
+    own.embedding_directory = str(folder)
+    (pointed,) = DreamerEmbeddings().point(clip, str(folder))
+    expected: list[list[Any]] = own.tokenize_with_weights(text)
+    tokens: list[list[Any]] = pointed.tokenizer.clip_l.tokenize_with_weights(text)
+    for ours, theirs in zip(chain(*tokens), chain(*expected), strict=True):
+        assert ours[1] == theirs[1]
+        assert torch.equal(torch.as_tensor(ours[0]).float(), torch.as_tensor(theirs[0]).float())
 
 
 # ---- what a client wrote is what is encoded --------------------------------------------------

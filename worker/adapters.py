@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+from hordelib.embeddings import find, mentioned, without_references
 from hordelib.errors import BaselineMismatch, DiskTrouble, DownloadFailed
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.lora_store import LoraFile
-from hordelib.params import Lora
+from hordelib.params import GenerationParams, Lora
 from hordelib.payload import LoraRequest, TiRequest
 from hordelib.prompts import PlacedTi, pick_trigger
 from worker.lora_finder import LoraFinder, Wanted
@@ -50,9 +51,14 @@ class Adapters:
         self._banned: frozenset[Path] = frozenset()
         self._quiet_until = 0.0  # time.monotonic()
 
-    def ban(self, lora: Path) -> None:
-        """Leave this file out of every job from now on."""
-        self._banned |= {lora}
+    def ban(self, file: Path) -> None:
+        """Leave a LoRA or a textual inversion out of every job from now on."""
+        self._banned |= {file}
+
+    def without_banned(self, prompt: str, tis: Path) -> tuple[str, tuple[GenMetadata, ...]]:
+        """The prompt without the banned textual inversions of a folder, and notes of them."""
+        names = {path.stem for path in self._banned if path.parent == tis}
+        return without_references(prompt, names) if names else (prompt, ())
 
     def find(
         self, loras: Sequence[LoraRequest], tis: Sequence[TiRequest], seed: int, search: Search
@@ -88,6 +94,10 @@ class Adapters:
         file = self._find(self._tis, Wanted(ti.name, search.baseline), MetadataType.TI, search)
         if isinstance(file, GenMetadata):
             return _noted(found, file)
+        if file.path in self._banned:
+            return _noted(
+                found, GenMetadata(MetadataType.TI, MetadataValue.DOWNLOAD_FAILED, ti.name)
+            )
         placed = PlacedTi(file.path.stem, ti.inject_ti, ti.strength)
         return replace(found, tis=(*found.tis, placed))
 
@@ -110,6 +120,29 @@ class Adapters:
         if now >= self._quiet_until:
             self._quiet_until = now + QUIET_SECONDS
             log.warning("jobs are done without what can't be downloaded: %s", trouble)
+
+
+def files_of(params: GenerationParams) -> tuple[Path, ...]:
+    """Those that a job's client has named: LoRAs, and textual inversions in its prompts."""
+    folder = params.embeddings_folder
+    names = mentioned(params.prompt) + mentioned(params.negative_prompt)
+    tis = [] if folder is None else [find(name, folder) for name in names]
+    loras = [lora.path for lora in params.loras]
+    return tuple(dict.fromkeys([*loras, *(path for path in tis if path is not None)]))
+
+
+def without_files(
+    params: GenerationParams,
+) -> tuple[GenerationParams, tuple[GenMetadata, ...]]:
+    """The job without those files, and a note for each."""
+    prompt, notes = without_references(params.prompt)
+    negative_prompt, negative_notes = without_references(params.negative_prompt)
+    lora_notes = [
+        GenMetadata(MetadataType.LORA, MetadataValue.PARSE_FAILED, lora.name)
+        for lora in params.loras
+    ]
+    plain = replace(params, loras=(), prompt=prompt, negative_prompt=negative_prompt)
+    return plain, tuple(dict.fromkeys([*lora_notes, *notes, *negative_notes]))
 
 
 def _lacking(kind: MetadataType, wanted: Wanted) -> GenMetadata:

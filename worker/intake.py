@@ -126,9 +126,9 @@ class Intake:
                 self._resting = frozenset()
             return bool(self._models)
 
-    def ban(self, lora: Path) -> None:
-        """Leave a LoRA's file out of all jobs from now on; their clients are told."""
-        self._adapters.ban(lora)
+    def ban(self, file: Path) -> None:
+        """Leave a LoRA's or textual inversion's file out of all jobs from now on, and say so."""
+        self._adapters.ban(file)
 
     def take_in(self, job: Job) -> Work:
         """Read the job and fetch what it names, within a part of its time to live.
@@ -159,8 +159,12 @@ class Intake:
         found = self._adapters.find(
             request.loras, request.tis, params.seed, Search(job.id, baseline, deadline)
         )
-        prompt, negative_prompt = complete_prompts(
+        tis = self._folder / TI_FOLDER
+        prompts = complete_prompts(
             params.prompt, params.negative_prompt, params.seed, found.tis, found.triggers
+        )
+        (prompt, banned), (negative_prompt, more_banned) = (
+            self._adapters.without_banned(text, tis) for text in prompts
         )
         params, source_notes = _start(params, request, job, pictures, model)
         control, control_notes = self._control(request.control, pictures.image)
@@ -169,7 +173,7 @@ class Intake:
             prompt=prompt,
             negative_prompt=negative_prompt,
             loras=found.loras,
-            embeddings_folder=self._folder / TI_FOLDER,
+            embeddings_folder=tis,
             control=control,
             return_control_map=bool(
                 control and request.control and request.control.return_control_map
@@ -178,7 +182,7 @@ class Intake:
             qr_code=qr_code,
         )
         notes = (*request.notes, *qr_notes, *source_notes, *control_notes, *found.notes)
-        return completed, notes
+        return completed, (*notes, *banned, *more_banned)
 
     def _control(
         self, wanted: ControlRequest | None, image: SourceImage | None

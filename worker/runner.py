@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Hashable, Sequence
-from pathlib import Path
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from hordelib.engine import Generation
 from hordelib.errors import (
     Cancelled,
     EngineError,
+    GenerationFailed,
     JobError,
     ModelBroken,
     ModelMissing,
@@ -20,6 +23,7 @@ from hordelib.errors import (
 from hordelib.families import Family
 from hordelib.params import GenerationParams
 from hordelib.sharing import common_params
+from worker.adapters import files_of, without_files
 from worker.backoff import Backoff
 from worker.board import Board
 from worker.engine_process import EngineProcess
@@ -36,6 +40,7 @@ log = logging.getLogger(__name__)
 
 STOPPING = "the worker is stopping"
 TRIES = 2  # a job whose engine dies gets a fresh one, once
+KEPT_FAILURES = 64  # requests that are remembered: the horde hands out again what was faulted
 RESTARTS = (2.0, 30.0)  # seconds between two deaths of the engine: the first, the longest
 
 
@@ -48,6 +53,10 @@ class Stopping(TooLate):
 
     def __init__(self) -> None:
         super().__init__(STOPPING)
+
+
+class KillsEngines(JobError):
+    """The engine died of the job, and so did a second one."""
 
 
 class Runner:
@@ -76,6 +85,7 @@ class Runner:
         self._starts = starts
         self._forecast = forecast
         self._suspects = Suspects()
+        self._failed: OrderedDict[int, str] = OrderedDict()  # why, by what was asked for
         self._backoff = Backoff(*RESTARTS)
         self._stop_at = float("inf")
 
@@ -158,11 +168,37 @@ class Runner:
     def run(self, work: Work) -> Generation:
         """Make the job's pictures; an engine that dies under it is replaced, and tries once more.
 
+        Where it can't be made with the LoRAs and textual inversions that its client has named, it
+        is made without them, and noted. A job that failed is not tried again when it comes again.
+
         Raises JobError where there will be none, NothingToServe when its model was the last one
         that could be used and nobody waits for its files, and EngineUnusable as `start` does, or
         when the last one kills engines.
         """
-        for tries_left in reversed(range(TRIES)):
+        key = hash((work.job.model, replace(work.params, images=1)))
+        if key in self._failed:
+            raise JobError(f"{self._failed[key]}; it was the same request")
+        try:
+            return self._run_with_less(work)
+        except (GenerationFailed, KillsEngines) as error:
+            self._failed[key] = str(error)
+            if len(self._failed) > KEPT_FAILURES:
+                self._failed.popitem(last=False)
+            raise
+
+    def _run_with_less(self, work: Work) -> Generation:
+        try:
+            return self._run(work, TRIES)
+        except (GenerationFailed, KillsEngines) as error:
+            plain, notes = without_files(work.params)
+            if not notes:
+                raise
+            log.warning("job %s: %s; it is made without its client's files", work.job.id, error)
+        generation = self._run(replace(work, params=plain), 1)
+        return replace(generation, notes=(*generation.notes, *notes))
+
+    def _run(self, work: Work, tries: int) -> Generation:
+        for tries_left in reversed(range(tries)):
             self._raise_if_too_late(work)
             self._insist_on_same_files(work.job.model)
             if not self._engine.is_alive:
@@ -178,7 +214,7 @@ class Runner:
             except EngineError as error:
                 self._after_death(work, error)
                 if not tries_left:
-                    raise JobError(f"{error}; a second engine did no better") from error
+                    raise KillsEngines(f"{error}; a second engine did no better") from error
             else:
                 self._learn([work], generation)
                 return generation
@@ -222,7 +258,7 @@ class Runner:
         if whole.return_control_map:  # which uses nothing of the model
             return
         for work in batch:
-            self._suspects.did_well(work.job.model, _loras(work))
+            self._suspects.did_well(work.job.model, files_of(work.params))
         self._forecast.learn(whole, family, generation.run_seconds)
 
     def _after_death(self, work: Work, error: EngineError) -> None:
@@ -230,17 +266,38 @@ class Runner:
         if self._hurry.is_set():
             raise Stopping from error
         log.error("job %s: %s", work.job.id, error)
-        convicted = self._suspects.died(work.job.model, _loras(work), _look(work))
+        convicted = self._suspects.died(work.job.model, files_of(work.params), _look(work))
         self._hurry.wait(self._backoff.delay())
-        for lora in convicted.loras:
-            log.error("LoRA %s is not used any more: the engine died of it again and again", lora)
-            self._intake.ban(lora)
-        if convicted.model:
+        for file in convicted.files:
+            log.error("%s is not used any more: the engine died of it again and again", file)
+            self._intake.ban(file)
+        if convicted.model and self._is_deadly(work):
             reason = "the engine died of it again and again"
             if not self._intake.withdraw(convicted.model, reason):
                 raise EngineUnusable(f"no model is left to serve: {reason}")
-        if convicted.loras or convicted.model:
             raise JobError(str(error)) from error
+        if convicted.files:
+            raise KillsEngines(str(error)) from error
+
+    def _is_deadly(self, work: Work) -> bool:
+        """Whether the engine dies of the model itself: without any prompt or file of a client's.
+
+        The job that tells is as large and long as the one that it died of. Where it goes well,
+        nothing speaks against the model any more.
+        """
+        names = ("width", "height", "steps", "cfg", "sampler", "scheduler", "seed")
+        same: dict[str, Any] = {name: getattr(work.params, name) for name in names}
+        self.start(unless=self._hurry)
+        try:
+            self._engine.generate(GenerationParams(prompt="", **same), work.model)
+        except JobError:
+            log.info("%s: the engine survives a job without a prompt", work.job.model)
+        except EngineError as error:
+            if self._hurry.is_set():
+                raise Stopping from error
+            return True
+        self._suspects.did_well(work.job.model, ())
+        return False
 
     def _after_no_numbers(self, work: Work, error: NotNumbers) -> None:
         """Hold it against the model, unless something else that was at work may be at fault.
@@ -263,6 +320,7 @@ class Runner:
         Raises NothingToServe after the last one, unless its files have changed and are watched:
         they may be whole again.
         """
+        self._failed.clear()  # jobs may have failed for this; the model may come back whole
         change = self._intake.changed(model)
         is_any_left = self._intake.withdraw(model, change or reason)
         if not is_any_left and not (change and self._intake.is_watched):
@@ -295,9 +353,4 @@ def _look(work: Work) -> Hashable:
 
 def _brings_weights(params: GenerationParams) -> bool:
     """Whether the job has more than its model at work: LoRAs, a ControlNet, textual inversions."""
-    is_wordy = "embedding:" in params.prompt + params.negative_prompt
-    return bool(params.loras or params.control or params.qr_code or is_wordy)
-
-
-def _loras(work: Work) -> Collection[Path]:
-    return [lora.path for lora in work.params.loras]
+    return bool(params.control or params.qr_code or files_of(params))

@@ -1,6 +1,7 @@
-"""Which model or LoRA is at fault when jobs end badly: it is not used any more.
+"""Which model or client's file is at fault when jobs end badly: it is not used any more.
 
-The engine dies of it again and again, or what the model gives are not numbers.
+The engine dies of it again and again, or what the model gives are not numbers. A file is a LoRA or
+a textual inversion.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ class Convicted:
     """What has reached its last death with this one."""
 
     model: str = ""
-    loras: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(slots=True)
 class _Case:
-    """What speaks against one model or LoRA."""
+    """What speaks against one model or file."""
 
     deaths: int = 0
     jobs: set[Hashable] = field(default_factory=set[Hashable])
@@ -42,25 +43,25 @@ class _Case:
 class Suspects:
     """Counts the engine's deaths by what was at work; a job that goes well clears what it used.
 
-    A LoRA is suspected before its model: deaths with one and the same set of LoRAs count only once
-    against the model.
+    A file is suspected before the model: deaths with one and the same set of files count only once
+    against the model. A model is no more than accused: the prompts may be at fault as well.
     """
 
     def __init__(self) -> None:
         self._models: dict[str, _Case] = defaultdict(_Case)
-        self._loras: dict[Path, _Case] = defaultdict(_Case)
+        self._files: dict[Path, _Case] = defaultdict(_Case)
         self._blanks: dict[str, set[Hashable]] = defaultdict(set)
 
-    def died(self, model: str, loras: Collection[Path], job: Hashable) -> Convicted:
+    def died(self, model: str, files: Collection[Path], job: Hashable) -> Convicted:
         """The engine died over a job with these; `job` is the same when that job comes again."""
-        used = frozenset(loras)
-        for lora in used:
-            self._loras[lora].add(job)
+        used = frozenset(files)
+        for file in used:
+            self._files[file].add(job)
         if not used or used not in self._models[model].jobs:
             self._models[model].add(used or job)
         return Convicted(
             model if self._models[model].is_closed else "",
-            tuple(lora for lora in used if self._loras[lora].is_closed),
+            tuple(file for file in used if self._files[file].is_closed),
         )
 
     def gave_no_numbers(self, model: str, job: Hashable) -> bool:
@@ -74,8 +75,8 @@ class Suspects:
             del self._blanks[model]
         return is_last
 
-    def did_well(self, model: str, loras: Collection[Path]) -> None:
+    def did_well(self, model: str, files: Collection[Path]) -> None:
         self._models.pop(model, None)
         self._blanks.pop(model, None)
-        for lora in loras:
-            self._loras.pop(lora, None)
+        for file in files:
+            self._files.pop(file, None)

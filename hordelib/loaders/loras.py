@@ -40,14 +40,14 @@ def load_lora(key: ModelKey) -> ReadLora:
     except (OSError, ModelBroken, SafetensorError, ValueError, KeyError) as error:
         log.warning("LoRA %s can't be read: %s", key.path.name, first_line(error))
         return ReadLora()
-    if not all(map(_is_sane, tensors.values())):
+    if not all(map(is_sane, tensors.values())):
         log.warning("LoRA %s is broken: its values are not numbers, or too large", key.path.name)
         return ReadLora()
     return ReadLora(tensors)
 
 
-def _is_sane(tensor: Tensor) -> bool:
-    """Numbers that half precision could hold; no LoRA that does anything has larger ones."""
+def is_sane(tensor: Tensor) -> bool:
+    """Numbers that half precision could hold; nothing that does anything has larger ones."""
     if tensor.is_complex():
         return False
     return not tensor.numel() or bool(tensor.float().abs().max() <= MOST)  # not for NaN

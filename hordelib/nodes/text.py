@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -16,14 +19,22 @@ from hordelib.embeddings import Widths, fingerprint, resolve
 from hordelib.gen_metadata import GenMetadata, MetadataType, MetadataValue
 from hordelib.nodes.context import HIDDEN_INPUT, NodeNotes, RunContext, with_notes
 from hordelib.nodes.encoders import encoding_once
+from hordelib.nodes.inversions import Inversions
 from hordelib.nodes.members import IMAGES
 from hordelib.prompts import bound
 
 MOST_CHUNKS = 32  # of 75 tokens: 2,400 in all
 MOST_WEIGHT = 20.0  # of a word, either way; more is beyond what half precision can hold
 
+KEPT_TEXTS = 64  # of each tokenizer; twenty jobs that share a batch have forty
+
 Conditioning = list[list[Any]]  # ComfyUI's: pairs of (1, tokens, width) and a dict
 Tokens = dict[str, list[list[tuple[Any, ...]]]]  # by encoder: chunks of (token or vector, weight)
+
+
+_KNOWN: WeakKeyDictionary[Any, OrderedDict[str, tuple[Tokens, list[GenMetadata]]]] = (
+    WeakKeyDictionary()
+)
 
 
 class DreamerEmbeddings:
@@ -47,9 +58,12 @@ class DreamerEmbeddings:
     def point(self, clip: Any, folder: str) -> tuple[Any]:
         pointed = clip.clone()
         pointed.tokenizer = copy.copy(clip.tokenizer)
+        inversions = Inversions(Path(folder), encoder_widths(clip.tokenizer))
+        pointed.tokenizer.inversions = inversions
         for name, part in _tokenizers(clip.tokenizer):
             own = copy.copy(part)
             own.embedding_directory = folder
+            own._try_get_embedding = partial(inversions.take, encoder=part.embedding_key)
             setattr(pointed.tokenizer, name, own)
         return (pointed,)
 
@@ -110,8 +124,19 @@ def _encode(text: str, clip: Any, context: RunContext) -> tuple[Conditioning, li
 
 
 def _tokens(text: str, clip: Any) -> tuple[Tokens, list[GenMetadata]]:
+    """Made once for each text, though each prompt of a run is encoded in company of all others."""
+    known = _KNOWN.setdefault(clip.tokenizer, OrderedDict())
+    if text not in known:
+        known[text] = _tokenized(text, clip)
+        if len(known) > KEPT_TEXTS:
+            known.popitem(last=False)
+    return known[text]
+
+
+def _tokenized(text: str, clip: Any) -> tuple[Tokens, list[GenMetadata]]:
     bounded, cut = bound(text)
-    resolved, notes = resolve(bounded, _folder(clip.tokenizer), encoder_widths(clip.tokenizer))
+    inversions: Inversions = getattr(clip.tokenizer, "inversions", None) or Inversions(None, {})
+    resolved, notes = resolve(bounded, inversions.count)
     tokens: Tokens = clip.tokenize(resolved)
     changes = [*cut, *_shorten(tokens), *_tame(tokens)]
     return tokens, [*notes, *map(_told, changes)]
@@ -127,12 +152,6 @@ def _tokenizers(tokenizer: Any) -> Iterator[tuple[str, Any]]:
     for name, part in parts.items():
         if hasattr(part, "embedding_directory"):
             yield name, part
-
-
-def _folder(tokenizer: Any) -> Path | None:
-    folders = {part.embedding_directory for _, part in _tokenizers(tokenizer)}
-    folder = folders.pop() if folders else None
-    return None if folder is None else Path(folder)
 
 
 def encoder_widths(tokenizer: Any) -> Widths:
