@@ -14,6 +14,7 @@ usage: ./horde-bridge.sh COMMAND [OPTIONS]
   pause     have the running worker finish what is in hand, free the device and take no more jobs
   resume    have it serve again
   drain     have it finish what is in hand, then end
+  worker    show or change the horde's record of this worker: maintenance, info, team
   models    list, add, remove and verify models; show the most used ones, and the disk
   fetch     download the weights of ControlNet's annotators (1.5 GB)
   sandbox   run the local horde alone, to try clients and workers by hand
@@ -150,7 +151,7 @@ case ${1:-} in
         usage
         exit
         ;;
-    demo | run | check | status | pause | resume | drain | models | fetch | sandbox | benchmark | test) ;;
+    demo | run | check | status | pause | resume | drain | worker | models | fetch | sandbox | benchmark | test) ;;
     *)
         printf 'error: there is no command %s\n\n' "$1" >&2
         usage >&2
@@ -181,6 +182,13 @@ case $command:${1:-} in
     test:*)
         set_up --test
         run_tests "$@"
+        ;;
+    status:* | pause:* | resume:* | drain:* | worker:*) # for a worker that is there already
+        if ! [ -x "$runtime/.venv/bin/python" ]; then
+            die "nothing is installed in $runtime. Set DREAMER_RUNTIME as for the worker, or run" \
+                "./horde-bridge.sh check, which installs it there"
+        fi
+        exec "$runtime/.venv/bin/python" -P -m worker --home "$project" "$command" "$@"
         ;;
     *)
         set_up

@@ -35,6 +35,7 @@ from worker.ledger import FILE as LEDGER
 from worker.ledger import Ledger
 from worker.messages import Asked, EngineSettings, Judged, JudgeSettings, Ready, Unjudged
 from worker.serve import serve
+from worker.stop_signals import StopSignals
 from worker.terminal import board_view, make_console, set_up_logging
 
 MODEL = "simulated model"
@@ -112,7 +113,7 @@ def run(home: Path, checkpoint: Path, url: str, name: str, job_ms: int, queue_si
     with closing(Ledger(state / LEDGER)) as ledger:
         books = Books(ledger, board, ANY_NUMBER, make_forecast(state))
         bridge = make_bridge(config, home, models, books, children=children(job_ms / 1000))
-        serve(bridge, board_view(console, board))
+        serve(bridge, board_view(console, board), signals=StopSignals.caught())
 
 
 def _engine(job_seconds: float, pipe: Connection, settings: EngineSettings) -> None:

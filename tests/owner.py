@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,11 +63,22 @@ def config(horde: Sandbox, key: str = WORKER_KEY, model: str = MODEL, more: str 
     )
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120, *, every: float = 0.1) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it took too long"
-        time.sleep(0.1)
+        time.sleep(every)
+
+
+def wait_until_caught(pid: int, number: signal.Signals, seconds: float = 30) -> None:
+    """Until Python runs in the process, and its program catches the signal (on Linux)."""
+
+    def is_caught() -> bool:
+        status = Path(f"/proc/{pid}/status").read_text("ascii")
+        (mask,) = re.findall(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE) or ["0"]
+        return bool(int(mask, 16) >> (number - 1) & 1)
+
+    wait_for(is_caught, seconds, every=0.01)
 
 
 def assert_nothing_left(session: int) -> None:

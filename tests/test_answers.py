@@ -29,7 +29,7 @@ from worker.refusals import (
 )
 from worker.sandbox import Endpoint, Redirect, ReferenceModel, Reply, Sandbox
 from worker.sandbox.faults import Effect
-from worker.wire import Job, Offer, Submission
+from worker.wire import Job, Offer, Submission, WorkerChanges
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "answers.md"
 AGENT = "AI Horde Worker:24.1.0:https://example.org"
@@ -50,7 +50,11 @@ CALLS: dict[str, tuple[Endpoint, Callable[[HordeClient], object]]] = {
         lambda it: it.upload(f"{it.url}/transient/a.webp", b"a picture"),
     ),
     "find_user, workers/name": (Endpoint.FIND_USER, lambda it: it.whoami()),
-    "status/heartbeat, status/models": (Endpoint.HEARTBEAT, lambda it: it.heartbeat()),
+    "PUT workers (your command)": (
+        Endpoint.MODIFY_WORKER,
+        lambda it: it.change_worker("an id", WorkerChanges(maintenance=False)),
+    ),
+    "status/heartbeat, status/models, teams": (Endpoint.HEARTBEAT, lambda it: it.heartbeat()),
 }
 ALL_ROWS = [(endpoint, rc) for endpoint, rows in BY_ENDPOINT.items() for rc in rows]
 

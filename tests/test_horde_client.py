@@ -528,7 +528,7 @@ def test_a_taken_name_and_an_unknown_model_stop_the_worker(sandbox: Sandbox, cli
 
 def test_a_worker_in_maintenance_keeps_asking_slowly(sandbox: Sandbox, client: HordeClient):
     client.pop(OFFER)
-    worker = client.worker_by_name(OFFER.name)
+    worker = client.worker_by_name(OFFER.name, client.whoami())
     assert worker is not None
     requests.put(
         f"{sandbox.url}/api/v2/workers/{worker.id}",
@@ -539,7 +539,7 @@ def test_a_worker_in_maintenance_keeps_asking_slowly(sandbox: Sandbox, client: H
     with pytest.raises(HordeOnHold, match="WorkerMaintenance") as caught:
         client.pop(OFFER)
     assert caught.value.retry_after_seconds > 0
-    worker = client.worker_by_name(OFFER.name)
+    worker = client.worker_by_name(OFFER.name, client.whoami())
     assert worker is not None
     assert worker.maintenance_mode
 
@@ -548,9 +548,9 @@ def test_what_check_asks_the_horde(sandbox: Sandbox, client: HordeClient):
     client.heartbeat()
     account = client.whoami()
     assert (account.username, account.trusted) == ("owner#1", True)
-    assert client.worker_by_name("nobody/at all?") is None
+    assert client.worker_by_name("nobody/at all?", account) is None
     client.pop(OFFER)
-    worker = client.worker_by_name(OFFER.name)
+    worker = client.worker_by_name(OFFER.name, client.whoami())
     assert worker is not None
     assert (worker.name, worker.type, worker.online) == (OFFER.name, "image", True)
     assert client.model_names() == {MODEL}

@@ -246,6 +246,16 @@ def test_the_exit_code_is_the_commands_own(ready: Clone):
     assert ready.run("horde-bridge.sh", "demo", "three").returncode == 3
 
 
+@pytest.mark.parametrize("command", ["status", "pause", "resume", "drain", "worker"])
+def test_what_is_for_a_running_worker_installs_nothing(bare: Clone, command: str):
+    shown = bare.run("horde-bridge.sh", command)
+    assert shown.returncode == 1
+    assert f"nothing is installed in {bare.folder}. Set DREAMER_RUNTIME" in shown.stderr
+    assert len(shown.stderr.splitlines()) == 1
+    assert not bare.venv.exists()
+    assert not bare.state.exists()
+
+
 def test_several_clones_share_one_runtime(ready: Clone, bare: Clone):
     shown = bare.run("horde-bridge.sh", "demo", DREAMER_RUNTIME=str(ready.folder))
     assert shown.stdout.splitlines()[1].startswith(f"{bare.folder / 'worker'}|")

@@ -17,8 +17,9 @@ from tests.reference_server import reference_server
 from tests.sandbox_client import CLIENT_KEY, Api
 from worker.exit_codes import ExitCode
 from worker.ledger import FILE
-from worker.orders import Orders
+from worker.orders import Order, Orders
 from worker.sandbox import Reply, Sandbox, State
+from worker.state_folder import StateFolder
 
 SMALL = {"width": 64, "height": 64, "steps": 4}
 
@@ -162,6 +163,18 @@ def test_a_worker_that_waits_for_its_first_model_says_so_and_ends_when_it_is_dra
     assert worker.returncode == ExitCode.OK, output
     assert "serving starts with the first one" in output
     assert (home.folder / "models" / "compvis" / "One.safetensors.part").is_file()
+
+
+def test_a_worker_that_has_just_begun_is_drained_although_it_forgets_earlier_orders(home: Home):
+    folder = home.folder / "state"
+    orders = Orders(folder)
+    with closing(StateFolder.open(folder)), home.start("drain") as drain:
+        wait_for(lambda: orders.given() is Order.drain, every=0.01)
+        orders.begin()  # a moment after it took its folder, as a slow machine may let it
+        wait_for(lambda: orders.given() is Order.drain, every=0.01)
+        orders.end()
+        output, _ = drain.communicate(timeout=30)
+    assert (drain.returncode, output) == (ExitCode.OK, "the worker is ended\n")
 
 
 def test_a_worker_that_was_drained_serves_when_it_is_started_again(home: Home, horde: Sandbox):

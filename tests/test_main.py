@@ -41,7 +41,7 @@ def test_help_names_every_command():
 
 COMMANDS = (
     *("demo", "run", "check", "status", "pause", "resume", "drain"),
-    *("models", "fetch", "sandbox"),
+    *("models", "fetch", "sandbox", "worker"),
 )
 
 
@@ -164,6 +164,19 @@ def test_an_unreachable_horde_ends_the_first_run(home: Home):
     assert code == ExitCode.UNREACHABLE
     assert "127.0.0.1" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("choice", ["top 2", "Deliberate"])
+def test_models_that_only_the_network_can_name_are_worth_another_try(home: Home, choice: str):
+    """A system's service starts it again then, since the network may come late."""
+    (home.folder / "models").unlink()
+    home.write(
+        "horde_url: http://127.0.0.1:9\nmodel_reference: http://127.0.0.1:9/list\n"
+        f"api_key: some-key-some-key-0000\ndreamer_name: tester\nmodels_to_load: ['{choice}']\n"
+    )
+    code, output = home.run("run")
+    assert code == ExitCode.UNREACHABLE, output
+    assert "no model can be served yet: " in output.splitlines()[-1]
 
 
 def test_check_passes_where_all_is_well_and_names_what_is_not(home: Home, horde: Sandbox):

@@ -282,3 +282,13 @@ def test_kudos_are_near_to_what_the_server_paid():
     assert estimated_kudos(large, SDXL) == pytest.approx(41.3, rel=0.04)
     lora = replace(job, loras=(Lora("any", Path("any")),))
     assert estimated_kudos(lora, SD1) == pytest.approx(10.61, rel=0.04)
+
+
+def test_few_jobs_that_were_small_and_uneven_do_not_make_a_large_one_cheap():
+    """The first jobs of a life are slow by chance: that is no reason to think that size is free."""
+    small = GenerationParams(prompt="", width=64, height=64, steps=6)
+    predictor = SecondsPredictor()
+    for images, seconds in ((1, 0.4), (2, 0.25), (4, 0.2), (1, 0.3)):
+        predictor.learn(replace(small, images=images), SD1, seconds)
+    large = replace(small, width=512, height=512, steps=30, images=7)
+    assert predictor.predict(large, SD1).seconds > 10

@@ -18,7 +18,7 @@ from worker.errors import JobFate, UploadRefused, WorkerError
 from worker.horde_client import HordeClient
 from worker.sources import SourceFetcher
 from worker.web import Web
-from worker.wire import Offer, Submission
+from worker.wire import Account, Offer, Submission, WorkerChanges
 
 AGENT = "AI Horde Worker:24.1.0:https://example.org"
 OFFER = Offer(name="a worker", models=("M",), bridge_agent=AGENT, max_pixels=1024**2)
@@ -165,11 +165,13 @@ ECHOES = [
     b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n%s",
     b"HTTP/1.1 200 OK\r\nSet-Cookie: a=%s\r\n\r\n%s",
 ]
+NOBODY = Account(username="nobody#7", id=7, kudos=0.0)
 KEYED: list[Callable[[HordeClient], object]] = [
     lambda it: it.pop(OFFER),
     lambda it: it.submit(Submission.ok("an id", 7)),
     lambda it: it.whoami(),
-    lambda it: it.worker_by_name("a name"),
+    lambda it: it.worker_by_name("a name", NOBODY),
+    lambda it: it.change_worker("an id", WorkerChanges(info="mine")),
 ]
 
 

@@ -8,21 +8,39 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from worker.stop_signals import StopSignals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
+    signals = StopSignals.caught()
     options = _parser().parse_args(argv)
     os.umask(os.umask(0o022) | 0o022)  # no file of ours is for others to write, whatever they ask
-    try:
+
+    def run() -> int:
         from worker.commands import run_command
 
-        return run_command(options)
+        return run_command(options, signals)
+
+    return stoppable(run, signals, is_service=options.command == "run")
+
+
+def stoppable(run: Callable[[], int], signals: StopSignals, *, is_service: bool) -> int:
+    """What `run` returns, or the exit code of a signal; none that comes later changes it.
+
+    A service is there to be stopped: its first signal is no interruption.
+    """
+    try:
+        with signals.interrupting():
+            return run()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return 0 if is_service and signals.count <= 1 else 130
+    finally:
+        signals.end()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,9 +71,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     sandbox = commands.add_parser("sandbox", help="a local horde alone, to try clients and workers")
     sandbox.add_argument("--port", type=int, default=7001, help="on loopback (default: 7001)")
+    _add_worker(commands.add_parser("worker", help="show or change the horde's record of yours"))
     _add_models(commands.add_parser("models", help="the models: list, add, remove, verify …"))
     commands.add_parser("check", help="see whether everything is there that run needs")
     return parser
+
+
+def _add_worker(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--maintenance",
+        choices=("on", "off"),
+        help="on: no jobs but your own are given to it",
+    )
+    parser.add_argument("--message", metavar="TEXT", help="why it is in maintenance")
+    parser.add_argument("--info", metavar="TEXT", help="what everybody may read about it")
+    parser.add_argument("--team", metavar="NAME", help="the team that it earns for, or none")
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:

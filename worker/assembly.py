@@ -19,7 +19,7 @@ from worker import capabilities, engine_child, judge_child, seconds_file
 from worker.adapters import Adapters
 from worker.books import Books
 from worker.bridge import Bridge
-from worker.capabilities import Capability
+from worker.capabilities import Capability, Introduction
 from worker.censorship import Censorship
 from worker.civitai import SITES, Civitai, Hordeling
 from worker.config import BridgeConfig
@@ -153,7 +153,7 @@ def make_bridge(
         intake or make_intake(config, home, models),
         make_judging(config, home, children),
         books,
-        Pace(waiting_jobs=config.queue_size),
+        Pace(waiting_jobs=config.queue_size, stop_seconds=config.stop_timeout),
     )
 
 
@@ -224,17 +224,24 @@ def find_capabilities(config: BridgeConfig, home: Path, models: Models) -> tuple
     return capabilities.capabilities(config, config.models_folder(home), models.served.values())
 
 
+def introduce(config: BridgeConfig, home: Path, models: Models) -> Introduction:
+    """As its owner says, or as fits what is there."""
+    if config.bridge_agent:
+        return Introduction(config.bridge_agent)
+    return capabilities.introduction(config.models_folder(home), models.served.values())
+
+
 def make_offer(
     config: BridgeConfig, home: Path, models: Models, memory: ComputeMemory | None = None
 ) -> Offer:
     """What all of these models can do. `memory` is asked for where it is not given."""
-    agent = capabilities.bridge_agent(config.models_folder(home), models.served.values())
+    agent = introduce(config, home, models).bridge_agent
     flags = {each.flag: each.is_offered for each in find_capabilities(config, home, models)}
     memory = memory or compute_memory(config)
     return Offer(
         name=config.dreamer_name,
         models=tuple(models.served),
-        bridge_agent=config.bridge_agent or agent,
+        bridge_agent=agent,
         max_pixels=most_pixels(models.served.values(), memory, config.max_pixels),
         amount=config.max_batch,
         nsfw=config.nsfw,

@@ -369,6 +369,11 @@ class Bridge:
             self._books.board.say("")
 
     @property
+    def stop_seconds(self) -> float:
+        """What its owner gives the jobs in hand at a signal."""
+        return self._pace.stop_seconds
+
+    @property
     def is_paused(self) -> bool:
         return self._paused.is_set()
 

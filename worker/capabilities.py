@@ -42,7 +42,16 @@ def capabilities(
     )
 
 
-def bridge_agent(models_folder: Path, models: Iterable[Model]) -> str:
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """How the horde is told what this worker is. `lost` is what it is not sent for that reason."""
+
+    bridge_agent: str
+    lost: str = ""
+    remedy: str = ""
+
+
+def introduction(models_folder: Path, models: Iterable[Model]) -> Introduction:
     """How to introduce this worker, so that it gets what it can do and nothing else.
 
     The horde hands QR code jobs to every worker that it thinks capable and that offers no SDXL
@@ -52,8 +61,20 @@ def bridge_agent(models_folder: Path, models: Iterable[Model]) -> str:
     could_get_qr = any(Part.qr_code in family.serves for family in families)
     refuses_qr = SDXL in families and bool(_lacks_sdxl_control(models_folder, families))
     if could_get_qr and not refuses_qr and _lacks_qr(models_folder, families):
-        return AGENT_WITHOUT_QR
-    return NEWEST_AGENT
+        return Introduction(AGENT_WITHOUT_QR, _LOST_WITHOUT_QR, _QR_REMEDY)
+    return Introduction(NEWEST_AGENT)
+
+
+# What the server does not believe of AGENT_WITHOUT_QR.
+_LOST_WITHOUT_QR = (
+    "introduced as an older worker, since QR code jobs would come without being asked for: the"
+    " horde sends it none with DDIM and karras, lcm, tiling, LoRAs by their version, several source"
+    " pictures, or the eight newest upscalers and face fixers"
+)
+_QR_REMEDY = (
+    "./horde-bridge.sh models add control_qr brings the QR ControlNet of Stable Diffusion 1"
+    " (0.7 to 1.5 GB of disk; add --dry-run to see it first)"
+)
 
 
 def _capability(flag: str, is_wanted: bool, missing: str) -> Capability:

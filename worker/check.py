@@ -18,7 +18,7 @@ from hordelib.comfy import default_folder
 from hordelib.errors import ModelBroken
 from hordelib.model import Model
 from worker.annotator_weights import annotator_entries
-from worker.assembly import Models, find_capabilities, find_models, make_client
+from worker.assembly import Models, find_capabilities, find_models, introduce, make_client
 from worker.config import BridgeConfig, load_config
 from worker.devices import first_card
 from worker.errors import ConfigError, EngineUnusable, HordeError, JudgeUnusable, NotAllowed
@@ -27,6 +27,7 @@ from worker.memory_fit import ComputeMemory, Misfit, misfit, most_at_once, most_
 from worker.model_inventory import Inventory, ModelsFolder, take_inventory
 from worker.model_stock import FileStock
 from worker.popper import insist_on_own_name
+from worker.refusals import END_MAINTENANCE
 from worker.safety_policy import COMMAND, judge_settings, unfound
 from worker.wire import Account
 
@@ -76,6 +77,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield from _memory(config, models)
         yield from _annotators(inventory.folder)
         yield from _kinds(config, home, models)
+        yield from introduced(config, home, models)
         yield _safety(config, home)
         yield from _horde(config)
     else:
@@ -233,6 +235,13 @@ def _kinds(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding
     yield ok("kinds of jobs", ", ".join(["txt2img", *offered]))
 
 
+def introduced(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding]:
+    """What the horde keeps from a worker that is introduced as this one is."""
+    how = introduce(config, home, models)
+    if how.lost:
+        yield Finding("kinds of jobs", Verdict.warning, how.lost, how.remedy)
+
+
 def _safety(config: BridgeConfig, home: Path) -> Finding:
     try:
         lack = unfound(config, home)
@@ -257,21 +266,32 @@ def _horde(config: BridgeConfig) -> Iterator[Finding]:
         yield failed("api key", str(error), _remedy(error, "check api_key"))
         return
     yield ok("api key", f"{account.username}, {account.kudos:.0f} kudos")
-    yield _worker_name(client, config.dreamer_name, account)
+    yield worker_name(client, config.dreamer_name, account)
 
 
-def _worker_name(client: HordeClient, name: str, account: Account) -> Finding:
+def worker_name(client: HordeClient, name: str, account: Account) -> Finding:
     try:
-        record = client.worker_by_name(name)
+        record = client.worker_by_name(name, account)
         insist_on_own_name(account, record)
     except HordeError as error:
         return failed("worker name", str(error), _remedy(error, "try again later"))
     if record is None:
-        return ok("worker name", f"{name!r}, new")
+        return ok("worker name", f"{name!r}, {_NOT_ASKED if '/' in name else 'new'}")
+    if not account.owns(record):
+        told = f"{name!r} exists, and the horde does not say yet whose it is"
+        remedy = f"nothing, if you have just begun to use it; if it is not yours, {_OTHER_NAME}"
+        return Finding("worker name", Verdict.warning, told, remedy)
     if record.paused:
         told = f"{name!r} is paused: it gets no real jobs and earns nothing"
         return failed("worker name", told, "ask the horde's moderators why")
-    return ok("worker name", f"{name!r}, yours{' (in maintenance)' * record.maintenance_mode}")
+    if record.maintenance_mode:
+        told = f"{name!r}, yours, is in maintenance: the horde gives it your own jobs alone"
+        return Finding("worker name", Verdict.warning, told, END_MAINTENANCE)
+    return ok("worker name", f"{name!r}, yours")
+
+
+_OTHER_NAME = "choose another dreamer_name"
+_NOT_ASKED = "none of yours yet; whether it is free can't be asked of a name with a slash"
 
 
 def _ask(name: str, call: Callable[[], object], remedy: str) -> Finding | None:

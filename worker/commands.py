@@ -21,6 +21,7 @@ from worker.assembly import (
     Children,
     Models,
     find_capabilities,
+    introduce,
     make_bridge,
     make_forecast,
     make_intake,
@@ -40,7 +41,7 @@ from worker.models_command import fetch_annotators, fetch_safety, run_models_com
 from worker.orders import ENDED, STARTING, Order, Orders
 from worker.safety_policy import unfound
 from worker.sandbox import serve as serve_sandbox
-from worker.serve import Interrupted, serve
+from worker.serve import serve
 from worker.state_folder import (
     STATE,
     StateFolder,
@@ -49,24 +50,25 @@ from worker.state_folder import (
     is_taken,
     make_private,
 )
+from worker.stop_signals import StopSignals
 from worker.terminal import board_view, make_console, print_totals, set_up_logging
 from worker.wishes import ALL, FEW
+from worker.worker_command import run_worker_command
 
 CONFIG_FILE = "bridgeData.yaml"
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS, START_SECONDS = 5.0, 60.0  # for a worker that serves, and for one that starts
 TEMPLATE = "bridgeData.template.yaml"
 
 
-def run_command(options: argparse.Namespace) -> int:
+def run_command(options: argparse.Namespace, signals: StopSignals) -> int:
     """Run `options.command` in the folder `options.home`; its exit code (worker.exit_codes)."""
     options.home = options.home.expanduser().resolve()
     os.environ.setdefault("DREAMER_RUNTIME", str(options.home))  # where ComfyUI is looked for
     warnings.filterwarnings("ignore", module="PIL")  # of strangers' files; errors still count
     try:
+        if options.command in _STOPPABLE:
+            return _STOPPABLE[options.command](options, signals)
         return _COMMANDS[options.command](options)
-    except Interrupted:
-        print("stopped", file=sys.stderr)
-        return ExitCode.INTERRUPTED
     except (WorkerError, HordelibError, OSError) as error:
         print(f"dreamer: {_line(error)}", file=sys.stderr)
         return exit_code(error)
@@ -93,12 +95,13 @@ def _line(error: Exception) -> str:
     return str(error)
 
 
-def _demo(options: argparse.Namespace) -> int:
+def _demo(options: argparse.Namespace, signals: StopSignals) -> int:
     wishes = ALL if options.all else FEW
-    return ExitCode.OK if run_demo(options.home, make_console(), wishes) else ExitCode.FAILED
+    are_made = run_demo(options.home, make_console(), wishes, signals)
+    return ExitCode.OK if are_made else ExitCode.FAILED
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, signals: StopSignals) -> int:
     config_file = options.home / CONFIG_FILE
     if not config_file.exists():
         return _create_config(config_file)
@@ -106,11 +109,13 @@ def _run(options: argparse.Namespace) -> int:
     with suppress(OSError):
         if close_to_others(config_file):
             print(f"{config_file}: others could read it; now only you can", file=sys.stderr)
-    run_worker(config, options.home)
+    run_worker(config, options.home, signals)
     return ExitCode.OK
 
 
-def run_worker(config: BridgeConfig, home: Path, children: Children = OURS) -> None:
+def run_worker(
+    config: BridgeConfig, home: Path, signals: StopSignals, children: Children = OURS
+) -> None:
     """Serve as `config` says until a signal. Raises what ends it otherwise."""
     with closing(StateFolder.open(home / STATE)) as state:
         console = make_console()
@@ -126,7 +131,7 @@ def run_worker(config: BridgeConfig, home: Path, children: Children = OURS) -> N
         if orders.given() is Order.drain:
             orders.end()
             return
-        for line in _warnings(config, home, models):
+        for line in warnings_of(config, home, models):
             log.warning(line)
         board = Board()
         intake = make_intake(config, home, models)
@@ -137,13 +142,13 @@ def run_worker(config: BridgeConfig, home: Path, children: Children = OURS) -> N
             serve(
                 bridge,
                 board_view(console, board, config.stats_output_frequency),
+                signals=signals,
                 orders=orders,
-                stop_seconds=config.stop_timeout,
                 look_after=state.keep,
             )
 
 
-def _warnings(config: BridgeConfig, home: Path, models: Models) -> list[str]:
+def warnings_of(config: BridgeConfig, home: Path, models: Models) -> list[str]:
     """What the owner should know before it starts. Raises JudgeUnusable as `safety` says."""
     lacking = [
         f"{capability.flag}: not offered; check says what is missing"
@@ -155,7 +160,9 @@ def _warnings(config: BridgeConfig, home: Path, models: Models) -> list[str]:
         for folder in (home.resolve(), config.models_folder(home))
         if anybody_may_write(folder)
     ]
-    lines = (*config.notes, *models.problems, *lacking, *open_to_all, unfound(config, home))
+    introduced = introduce(config, home, models)
+    lost = f"{introduced.lost}. Remedy: {introduced.remedy}" if introduced.lost else ""
+    lines = (*config.notes, *models.problems, *lacking, lost, *open_to_all, unfound(config, home))
     return [line for line in lines if line]
 
 
@@ -203,11 +210,21 @@ def _order(folder: Path, order: Order, later: str) -> int:
     if not is_taken(folder):
         print(f"no worker runs with {folder}; {later}")
         return ExitCode.OK
-    until = time.monotonic() + ANSWER_SECONDS
-    while orders.answered() not in _DOING[order] and time.monotonic() < until:
-        time.sleep(ANSWER_SECONDS / 50)
-    print(f"the worker is {orders.answered() or STARTING}")
+    print(f"the worker is {_wait_for_answer(orders, order)}")
     return ExitCode.OK
+
+
+def _wait_for_answer(orders: Orders, order: Order) -> str:
+    """What the worker answers, once it does as it was told or has had time enough."""
+    began = time.monotonic()
+    while (answer := orders.answered() or STARTING) not in _DOING[order]:
+        waited = time.monotonic() - began
+        if waited > (START_SECONDS if answer == STARTING else ANSWER_SECONDS):
+            return f"{answer}; it will do that as soon as it can"
+        if orders.given() is not order:  # one that has just begun forgets what was before it
+            orders.give(order)
+        time.sleep(ANSWER_SECONDS / 50)
+    return answer
 
 
 # What a worker answers that does as it was told.
@@ -250,6 +267,13 @@ def _models(options: argparse.Namespace) -> int:
     return run_models_command(folder, options)
 
 
+def _worker(options: argparse.Namespace) -> int:
+    config_file = options.home / CONFIG_FILE
+    if not config_file.exists():
+        return _create_config(config_file)
+    return run_worker_command(load_config(config_file), options)
+
+
 def _check(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     styles = {
@@ -269,9 +293,8 @@ def _check(options: argparse.Namespace) -> int:
     return code
 
 
+_STOPPABLE = {"demo": _demo, "run": _run}
 _COMMANDS = {
-    "demo": _demo,
-    "run": _run,
     "check": _check,
     "pause": _pause,
     "resume": _resume,
@@ -280,4 +303,5 @@ _COMMANDS = {
     "fetch": _fetch,
     "models": _models,
     "sandbox": _sandbox,
+    "worker": _worker,
 }

@@ -256,7 +256,7 @@ RETIRED: Mapping[str, str] = MappingProxyType(
         "limited_console_messages": "no longer needed: the console shows one line per event",
         "always_download": "no longer needed: the worker never asks a question",
         "exit_on_unhandled_faults": "no longer needed: a broken engine is started anew",
-        "remove_maintenance_on_init": "no longer done: end maintenance at the horde's website",
+        "remove_maintenance_on_init": "no longer done; to end it: worker --maintenance off",
         "capture_kudos_training_data": "no longer done: nothing about jobs is collected",
         "kudos_training_data_file": "no longer done: nothing about jobs is collected",
         "scribe_name": _NO_TEXT,

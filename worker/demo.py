@@ -22,7 +22,8 @@ from worker.contact_sheet import Shot, write_contact_sheet
 from worker.demo_models import lay_out
 from worker.ledger import Ledger
 from worker.sandbox import ReferenceModel, Sandbox
-from worker.serve import Interrupted, serve
+from worker.serve import serve
+from worker.stop_signals import StopSignals
 from worker.terminal import board_view, jobs_table, set_up_logging
 from worker.wishes import (
     CENSORED_WORD,
@@ -98,11 +99,11 @@ class Waiting:
         return self._client.is_over(request_id)
 
 
-def run_demo(home: Path, console: Console, wishes: Sequence[Wish] = FEW) -> bool:
+def run_demo(home: Path, console: Console, wishes: Sequence[Wish], signals: StopSignals) -> bool:
     """Serve the wishes and lay the pictures out in `home`/demo-output/index.html.
 
-    Whether every picture was made. Raises Interrupted after a signal, OSError for a full disk, and
-    what a bridge fails with.
+    Whether every picture was made. Raises KeyboardInterrupt after a signal, OSError for a full
+    disk, and what a bridge fails with.
     """
     set_up_logging(console, home / "logs" / "dreamer.log", logging.WARNING)
     console.print("The demo model is made ready (330 MB, the first time only) …")
@@ -115,8 +116,9 @@ def run_demo(home: Path, console: Console, wishes: Sequence[Wish] = FEW) -> bool
         config = config_of(sandbox.url)
         console.print(f"{len(ids)} requests are posted; the worker starts …")
         bridge = _make_bridge(config, home, board)
-        if serve(bridge, board_view(console, board), Waiting(client, ids).is_done):
-            raise Interrupted
+        is_done = Waiting(client, ids).is_done
+        if serve(bridge, board_view(console, board), is_done, signals=signals):
+            raise KeyboardInterrupt
         console.print(jobs_table(board.view().rows))
         shots = _collect(client, ids, wishes)
     remark = "" if wishes is FEW else NOT_SHOWN

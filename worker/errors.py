@@ -2,6 +2,7 @@
 
 WorkerError
 ├── ConfigError               bridgeData.yaml can't be used; the owner has to change it
+├── UsageError                an option of a command can't be used
 ├── StateTaken                another worker runs with the same state folder
 ├── NothingToServe            none of the configured models has a file that can be used
 ├── DocumentMissing           a list of the horde's can't be had, and there is no earlier copy
@@ -36,6 +37,10 @@ class ConfigError(WorkerError):
     def __init__(self, problems: tuple[str, ...]):
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class UsageError(WorkerError):
+    """An option of a command can't be used; the message names it and says what to write."""
 
 
 class StateTaken(WorkerError):

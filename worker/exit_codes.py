@@ -16,6 +16,7 @@ from worker.errors import (
     NothingToServe,
     StateTaken,
     UnknownModel,
+    UsageError,
 )
 from worker.sandbox import PortTaken
 
@@ -31,7 +32,7 @@ class ExitCode(IntEnum):
     DISK = 7  # full, read-only, or not ours to write
     NO_JUDGE = 8  # pictures can't be judged as bridgeData.yaml wants it
     TAKEN = 9  # another worker runs with this state folder
-    INTERRUPTED = 130  # a second Ctrl-C
+    INTERRUPTED = 130  # a second Ctrl-C, or the first one to another command than run
 
 
 _ERRORS: tuple[tuple[type[Exception], ExitCode], ...] = (
@@ -44,6 +45,7 @@ _ERRORS: tuple[tuple[type[Exception], ExitCode], ...] = (
     (RuntimeMissing, ExitCode.NO_ENGINE),
     (JudgeUnusable, ExitCode.NO_JUDGE),
     (UnknownModel, ExitCode.USAGE),
+    (UsageError, ExitCode.USAGE),
     (PortTaken, ExitCode.USAGE),
     (StateTaken, ExitCode.TAKEN),
 )

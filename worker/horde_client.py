@@ -25,6 +25,7 @@ from worker.http_call import AnswerTooLong, Http, HttpFailed, HttpRequest
 from worker.untrusted import one_line, read_json, reason_of
 from worker.wire import (
     Account,
+    ChangedWorker,
     EmptyPop,
     FullPop,
     NothingToDo,
@@ -35,7 +36,10 @@ from worker.wire import (
     ServedModel,
     Submission,
     Submitted,
+    Team,
+    WorkerChanges,
     WorkerRecord,
+    spellings_of,
 )
 
 _MOST_BYTES = 2 << 20  # of an answer: there is room for a thousand models
@@ -49,6 +53,8 @@ _ANYTHING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 _POP_IDS, _EMPTY_POP, _FULL_POP = TypeAdapter(PopIds), TypeAdapter(EmptyPop), TypeAdapter(FullPop)
 _SUBMITTED, _REFUSED = TypeAdapter(Submitted), TypeAdapter(Refused)
 _ACCOUNT, _WORKER = TypeAdapter(Account), TypeAdapter(WorkerRecord)
+_CHANGED = TypeAdapter(ChangedWorker)
+_TEAMS = TypeAdapter(tuple[Team, ...])
 _SERVED_MODELS = TypeAdapter(tuple[ServedModel, ...])
 
 
@@ -161,14 +167,34 @@ class HordeClient:
         call = "GET find_user"
         return self._read(call, _ACCOUNT, self._call(call, refusals.ACCOUNT))
 
-    def worker_by_name(self, name: str) -> WorkerRecord | None:
-        """The worker of this name, whoever owns it; None where nobody has the name.
+    def worker_by_name(self, name: str, account: Account) -> WorkerRecord | None:
+        """The worker of this name, whoever owns it; None where nobody is known to have the name.
 
-        A name with a slash can't be asked for, the horde's addresses have no room for it: None.
+        The horde's addresses have no room for a name with a slash, so that one is looked for
+        among the workers of `account` alone.
         """
+        spellings = spellings_of(name)
         if "/" in name:
-            return None
-        call = f"GET workers/name/{quote(name, safe='')}"
+            records = (self._worker(worker_id) for worker_id in account.worker_ids)
+        else:
+            records = (self._worker(f"name/{quote(each, safe='')}") for each in spellings)
+        return next((each for each in records if each and each.name in spellings), None)
+
+    def change_worker(self, worker_id: str, changes: WorkerChanges) -> ChangedWorker:
+        """Change the horde's record of a worker; what it holds now of what was changed.
+
+        Raises NotAllowed where the worker is not the account's.
+        """
+        call = f"PUT workers/{quote(worker_id, safe='')}"
+        answer = self._call(call, refusals.WORKER, content=changes.body())
+        return self._read(call, _CHANGED, answer)
+
+    def teams(self) -> tuple[Team, ...]:
+        call = "GET teams"
+        return self._read(call, _TEAMS, self._call(call, refusals.PUBLIC, keyed=False))
+
+    def _worker(self, path: str) -> WorkerRecord | None:
+        call = f"GET workers/{path}"
         try:
             answer = self._call(call, refusals.ACCOUNT)
         except HordeRefused as error:

@@ -88,7 +88,8 @@ class Inventory:
     """What is to be offered, and how far it is.
 
     `names` are all that are chosen; `stocks` what is there of those that the reference lists, but
-    for custom models, which are their owner's word. `problems` are lines for the owner.
+    for custom models, which are their owner's word. `problems` are lines for the owner, and
+    `missing` those of its notes that tell of a list of the horde's which could not be had.
     """
 
     folder: ModelsFolder
@@ -99,6 +100,7 @@ class Inventory:
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     dynamic: tuple[str, ...]  # those of `names` that the horde's queues chose
+    missing: tuple[str, ...] = ()
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -146,6 +148,7 @@ def take_inventory(folder: ModelsFolder) -> Inventory:
         choice.problems,
         (*reference.notes, *uses_notes, *dynamic_notes),
         dynamic,
+        (*reference.missing, *uses_notes, *dynamic_notes),
     )
 
 

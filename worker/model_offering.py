@@ -47,14 +47,20 @@ class ModelOffering:
     def first_models(self, is_wanted: Callable[[], bool] = lambda: True) -> Models:
         """What can be served now; where that is nothing, the first model that arrives.
 
-        Nothing where that is not wanted any more: `is_wanted` is asked about once a second.
+        Nothing where that is not wanted any more: `is_wanted` is asked about once a second. Raises
+        DocumentMissing where there is nothing, and a list that could not be had may change that.
         """
         for note in self._inventory.notes:
             log.warning("%s", note)
         if self._inventory.plan.fetched:
             log.info("models: %s", self._inventory.plan.summary)
         models = find_models(self._folder.config, self._folder.home, self._inventory)
-        if models.served or not self._inventory.coming:
+        if models.served:
+            return models
+        if not self._inventory.coming:
+            if self._inventory.missing:
+                why = "; ".join((*self._inventory.missing, *models.problems))
+                raise DocumentMissing(f"no model can be served yet: {why}")
             return models
         return self._first_arrival(models, is_wanted)
 

@@ -17,4 +17,5 @@ class Pace:
     most_unfinished: int = 6  # jobs made and not delivered: nothing more is made then
     engine_starts: int = 3  # failed ones in a row until the worker gives up
     idle_seconds: tuple[float, float] = (1.0, 5.0)  # between empty pops: the first, the longest
+    stop_seconds: float = 60.0  # for the jobs in hand, after the first signal to stop
     first_contact_seconds: float = 30.0  # a horde never reached for so long has a wrong address

@@ -62,7 +62,7 @@ class Popper:
         while not self._reached and not self._stopping.is_set():
             try:
                 account = self._horde.whoami()
-                record = self._horde.worker_by_name(self._offer().name)
+                record = self._horde.worker_by_name(self._offer().name, account)
             except HordeRefused as error:
                 told = f"{self._horde.url} answers, but not as a horde does ({error})"
                 raise HordeUnreachable(f"{told}: check horde_url") from error
@@ -179,10 +179,18 @@ class Popper:
 
 
 def insist_on_own_name(account: Account, record: WorkerRecord | None) -> None:
-    """Raises NotAllowed when the worker's name belongs to another account."""
-    if record is not None and record.id not in account.worker_ids:
+    """Raises NotAllowed when the name surely belongs to another account, or to no image worker.
+
+    Where that is not known, the pop will tell.
+    """
+    if record is None:
+        return
+    if account.owns(record) is False:
         rc = "WrongCredentials"
         raise NotAllowed(rc, f"the name {record.name!r} is taken", refusals.POP[rc].remedy)
+    if record.type != "image":
+        rc, told = "PolymorphicNameConflict", f"{record.name!r} is a worker of type {record.type!r}"
+        raise NotAllowed(rc, told, refusals.POP[rc].remedy)
 
 
 class Told:

@@ -39,10 +39,14 @@ _LISTS: Mapping[Kind, tuple[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Every row that was had, by its name. `notes` are lines for the owner."""
+    """Every row that was had, by its name. `notes` are lines for the owner.
+
+    `missing` has those of the notes that tell of a list which could not be had at all.
+    """
 
     entries: Mapping[str, ReferenceEntry] = field(default_factory=dict[str, ReferenceEntry])
     notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[ReferenceEntry, ...]:
@@ -70,17 +74,18 @@ def read_reference(
         return Reference(_by_name(_others()))
     entries: list[ReferenceEntry] = []
     notes: list[str] = []
+    missing: list[str] = []
     for kind in kinds:
         try:
             had = documents.read(_list_source(kind, sites))
         except DocumentMissing as error:
-            notes.append(f"model reference: {error}")
+            missing.append(f"model reference: {error}")
             continue
         entries += had.value.entries
         notes += [*had.value.problems, *([f"model reference: {had.note}"] if had.note else [])]
     agreed = of_one_mind(entries)
     by_name = _by_name((*_others(), *reversed(agreed.entries)))  # models come first
-    return Reference(by_name, (*notes, *agreed.problems))
+    return Reference(by_name, (*missing, *notes, *agreed.problems), tuple(missing))
 
 
 def _others() -> tuple[ReferenceEntry, ...]:

@@ -54,10 +54,12 @@ INVALID_BODY = "InvalidBody"  # 400: the server's check of fields said no
 UNREADABLE_BODY = "UnreadableBody"  # 400: what came was no JSON
 NOWHERE = "Nowhere"  # no answer: the address of an upload is none that may be asked
 
+END_MAINTENANCE = "end it with ./horde-bridge.sh worker --maintenance off"
 _WRONG_KEY = "put the key of your account into api_key; a shared key can't run a worker"
 _ASK_MODERATORS = "ask the horde's moderators (the link is on its website)"
 _FEWER_WORKERS = "retire a worker at the horde's website, or use the name of one you have"
 _OTHER_NAME = "choose another dreamer_name"
+_NOT_OURS = "use the api_key that this worker's name belongs to"
 _SEE_MESSAGE = "see the message; the horde's moderators know more"
 _OTHER_HORDE = "check horde_url: no horde that this worker knows answers like this"
 _WAIT = "wait: the horde, or what stands before it, has a problem of its own"
@@ -101,7 +103,7 @@ POP: Rows = MappingProxyType(
         "WorkerMaintenance": Row(
             403,
             Answer.HOLD,
-            "end the maintenance at the horde's website; your own jobs come meanwhile",
+            f"{END_MAINTENANCE}; your own jobs come meanwhile",
             15,
         ),
         "WorkerFlaggedMaintenance": Row(403, Answer.STOP, _ASK_MODERATORS),
@@ -149,9 +151,7 @@ SUBMIT: Rows = MappingProxyType(
             "report this: the horde took the result and complained",
             fate=JobFate.DELIVERED,
         ),
-        "WrongCredentials": Row(
-            403, Answer.GIVE_UP, "use the api_key that this worker's name belongs to"
-        ),
+        "WrongCredentials": Row(403, Answer.GIVE_UP, _NOT_OURS),
         "InvalidJobID": Row(
             404, Answer.GIVE_UP, "nothing to do: the request is gone, most often because it expired"
         ),
@@ -189,6 +189,21 @@ ACCOUNT: Rows = MappingProxyType(
     }
 )
 
+WORKER: Rows = MappingProxyType(
+    {
+        INVALID_BODY: Row(400, Answer.GIVE_UP, "correct what the message names"),
+        "ProfaneWorkerInfo": Row(400, Answer.GIVE_UP, "choose other words for --info"),
+        "InvalidAPIKey": Row(401, Answer.STOP, _WRONG_KEY),
+        "NotOwner": Row(403, Answer.STOP, _NOT_OURS),
+        "NotModerator": Row(403, Answer.STOP, _NOT_OURS),
+        "WorkerNotFound": Row(404, Answer.GIVE_UP, "start the worker once: its first pop makes it"),
+        "TeamNotFound": Row(404, Answer.GIVE_UP, "look for the team's name at the horde's website"),
+        "HTTP401": Row(401, Answer.STOP, _WRONG_KEY),
+        "HTTP403": Row(403, Answer.STOP, _SEE_MESSAGE),
+        **_OF_ANY_HORDE,
+    }
+)
+
 PUBLIC: Rows = _OF_ANY_HORDE
 
 BY_ENDPOINT: Mapping[str, Rows] = MappingProxyType(
@@ -197,7 +212,8 @@ BY_ENDPOINT: Mapping[str, Rows] = MappingProxyType(
         "generate/submit": SUBMIT,
         "a picture's upload": UPLOAD,
         "find_user, workers/name": ACCOUNT,
-        "status/heartbeat, status/models": PUBLIC,
+        "PUT workers (your command)": WORKER,
+        "status/heartbeat, status/models, teams": PUBLIC,
     }
 )
 

@@ -23,6 +23,7 @@ from worker.job_work import Work
 
 HALF_LIFE = 100  # jobs
 PRIOR_JOBS = 0.0001  # what typical proportions weigh, for each kind of work
+EARLY_PRIOR = 4.0  # and of few jobs, whose noise would be taken for costs: divided by their cube
 ROUNDS = 4  # of weighing the jobs anew by how far off they are
 TOLERATED = 0.03  # relative; no error is smaller in practice, so none counts as far off
 BIWEIGHT = 4.685  # Tukey's constant, in standard deviations
@@ -85,7 +86,8 @@ def fit(works: Sequence[Work], seconds: Sequence[float]) -> Costs:
     pace = 1 / median(shares.sum(axis=1).tolist())
     # By how much each typical cost is to be multiplied: near 1 for all jobs, near `pace`.
     factors = np.full(len(kinds), pace)
-    jobs, pull = len(took), PRIOR_JOBS**0.5
+    jobs = len(took)
+    pull = (PRIOR_JOBS + EARLY_PRIOR / jobs**3) ** 0.5
     system = np.vstack([shares, pull / pace * np.eye(len(kinds))])
     wanted = np.concatenate([np.ones(jobs), np.full(len(kinds), pull)])
     weights = np.ones(len(wanted))

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import logging
-import select
-import signal
-import socket
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
-from types import FrameType
+from collections.abc import Callable
+from contextlib import suppress
 
 from worker.bridge import Bridge
 from worker.orders import ENDED, STARTING, Order, Orders
-from worker.stop_signals import STOP_SIGNALS
+from worker.stop_signals import StopSignals
 from worker.terminal import BoardView
 
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0  # between two looks at orders, and at what is shown
 END_SECONDS = 0.5  # between two looks whether the end has come
-STOP_SECONDS = 60.0  # for the jobs in hand, after the first signal
 ABANDON_SECONDS = 10.0  # for reporting faults after that
 HURRIED_SECONDS = 2.0  # after a second signal
-
-
-class Interrupted(Exception):
-    """A second signal came: leave at once."""
 
 
 def serve(
@@ -34,22 +25,22 @@ def serve(
     view: BoardView,
     is_done: Callable[[], bool] = lambda: False,
     *,
+    signals: StopSignals,
     orders: Orders | None = None,
-    stop_seconds: float = STOP_SECONDS,
     look_after: Callable[[], None] = lambda: None,
 ) -> bool:
     """Run the bridge until it fails, `is_done`, the order to drain, or a signal; whether a signal
     ended it.
 
-    SIGINT, SIGTERM or SIGHUP finish the jobs in hand as far as that takes no more than
-    `stop_seconds`, and fault the others. `look_after` is called about once a second.
+    SIGINT, SIGTERM or SIGHUP finish the jobs in hand as far as that takes no more than the
+    bridge's `stop_seconds`, and fault the others. `look_after` is called about once a second.
 
-    Raises what made the bridge fail, what `look_after` raises, and Interrupted at a second signal,
-    with the engine killed.
+    Raises what made the bridge fail, what `look_after` raises, and KeyboardInterrupt at a second
+    signal, with the engine killed.
     """
-    with _counted_signals() as signals, view:
+    with signals.counted(), view:
         looks = (look_after, bridge.watch, view.refresh)
-        watch = _Watch(bridge, looks, signals, orders, stop_seconds)
+        watch = _Watch(bridge, looks, signals, orders)
         watch.obey()
         bridge.start()
         try:
@@ -75,15 +66,14 @@ class _Watch:
         self,
         bridge: Bridge,
         looks: tuple[Callable[[], None], ...],
-        signals: Signals,
+        signals: StopSignals,
         orders: Orders | None,
-        stop_seconds: float,
     ):
         self._bridge = bridge
         self._looks = looks
         self._signals = signals
         self._orders = orders
-        self._stop_seconds = stop_seconds
+        self._stop_seconds = bridge.stop_seconds
         self._order: Order | None = None
         self._answered = ""
         self._deadline = float("inf")
@@ -101,7 +91,7 @@ class _Watch:
         """Wait for the bridge's end, first with patience, then without."""
         while not self._bridge.join(END_SECONDS):
             if self._signals.count > 1:
-                raise Interrupted
+                raise KeyboardInterrupt
             self.obey()
             self._look()
             if time.monotonic() > self._deadline:
@@ -162,45 +152,3 @@ class _Watch:
     def _look(self) -> None:
         for look in self._looks:
             look()
-
-
-class Signals:
-    """How many asked us to stop. No lock: one that a signal handler takes may never come."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._bell, self._wire = socket.socketpair()
-        self._wire.setblocking(False)
-
-    def came(self) -> None:
-        self.count += 1
-        with suppress(BlockingIOError):  # it rings already
-            self._wire.send(b"\0")
-
-    def nap(self, seconds: float) -> None:
-        """Until the next signal, but no longer."""
-        if select.select([self._bell], [], [], seconds)[0]:
-            self._bell.recv(64)
-
-    def close(self) -> None:
-        self._bell.close()
-        self._wire.close()
-
-
-@contextmanager
-def _counted_signals() -> Generator[Signals]:
-    """STOP_SIGNALS are counted; what they did before is restored at the end."""
-    signals = Signals()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        signals.came()
-
-    # What is ignored stays so: nohup wants no end with the terminal.
-    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, on_signal) for number in heard}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signals.close()

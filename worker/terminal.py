@@ -197,7 +197,10 @@ def set_up_logging(console: Console, log_file: Path, screen_level: int = logging
     logging.raiseExceptions = False
     file_lines = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     if console.is_terminal:
-        screen: logging.Handler = RichHandler(console=console, show_path=False, markup=False)
+        screen: logging.Handler = RichHandler(
+            console=console, show_path=False, markup=False, log_time_format="%H:%M:%S"
+        )
+        screen.setFormatter(logging.Formatter("%(message)s"))  # time and level have columns there
     else:
         screen = logging.StreamHandler()
         screen.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from html import escape
 from typing import Annotated, Any, Self, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -335,6 +336,34 @@ class Account(Reply):
     worker_count: Count = 0
     worker_ids: tuple[Id, ...] = ()
 
+    def owns(self, worker: WorkerRecord) -> bool | None:
+        """None where the horde does not say.
+
+        Its list of an account's workers is up to minutes old and lacks alchemists, and the owner
+        of a worker is told of those alone who make their workers public.
+        """
+        if worker.id in self.worker_ids:
+            return True
+        if worker.owner is None:
+            return None
+        return worker.owner.rpartition("#")[2] == str(self.id)  # the alias may change
+
+
+class TeamOfWorker(Reply):
+    name: Name | None = None
+
+
+class Team(Reply):
+    """A row of teams."""
+
+    id: Id
+    name: Name
+
+
+def spellings_of(name: str) -> tuple[str, ...]:
+    """What the horde may have made of a worker's name: most hordes keep it as HTML."""
+    return tuple(dict.fromkeys((escape(name, quote=False).strip(), name)))
+
 
 class WorkerRecord(Reply):
     """A worker as the horde knows it. `owner` is None where the horde keeps it private."""
@@ -350,6 +379,40 @@ class WorkerRecord(Reply):
     requests_fulfilled: Count | None = None
     kudos_rewards: Number | None = None
     uncompleted_jobs: Count | None = None
+    info: Remark | None = None
+    team: TeamOfWorker | None = None
+    performance: Remark | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerChanges:
+    """What its owner changes of a worker's record; None leaves it as it is.
+
+    `maintenance_message` is for maintenance that begins; `team` is a team's id, "" for none.
+    """
+
+    maintenance: bool | None = None
+    maintenance_message: str | None = None
+    info: str | None = None
+    team: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The body of PUT workers/{id}."""
+        given = {
+            "maintenance": self.maintenance,
+            "maintenance_msg": self.maintenance_message,
+            "info": self.info,
+            "team": self.team,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class ChangedWorker(Reply):
+    """What a record holds now, of what was changed. `team` is the team's name."""
+
+    maintenance: bool | None = None
+    info: Remark | None = None
+    team: Name | None = None
 
 
 class ServedModel(Reply):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.owner import PROJECT, runtime
+from tests.owner import PROJECT, runtime, wait_until_caught
 
 STOP_SECONDS = 75.0  # what the worker allows itself, and a little
 LEAVE_SECONDS = 8.0  # for children to notice that their bridge was killed
@@ -62,6 +63,7 @@ class Service:
     def stop(self) -> None:
         """SIGTERM, and insist on a clean end."""
         self.insist_on_life()
+        wait_until_caught(self._running.pid, signal.SIGTERM)
         self._running.terminate()
         code = self._running.wait(STOP_SECONDS)
         if code != 0:

@@ -10,7 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from tests.sandbox_client import MODEL, UNKNOWN_ID, WORKER_KEY, Api, assert_refused, picture
+from tests.sandbox_client import (
+    MODEL,
+    UNKNOWN_ID,
+    WORKER_KEY,
+    Api,
+    MovableClock,
+    assert_invalid,
+    assert_refused,
+    picture,
+)
 from worker.sandbox import Sandbox, State
 
 SOURCE = b64encode(picture()).decode()
@@ -235,8 +244,48 @@ def test_status_pages_tell_of_workers_users_and_models(client: Api, worker: Api)
     user = worker.call("GET", "find_user").json()
     assert (user["username"], user["trusted"], user["worker_count"]) == ("owner#1", True, 1)
     (listed,) = worker.call("GET", "workers?type=image").json()
-    assert (listed["name"], listed["owner"], listed["online"]) == ("tester", "owner#1", True)
-    assert "owner" not in client.call("GET", f"workers/{listed['id']}").json()
+    assert (listed["name"], listed["online"]) == ("tester", True)
+    assert "owner" not in listed  # who is no moderator sees it of public workers alone
+
+
+def test_pages_of_users_and_workers_are_up_to_half_a_minute_old(
+    client: Api, clock: MovableClock, worker: Api
+):
+    assert worker.call("GET", "find_user").json()["worker_ids"] == []
+    worker.pop()
+    id = worker.call("GET", "workers/name/tester").json()["id"]
+    worker.call("PUT", f"workers/{id}", {"maintenance": True})
+    assert worker.call("GET", "find_user").json()["worker_ids"] == []
+    assert client.call("GET", f"workers/{id}").json()["maintenance_mode"] is False
+    clock.move(30)
+    assert worker.call("GET", "find_user").json()["worker_ids"] == [id]
+    assert client.call("GET", f"workers/{id}").json()["maintenance_mode"] is True
+
+
+def test_a_name_is_kept_as_html_and_has_no_address_with_a_slash(worker: Api):
+    worker.pop(name=" Tom & <Jerry> ")
+    found = worker.call("GET", "workers/name/Tom%20&amp;%20&lt;Jerry&gt;")
+    assert found.json()["name"] == "Tom &amp; &lt;Jerry&gt;"
+    assert worker.call("GET", "workers/name/Tom%20&%20<Jerry>").status_code == 404
+    worker.pop(name="a/b")
+    assert "rc" not in worker.call("GET", "workers/name/a%2Fb").json()
+
+
+def test_an_owner_changes_the_record_of_a_worker(worker: Api, client: Api):
+    worker.pop()
+    id = worker.call("GET", "workers/name/tester").json()["id"]
+    (team,) = worker.call("GET", "teams").json()
+    changed = worker.call("PUT", f"workers/{id}", {"info": "a & b", "team": team["id"]})
+    assert changed.json() == {"info": "a &amp; b", "team": team["name"]}
+    assert worker.call("PUT", f"workers/{id}", {"team": ""}).json() == {"team": "None"}
+    for body, status, rc in (
+        ({}, 400, "NoWorkerModSelected"),
+        ({"team": "nowhere"}, 404, "TeamNotFound"),
+        ({"name": "tester"}, 400, "WorkerNameAlreadyExists"),
+    ):
+        assert_refused(worker.call("PUT", f"workers/{id}", body), status, rc)
+    assert_invalid(worker.call("PUT", f"workers/{id}", {"info": "x" * 1001}), "info")
+    assert_refused(client.call("PUT", f"workers/{id}", {"team": ""}), 403, "NotModerator")
 
 
 def test_messages_come_with_each_pop(sandbox: Sandbox, worker: Api):

@@ -106,6 +106,7 @@ class App:
             ("GET", f"{api}/workers/{{id}}", Endpoint.WORKER, self._worker),
             ("GET", f"{api}/workers/name/{{name}}", Endpoint.WORKER, self._worker_named),
             ("PUT", f"{api}/workers/{{id}}", Endpoint.MODIFY_WORKER, self._modify_worker),
+            ("GET", f"{api}/teams", Endpoint.TEAMS, self._teams),
             ("PUT", "/transient/{name}", Endpoint.UPLOAD, self._upload),
             ("GET", "/transient/{name}", Endpoint.IMAGE, self._download),
             ("GET", "/sources/{name}", Endpoint.SOURCE, self._download),
@@ -207,8 +208,13 @@ class App:
         return web.json_response(self._horde.worker(request.match_info["id"], key))
 
     async def _worker_named(self, request: web.Request) -> web.Response:
-        key = request.headers.get("apikey")
-        return web.json_response(self._horde.worker_named(request.match_info["name"], key))
+        name, key = request.match_info["name"], request.headers.get("apikey")
+        if "/" in name:  # the server takes such an address apart before it looks for its route
+            return web.json_response({"message": "The requested URL was not found."}, status=404)
+        return web.json_response(self._horde.worker_named(name, key))
+
+    async def _teams(self, _: web.Request) -> web.Response:
+        return web.json_response(self._horde.teams())
 
     async def _modify_worker(self, request: web.Request) -> web.Response:
         body = parse(WorkerBody, await request.read())

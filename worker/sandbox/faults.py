@@ -35,6 +35,7 @@ class Endpoint(StrEnum):
     WORKERS = "workers"
     WORKER = "worker"
     MODIFY_WORKER = "modify_worker"
+    TEAMS = "teams"
 
 
 @dataclass(frozen=True, slots=True)

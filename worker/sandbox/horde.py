@@ -19,6 +19,7 @@ from worker.sandbox import (
     books,
     dispatch,
     matching,
+    ownership,
     pages,
     pricing,
     registration,
@@ -27,8 +28,8 @@ from worker.sandbox import (
 )
 from worker.sandbox.admission import Asked
 from worker.sandbox.books import Absence, Books, Tally
+from worker.sandbox.cache import Cache
 from worker.sandbox.dispatch import Handout
-from worker.sandbox.errors import Refusal
 from worker.sandbox.matching import Offer
 from worker.sandbox.objects import ObjectStore
 from worker.sandbox.records import Account, Message, Records, Request, Sources, Worker
@@ -37,7 +38,6 @@ from worker.sandbox.replies import Json, Links
 from worker.sandbox.sources import Pictures
 from worker.sandbox.wire import GenerateBody, PopBody, SubmitBody, WorkerBody
 
-DEFAULT_MAINTENANCE_MESSAGE = "This worker has been put into maintenance mode by its owner."
 NO_WORKER_WARNING = "No available worker can fulfil this request. It expires in 20 minutes."
 
 _NO_WORKER: Json = {
@@ -53,12 +53,15 @@ R = TypeVar("R")
 class Timing:
     """Seconds: the least time a worker gets, how often the cleaner runs, how long links live.
 
+    `cache_seconds`: for how long the pages of a user and of a worker are shown as they were.
+
     `drop_window_seconds`: how long a dropped job counts against its worker.
     """
 
     min_ttl_seconds: int = 150
     cleaner_seconds: int = 60
     link_seconds: int = 1800
+    cache_seconds: int = 30
     drop_window_seconds: int = 3600
 
 
@@ -94,6 +97,7 @@ class Horde:
             {user.key: Account(user, user.kudos) for user in users},
             drop_window_seconds=timing.drop_window_seconds,
         )
+        self._cache = Cache(clock, timing.cache_seconds)
         self._lock = RLock()
         self._started_at = clock()
         self._cleanings = 0
@@ -163,23 +167,11 @@ class Horde:
     @_atomic
     def modify_worker(self, key: str, id: str, body: WorkerBody) -> Json:
         """Change a worker as its owner; echoes what changed."""
-        worker = self._records.worker(id)
-        account = self._records.account(key)
-        if worker.owner is not account and not account.user.moderator:
-            raise Refusal("NotOwner")
-        if body.paused is not None:
-            raise Refusal("NotModerator")
-        changes: Json = {}
-        if body.maintenance is not None:
-            message = body.maintenance_msg or DEFAULT_MAINTENANCE_MESSAGE
-            worker.maintenance = message if body.maintenance else None
-            changes["maintenance"] = body.maintenance
-        if body.info is not None:
-            worker.info = changes["info"] = body.info
-        if body.name is not None:
-            self._rename(worker, body.name)
-            changes["name"] = body.name
-        return changes
+        return ownership.modify(self._records, key, id, body)
+
+    @_atomic
+    def teams(self) -> list[Json]:
+        return [{"id": id, "name": name} for id, name in self._records.teams.items()]
 
     # What anyone may look at.
 
@@ -197,7 +189,8 @@ class Horde:
 
     @_atomic
     def user(self, key: str) -> Json:
-        return pages.user(self._records.account(key), self._records)
+        account = self._records.account(key)
+        return self._cache.get(("user", key), lambda: pages.user(account, self._records))
 
     @_atomic
     def models(self, name: str | None = None) -> list[Json]:
@@ -290,13 +283,8 @@ class Horde:
         return sum(row.offer.threads for row in rows if row.online(now))
 
     def _worker(self, row: Worker, key: str | None) -> Json:
+        """The page of one worker. Its owner sees no more than everybody else, as on the server."""
         viewer = self._records.accounts.get(key or "")
-        private = viewer is not None and (viewer is row.owner or viewer.user.moderator)
-        return pages.worker(row, self._clock(), private=private)
-
-    def _rename(self, worker: Worker, name: str) -> None:
-        if name in self._records.workers:
-            raise Refusal("BadRequest", message="This worker name is taken.")
-        del self._records.workers[worker.name]
-        worker.name = name
-        self._records.workers[name] = worker
+        private = viewer is not None and viewer.user.moderator
+        make = lambda: pages.worker(row, self._records, self._clock(), private=private)  # noqa: E731
+        return self._cache.get(("worker", row.id, private), make)

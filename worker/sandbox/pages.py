@@ -8,8 +8,8 @@ from worker.sandbox.records import Account, Records, State, Worker
 from worker.sandbox.replies import Json
 
 
-def worker(row: Worker, now: float, *, private: bool) -> Json:
-    """A worker's details; `private` adds what its owner alone may see."""
+def worker(row: Worker, records: Records, now: float, *, private: bool) -> Json:
+    """A worker's details; `private` adds what moderators alone may see."""
     offer, owner = row.offer, row.owner
     reply: Json = {
         "requests_fulfilled": row.fulfilled,
@@ -28,7 +28,7 @@ def worker(row: Worker, now: float, *, private: bool) -> Json:
         "flagged": owner.flagged,
         "uncompleted_jobs": row.uncompleted,
         "models": list(row.models),
-        "team": {"name": None, "id": None},
+        "team": {"name": records.teams.get(row.team), "id": row.team or None},
         "bridge_agent": offer.bridge_agent,
         "max_pixels": offer.max_pixels,
         "megapixelsteps_generated": round(row.pixelsteps / 1e6, 2),
@@ -43,10 +43,11 @@ def worker(row: Worker, now: float, *, private: bool) -> Json:
         "id": row.id,
         "online": row.online(now),
     }
+    if private or owner.user.public_workers:
+        reply["owner"] = owner.user.username
     if private:
         reply |= {
             "paused": False,
-            "owner": owner.user.username,
             "ipaddr": "127.0.0.1",
             "suspicious": row.suspicions,
             "messages": [],

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from worker.sandbox.capabilities import BridgeAgent
 from worker.sandbox.errors import Refusal
-from worker.sandbox.reference import ReferenceModel, User
+from worker.sandbox.reference import DEFAULT_TEAMS, ReferenceModel, User
 from worker.sandbox.wire import GenerateBody, Metadata, PopBody
 
 STALE_SECONDS = 300
@@ -55,6 +55,8 @@ class Worker:
     maintenance: str | None = None
     """The message of maintenance mode, or None outside it."""
     info: str = ""
+    team: str = ""
+    """The id of one, or "" for none."""
     kudos_generated: float = 0.0
     kudos_uptime: float = 0.0
     uptime_seconds: float = 0.0
@@ -193,6 +195,8 @@ class Records:
     _in_hand: dict[str, Generation] = field(default_factory=dict[str, Generation])
     """Those of `generations` that were processing when somebody last looked."""
     messages: list[Message] = field(default_factory=list[Message])
+    teams: dict[str, str] = field(default_factory=lambda: dict(DEFAULT_TEAMS))
+    """Their names by id."""
     maintenance_mode: bool = False
     invite_only_mode: bool = False
     timeout_until: float = 0.0

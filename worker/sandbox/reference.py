@@ -9,7 +9,10 @@ ANONYMOUS_KEY = "0000000000"
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account of the horde. `concurrency` is how many images it may have open at once."""
+    """An account of the horde. `concurrency` is how many images it may have open at once.
+
+    `public_workers`: everybody may see which workers are its own.
+    """
 
     alias: str
     id: int
@@ -17,6 +20,7 @@ class User:
     kudos: float = 0.0
     trusted: bool = False
     moderator: bool = False
+    public_workers: bool = False
     concurrency: int = 30
 
     @property
@@ -30,6 +34,8 @@ DEFAULT_USERS = (
     User("client", 2, "sandbox-client-key-000", kudos=1_000_000, concurrency=500),
     User("newbie", 3, "sandbox-newbie-key-000", kudos=25),
 )
+
+DEFAULT_TEAMS = {"0bed257b-e57c-4327-ac64-40cdfb1ac5e6": "Sandbox Team"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ two of them only a pop's models, amount and priorities count.
 from __future__ import annotations
 
 import uuid
+from html import escape
 
 from worker.sandbox.errors import Refusal, ServerBug
 from worker.sandbox.matching import Offer
@@ -25,8 +26,14 @@ UPTIME_SECONDS_PER_REWARD = 600
 UNWANTED_NAMES = ("colab", "tpu", "google")
 
 
+def stored_text(text: str) -> str:
+    """What the server keeps of an owner's text: it shows its pages to browsers."""
+    return escape(text, quote=False).strip()
+
+
 def offer_of(records: Records, key: str, body: PopBody, now: float) -> Offer:
     """The offer that this pop makes; registers or refreshes its worker. Raises Refusal."""
+    body = body.model_copy(update={"name": stored_text(body.name)})
     owner = _admitted_owner(records, key, body, now)
     models = tuple(name for name in body.models if name in records.reference)[:MAX_MODELS]
     worker = records.workers.get(body.name)

@@ -17,8 +17,9 @@ from worker.sandbox.app import App, TallyBook
 from worker.sandbox.books import Absence, Books, Tally
 from worker.sandbox.errors import PortTaken
 from worker.sandbox.faults import Endpoint, Faults
-from worker.sandbox.horde import DEFAULT_MAINTENANCE_MESSAGE, Horde, Timing
+from worker.sandbox.horde import Horde, Timing
 from worker.sandbox.limits import DEFAULT_LIMITS, Limit, RateLimiter
+from worker.sandbox.ownership import DEFAULT_MAINTENANCE_MESSAGE
 from worker.sandbox.reference import DEFAULT_USERS, ReferenceModel, User
 
 HOST = "127.0.0.1"

@@ -203,6 +203,7 @@ class WorkerBody(Body):
     paused: Given[bool] = None
     info: Given[Annotated[str, Field(max_length=1000)]] = None
     name: Given[Annotated[str, Field(min_length=5, max_length=100)]] = None
+    team: Given[Annotated[str, Field(max_length=36)]] = None
 
 
 def parse(model: type[AnyBody], raw: bytes) -> AnyBody:
