@@ -32,7 +32,7 @@ from worker.model_reference import Kind, read_list
 from worker.sources import SourceFetcher
 from worker.untrusted import one_line, read_json
 from worker.web import Web
-from worker.wire import Job, NothingToDo, Offer
+from worker.wire import Account, Job, NothingToDo, Offer, WorkerChanges
 
 AGENT = "AI Horde Worker:24.1.0:https://example.org"
 OFFER = Offer(name="a worker", models=("M",), bridge_agent=AGENT, max_pixels=1024**2)
@@ -80,7 +80,17 @@ ANSWERS: dict[str, tuple[object, Callable[[HordeClient], object]]] = {
     "worker": (
         {"id": "a", "name": EVIL, "type": EVIL, "online": True, "maintenance_mode": False,
          "owner": EVIL},
-        lambda it: it.worker_by_name("tester"),
+        lambda it: it.worker_by_name("tester", Account(username="a#1", id=1, kudos=0)),
+    ),
+    "changed worker": (
+        {"maintenance": True, "info": EVIL, "team": EVIL},
+        lambda it: it.change_worker("an id", WorkerChanges(maintenance=True)),
+    ),
+    "teams": ([{"id": "a", "name": EVIL}], lambda it: it.teams()),
+    "worker of a team": (
+        {"id": "a", "name": "n", "type": "image", "online": True, "maintenance_mode": False,
+         "info": EVIL, "team": {"name": EVIL}, "performance": EVIL},
+        lambda it: it.worker_by_name("tester", Account(username="a#1", id=1, kudos=0)),
     ),
     "models": ([{"name": EVIL, "count": 1}], lambda it: it.model_names()),
     "empty pop": (

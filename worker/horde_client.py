@@ -175,10 +175,10 @@ class HordeClient:
         """
         spellings = spellings_of(name)
         if "/" in name:
-            records = (self._worker(worker_id) for worker_id in account.worker_ids)
-        else:
-            records = (self._worker(f"name/{quote(each, safe='')}") for each in spellings)
-        return next((each for each in records if each and each.name in spellings), None)
+            own = (self._worker(quote(each, safe="")) for each in account.worker_ids)
+            return next((each for each in own if each and each.name in spellings), None)
+        named = (self._worker(f"name/{quote(each, safe='')}") for each in spellings)
+        return next(filter(None, named), None)
 
     def change_worker(self, worker_id: str, changes: WorkerChanges) -> ChangedWorker:
         """Change the horde's record of a worker; what it holds now of what was changed.
