@@ -31,6 +31,7 @@ from worker.wire import (
     NothingToDo,
     Offer,
     Submission,
+    WorkerChanges,
 )
 
 AGENT = "AI Horde Worker:24.1.0:https://example.org"
@@ -530,18 +531,11 @@ def test_a_worker_in_maintenance_keeps_asking_slowly(sandbox: Sandbox, client: H
     client.pop(OFFER)
     worker = client.worker_by_name(OFFER.name, client.whoami())
     assert worker is not None
-    requests.put(
-        f"{sandbox.url}/api/v2/workers/{worker.id}",
-        json={"maintenance": True},
-        headers={"apikey": "sandbox-worker-key-000"},
-        timeout=10,
-    ).raise_for_status()
+    changed = client.change_worker(worker.id, WorkerChanges(maintenance=True))
+    assert changed.maintenance
     with pytest.raises(HordeOnHold, match="WorkerMaintenance") as caught:
         client.pop(OFFER)
     assert caught.value.retry_after_seconds > 0
-    worker = client.worker_by_name(OFFER.name, client.whoami())
-    assert worker is not None
-    assert worker.maintenance_mode
 
 
 def test_what_check_asks_the_horde(sandbox: Sandbox, client: HordeClient):
