@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if path in site.held:
-            site.held[path].wait(4)
+            site.held[path].wait(300)  # until the site closes, if nobody sets it
         self.wfile.write(content[start + STEP_BYTES :])
 
     def _say(self, status: int, body: bytes, **headers: str) -> None:
