@@ -38,7 +38,7 @@ from worker.state_folder import is_taken
 PLAIN, SPARE = "Plain Model", "Spare Model"
 VOLUME_MODELS = {name: ReferenceModel("stable diffusion 1") for name in (PLAIN, SPARE)}
 DROP_SECONDS = 1  # how long the horde bears a grudge: chaos drops more than any worker should
-RECOVERY_SECONDS = 60.0
+RECOVERY_SECONDS = 90.0  # what a killed worker had is made again: its engine starts first
 DELIVERED_SHARE = 0.8  # of what can be: the horde itself gives a request up after a few drops
 STATE_BYTES = 1 << 20
 REAL_SHARE = 5  # of the jobs, one in so many is drawn by ComfyUI
