@@ -1,16 +1,16 @@
 """An engine's child without ComfyUI, which does what the job's prompt says.
 
-"" makes pictures at once; "slow" takes 50 ms a step; "kill" ends the process with SIGKILL, and so
-do a LoRA or a textual inversion that is called "bad", and DEADLY_STEPS, as a model would that kills
-engines. A LoRA that is called "odd" fails the job. "blank" is a model that gives no numbers,
-"smear" an upscaler. The pictures are plain, of a colour that follows from their seeds.
+"" makes pictures at once; "slow" takes 50 ms a step, and "stuck" a second; "kill" ends the process
+with SIGKILL, and so do a LoRA or a textual inversion that is called "bad", and DEADLY_STEPS, as a
+model would that kills engines. A LoRA that is called "odd" fails the job. "blank" is a model that
+gives no numbers, "smear" an upscaler. The pictures are plain, of a colour that follows from their
+seeds.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from threading import Event, Thread
@@ -61,7 +61,7 @@ def _generate(child: Child, job: Generate, cancelled: Event) -> None:
         if any(lora.name == "odd" for lora in params.loras):
             child.report(Failed(job.number, GenerationFailed("sampler: shapes differ")))
             return
-        time.sleep(STEP_SECONDS * ("slow" in words))
+        cancelled.wait(STEP_SECONDS * ("slow" in words) + 20 * STEP_SECONDS * ("stuck" in words))
         child.report(Stepped(job.number, step, params.steps))
         if cancelled.is_set():
             child.report(Failed(job.number, Cancelled("stopped on request")))

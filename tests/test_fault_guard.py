@@ -29,6 +29,14 @@ def test_what_is_in_hand_may_all_fail_and_there_is_room_left(guard: FaultGuard):
     assert guard.cautious(OFFER, in_hand=MOST_DROPS).amount == 0
 
 
+def test_earlier_stops_count_as_drops_and_are_known_to_be_stops():
+    clock = MovableClock(10_000.0)
+    guard = FaultGuard(16, ages=[10, 20, 3500], stop_ages=[20, 3500], clock=clock)
+    assert (guard.drops, guard.stops) == (3, 2)
+    clock.move(200)
+    assert (guard.drops, guard.stops) == (2, 1)
+
+
 def test_a_third_of_the_drops_makes_it_offer_less(guard: FaultGuard):
     guard.count(5)
     assert not guard.is_strained

@@ -16,6 +16,22 @@ def test_the_steps_left_are_counted_at_the_fastest_pace_once_some_are_known():
         assert progress.seconds_left(done, 10) == left
 
 
+def test_at_a_stop_one_pace_is_enough_and_time_runs_on():
+    clock = MovableClock(0.0)
+    progress = Progress(clock)
+    clock.move(30)
+    progress.seconds_left(1, 10)
+    assert progress.probable_seconds_left() is None
+    clock.move(4)
+    progress.seconds_left(2, 10)
+    assert progress.probable_seconds_left() == 32
+    clock.move(3)
+    assert progress.probable_seconds_left() == 29
+    clock.move(100)
+    assert progress.probable_seconds_left() == 0
+    assert progress.age == 137
+
+
 def test_of_the_steps_some_may_not_be_told_and_passes_follow_each_other():
     clock = MovableClock(0.0)
     progress = Progress(clock)

@@ -15,6 +15,7 @@ from hordelib.gen_metadata import MetadataType, MetadataValue
 from hordelib.model import Model
 from hordelib.params import GenerationParams, Lora
 from tests import scripted_engine
+from tests.owner import wait_for
 from tests.sandbox_client import MODEL
 from tests.scripted_engine import DEADLY_STEPS
 from worker.assembly import Models, make_intake
@@ -24,8 +25,8 @@ from worker.engine_process import EngineProcess
 from worker.errors import EngineUnusable
 from worker.intake import Intake, Work
 from worker.messages import EngineSettings
-from worker.results import JobState
-from worker.runner import STOPPING, Runner, TooLate
+from worker.results import STOPPING, JobState
+from worker.runner import Runner, TooLate
 from worker.seconds_predictor import SecondsPredictor
 from worker.wire import Job
 
@@ -137,6 +138,45 @@ def test_a_stopping_worker_begins_nothing_that_would_not_be_done(stage: Stage):
     assert stage.runner.run(stage.work("slow", steps=10)).images
     with pytest.raises(TooLate, match=STOPPING):
         stage.runner.run(stage.work("slow", steps=400))
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_job_at_work_that_would_take_too_long_is_given_back_at_the_stop(
+    stage: Stage, is_known: bool
+):
+    """By its own steps, or while there are none yet, by the jobs before it."""
+    if is_known:
+        stage.runner.run(stage.work(steps=400))
+    work = stage.work("stuck" if is_known else "slow", steps=400)
+    ended: list[float] = []
+
+    def run() -> None:
+        with pytest.raises(TooLate, match=STOPPING):
+            stage.runner.run(work)
+        ended.append(time.monotonic())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    least_step = 1 if is_known else 3
+    wait_for(lambda: _step_of(stage, work) >= least_step, every=0.01)
+    stopped_at = time.monotonic()
+    stage.runner.stop_by(stopped_at + 5)
+    thread.join(20)
+    assert ended, "it went on"
+    assert ended[0] - stopped_at < 3
+    assert stage.engine.is_alive
+
+
+def _step_of(stage: Stage, work: Work) -> int:
+    return next(row.step for row in stage.board.view().rows if row.job_id == work.job.id)
+
+
+def test_what_waits_and_would_be_too_late_is_known_at_the_stop(stage: Stage):
+    stage.runner.run(stage.work(steps=100))  # it says that it took 5 s
+    waiting = [stage.work(steps=steps) for steps in (60, 400, 60, 60)]
+    assert stage.runner.late_ones(waiting) == []
+    stage.runner.stop_by(time.monotonic() + 8)
+    assert stage.runner.late_ones(waiting) == [waiting[1], waiting[3]]
 
 
 def test_a_job_that_kills_the_engine_gets_one_more_try_and_is_faulted(stage: Stage):

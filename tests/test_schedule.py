@@ -100,6 +100,14 @@ def test_after_the_last_one_nothing_comes():
     assert line.take(always, 0.01) == []
 
 
+def test_some_of_those_that_wait_can_be_taken_out():
+    line = Line()
+    for each in (work("a"), work("b", steps=9), work("c")):
+        line.add(each)
+    assert names(line.take_out(lambda waiting: waiting[1:])) == ["b", "c"]
+    assert names(line.take(always, 0.01)) == ["a"]
+
+
 def test_what_was_not_taken_is_given_back():
     line = Line()
     line.add(work("a"))

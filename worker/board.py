@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 from hordelib.params import GenerationParams
 from worker.results import ImageEnd, JobState
@@ -33,6 +34,24 @@ class JobRow:
     expected_seconds: float = 0.0  # on the device; 0: not known yet
     expected_kudos: float = 0.0  # an estimate
     reason: str = ""  # of a fault
+
+
+class Kind(Enum):
+    """Of what keeps the worker from jobs."""
+
+    none = 0
+    idle = 1  # the horde has none that fits
+    paused = 2  # by its owner
+    maintenance = 3  # the horde gives it its owner's own jobs alone
+    trouble = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """What keeps the worker from jobs, in one line for its owner."""
+
+    told: str = ""
+    kind: Kind = Kind.none
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +93,7 @@ class Board:
     _kudos: float = 0.0
     _device_seconds: float = 0.0
     _lost_pops: int = 0
-    _doing: str = ""
+    obstacle: Obstacle = Obstacle()
     _silent_seconds: float = 0.0
 
     def add(self, row: JobRow) -> None:
@@ -100,10 +119,9 @@ class Board:
         with self._lock:
             self._lost_pops += 1
 
-    def say(self, doing: str) -> None:
-        """What keeps the worker from jobs, or "" when nothing does any more."""
-        with self._lock:
-            self._doing = doing
+    def say(self, obstacle: Obstacle) -> None:
+        """What keeps the worker from jobs now."""
+        self.obstacle = obstacle
 
     def silent(self, seconds: float) -> None:
         """The engine has not said a word for so long; 0 when it has."""
@@ -136,7 +154,7 @@ class Board:
                 kudos=self._kudos,
                 device_seconds=self._device_seconds,
                 lost_pops=self._lost_pops,
-                doing=self._doing,
+                doing=self.obstacle.told,
                 silent_seconds=self._silent_seconds,
             )
 

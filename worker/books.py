@@ -34,7 +34,7 @@ class Books:
     ):
         self.board = board
         self.forecast = forecast or SecondsPredictor()
-        self.guard = FaultGuard(most_drops, ledger.drop_ages())
+        self.guard = FaultGuard(most_drops, ledger.drop_ages(), ledger.stop_ages())
         self._ledger = ledger
         self._changed = threading.Condition()
         self._open: dict[str, frozenset[str]] = {}  # the ids of each job that is not over

@@ -21,6 +21,7 @@ from functools import cache
 from typing import TypeVar
 
 from hordelib.engine import Generation
+from worker.board import Kind, Obstacle
 from worker.books import Books
 from worker.delivery import Delivery
 from worker.encoding import encoded
@@ -292,6 +293,7 @@ class Bridge:
     def stop(self, within: float = float("inf")) -> None:
         """Take no more jobs; those in hand are finished, if they can be within so many seconds."""
         self._runner.stop_by(time.monotonic() + within)
+        self._give_back_what_is_late()
         if not self._stopping.is_set():
             self._timeline.begin(Phase.STOPPING)
         self._stopping.set()
@@ -348,6 +350,12 @@ class Bridge:
         for _ in preparers:  # those that come back late
             self._popped.put(None)
 
+    def _give_back_what_is_late(self) -> None:
+        """At once, so that others make what would wait here for nothing."""
+        for work in self._waiting.take_out(self._runner.late_ones):
+            self._finishing.add(failed(work.job, STOPPING))
+            self._places.free(work.job.id)
+
     def _give_back_what_waits(self) -> None:
         """Where the engine failed, nobody takes it any more."""
         for work in self._waiting.rest():
@@ -359,14 +367,19 @@ class Bridge:
             self._paused.set()
             self._places.hold()
             self._timeline.begin(Phase.PAUSED)
-            self._books.board.say("paused")
+            self._books.board.say(Obstacle("paused", Kind.paused))
 
     def resume(self) -> None:
         if self._paused.is_set():
             self._paused.clear()
             self._places.resume()
             self._timeline.end(Phase.PAUSED)
-            self._books.board.say("")
+            self._books.board.say(Obstacle())
+
+    @property
+    def obstacle(self) -> Obstacle:
+        """What keeps it from jobs."""
+        return self._books.board.obstacle
 
     @property
     def stop_seconds(self) -> float:

@@ -38,7 +38,7 @@ from worker.ledger import Ledger, read_totals
 from worker.model_inventory import ModelsFolder, take_inventory
 from worker.model_offering import ModelOffering
 from worker.models_command import fetch_annotators, fetch_safety, run_models_command
-from worker.orders import ENDED, STARTING, Order, Orders
+from worker.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
 from worker.safety_policy import unfound
 from worker.sandbox import serve as serve_sandbox
 from worker.serve import serve
@@ -229,7 +229,7 @@ def _wait_for_answer(orders: Orders, order: Order) -> str:
 
 # What a worker answers that does as it was told.
 _DOING = {
-    Order.serve: ("serving", STARTING),
+    Order.serve: (SERVING, MAINTENANCE, STARTING),
     Order.pause: ("pausing", "paused"),
     Order.drain: ("draining", ENDED),
 }
@@ -239,7 +239,10 @@ def _status(options: argparse.Namespace) -> int:
     """What the ledger says, whether a worker runs or not."""
     folder = options.home / STATE
     running = is_taken(folder)
-    print(f"worker: {Orders(folder).answered() or STARTING if running else 'not running'}")
+    orders = Orders(folder)
+    print(f"worker: {orders.answered() or STARTING if running else 'not running'}")
+    if running and (obstacle := orders.obstacle()):
+        print(f"        {obstacle}")
     if (folder / LEDGER).is_file():
         print_totals(Console(highlight=False), read_totals(folder / LEDGER))
     return ExitCode.OK if running else ExitCode.FAILED

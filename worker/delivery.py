@@ -12,6 +12,7 @@ from worker.backoff import Backoff
 from worker.errors import HordeRefused, HordeUnreachable, JobFate
 from worker.horde_client import HordeClient
 from worker.results import Cleared, Failed, ImageEnd, JobState
+from worker.trouble import Trouble
 from worker.wire import Slot, State, Submission
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,10 @@ class Delivery:
     def __init__(self, horde: HordeClient, hurry: threading.Event):
         self._horde = horde
         self._hurry = hurry
+        self._troubles = {
+            what: Trouble(f"{what} failing", log, over=f"{what} works again")
+            for what in ("upload", "submit")
+        }
 
     def upload(self, image: Cleared) -> Cleared | Failed:
         """Put the picture where the horde wants it. One that can't be put there has failed."""
@@ -76,15 +81,18 @@ class Delivery:
 
         Raises its last HordeUnreachable, or Untold in a hurry.
         """
-        backoff = Backoff(1, 60)
-        while True:
-            try:
-                return call()
-            except HordeUnreachable as error:
-                delay = backoff.delay(error.retry_after_seconds)
-                if time.monotonic() + delay > slot.over_at:
-                    raise
-                if self._hurry.is_set():
-                    raise Untold from error
-                log.warning("%s failed, again in %.0f s: %s", what, delay, error)
-                self._hurry.wait(delay)
+        backoff, trouble = Backoff(1, 60), self._troubles[what]
+        try:
+            while True:
+                try:
+                    return call()
+                except HordeUnreachable as error:
+                    delay = backoff.delay(error.retry_after_seconds)
+                    if time.monotonic() + delay > slot.over_at:
+                        raise
+                    if self._hurry.is_set():
+                        raise Untold from error
+                    trouble.failed(f"{what} failed and is tried again: {error}", slot.id)
+                    self._hurry.wait(delay)
+        finally:
+            trouble.over(slot.id)

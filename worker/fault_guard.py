@@ -28,18 +28,21 @@ class FaultGuard:
     Args:
         most_drops: images that may fail within the window.
         ages: seconds since each earlier one.
+        stop_ages: of those that were given back because the worker was stopped.
     """
 
     def __init__(
         self,
         most_drops: int = MOST_DROPS,
         ages: Iterable[float] = (),
+        stop_ages: Iterable[float] = (),
         clock: Callable[[], float] = time.monotonic,
     ):
         self._most = most_drops
         self._clock = clock
         self._lock = threading.Lock()
         self._drops = deque(sorted(clock() - age for age in ages))
+        self._stops = sorted(clock() - age for age in stop_ages)
 
     def count(self, drops: int) -> None:
         with self._lock:
@@ -52,6 +55,11 @@ class FaultGuard:
             while self._drops and self._drops[0] <= self._clock() - WINDOW_SECONDS:
                 self._drops.popleft()
             return len(self._drops)
+
+    @property
+    def stops(self) -> int:
+        """Those among the drops that earlier stops of the worker have caused."""
+        return sum(stop > self._clock() - WINDOW_SECONDS for stop in self._stops)
 
     @property
     def is_strained(self) -> bool:

@@ -17,8 +17,9 @@ class Progress:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
-        self._last = clock()
+        self._began = self._last = clock()
         self._done = 0  # of the steps under way
+        self._left = 0  # of them
         self._paces = 0
         self._fastest = float("inf")
 
@@ -30,8 +31,23 @@ class Progress:
         now, before = self._clock(), self._done
         since, self._last = self._last, now
         self._done = done if done < total else 0  # another pass may begin
+        self._left = total - done
         if not 0 < before < done:
             return 0.0
         self._fastest = min(self._fastest, (now - since) / (done - before))
         self._paces += 1
         return (total - done) * self._fastest if self._paces >= PACES else 0.0
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was begun."""
+        return self._clock() - self._began
+
+    def probable_seconds_left(self) -> float | None:
+        """From now on, at the pace of its own steps; None while none is known. Any thread may ask.
+
+        It is for who has to decide now, so one pace is enough, although it may mislead.
+        """
+        if not self._paces:
+            return None
+        return max(0.0, self._left * self._fastest - (self._clock() - self._last))

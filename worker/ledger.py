@@ -23,7 +23,7 @@ from pathlib import Path
 from hordelib.gen_metadata import GenMetadata
 from worker.durable_sqlite import DurableSqlite, Format, Value, opened_for_reading
 from worker.owed import ImageRow, Owed, read_owed
-from worker.results import Failed, ImageEnd, JobState, Made
+from worker.results import STOPPING, Failed, ImageEnd, JobState, Made
 from worker.wire import Slot
 
 log = logging.getLogger(__name__)
@@ -220,10 +220,17 @@ class Ledger:
 
     def drop_ages(self) -> list[float]:
         """Seconds since each image that the horde held against the worker within the last hour."""
+        return self._ages("is_drop")
+
+    def stop_ages(self) -> list[float]:
+        """As `drop_ages`, of those that were given back because the worker was stopped."""
+        return self._ages("is_drop AND reason = ?", STOPPING)
+
+    def _ages(self, which: str, *values: Value) -> list[float]:
         now = self._now()
         rows = self._db.read(
-            "SELECT ended_at FROM images WHERE is_drop AND ended_at BETWEEN ? AND ?",
-            (now - KEPT_SECONDS, now),  # one of the future is of a clock that was set back
+            f"SELECT ended_at FROM images WHERE {which} AND ended_at BETWEEN ? AND ?",
+            (*values, now - KEPT_SECONDS, now),  # one of the future is of a clock that was set back
         )
         return [now - row["ended_at"] for row in rows]
 

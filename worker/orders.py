@@ -13,7 +13,7 @@ from pathlib import Path
 from hordelib.whole_files import write_whole
 
 _ORDER, _ANSWER = "order", "doing"
-STARTING, ENDED = "starting", "ended"
+STARTING, SERVING, MAINTENANCE, ENDED = "starting", "serving", "in maintenance", "ended"
 
 
 class Order(StrEnum):
@@ -41,9 +41,10 @@ class Orders:
         except ValueError:
             return None
 
-    def answer(self, doing: str) -> None:
-        """Raises OSError where the folder can't be written."""
-        self._write(_ANSWER, doing)
+    def answer(self, doing: str, why: str = "") -> None:
+        """What the worker does, and what keeps it from jobs. Raises OSError where the folder can't
+        be written."""
+        self._write(_ANSWER, f"{doing}\n{why}".strip())
 
     def begin(self) -> None:
         """A new life of the worker: to drain was the order of an earlier one."""
@@ -58,7 +59,12 @@ class Orders:
             self.answer(ENDED)
 
     def answered(self) -> str:
-        return self._read(_ANSWER)
+        """What the worker said last that it does."""
+        return self._read(_ANSWER).partition("\n")[0]
+
+    def obstacle(self) -> str:
+        """What the worker said last that keeps it from jobs; "" for nothing."""
+        return self._read(_ANSWER).partition("\n")[2]
 
     def _write(self, name: str, text: str) -> None:
         """At once or not at all, and for the owner alone."""

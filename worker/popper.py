@@ -10,18 +10,20 @@ from collections.abc import Callable
 
 from worker import refusals
 from worker.backoff import Backoff
-from worker.board import Board
+from worker.board import Board, Kind, Obstacle
 from worker.books import Books
 from worker.errors import HordeOnHold, HordeRefused, HordeUnreachable, NotAllowed, UnusableJob
 from worker.horde_client import HordeClient
 from worker.pace import Pace
 from worker.timeline import Phase
+from worker.trouble import Trouble, duration
 from worker.wire import Account, HordeMessage, Job, NothingToDo, Offer, WorkerRecord
 
 log = logging.getLogger(__name__)
 
 TROUBLE_SECONDS = (1.0, 60.0)  # between two tries to reach the horde: the first, the longest
 MOST_MESSAGES = 1000  # that are known to have been told; then all are forgotten
+IDLE_SECONDS = 600.0  # without a job, until that is logged; then after twice as long, and so on
 LOOK_SECONDS = 1.0  # while nothing may be asked for, between two looks whether that has changed
 
 
@@ -95,10 +97,11 @@ class Popper:
         except HordeUnreachable as error:
             self._when_pop_failed(error)
         except HordeOnHold as error:
-            self._told.state(f"on hold: {error}. Remedy: {error.remedy}")
+            kind = Kind.maintenance if error.rc == "WorkerMaintenance" else Kind.trouble
+            self._told.state(f"on hold: {error}. Remedy: {error.remedy}", "on hold", kind)
             self._stopping.wait(error.retry_after_seconds)
         except HordeRefused as error:
-            self._told.state(f"pop refused: {error}")
+            self._told.state(f"pop refused: {error}", "pop refused")
             self._stopping.wait(self._trouble.delay())
         except UnusableJob as error:
             fresh = self._fresh(error.ids)
@@ -146,12 +149,12 @@ class Popper:
             if not fresh:
                 return None
             self._told.state(self._strain())
+            self._told.worked()
             self._idle.reset()
             return popped.only(fresh)
         causes = [f"{cause} {count}" for cause, count in popped.skipped.items() if count]
-        told = ", ".join(causes)
-        skipped = f"no job fits this worker; skipped requests: {told}" if told else ""
-        self._told.state(self._strain() or skipped)
+        self._told.state(self._strain())
+        self._told.idle(", ".join(causes))
         self._stopping.wait(self._idle.delay())
         return None
 
@@ -160,10 +163,16 @@ class Popper:
         guard = self._books.guard
         if not guard.is_strained:
             return ""
+        given_back = f", {guard.stops} of them given back at a stop" if guard.stops else ""
+        remedy = (
+            "stops count, too"
+            if guard.stops >= guard.drops
+            else "see the log for the reasons, and lower max_power or max_batch where it was time"
+        )
         return (
-            f"{guard.drops} images failed within the last hour, and the horde sets a worker"
-            " that drops 21 to maintenance: offering smaller pictures with fewer steps; see the"
-            " reasons above, and lower max_power or max_batch where it was time"
+            f"{guard.drops} images were not delivered within the last hour{given_back}, and the"
+            " horde sets a worker that drops 21 to maintenance: offering smaller pictures with"
+            f" fewer steps; {remedy}"
         )
 
     def _when_unreachable(self, error: HordeUnreachable) -> None:
@@ -174,7 +183,8 @@ class Popper:
                 told = f"the horde at {self._horde.url} can't be reached ({error})"
                 raise HordeUnreachable(f"{told}: check horde_url") from error
             delay = min(delay, seconds_left)
-        self._told.state(f"{self._horde.url} can't be reached, trying again and again: {error}")
+        told = f"{self._horde.url} can't be reached, trying again and again: {error}"
+        self._told.state(told, f"{self._horde.url} can't be reached")
         self._stopping.wait(delay)
 
 
@@ -194,21 +204,47 @@ def insist_on_own_name(account: Account, record: WorkerRecord | None) -> None:
 
 
 class Told:
-    """Tells the owner each thing once: what keeps jobs away, when that ends, and messages."""
+    """Tells the owner in few lines what keeps jobs away, when that ends, and messages."""
 
-    def __init__(self, board: Board):
+    def __init__(self, board: Board, clock: Callable[[], float] = time.monotonic):
         self._board = board
-        self._state = ""
+        self._clock = clock
+        self._subject = ""
+        self._trouble = Trouble("", log, over="")
+        self._worked_at = clock()
+        self._idle_due = IDLE_SECONDS
         self._messages: set[str] = set()
 
-    def state(self, line: str) -> None:
-        """Log a change of what keeps jobs away; "" is nothing."""
-        if line and _kind(line) != _kind(self._state):
-            log.warning(line)
-        elif self._state and not line:
-            log.info("all is well again")
-        self._state = line
-        self._board.say(line)
+    def state(self, line: str, calls: str = "", kind: Kind = Kind.trouble) -> None:
+        """What keeps jobs away; "" is nothing any more. Only what is new is logged.
+
+        `calls` names what fails again and again, so that it is summed up while it lasts.
+        """
+        subject = calls or _kind(line)
+        if not line:
+            self._trouble.over()
+        elif subject != self._subject:
+            self._trouble = Trouble(calls, log, over="all is well again", clock=self._clock)
+            self._trouble.failed(line)
+        elif calls:
+            self._trouble.failed(line)
+        self._subject = subject
+        self._board.say(Obstacle(line, kind) if line else Obstacle())
+
+    def idle(self, skipped: str) -> None:
+        """The horde has no job that fits: `skipped` are the others, by why. A live one always has
+        some, so that is shown, and logged only where no job has come for long."""
+        told = f"no job fits this worker; skipped requests: {skipped}" if skipped else ""
+        if told and not self._subject:
+            self._board.say(Obstacle(told, Kind.idle))
+        seconds = self._clock() - self._worked_at
+        if seconds >= self._idle_due:
+            self._idle_due = 2 * seconds
+            log.info("no job for %s%s", duration(seconds), f": {told}" if told else "")
+
+    def worked(self) -> None:
+        """A job has come."""
+        self._worked_at, self._idle_due = self._clock(), IDLE_SECONDS
 
     def messages(self, messages: tuple[HordeMessage, ...]) -> None:
         """Log what the horde's moderators write to this worker; they repeat it with each pop."""

@@ -21,6 +21,8 @@ from worker.wire import Job, Slot
 
 log = logging.getLogger(__name__)
 
+STOPPING = "the worker is stopping"  # why a job is given back at a stop
+
 
 @dataclass(frozen=True, slots=True)
 class Made:

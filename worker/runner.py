@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hordelib.engine import Generation
@@ -31,14 +31,14 @@ from worker.errors import EngineUnusable, NothingToServe
 from worker.forecast import Progress
 from worker.intake import Intake, Work
 from worker.kudos import estimated_kudos
+from worker.results import STOPPING
 from worker.schedule import members_of
-from worker.seconds_predictor import SecondsPredictor
+from worker.seconds_predictor import Prediction, SecondsPredictor
 from worker.suspects import Suspects
 from worker.timeline import Phase
 
 log = logging.getLogger(__name__)
 
-STOPPING = "the worker is stopping"
 TRIES = 2  # a job whose engine dies gets a fresh one, once
 KEPT_FAILURES = 64  # requests that are remembered: the horde hands out again what was faulted
 RESTARTS = (2.0, 30.0)  # seconds between two deaths of the engine: the first, the longest
@@ -88,10 +88,32 @@ class Runner:
         self._failed: OrderedDict[int, str] = OrderedDict()  # why, by what was asked for
         self._backoff = Backoff(*RESTARTS)
         self._stop_at = float("inf")
+        self._at_work: _AtWork | None = None
 
     def stop_by(self, moment: float) -> None:
-        """Begin no job that would not be done by then (time.monotonic()); from any thread."""
+        """Make no job that would not be done by then (time.monotonic()); from any thread.
+
+        The one at work is stopped at once where its own steps, or jobs before it, say so.
+        """
         self._stop_at = moment
+        if (at_work := self._at_work) is not None:
+            self._stop_if_too_late(at_work)
+
+    def late_ones(self, waiting: Sequence[Work]) -> list[Work]:
+        """Which of the jobs that wait would not be made, one after the other, before the worker
+        stops; those of which nothing is known might. From any thread."""
+        at_work, late = self._at_work, list[Work]()
+        end = time.monotonic() + (at_work.seconds_left() or 0.0 if at_work else 0.0)
+        for work in waiting:
+            prediction = self._forecast.predict(work.params, work.model.family)
+            if end + prediction.seconds > self._stop_at:
+                late.append(work)
+            else:
+                end += prediction.seconds
+        if late:
+            told = "%d waiting jobs can't be made before the end: given back"
+            log.info(told, len(late))
+        return late
 
     def start(self, unless: threading.Event) -> None:
         """Have a running engine. Raises EngineUnusable after `starts` failed starts.
@@ -221,18 +243,20 @@ class Runner:
         raise AssertionError("the last try returns or raises")
 
     def _generate(self, batch: Sequence[Work]) -> tuple[Generation, ...]:
-        progress, ids = Progress(), [work.job.id for work in batch]
+        ids = [work.job.id for work in batch]
+        for job_id in ids:
+            self._board.running(job_id)
+        at_work = _AtWork(batch, self._expect(batch))
 
         def on_step(done: int, total: int) -> None:
             for job_id in ids:
                 self._board.stepped(job_id, done, total)
-            end = time.monotonic() + progress.seconds_left(done, total)
-            if all(end > self._limit(work) for work in batch):
+            end = time.monotonic() + at_work.progress.seconds_left(done, total)
+            if all(end > work.job.over_at for work in batch):
                 self._engine.cancel()
+            self._stop_if_too_late(at_work)
 
-        for job_id in ids:
-            self._board.running(job_id)
-        self._expect(batch)
+        self._at_work = at_work
         try:
             with self._board.timeline.during(Phase.ENGINE):
                 generations = self._engine.generate_together(
@@ -240,17 +264,38 @@ class Runner:
                 )
         except Cancelled as error:
             raise self._too_late(batch[0]) from error
+        finally:
+            self._at_work = None
         seconds = {"loading": generations[0].load_seconds, **generations[0].phases}
         self._board.timeline.explain(seconds)
         return generations
 
-    def _expect(self, batch: Sequence[Work]) -> None:
+    def _stop_if_too_late(self, at_work: _AtWork) -> None:
+        """Spend nothing on what would not be done before the worker stops."""
+        if at_work.is_given_up:
+            self._engine.cancel()  # again: the first time, it may not have begun
+            return
+        left, seconds = self._stop_at - time.monotonic(), at_work.seconds_left()
+        if seconds is None or seconds <= left:
+            return
+        at_work.is_given_up = True
+        for work in at_work.batch:
+            log.info(
+                "job %s would take about %.0f s more, and has %.0f s: given back",
+                work.job.id,
+                seconds,
+                max(left, 0.0),
+            )
+        self._engine.cancel()
+
+    def _expect(self, batch: Sequence[Work]) -> Prediction:
         """Show what the jobs will take and bring, as far as that is known."""
         family = batch[0].model.family
         expected = self._forecast.predict(common_params(members_of(batch)), family)
         for work in batch:
             kudos = estimated_kudos(work.params, family)
             self._board.expected(work.job.id, expected.seconds, kudos)
+        return expected
 
     def _learn(self, batch: Sequence[Work], generation: Generation) -> None:
         self._backoff.reset()
@@ -327,9 +372,13 @@ class Runner:
             raise NothingToServe(f"no model is left to serve: {change or reason}")
 
     def _raise_if_too_late(self, work: Work) -> None:
-        left = self._limit(work) - time.monotonic()
-        if self._hurry.is_set() or self._forecast.takes_longer(
-            left, work.params, work.model.family
+        params, family, now = work.params, work.model.family, time.monotonic()
+        probable = self._forecast.predict(params, family).seconds  # 0 where nothing is known
+        would_be_stopped = now + probable > self._stop_at
+        if (
+            self._hurry.is_set()
+            or would_be_stopped
+            or self._forecast.takes_longer(work.job.over_at - now, params, family)
         ):
             raise self._too_late(work)
 
@@ -343,6 +392,25 @@ class Runner:
             f"can't be done within the {work.job.ttl_seconds} s that the horde gives it;"
             " lower max_power, max_batch or queue_size if this recurs"
         )
+
+
+@dataclass(slots=True)
+class _AtWork:
+    """Jobs that the engine makes at this moment."""
+
+    batch: Sequence[Work]
+    expected: Prediction
+    progress: Progress = field(default_factory=Progress)
+    is_given_up: bool = False
+
+    def seconds_left(self) -> float | None:
+        """The best estimate that there is now; None where nothing is known."""
+        if self.is_given_up:
+            return 0.0
+        by_steps = self.progress.probable_seconds_left()
+        if by_steps is not None or not self.expected.is_known:
+            return by_steps
+        return max(0.0, self.expected.seconds - self.progress.age)
 
 
 def _look(work: Work) -> Hashable:

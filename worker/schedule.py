@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -57,12 +58,13 @@ def _images(batch: Sequence[Work]) -> int:
 
 
 class Line:
-    """Jobs that wait for the device, the oldest first. Any thread adds, one takes."""
+    """Jobs that wait for the device, the oldest first. Any thread adds, one takes batches."""
 
     def __init__(self) -> None:
         self._arrivals: queue.Queue[Work | None] = queue.Queue()
         self._waiting: list[Waiting] = []
         self._is_closed = False
+        self._lock = threading.Lock()  # of what waits
 
     def add(self, work: Work) -> None:
         self._arrivals.put(work)
@@ -76,22 +78,35 @@ class Line:
 
         Raises queue.Empty when there is none within `timeout` seconds.
         """
-        self._receive_all()
-        if not self._waiting and not self._is_closed:
-            self._receive(self._arrivals.get(timeout=timeout))
+        with self._lock:
             self._receive_all()
-        if not self._waiting:
-            return []
-        batch = company_of(self._waiting[0], self._waiting[1:], fits)
-        taken = {work.job.id for work in batch}
-        self._waiting = [each for each in self._waiting if each.work.job.id not in taken]
-        return batch
+            is_empty = not self._waiting and not self._is_closed
+        arrival = self._arrivals.get(timeout=timeout) if is_empty else ()
+        with self._lock:
+            if arrival != ():
+                self._receive(arrival)
+            self._receive_all()
+            if not self._waiting:
+                return []
+            batch = company_of(self._waiting[0], self._waiting[1:], fits)
+            self._remove(batch)
+            return batch
+
+    def take_out(self, chosen: Callable[[Sequence[Work]], Sequence[Work]]) -> list[Work]:
+        """Those of all that wait which `chosen` gives; from any thread."""
+        with self._lock:
+            self._receive_all()
+            out = list(chosen([each.work for each in self._waiting]))
+            self._remove(out)
+            return out
 
     def rest(self) -> list[Work]:
         """What was not taken, once nobody takes any more."""
-        self._receive_all()
-        rest, self._waiting = self._waiting, []
-        return [each.work for each in rest]
+        return self.take_out(lambda waiting: waiting)
+
+    def _remove(self, works: Sequence[Work]) -> None:
+        taken = {work.job.id for work in works}
+        self._waiting = [each for each in self._waiting if each.work.job.id not in taken]
 
     def _receive_all(self) -> None:
         try:

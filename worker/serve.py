@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from worker.board import Kind
 from worker.bridge import Bridge
-from worker.orders import ENDED, STARTING, Order, Orders
+from worker.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
 from worker.stop_signals import StopSignals
 from worker.terminal import BoardView
 
@@ -18,6 +19,11 @@ REFRESH_SECONDS = 1.0  # between two looks at orders, and at what is shown
 END_SECONDS = 0.5  # between two looks whether the end has come
 ABANDON_SECONDS = 10.0  # for reporting faults after that
 HURRIED_SECONDS = 2.0  # after a second signal
+_STOPPING = (
+    "stopping: jobs in hand have %.0f s, and those that would take longer are given back;"
+    " press Ctrl-C again to stop at once"
+)
+_TOLD = (Kind.maintenance, Kind.trouble)  # what `status` says beside what the worker does
 
 
 def serve(
@@ -75,7 +81,7 @@ class _Watch:
         self._orders = orders
         self._stop_seconds = bridge.stop_seconds
         self._order: Order | None = None
-        self._answered = ""
+        self._answered = "", ""
         self._deadline = float("inf")
 
     def until(self, is_over: Callable[[], bool], is_done: Callable[[], bool]) -> None:
@@ -102,9 +108,7 @@ class _Watch:
         """Do what a signal, a failure or a new order says."""
         has_deadline = self._deadline < float("inf")
         if self._signals.count and not has_deadline:
-            log.info(
-                "stopping: jobs in hand have %.0f s; once more stops at once", self._stop_seconds
-            )
+            log.info(_STOPPING, self._stop_seconds)
             self._stop_soon()
         elif self._bridge.failure is not None and not has_deadline:
             self._stop_soon()
@@ -112,15 +116,18 @@ class _Watch:
         if order is not None and order is not self._order:
             self._order = order
             self._carry_out(order)
-        self.answer(self._doing())
+        doing, obstacle = self._doing(), self._bridge.obstacle
+        self.answer(doing, obstacle.told if obstacle.kind in _TOLD else "")
 
-    def answer(self, doing: str) -> None:
+    def answer(self, doing: str, why: str = "") -> None:
         """Tell who gave the order; nobody is disturbed where that can't be written."""
-        if self._orders is not None and doing != self._answered:
-            self._answered = doing
+        if self._orders is None or (doing, why) == self._answered:
+            return
+        if doing != self._answered[0]:
             log.info("%s", doing)
-            with suppress(OSError):
-                self._orders.answer(doing)
+        self._answered = doing, why
+        with suppress(OSError):
+            self._orders.answer(doing, why)
 
     def _carry_out(self, order: Order) -> None:
         match order:
@@ -136,7 +143,9 @@ class _Watch:
             return "draining"
         if self._bridge.is_paused:
             return "paused" if self._bridge.is_device_free else "pausing"
-        return "serving" if self._bridge.is_ready else STARTING
+        if not self._bridge.is_ready:
+            return STARTING
+        return MAINTENANCE if self._bridge.obstacle.kind is Kind.maintenance else SERVING
 
     def _stop_soon(self) -> None:
         self._deadline = time.monotonic() + self._stop_seconds

@@ -192,18 +192,24 @@ def open_log(log_file: Path) -> RotatingFileHandler:
     return _OwnersLog(log_file, "a", LOG_FILE_BYTES, LOG_FILES, "utf-8", delay=True)
 
 
-def set_up_logging(console: Console, log_file: Path, screen_level: int = logging.INFO) -> None:
-    """The worker's log on the console and, rotated, in `log_file`; failing to write is no error."""
-    logging.raiseExceptions = False
-    file_lines = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+def screen_handler(console: Console) -> logging.Handler:
+    """Log lines on the console: in columns on a terminal, which brings their time and level."""
     if console.is_terminal:
         screen: logging.Handler = RichHandler(
             console=console, show_path=False, markup=False, log_time_format="%H:%M:%S"
         )
-        screen.setFormatter(logging.Formatter("%(message)s"))  # time and level have columns there
+        screen.setFormatter(logging.Formatter("%(message)s"))
     else:
         screen = logging.StreamHandler()
         screen.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    return screen
+
+
+def set_up_logging(console: Console, log_file: Path, screen_level: int = logging.INFO) -> None:
+    """The worker's log on the console and, rotated, in `log_file`; failing to write is no error."""
+    logging.raiseExceptions = False
+    file_lines = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    screen = screen_handler(console)
     screen.setLevel(screen_level)
     logging.basicConfig(level=logging.INFO, handlers=[screen])
     try:

@@ -1,0 +1,74 @@
+"""Trouble that lasts, told in few lines: when it begins, now and then meanwhile, and its end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable
+
+SUMMED_UP_SECONDS = 60.0  # after the beginning; then after twice as long, and so on
+SHORT_SECONDS = 10.0  # the end of what took less is not told
+_LONGEST = 160  # characters of the latest reason: its remedy was told at the beginning
+
+
+class Trouble:
+    """Calls of one kind that fail and are tried again. Any thread may use it.
+
+    It begins with the first of several callers that fails, and ends when none fails any more.
+    `what` is told of it while it lasts, and `over` at its end.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        log: logging.Logger,
+        *,
+        over: str,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._what = what
+        self._over = over
+        self._log = log
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failing: set[Hashable] = set()
+        self._tries = 0
+        self._since = self._due = 0.0
+
+    def failed(self, line: str, caller: Hashable = None) -> None:
+        """One more try of this caller has failed; `line` is told whole at the beginning."""
+        with self._lock:
+            now = self._clock()
+            if not self._failing:
+                self._tries, self._since, self._due = 0, now, now + SUMMED_UP_SECONDS
+                self._log.warning("%s", line)
+            self._failing.add(caller)
+            self._tries += 1
+            if now >= self._due:
+                self._due = now + 2 * (now - self._since)
+                self._log.warning("%s for %s: %s", self._what, self._so_far(), _cut(line))
+
+    def over(self, caller: Hashable = None) -> None:
+        """This caller has no trouble any more, or has given up."""
+        if not self._failing:  # nearly always: no lock for that
+            return
+        with self._lock:
+            self._failing.discard(caller)
+            if not self._failing and self._clock() - self._since >= SHORT_SECONDS:
+                self._log.info("%s, after %s", self._over, self._so_far())
+
+    def _so_far(self) -> str:
+        tries = f", {self._tries} tries" if self._tries > 1 else ""
+        return f"{duration(self._clock() - self._since)}{tries}"
+
+
+def duration(seconds: float) -> str:
+    """For people: 40 s, 12 min, 3 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.0f} h"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
