@@ -246,6 +246,7 @@ def test_drops_of_the_last_hour_are_known_to_the_next_life(ledger: Ledger, path:
     ledger.ended(slots[1].id, DONE)
     with closing(reopened(path, time.time() + 60)) as later:
         assert later.drop_ages() == [pytest.approx(60, abs=2)]
+        assert later.stop_ages() == []
     with closing(reopened(path, time.time() + KEPT_SECONDS + 60)) as much_later:
         assert much_later.drop_ages() == []
 

@@ -165,6 +165,20 @@ def test_a_worker_that_waits_for_its_first_model_says_so_and_ends_when_it_is_dra
     assert (home.folder / "models" / "compvis" / "One.safetensors.part").is_file()
 
 
+def test_status_says_maintenance_why_and_what_ends_it(home: Home, horde: Sandbox):
+    home.write(config(horde))
+    with home.start("run") as worker:
+        wait_for(lambda: horde.books().tally.calls.get("pop", 0) > 0)
+        horde.set_maintenance("tester", True, "a new fan")
+        wait_for(lambda: "worker: in maintenance\n" in home.run("status")[1], 60)
+        told = home.run("status")[1]
+        worker.send_signal(signal.SIGTERM)
+        worker.communicate(timeout=60)
+    assert "a new fan" in told
+    assert "worker --maintenance off" in told
+    assert worker.returncode == ExitCode.OK
+
+
 def test_a_worker_that_has_just_begun_is_drained_although_it_forgets_earlier_orders(home: Home):
     folder = home.folder / "state"
     orders = Orders(folder)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
+from contextlib import closing
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from tests.sandbox_client import MovableClock
+from tests.sandbox_client import AGENT, MODEL, MODELS, WORKER_KEY, MovableClock
 from worker.board import Board, Kind
-from worker.popper import IDLE_SECONDS, Told
+from worker.books import Books
+from worker.horde_client import HordeClient
+from worker.ledger import Ledger
+from worker.pace import Pace
+from worker.popper import IDLE_SECONDS, Popper, Told
+from worker.results import STOPPING, ImageEnd, JobState
+from worker.sandbox import Sandbox
 from worker.terminal import screen_handler
 from worker.trouble import Trouble, duration
+from worker.wire import Offer, slots_of
 
 HINT = "a hint of many words " * 10
 
@@ -98,6 +109,34 @@ def test_what_keeps_jobs_away_is_told_once_and_its_end(
         "on hold: why",
         "all is well again, after 15 s, 2 tries",
     ]
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_images_that_a_stop_gave_back_are_told_as_such(tmp_path: Path, others: int):
+    """They count as drops all the same, for the horde counts them."""
+    path = tmp_path / "ledger.sqlite"
+    reasons = [STOPPING] * 8 + ["it broke"] * others
+    with closing(Ledger(path)) as earlier:
+        for number, reason in enumerate(reasons):
+            slots = slots_of((f"id-{number}",), ("",), time.monotonic() + 60)
+            earlier.popped(slots, "m")
+            end = ImageEnd(JobState.faulted, reason=reason, is_drop=True)
+            earlier.ended(slots[0].id, end)
+    board = Board()
+    with closing(Ledger(path)) as ledger, Sandbox(MODELS, limits={}) as horde:
+        client = HordeClient(horde.url, WORKER_KEY, client_agent="a test:1:url")
+        books = Books(ledger, board)
+        offer = Offer(name="tester", models=(MODEL,), bridge_agent=AGENT, max_pixels=1 << 20)
+        pace = Pace(idle_seconds=(0.01, 0.01))
+        popper = Popper(client, lambda: offer, threading.Event(), books=books, pace=pace)
+        popper.pop()
+        client.close()
+    drops = len(reasons)
+    assert (
+        f"{drops} images were not delivered within the last hour, 8 of them" in board.obstacle.told
+    )
+    assert ("lower max_power" in board.obstacle.told) == bool(others)
+    assert books.guard.allowance(0) == 16 - drops
 
 
 @pytest.mark.parametrize(

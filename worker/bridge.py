@@ -34,8 +34,8 @@ from worker.judging import Judging
 from worker.pace import Pace
 from worker.places import Places
 from worker.popper import Popper
-from worker.results import Results, failed, failed_slots, fault_reason
-from worker.runner import STOPPING, Runner, Stopping
+from worker.results import STOPPING, Results, failed, failed_slots, fault_reason
+from worker.runner import Runner, Stopping
 from worker.schedule import Line
 from worker.service_manager import restart_follows
 from worker.timeline import Phase
@@ -353,7 +353,7 @@ class Bridge:
     def _give_back_what_is_late(self) -> None:
         """At once, so that others make what would wait here for nothing."""
         for work in self._waiting.take_out(self._runner.late_ones):
-            self._finishing.add(failed(work.job, STOPPING))
+            self._give_back(work.job)
             self._places.free(work.job.id)
 
     def _give_back_what_waits(self) -> None:

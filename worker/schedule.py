@@ -81,9 +81,9 @@ class Line:
         with self._lock:
             self._receive_all()
             is_empty = not self._waiting and not self._is_closed
-        arrival = self._arrivals.get(timeout=timeout) if is_empty else ()
+        arrivals = [self._arrivals.get(timeout=timeout)] if is_empty else []
         with self._lock:
-            if arrival != ():
+            for arrival in arrivals:
                 self._receive(arrival)
             self._receive_all()
             if not self._waiting:
