@@ -42,7 +42,7 @@ Link = Annotated[str, Field(max_length=_LONGEST_URL)]
 
 # JSON's numbers have no end. These are larger than any that is meant.
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e15, le=1e15)]
-Count = Annotated[int, Field(ge=-(10**15), le=10**15)]
+Count = Annotated[int, Field(ge=-(10**18), le=10**18)]
 
 
 def read_json(shape: TypeAdapter[Read], document: bytes, most_parts: int = MOST_PARTS) -> Read:
