@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Generator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,7 @@ from tests.owner import PROJECT, Home
 from tests.sandbox_client import MODELS
 from worker.devices import first_card
 from worker.sandbox import Sandbox
+from worker.stop_signals import STOP_SIGNALS
 
 # A machine may be busy: how long an example takes says nothing of what it is about.
 settings.register_profile("dreamer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -62,9 +64,21 @@ def horde() -> Generator[Sandbox]:
 
 
 def pytest_configure() -> None:
-    """A shell starts what runs in its background with Ctrl-C ignored, and children inherit that."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Undo what the shell has children inherit: a process started with nohup ignores the end of
+    its terminal, one in the background Ctrl-C, and a parent may have blocked signals altogether.
+
+    A handler of ours is reset to the default in every program that a test starts, while this
+    process itself stays as deaf as it was asked to be.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            deaf = signal.default_int_handler if number == signal.SIGINT else _unheard
+            signal.signal(number, deaf)
+
+
+def _unheard(_number: int, _frame: FrameType | None) -> None:
+    """Does nothing, as if the signal were ignored."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import psutil
 
@@ -18,6 +20,21 @@ from tests.sandbox_client import MODEL, WORKER_KEY
 from worker.sandbox import Sandbox
 
 PROJECT = Path(__file__).parent.parent
+
+
+class Command(subprocess.Popen[str]):
+    """A command that leads a session of its own, which ends with a test that fails beneath it."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        super().__exit__(kind, error, traceback)
 
 
 @dataclass
@@ -29,8 +46,8 @@ class Home:
     def write(self, text: str) -> None:
         (self.folder / "bridgeData.yaml").write_text(text, "utf-8")
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    def start(self, *arguments: str) -> Command:
+        return Command(
             [sys.executable, "-m", "worker", "--home", str(self.folder), *arguments],
             env={**os.environ, "PYTHONPATH": str(PROJECT), "DREAMER_RUNTIME": runtime()},
             cwd=self.folder,
@@ -43,11 +60,7 @@ class Home:
 
     def run(self, *arguments: str, seconds: float = 120) -> tuple[int, str]:
         with self.start(*arguments) as process:
-            try:
-                output, _ = process.communicate(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise
+            output, _ = process.communicate(timeout=seconds)
         return process.returncode, output
 
 
