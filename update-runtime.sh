@@ -154,13 +154,13 @@ remedy() {
 in_venv() { "$venv/bin/python" -I "$@"; }
 
 dependencies() { # command
-    in_venv "$project/hordelib/dependencies.py" "$@" --pyproject "$project/pyproject.toml" \
+    in_venv "$project/hordelib/setup/packages.py" "$@" --pyproject "$project/pyproject.toml" \
         ${test:+--extra test} ${safety:+--extra safety}
 }
 
 is_current() {
     [ -x "$venv/bin/python" ] && [ -f "$components" ] && dependencies current 2>/dev/null &&
-        in_venv "$project/hordelib/runtime.py" --verify "$comfyui"
+        in_venv "$project/hordelib/setup/comfyui_files.py" --verify "$comfyui"
 }
 
 is_python_311() { "$1" -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
@@ -229,7 +229,7 @@ install_packages() {
 
 install_comfyui() {
     begin_step "ComfyUI"
-    run_job no_progress "$venv/bin/python" -I "$project/hordelib/runtime.py" --into "$comfyui" ||
+    run_job no_progress "$venv/bin/python" -I "$project/hordelib/setup/comfyui_files.py" --into "$comfyui" ||
         fail_step
     end_step "$(tail -n 1 "$log" | cut -d " " -f 2) is there"
 }
@@ -243,8 +243,8 @@ check_components() {
 
 write_components() { # all of them or none
     {
-        in_venv "$project/hordelib/runtime.py" --versions &&
-            in_venv "$project/hordelib/runtime.py" --into "$comfyui" |
+        in_venv "$project/hordelib/setup/comfyui_files.py" --versions &&
+            in_venv "$project/hordelib/setup/comfyui_files.py" --into "$comfyui" |
             awk '{ printf "%-14s%s\n", $1, $2 }' &&
             in_venv -c "$NAME_DEVICE"
     } >"$scratch/components.txt" && mv -f "$scratch/components.txt" "$components"
@@ -347,7 +347,7 @@ main() {
     export TMPDIR=$scratch
     export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_USER=0
 
-    "$python" -I "$project/hordelib/dependencies.py" room --at "$runtime" || exit 1
+    "$python" -I "$project/hordelib/setup/packages.py" room --at "$runtime" || exit 1
     make_environment
     install_packages
     install_comfyui

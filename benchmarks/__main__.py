@@ -7,19 +7,11 @@ import signal
 import sys
 import warnings
 
-from benchmarks import (
-    compare,
-    engine,
-    judge,
-    memory,
-    report_command,
-    scale,
-    seconds,
-    switch,
-    tune,
-    worker,
-)
-from benchmarks.frame import Bench, run
+from benchmarks.measure import engine, judge, memory, scale, seconds, switch, worker
+from benchmarks.peers import compare
+from benchmarks.results import report_command
+from benchmarks.results.frame import Bench, run
+from benchmarks.tuning import tune
 
 _MODULES = (engine, worker, compare, scale, memory, switch, judge, seconds, tune)
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _MODULES}

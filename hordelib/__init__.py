@@ -6,8 +6,8 @@ Importing it loads neither torch nor ComfyUI; `Engine.start` or the first job do
 from hordelib.demo_model import ensure_checkpoint as demo_checkpoint
 from hordelib.engine import Engine, Generation
 from hordelib.errors import EngineError, HordelibError, InvalidParams, JobError
-from hordelib.images import Picture
-from hordelib.params import GenerationParams
+from hordelib.job.images import Picture
+from hordelib.job.params import GenerationParams
 
 __all__ = [
     "Engine",

@@ -10,27 +10,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from hordelib import comfy
-from hordelib.corrections import Corrections
+from hordelib.comfyui import boot
+from hordelib.comfyui.nodes.context import BatchSizes, RunContext, Wanted
 from hordelib.errors import Cancelled, GenerationFailed, ModelBroken
-from hordelib.gen_metadata import GenMetadata
+from hordelib.files.model import Model
 from hordelib.graph import Graph
-from hordelib.heap import keep_heap
-from hordelib.images import Picture, SourceImage
-from hordelib.job_models import JobModels, Plan, read_ahead
-from hordelib.lending import Lender
-from hordelib.memory_budget import MemoryBudget
-from hordelib.memory_estimate import Estimates
-from hordelib.memory_readings import main_memory
-from hordelib.model import Model
-from hordelib.model_cache import ModelCache, ModelKey
-from hordelib.nodes.context import BatchSizes, RunContext, Wanted
-from hordelib.our_nodes import model_keys
-from hordelib.params import FromImage, GenerationParams, images_of
-from hordelib.processing_memory import ProcessingEstimates
-from hordelib.sharing import Member, common_params, share_key, source_name
-from hordelib.stages.text import texts_of
-from hordelib.workflows import build_graph, build_shared_graph
+from hordelib.graphs.build import build_graph, build_shared_graph
+from hordelib.graphs.node_names import model_keys
+from hordelib.graphs.stages.text import texts_of
+from hordelib.job.batching import Member, common_params, share_key, source_name
+from hordelib.job.images import Picture, SourceImage
+from hordelib.job.notes import GenMetadata
+from hordelib.job.params import FromImage, GenerationParams, images_of
+from hordelib.memory.budget import MemoryBudget
+from hordelib.memory.cache import ModelCache, ModelKey
+from hordelib.memory.corrections import Corrections
+from hordelib.memory.estimates import Estimates
+from hordelib.memory.heap import keep_heap
+from hordelib.memory.job_models import JobModels, Plan, read_ahead
+from hordelib.memory.lending import Lender
+from hordelib.memory.post_processing import ProcessingEstimates
+from hordelib.memory.readings import main_memory
 
 OnLoaded = Callable[[], None]
 OnStep = Callable[[int, int], None]
@@ -105,7 +105,7 @@ class Engine:
         free_ram_bytes: says how much main memory is free now; the default asks the machine.
         memory_file: keeps what is learnt of the memory that jobs take; None forgets it at the end.
 
-    The process' memory is allocated as `hordelib.heap.keep_heap` says from then on.
+    The process' memory is allocated as `hordelib.memory.heap.keep_heap` says from then on.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Engine:
         memory_file: Path | None = None,
     ):
         keep_heap()  # before there is a thread that computes
-        self._comfyui = comfyui or comfy.default_folder()
+        self._comfyui = comfyui or boot.default_folder()
         self._wanted_device = device
         self._vram_reserve_bytes = vram_reserve_bytes
         self._memory_file = memory_file
@@ -211,22 +211,22 @@ class Engine:
         self.close()
 
     def _start(self) -> str:
-        device = comfy.Device.choose(self._wanted_device)
-        comfy.boot(self._comfyui, device, reserve_vram_bytes=self._vram_reserve_bytes)
+        device = boot.Device.choose(self._wanted_device)
+        boot.boot(self._comfyui, device, reserve_vram_bytes=self._vram_reserve_bytes)
         if self._loaded is None:
             self._loaded = self._load(device)
         return device.name
 
-    def _load(self, device: comfy.Device) -> _Loaded:
-        card = comfy.card_budget(device, self._vram_reserve_bytes)
+    def _load(self, device: boot.Device) -> _Loaded:
+        card = boot.card_budget(device, self._vram_reserve_bytes)
         cache = ModelCache(
-            comfy.read_part, self._ram, card, weigh=comfy.reading_bytes, forget=comfy.forget_models
+            boot.read_part, self._ram, card, weigh=boot.reading_bytes, forget=boot.forget_models
         )
-        executor = comfy.Executor(device)
+        executor = boot.Executor(device)
         corrections = Corrections(device.title, self._memory_file)
         estimates = Estimates(4 if device.is_cpu else 2, corrections)
         processing = ProcessingEstimates(corrections)
-        record = comfy.memory_record(device)
+        record = boot.memory_record(device)
         models = JobModels(cache, executor.forget, estimates, processing, record)
         return _Loaded(device, executor, cache, models)
 
@@ -283,15 +283,15 @@ class Engine:
 class _Loaded:
     """What there is once ComfyUI runs."""
 
-    device: comfy.Device
-    executor: comfy.Executor
-    cache: ModelCache[comfy.LoadedPart]
+    device: boot.Device
+    executor: boot.Executor
+    cache: ModelCache[boot.LoadedPart]
     models: JobModels
 
 
 def _run(
-    executor: comfy.Executor, graph: Graph, context: RunContext, lender: Lender
-) -> comfy.GraphRun:
+    executor: boot.Executor, graph: Graph, context: RunContext, lender: Lender
+) -> boot.GraphRun:
     """The model itself is loaded by now: a file that a node can't use is another one."""
     try:
         return executor.run(graph.to_api(), context, lender)
@@ -299,7 +299,7 @@ def _run(
         raise GenerationFailed(str(error)) from error
 
 
-def _part(whole: Generation, done: comfy.GraphRun, context: RunContext, i: int) -> Generation:
+def _part(whole: Generation, done: boot.GraphRun, context: RunContext, i: int) -> Generation:
     """What one of the jobs gets of a run."""
     pictures = tuple(context.pictures_of(i))
     share = len(pictures) / len(context.pictures)

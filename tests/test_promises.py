@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.owner import PROJECT
+from tests.support.owner import PROJECT
 
 PAGE = (PROJECT / "docs" / "reliability.md").read_text("utf-8")
 NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)

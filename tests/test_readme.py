@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from hordelib.demo_model.shapes import Scene
-from tests.looks import look
-from tests.owner import PROJECT
+from tests.support.looks import look
+from tests.support.owner import PROJECT
 
 README = (PROJECT / "README.md").read_text("utf-8")
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.owner import PROJECT
+from tests.support.owner import PROJECT
 
 CHILD = (
     "import signal; print([signal.getsignal(n) is signal.SIG_IGN for n in"

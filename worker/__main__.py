@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from worker.stop_signals import StopSignals
+from worker.children.signals import StopSignals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.umask(os.umask(0o022) | 0o022)  # no file of ours is for others to write, whatever they ask
 
     def run() -> int:
-        from worker.commands import run_command
+        from worker.cli.commands import run_command
 
         return run_command(options, signals)
 

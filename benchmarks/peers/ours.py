@@ -8,12 +8,13 @@ from itertools import groupby
 from pathlib import Path
 
 from benchmarks.peers.protocol import Job, Setup, path_in, serve
-from hordelib import Engine, GenerationParams, comfy
-from hordelib.model import Model
-from hordelib.model_cache import CHECKPOINT_PARTS, ModelKey
-from hordelib.params import Lora
-from hordelib.samplers import SAMPLERS
-from hordelib.sharing import Member, share_key
+from hordelib import Engine, GenerationParams
+from hordelib.comfyui import boot
+from hordelib.files.model import Model
+from hordelib.job.batching import Member, share_key
+from hordelib.job.params import Lora
+from hordelib.job.samplers import SAMPLERS
+from hordelib.memory.cache import CHECKPOINT_PARTS, ModelKey
 
 
 class Ours:
@@ -75,13 +76,13 @@ def start(setup: Setup) -> Generator[Ours]:
 
 
 def _tell_of_reads(ours: Ours) -> None:
-    read = comfy.read_part
+    read = boot.read_part
 
-    def counted(key: ModelKey) -> comfy.LoadedPart:
+    def counted(key: ModelKey) -> boot.LoadedPart:
         ours.count(key)
         return read(key)
 
-    comfy.read_part = counted  # before the engine, which looks it up when it starts
+    boot.read_part = counted  # before the engine, which looks it up when it starts
 
 
 if __name__ == "__main__":

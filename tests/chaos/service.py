@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.owner import PROJECT, runtime, wait_until_caught
+from tests.support.owner import PROJECT, runtime, wait_until_caught
 
 STOP_SECONDS = 75.0  # what the worker allows itself, and a little
 LEAVE_SECONDS = 8.0  # for children to notice that their bridge was killed

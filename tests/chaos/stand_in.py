@@ -18,22 +18,22 @@ from typing import Any, Self
 
 from PIL import Image
 
-from benchmarks.simulated import ANY_NUMBER, SimulatedEngine, serve_verdicts
+from benchmarks.measure.simulated import ANY_NUMBER, SimulatedEngine, serve_verdicts
 from hordelib.engine import Generation, OnStep, unwatched
 from hordelib.errors import EngineError, GenerationFailed
-from hordelib.images import Picture, SourceImage
-from hordelib.model import Model
-from hordelib.model_header import verify_checkpoint
-from hordelib.params import SEEDS, GenerationParams, images_of
-from hordelib.safety import Verdict
-from hordelib.sharing import Member
-from worker.assembly import Children
-from worker.censor_card import censor_card
-from worker.censorship import Cause
-from worker.child import Child, set_up_process
-from worker.engine_child import EngineChild
-from worker.messages import Asked, EngineSettings, Judged, JudgeSettings, Unjudged
+from hordelib.files.headers import verify_checkpoint
+from hordelib.files.model import Model
+from hordelib.job.batching import Member
+from hordelib.job.images import Picture, SourceImage
+from hordelib.job.params import SEEDS, GenerationParams, images_of
+from hordelib.safety.verdict import Verdict
+from worker.children.child_side import Child, set_up_process
+from worker.children.engine_main import EngineChild
+from worker.children.messages import Asked, EngineSettings, Judged, JudgeSettings, Unjudged
+from worker.safety.censor_card import censor_card
+from worker.safety.censorship import Cause
 from worker.sandbox.wire import GenerateBody
+from worker.service.assembly import Children
 
 IMPOSSIBLE = "impossible"  # a prompt with this word fails in every engine
 NAKED = "naked"  # a picture of a prompt with this word is not safe for work

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from hordelib import Engine
-from hordelib.families import SD1
-from hordelib.images import SourceImage
-from hordelib.source_images import decode
+from hordelib.job.families import SD1
+from hordelib.job.image_files import decode
+from hordelib.job.images import SourceImage
 from tests.chaos import orders
 from tests.chaos.customer import Customer
 from tests.chaos.gallery import Gallery, real_order
@@ -30,10 +30,10 @@ from tests.chaos.service import Service
 from tests.chaos.stand_in import expected_webp, is_censored
 from tests.chaos.verdict import Fate, Judgement
 from tests.conftest import SHOWN
-from tests.family_files import HEADERS, completed, write_header
-from tests.sandbox_client import MODEL, MODELS, WORKER_KEY
+from tests.support.family_files import HEADERS, completed, write_header
+from tests.support.sandbox_client import MODEL, MODELS, WORKER_KEY
 from worker.sandbox import GenerationEntry, ReferenceModel, RequestEntry, Sandbox, Timing
-from worker.state_folder import is_taken
+from worker.service.state_folder import is_taken
 
 PLAIN, SPARE = "Plain Model", "Spare Model"
 VOLUME_MODELS = {name: ReferenceModel("stable diffusion 1") for name in (PLAIN, SPARE)}

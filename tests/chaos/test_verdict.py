@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.verdict import Fate, Kills, doubled, fates, judge
-from tests.sandbox_client import CLIENT_KEY, MODELS, WORKER_KEY, Api, MovableClock
+from tests.support.sandbox_client import CLIENT_KEY, MODELS, WORKER_KEY, Api, MovableClock
 from worker.sandbox import CutShort, GenerationEntry, RequestEntry, Sandbox, Timing
 
 TTL = 30

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from worker.__main__ import stoppable
-from worker.stop_signals import StopSignals
+from worker.children.signals import StopSignals
 
 
 def main(home: Path, seed: int) -> int:
@@ -14,8 +14,8 @@ def main(home: Path, seed: int) -> int:
 
     def run() -> int:
         from tests.chaos.stand_in import LIVES, Temper, children
-        from worker.commands import CONFIG_FILE, run_worker
-        from worker.config import load_config
+        from worker.cli.commands import CONFIG_FILE, run_worker
+        from worker.config.config import load_config
 
         temper = Temper(seed, home / LIVES)
         run_worker(load_config(home / CONFIG_FILE), home, signals, children(temper))

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.sandbox_client import CLIENT_KEY, MODELS, NEWBIE_KEY, WORKER_KEY, Api, MovableClock
+from tests.support.sandbox_client import (
+    CLIENT_KEY,
+    MODELS,
+    NEWBIE_KEY,
+    WORKER_KEY,
+    Api,
+    MovableClock,
+)
 from worker.sandbox import Sandbox
 
 

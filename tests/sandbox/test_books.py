@@ -9,7 +9,15 @@ import time
 import pytest
 import requests
 
-from tests.sandbox_client import CLIENT_KEY, MODEL, MODELS, WORKER_KEY, Api, MovableClock, offer
+from tests.support.sandbox_client import (
+    CLIENT_KEY,
+    MODEL,
+    MODELS,
+    WORKER_KEY,
+    Api,
+    MovableClock,
+    offer,
+)
 from worker.sandbox import Absence, CutShort, Endpoint, LostReply, Sandbox, State, Timing
 from worker.sandbox.faults import Effect
 from worker.sandbox.horde import Horde

@@ -11,7 +11,7 @@ from base64 import b64encode
 import pytest
 import requests
 
-from tests.sandbox_client import (
+from tests.support.sandbox_client import (
     CLIENT_KEY,
     MODELS,
     Api,

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from tests.sandbox_client import (
+from tests.support.sandbox_client import (
     MODEL,
     UNKNOWN_ID,
     WORKER_KEY,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.sandbox_client import (
+from tests.support.sandbox_client import (
     MODEL,
     MODELS,
     NEWBIE_KEY,

@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox_client import CLIENT_KEY, MODEL, MODELS, NEWBIE_KEY, WORKER_KEY, MovableClock
-from tests.sandbox_client import offer as usual_offer
+from tests.support.sandbox_client import (
+    CLIENT_KEY,
+    MODEL,
+    MODELS,
+    NEWBIE_KEY,
+    WORKER_KEY,
+    MovableClock,
+)
+from tests.support.sandbox_client import offer as usual_offer
 from worker.sandbox import DEFAULT_USERS, State, Tally, Timing
 from worker.sandbox.books import Books
 from worker.sandbox.errors import Refusal

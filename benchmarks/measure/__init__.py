@@ -1,0 +1,1 @@
+"""The benchmarks themselves: what they run and how they measure it."""

@@ -1,0 +1,142 @@
+"""A worker whose engine and judge are simulated: they only take their time. All else is real.
+
+`python -m benchmarks.measure.simulated HOME CHECKPOINT URL NAME JOB_MS QUEUE` serves the horde at
+URL as worker NAME until a signal.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from hordelib.engine import Engine, Generation, OnLoaded, OnStep, unawaited, unwatched
+from hordelib.files.model import Model
+from hordelib.job.batching import Member
+from hordelib.job.images import Picture
+from hordelib.job.params import GenerationParams
+from hordelib.memory.cache import ModelKey
+from hordelib.safety.verdict import Verdict
+from worker.children.child_side import Child, set_up_process
+from worker.children.engine_main import EngineChild
+from worker.children.judge_main import HEARTBEAT_SECONDS
+from worker.children.messages import Asked, EngineSettings, Judged, JudgeSettings, Ready, Unjudged
+from worker.children.signals import StopSignals
+from worker.demo.run import demo_config
+from worker.jobs.journal import Books
+from worker.jobs.ledger import FILE as LEDGER
+from worker.jobs.ledger import Ledger
+from worker.jobs.status import Board
+from worker.service.assembly import Children, Models, make_bridge, make_forecast
+from worker.service.serve import serve
+from worker.service.terminal import board_view, make_console, set_up_logging
+
+MODEL = "simulated model"
+ANY_NUMBER = 1_000_000_000
+WHAT = "a simulation"
+
+Draw = Callable[[GenerationParams, Model, int], Picture]
+
+
+class SimulatedEngine(Engine):
+    """Takes `job_seconds` for a job's steps, whatever it is, and has `draw` make its pictures."""
+
+    def __init__(self, draw: Draw, job_seconds: float = 0.0):
+        self._draw = draw
+        self._job_seconds = job_seconds
+
+    def start(self) -> str:
+        return WHAT
+
+    def generate_together(
+        self,
+        members: Sequence[Member],
+        model: Model,
+        on_step: OnStep = unwatched,
+        *,
+        on_loaded: OnLoaded = unawaited,
+    ) -> tuple[Generation, ...]:
+        started = time.perf_counter()
+        on_loaded()
+        steps = members[0].params.steps
+        for step in range(1, steps + 1):
+            _sleep_until(started + self._job_seconds * step / steps)
+            on_step(step, steps)
+        seconds = time.perf_counter() - started
+        return tuple(
+            Generation(self._pictures(member, model), load_seconds=0.0, run_seconds=seconds)
+            for member in members
+        )
+
+    def read_ahead(self, keys: Collection[ModelKey]) -> Future[None]:
+        """There is nothing to read."""
+        return Future()
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    def _pictures(self, member: Member, model: Model) -> tuple[Picture, ...]:
+        return tuple(
+            replace(self._draw(member.params, model, index), job_id=member.job_id, index=index)
+            for index in range(member.params.images)
+        )
+
+
+def serve_verdicts(pipe: Connection, answer: Callable[[Asked], Judged | Unjudged]) -> None:
+    """What a judge's child does all its life."""
+    child = Child(pipe, HEARTBEAT_SECONDS)
+    child.report(Ready(WHAT))
+    for asked in child.commands():
+        child.report(answer(asked))
+
+
+def children(job_seconds: float) -> Children:
+    """In the place of a worker's own; jobs may fail as they like."""
+    mains: dict[str, Any] = {"engine": partial(_engine, job_seconds), "judge": _judge}
+    return Children(**mains, most_drops=ANY_NUMBER)
+
+
+def run(home: Path, checkpoint: Path, url: str, name: str, job_ms: int, queue_size: int) -> None:
+    """Until a signal. `queue_size` may be more than an owner may set."""
+    changes = {"dreamer_name": name, "queue_size": queue_size}
+    config = demo_config(url, models=(MODEL,)).model_copy(update=changes)
+    models = Models({MODEL: Model.of_checkpoint(checkpoint, MODEL)}, ())
+    board, console, state = Board(), make_console(), home / "state"
+    set_up_logging(console, home / "logs" / "dreamer.log")
+    with closing(Ledger(state / LEDGER)) as ledger:
+        books = Books(ledger, board, ANY_NUMBER, make_forecast(state))
+        bridge = make_bridge(config, home, models, books, children=children(job_ms / 1000))
+        serve(bridge, board_view(console, board), signals=StopSignals.caught())
+
+
+def _engine(job_seconds: float, pipe: Connection, settings: EngineSettings) -> None:
+    set_up_process(settings.log_file)
+    EngineChild(Child(pipe), SimulatedEngine(_draw, job_seconds)).serve()
+
+
+def _judge(pipe: Connection, settings: JudgeSettings) -> None:
+    set_up_process(settings.log_file)
+    serve_verdicts(pipe, lambda asked: Judged(asked.job_id, asked.index, Verdict(nsfw=False)))
+
+
+def _draw(params: GenerationParams, _: Model, index: int) -> Picture:
+    """One colour all over, which follows from the seed."""
+    seed = params.image_seed(index)
+    colour = seed.to_bytes(8)[-3:]
+    return Picture(params.width, params.height, colour * (params.width * params.height), seed)
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.perf_counter()))
+
+
+if __name__ == "__main__":
+    _home, _checkpoint, _url, _name, _job_ms, _queue_size = sys.argv[1:]
+    run(Path(_home), Path(_checkpoint), _url, _name, int(_job_ms), int(_queue_size))

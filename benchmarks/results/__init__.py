@@ -1,0 +1,1 @@
+"""What a benchmark found: its document, tables, plots, pages, and comparisons of two runs."""

@@ -1,0 +1,61 @@
+"""All of our node classes, for ComfyUI to know them."""
+
+from __future__ import annotations
+
+from hordelib.comfyui.nodes.background import DreamerStripBackground
+from hordelib.comfyui.nodes.control import DreamerAnnotator, DreamerControlNet, DreamerOutline
+from hordelib.comfyui.nodes.endpoints import (
+    DreamerCheckpoint,
+    DreamerImage,
+    DreamerOutput,
+    DreamerSources,
+)
+from hordelib.comfyui.nodes.face import DreamerFaceFixer
+from hordelib.comfyui.nodes.loras import DreamerLora
+from hordelib.comfyui.nodes.model_files import (
+    DreamerClipVision,
+    DreamerDiffusionModel,
+    DreamerTextEncoder,
+    DreamerVae,
+)
+from hordelib.comfyui.nodes.qr_code import DreamerQrCode
+from hordelib.comfyui.nodes.repeat import DreamerRepeatImages
+from hordelib.comfyui.nodes.sampling import DreamerSampler
+from hordelib.comfyui.nodes.sampling_range import DreamerSamplerAdvanced
+from hordelib.comfyui.nodes.text import (
+    DreamerEmbeddings,
+    DreamerEvenChunks,
+    DreamerPrompts,
+    DreamerText,
+)
+from hordelib.comfyui.nodes.tiling import DreamerTiledModel, DreamerTiledVae
+from hordelib.comfyui.nodes.upscale import DreamerUpscale, DreamerUpscaleModel
+
+NODES: tuple[type, ...] = (
+    DreamerAnnotator,
+    DreamerCheckpoint,
+    DreamerClipVision,
+    DreamerControlNet,
+    DreamerDiffusionModel,
+    DreamerFaceFixer,
+    DreamerEmbeddings,
+    DreamerEvenChunks,
+    DreamerImage,
+    DreamerLora,
+    DreamerOutline,
+    DreamerOutput,
+    DreamerPrompts,
+    DreamerQrCode,
+    DreamerRepeatImages,
+    DreamerSampler,
+    DreamerSamplerAdvanced,
+    DreamerUpscale,
+    DreamerUpscaleModel,
+    DreamerSources,
+    DreamerStripBackground,
+    DreamerText,
+    DreamerTextEncoder,
+    DreamerTiledModel,
+    DreamerTiledVae,
+    DreamerVae,
+)

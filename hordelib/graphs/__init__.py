@@ -1,0 +1,1 @@
+"""From a job's parameters to the graph that ComfyUI runs."""

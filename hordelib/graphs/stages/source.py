@@ -1,0 +1,82 @@
+"""Pictures to start from: image to image, and repainting under a mask."""
+
+from __future__ import annotations
+
+from hordelib.graph import Graph, Link
+from hordelib.job.images import SourceImage
+from hordelib.job.params import FromImage, GenerationParams, Inpaint
+
+SOURCE_PIXELS = Link("source_scaled", 0)
+PICTURE = Link("decode", 0)
+
+
+def start_from_source(
+    graph: Graph, params: GenerationParams, size: tuple[int, int], vae: Link
+) -> None:
+    """Sample from the source's latent in place of an empty one, with the job's denoising strength.
+
+    The source is stretched to `size` (width, height), as all of the horde's workers do, so that
+    nothing of it is cut off.
+    """
+    match params.source:
+        case FromImage(image):
+            _encode(graph, params, image, size, vae)
+        case Inpaint(image, mask):
+            _encode(graph, params, image, size, vae)
+            repaint(graph, mask, params.images)
+        case _:
+            pass
+
+
+def add_image(graph: Graph, title: str, image: SourceImage) -> Link:
+    """A node that gives the job's image of this name; the link to its pixels."""
+    return Link(graph.add(title, "DreamerImage", name=title, digest=image.digest), 0)
+
+
+def add_scaled(graph: Graph, title: str, pixels: Link, size: tuple[int, int]) -> Link:
+    """The pixels stretched to `size` (width, height)."""
+    graph.add(
+        title,
+        "ImageScale",
+        image=pixels,
+        upscale_method="lanczos",
+        width=size[0],
+        height=size[1],
+        crop="disabled",
+    )
+    return Link(title, 0)
+
+
+def _encode(
+    graph: Graph, params: GenerationParams, image: SourceImage, size: tuple[int, int], vae: Link
+) -> None:
+    pixels = add_scaled(graph, SOURCE_PIXELS.node, add_image(graph, "source", image), size)
+    graph.add("source_latent", "VAEEncode", pixels=pixels, vae=vae)
+    graph.remove("latent")
+    graph.add("latent", "RepeatLatentBatch", samples=Link("source_latent", 0), amount=params.images)
+    graph.set("sampler", denoise=params.denoise)
+
+
+def repaint(graph: Graph, mask: SourceImage, images: int) -> None:
+    """Sample only where the mask is white, and put the source's own pixels back elsewhere.
+
+    The mask works on latent pixels of 8 x 8, and the VAE changes what passes it: without the second
+    step, the picture would differ from the source everywhere.
+    """
+    add_image(graph, "mask", mask)
+    white = Link("mask", 1)
+    graph.insert(
+        Link("source_latent", 0), "masked", "SetLatentNoiseMask", reads="samples", mask=white
+    )
+    graph.add("kept", "RepeatImageBatch", image=SOURCE_PIXELS, amount=images)
+    graph.insert(
+        PICTURE,
+        "composite",
+        "ImageCompositeMasked",
+        reads="source",
+        destination=Link("kept", 0),
+        x=0,
+        y=0,
+        resize_source=False,
+        mask=white,
+    )

@@ -1,0 +1,1 @@
+"""What a job is: its parameters, its model family, the horde's payload, and notes to the client."""

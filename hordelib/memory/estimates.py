@@ -1,0 +1,143 @@
+"""How much memory a job's computing takes beside its models' weights, before it runs.
+
+Bytes are a straight line in pixels and in images, with ComfyUI's own slopes: `memory_required` of
+comfy/model_base.py with the `memory_usage_factor` of comfy/supported_models.py, and
+`memory_used_decode` of comfy/sd.py. What was measured of earlier jobs corrects them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from hordelib.job.families import FAMILIES, Family
+from hordelib.job.params import GenerationParams
+from hordelib.memory.corrections import Corrections
+
+ALWAYS_BYTES = 32 << 20  # text encoding, and what is there whatever the size
+CONTROL_SHARE = 0.5  # a ControlNet is a copy of the half of the UNet that encodes
+TINY_VAE_BYTES = 64 << 20  # weights; TAESD has 5 MB, others have 160 MB and more
+TINY_VAE_SLOPE = 1150.0  # measured with TAESD, in 16 bits
+_LATENT_PIXELS = 64  # pixels of the picture to one of the latent
+_PER_LATENT_PIXEL = 0.01 * (1 << 20)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slopes:
+    """Bytes for each pixel of one image, in 16 bits."""
+
+    sample: float
+    decode: float
+
+
+def _slopes(usage_factor: float, decode: float, prompts: int = 2) -> _Slopes:
+    per_prompt = 2 * _PER_LATENT_PIXEL * usage_factor / _LATENT_PIXELS
+    return _Slopes(prompts * per_prompt, decode)
+
+
+_KL, _STAGE_A, _WAN = 2 * 2178.0, 2 * 2178.0 * 4, 2 * 7000.0  # the kinds of VAE
+_SLOPES: Mapping[str, _Slopes] = {
+    "stable diffusion 1": _slopes(1.0, _KL),
+    "stable diffusion 2": _slopes(1.0, _KL),
+    "stable_diffusion_xl": _slopes(0.8, _KL),
+    "stable_cascade": _slopes(2.0, _STAGE_A),
+    "flux_1": _slopes(3.1, _KL, prompts=1),
+    "flux_dev": _slopes(3.1, _KL, prompts=1),
+    "qwen_image": _slopes(1.8, _WAN),
+    "z_image_turbo": _slopes(1.4, _KL),
+}
+assert _SLOPES.keys() == FAMILIES.keys()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """What jobs of a family take on a kind of device.
+
+    `value_bytes` of a number that is computed with: 2 on a card, 4 on the CPU. `correction` is what
+    measured peaks came to, in multiples of the estimate.
+    """
+
+    family: Family
+    value_bytes: int = 2
+    has_tiny_vae: bool = False
+    correction: float = 1.0
+
+    def sampling_bytes(self, params: GenerationParams, images: int) -> int:
+        """For so many images at once; the largest size that the job samples at."""
+        controls = (params.control is not None) + (params.qr_code is not None)
+        slope = _SLOPES[self.family.name].sample * (1 + CONTROL_SHARE * controls)
+        return self._bytes(slope * params.width * params.height * images)
+
+    def decoding_bytes(self, params: GenerationParams) -> int:
+        """For one image: a batch is decoded as many at a time as there is room for."""
+        return self._bytes(self._decode_slope * params.width * params.height)
+
+    def peak_bytes(self, params: GenerationParams) -> int:
+        """The most at one moment, however large the batch."""
+        return max(self.sampling_bytes(params, params.images), self.decoding_bytes(params))
+
+    def images_at_once(self, params: GenerationParams, room_bytes: int) -> int:
+        """How many of the job's images fit together; 1 where not even one does."""
+        return max(
+            (
+                n
+                for n in range(1, params.images + 1)
+                if self.sampling_bytes(params, n) <= room_bytes
+            ),
+            default=1,
+        )
+
+    def most_pixels(self, room_bytes: int) -> int:
+        """The largest picture, in pixels, that there is room for; 0: none."""
+        steepest = max(_SLOPES[self.family.name].sample, self._decode_slope)
+        per_pixel = steepest * self.value_bytes / 2 * self.correction
+        return max(0, int((room_bytes - ALWAYS_BYTES) / per_pixel))
+
+    def corrected(self, predicted_bytes: int, measured_bytes: int) -> MemoryEstimate:
+        """With what one job really took: upwards at once, downwards slowly.
+
+        A job that took less may have been lucky; one that took more will do so again. Small ones
+        tell nothing: what is always there is most of theirs.
+        """
+        if predicted_bytes < TELLING_BYTES:
+            return self
+        found = self.correction * measured_bytes / max(1, predicted_bytes)
+        found = min(max(found, LEAST_CORRECTION), MOST_CORRECTION)
+        weight = 1.0 if found > self.correction else DOWNWARDS
+        return replace(self, correction=self.correction + weight * (found - self.correction))
+
+    def for_vae(self, weights_bytes: int) -> MemoryEstimate:
+        """With a VAE of this size."""
+        return replace(self, has_tiny_vae=weights_bytes < TINY_VAE_BYTES)
+
+    @property
+    def _decode_slope(self) -> float:
+        return TINY_VAE_SLOPE if self.has_tiny_vae else _SLOPES[self.family.name].decode
+
+    def _bytes(self, half_precision_bytes: float) -> int:
+        return ALWAYS_BYTES + int(half_precision_bytes * self.value_bytes / 2 * self.correction)
+
+
+LEAST_CORRECTION, MOST_CORRECTION, DOWNWARDS = 0.25, 4.0, 0.1
+TELLING_BYTES = 4 * ALWAYS_BYTES
+
+
+class Estimates:
+    """One estimate for each family on one device, corrected by what jobs really took."""
+
+    def __init__(self, value_bytes: int, corrections: Corrections):
+        self._value_bytes = value_bytes
+        self._corrections = corrections
+
+    def of(self, family: Family, vae_bytes: int) -> MemoryEstimate:
+        fresh = MemoryEstimate(family, self._value_bytes).for_vae(vae_bytes)
+        return replace(fresh, correction=self._corrections.of(_name(fresh)))
+
+    def correct(self, used: MemoryEstimate, predicted_bytes: int, measured_bytes: int) -> None:
+        """Learn from a job of the estimate's that came to its end."""
+        corrected = used.corrected(predicted_bytes, measured_bytes)
+        self._corrections.put(_name(used), corrected.correction)
+
+
+def _name(estimate: MemoryEstimate) -> str:
+    return f"{estimate.family.name}, tiny VAE" if estimate.has_tiny_vae else estimate.family.name

@@ -1,0 +1,242 @@
+"""The models of the job at work: held until the next job needs others, lent while they compute."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hordelib.comfyui.nodes.context import BatchSizes
+from hordelib.errors import GenerationFailed, JobError, ModelBroken, ModelMissing
+from hordelib.files.headers import detect
+from hordelib.files.model import Model
+from hordelib.job.families import Family
+from hordelib.job.params import GenerationParams
+from hordelib.memory.cache import FileStamp, Held, ModelCache, ModelKey
+from hordelib.memory.device_loans import DeviceLoans
+from hordelib.memory.estimates import Estimates, MemoryEstimate
+from hordelib.memory.peak import PeakMemory, Record
+from hordelib.memory.post_processing import Processing, ProcessingEstimates, pictures_of
+
+if TYPE_CHECKING:
+    from hordelib.comfyui.loaders import LoadedPart
+
+REQUEST_BYTES = 128 << 10  # what Linux reads ahead by default
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one job gets of the device."""
+
+    params: GenerationParams
+    estimate: MemoryEstimate
+    images_at_once: int
+    drawing: Collection[ModelKey]  # what computes to make the picture
+    processing: Mapping[ModelKey, Processing]
+
+    def working_bytes(self, key: ModelKey, images: int) -> int:
+        """Beside the weights, with so many images at once."""
+        if key in self.processing:
+            return self.processing[key].working_bytes
+        if key not in self.drawing:
+            return 0
+        if _samples(key):
+            return self.estimate.sampling_bytes(self.params, images)
+        return self.estimate.decoding_bytes(self.params)
+
+    def drawing_bytes(self, images: int) -> int:
+        """What making the picture takes at most."""
+        return max((self.working_bytes(key, images) for key in self.drawing), default=0)
+
+    @property
+    def peak_bytes(self) -> int:
+        processing = [each.working_bytes for each in self.processing.values()]
+        return max([self.drawing_bytes(self.images_at_once), *processing])
+
+    @property
+    def tile_sides(self) -> dict[ModelKey, int]:
+        """In how large tiles upscalers work."""
+        return {key: each.side for key, each in self.processing.items()}
+
+
+class JobModels:
+    """What the engine's thread uses of the cache.
+
+    A job's models stay after it, because ComfyUI's cached results refer to them; `forget` drops
+    those before other models are loaded. `record` is of what the process has of the device.
+    """
+
+    def __init__(
+        self,
+        cache: ModelCache[LoadedPart],
+        forget: Callable[[], None],
+        estimates: Estimates,
+        processing: ProcessingEstimates,
+        record: Record,
+    ):
+        self._cache = cache
+        self._estimates = estimates
+        self._processing = processing
+        self._record = record
+        self._forget = forget
+        self._stack = ExitStack()
+        self._stamps: Mapping[ModelKey, FileStamp] = {}
+        self.held: dict[ModelKey, Held[LoadedPart]] = {}
+
+    @property
+    def values(self) -> dict[ModelKey, Any]:
+        """What nodes take, by the files that the graph names."""
+        return {key: held.part.value for key, held in self.held.items()}
+
+    def hold(self, keys: Iterable[ModelKey], model: Model) -> None:
+        """Have these and nothing else in memory until the next call; read what isn't there.
+
+        Raises ModelMissing and ModelBroken for the model's own files, GenerationFailed for others,
+        and OutOfMemory.
+        """
+        stamps = {key: _blamed(key, model, _stamp) for key in keys}
+        if stamps == self._stamps:
+            return
+        self.release()
+        if any(key.path == model.main for key in stamps):  # a control map needs none of it
+            _insist_on_family(model)
+        try:
+            for key in stamps:
+                self.held[key] = _blamed(key, model, self._enter)
+        except BaseException:
+            self.release()
+            raise
+        self._stamps = stamps
+
+    def plan(self, params: GenerationParams, family: Family) -> Plan:
+        """How to fit the job into the device, with the models that are held."""
+        vaes = [_weights_bytes(held.part) for key, held in self.held.items() if _decodes(key)]
+        estimate = self._estimates.of(family, max(vaes, default=0))
+        weights = [_weights_bytes(held.part) for key, held in self.held.items() if _samples(key)]
+        steering = [_weights_bytes(held.part) for key, held in self.held.items() if _steers(key)]
+        room_bytes = self._cache.room_bytes() - max(weights, default=0) - sum(steering)
+        images = estimate.images_at_once(params, room_bytes)
+        drawing = [key for key in self.held if _samples(key) or _decodes(key)]
+        return Plan(params, estimate, images, drawing, dict(self._plan_processing(params)))
+
+    @contextmanager
+    def lent(self, plan: Plan, sizes: BatchSizes) -> Generator[DeviceLoans]:
+        """Lend ComfyUI what it asks for, and learn from a run without errors what it took."""
+
+        def working_bytes(key: ModelKey) -> int:
+            return plan.working_bytes(key, sizes.now or plan.images_at_once)
+
+        with (
+            PeakMemory(self._record, self._cache.device_bytes, self._cache.undisturbed) as peak,
+            DeviceLoans(self.held, working_bytes, self._cache, peak.restart) as loans,
+        ):
+            yield loans
+        self._learn(plan, loans.measured, sizes.largest)
+
+    def _plan_processing(self, params: GenerationParams) -> Iterator[tuple[ModelKey, Processing]]:
+        room_bytes = self._cache.room_bytes()
+        for key, pictures in pictures_of(params, self._scale):
+            left_bytes = room_bytes - _weights_bytes(self.held[key].part)
+            yield key, self._processing.of(key, pictures, left_bytes)
+
+    def _scale(self, key: ModelKey) -> int:
+        return getattr(self.held[key].part.value, "scale", 1)
+
+    def _learn(self, plan: Plan, measured: Mapping[ModelKey, int], images: int) -> None:
+        """From what was computed, not from what ComfyUI had of before."""
+        if set(plan.drawing) <= measured.keys():
+            drawn = (size for key, size in measured.items() if key not in plan.processing)
+            self._estimates.correct(
+                plan.estimate, plan.drawing_bytes(images), max(drawn, default=0)
+            )
+        for key in plan.processing.keys() & measured.keys():
+            predicted_bytes = plan.processing[key].working_bytes
+            self._processing.correct(key, predicted_bytes, measured[key])
+
+    def release(self) -> None:
+        """Hold nothing any more; the cache keeps what there is room for."""
+        self._forget()
+        self.held = {}
+        self._stamps = {}
+        self._stack.close()
+
+    def _enter(self, key: ModelKey) -> Held[LoadedPart]:
+        return self._stack.enter_context(self._cache.hold(key))
+
+
+def _samples(key: ModelKey) -> bool:
+    return key.kind == "diffusion_model" or (key.kind, key.variant) == ("checkpoint", "unet")
+
+
+def _steers(key: ModelKey) -> bool:
+    """Whether it computes beside the UNet, at every step."""
+    return key.kind == "control_net"
+
+
+def _decodes(key: ModelKey) -> bool:
+    return key.kind == "vae" or (key.kind, key.variant) == ("checkpoint", "vae")
+
+
+def _weights_bytes(part: LoadedPart) -> int:
+    return part.device_bytes + part.missing_bytes
+
+
+def read_ahead(cache: ModelCache[LoadedPart], keys: Collection[ModelKey]) -> None:
+    """Get from disk what a job will need, as far as there is room; any thread may do it.
+
+    Says nothing of what is wrong with a file: the job itself will.
+    """
+    far = [key for key in keys if not cache.is_at_hand(key)]
+    for key in keys:
+        with suppress(JobError), cache.hold(key):  # what is at hand is to stay
+            pass
+    for path in dict.fromkeys(key.path for key in far):
+        with suppress(OSError):
+            if path.stat().st_size <= cache.spare_host_bytes():  # else it would push itself out
+                fill_page_cache(path)
+
+
+def fill_page_cache(path: Path) -> None:
+    """So that the pages of a mapped file are there when the device asks for them.
+
+    Next to nothing for those that are. Of one request, Linux reads no more than it reads ahead.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with path.open("rb", buffering=0) as file:
+        for start in range(0, path.stat().st_size, REQUEST_BYTES):
+            os.posix_fadvise(file.fileno(), start, REQUEST_BYTES, os.POSIX_FADV_WILLNEED)
+
+
+def _insist_on_family(model: Model) -> None:
+    """Its graphs are made for one; somebody may have put another model in its file's place."""
+    path = model.main
+    family, channels = _kind(path, FileStamp.of(path))
+    if (family, channels) != (model.family, model.channels):
+        raise ModelBroken(f"{path.name} was replaced by another kind of model ({family.name})")
+
+
+@lru_cache(maxsize=100)
+def _kind(path: Path, _: FileStamp) -> tuple[Family, int]:
+    """A large model's header takes tens of milliseconds, and models take turns."""
+    return detect(path)
+
+
+def _blamed(key: ModelKey, model: Model, read: Callable[[ModelKey], T]) -> T:
+    """What `read` gives. A broken LoRA or ControlNet says nothing of the model."""
+    try:
+        return read(key)
+    except (ModelBroken, ModelMissing) as error:
+        if key.path in model.files.values():
+            raise
+        raise GenerationFailed(str(error)) from error
+
+
+def _stamp(key: ModelKey) -> FileStamp:
+    return FileStamp.of(key.path)

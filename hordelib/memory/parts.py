@@ -1,0 +1,207 @@
+"""What the cache moves: models on ComfyUI's patchers, and values that stay where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hordelib.memory.cache import ModelKey
+from hordelib.memory.heap import trim_heap
+from hordelib.memory.mapped_weights import MappedWeights
+
+COMPUTED_BYTES = 4  # of a number, on the CPU
+
+
+@dataclass(slots=True, eq=False)
+class Unmoved:
+    """What has no patcher: it stays in main memory. `patchers` is what its node lends it by."""
+
+    value: Any
+    host_bytes: int
+    patchers: tuple[Any, ...] = ()
+    computes_in_host = True
+    device_bytes = 0
+    missing_bytes = 0
+    staging_bytes = 0
+    return_bytes = 0
+    can_stream = True
+
+    def make_way(self, _clone: Any) -> None:
+        """It has no clones."""
+
+    def patching_bytes(self, _clone: Any) -> int:
+        """Nothing: it has no clones."""
+        return 0
+
+    def give_back(self, _size_bytes: int) -> bool:
+        """It has nothing of a card."""
+        return False
+
+    def to_device(self) -> None:
+        """It computes where it is."""
+
+    def to_host(self) -> None:
+        """It is there."""
+
+
+class Patched:
+    """A model on a patcher of ComfyUI's. Clones of it, with LoRAs, share its weights.
+
+    On a card ComfyUI copies the weights when it is about to compute, right after the part was lent;
+    what is mapped comes off the card without being copied back. On the CPU the weights in the type
+    that is computed in are what is on the device.
+    """
+
+    computes_in_host = False  # but where main memory is the device
+
+    def __init__(self, value: Any, patcher: Any, weights: MappedWeights):
+        import comfy.model_management as memory
+
+        self.value = value
+        self._patcher = patcher
+        self._weights = weights
+        # ComfyUI takes models off the device by itself, too; it copies them to main memory
+        patcher.add_callback("on_detach_after", self._after_detach)
+        self._own_bytes = memory.module_size(patcher.model) - weights.mapped_bytes
+        patcher.size = self._own_bytes + weights.computed_bytes
+        self._is_on_card = patcher.load_device.type != "cpu"
+        self.can_stream = self._is_on_card and _casts_weights(patcher.model)
+
+    @property
+    def patchers(self) -> tuple[Any, ...]:
+        return (self._patcher,)
+
+    @property
+    def host_bytes(self) -> int:
+        return 0 if self.return_bytes else self._own_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        if self._is_on_card:
+            return int(self._patcher.loaded_size())
+        return self._weights.converted_bytes if self._weights.is_converted else 0
+
+    @property
+    def missing_bytes(self) -> int:
+        if self._is_on_card:
+            return int(self._patcher.model_size() - self._patcher.loaded_size())
+        return self._weights.converted_bytes - self.device_bytes
+
+    @property
+    def staging_bytes(self) -> int:
+        is_staged = self._is_on_card and not self._weights.is_converted
+        return self._weights.converted_bytes if is_staged else 0
+
+    @property
+    def return_bytes(self) -> int:
+        return self._own_bytes if self._is_on_card and self.device_bytes else 0
+
+    def to_device(self) -> None:
+        self._weights.convert()
+
+    def give_back(self, size_bytes: int) -> bool:
+        """Take about so much off a card; False where only the whole of it can go.
+
+        ComfyUI brings what is missing with the next load, or streams it where there is no room.
+        """
+        import comfy.model_management as memory
+
+        loaded = self._loaded_clone() if self.can_stream else None
+        device_bytes = self.device_bytes
+        if loaded is None or size_bytes >= device_bytes or self._weights.converted_bytes:
+            return False
+        with self._weights.put_back_where_moved():
+            loaded.partially_unload(loaded.offload_device, size_bytes)
+        memory.soft_empty_cache()  # else what torch keeps of it could take up the reserve
+        return self.device_bytes < device_bytes
+
+    def _loaded_clone(self) -> Any:
+        """The one whose patches are in the weights; None where it is gone."""
+        import comfy.model_management as memory
+
+        patches = self._patcher.model.current_weight_patches_uuid
+        clones = (loaded.model for loaded in memory.current_loaded_models)
+        ours = (clone for clone in clones if self._patcher.is_clone(clone))
+        return next((clone for clone in ours if clone.patches_uuid == patches), None)
+
+    def to_host(self) -> None:
+        """Off the device, without the patches of whichever clone was there last."""
+        import comfy.model_management as memory
+
+        self._take_off()
+        memory.soft_empty_cache()
+        trim_heap()
+
+    def make_way(self, clone: Any) -> None:
+        """Take weights with other patches than the clone's off a card, before it is lent.
+
+        ComfyUI would copy all of them to main memory, and then the clone's to the card.
+        """
+        patches = self._patcher.model.current_weight_patches_uuid
+        if self._is_on_card and patches not in (None, clone.patches_uuid):
+            self._take_off()
+
+    def _take_off(self) -> None:
+        import comfy.model_management as memory
+
+        mine = [each for each in memory.current_loaded_models if self._patcher.is_clone(each.model)]
+        for loaded in mine:
+            memory.current_loaded_models.remove(loaded)
+            loaded.model_finalizer.detach()
+        self._weights.release()  # before ComfyUI would copy them back
+        self._patcher.detach()
+
+    def patching_bytes(self, clone: Any) -> int:
+        """What the clone's patched weights take of the device beside the others.
+
+        On a card they take the others' place, since those are in main memory already.
+        """
+        if self._is_on_card or not clone.patches:
+            return 0
+        own = clone.model.state_dict()
+        return sum(own[name].numel() * COMPUTED_BYTES for name in clone.patches if name in own)
+
+    def _after_detach(self, _patcher: Any, is_off_device: bool) -> None:
+        if is_off_device:
+            self._weights.release()
+
+
+# Where the patcher of each kind is.
+_PATCHERS: dict[str, Callable[[Any], Any]] = {
+    "unet": lambda model: model,
+    "diffusion_model": lambda model: model,
+    "text_encoder": lambda clip: clip.patcher,
+    "vae": lambda vae: vae.patcher,
+    "control_net": lambda control_net: control_net.control_model_wrapped,
+    "clip_vision": lambda vision: vision.patcher,
+    "annotator": lambda annotator: annotator.patcher,
+    "upscaler": lambda upscaler: upscaler.patcher,
+    "face_fixer": lambda fixer: fixer.patcher,
+}
+
+
+LoadedPart = Unmoved | Patched
+
+
+def _casts_weights(network: Any) -> bool:
+    """Whether it has ComfyUI's layers, which fetch their weights one by one; others can't."""
+    return any(hasattr(module, "comfy_cast_weights") for module in network.modules())
+
+
+def is_patched(key: ModelKey) -> bool:
+    """Whether ComfyUI has a patcher for models of this kind."""
+    return _noun(key) in _PATCHERS
+
+
+def make_part(key: ModelKey, value: Any, weights: MappedWeights, file_bytes: int) -> LoadedPart:
+    """The part that the cache moves, of what was read."""
+    if not is_patched(key):
+        return Unmoved(value, file_bytes, (value,) if key.kind == "background" else ())
+    if _noun(key) == "vae":
+        weights.compute_in(value.vae_dtype)
+    return Patched(value, _PATCHERS[_noun(key)](value), weights)
+
+
+def _noun(key: ModelKey) -> str:
+    return key.variant if key.kind == "checkpoint" else key.kind

@@ -1,0 +1,1 @@
+"""Algorithms on pixels: annotators, faces, matting and QR codes."""

@@ -1,0 +1,1 @@
+"""The judges of pictures, and what a verdict is."""

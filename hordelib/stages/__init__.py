@@ -1,1 +1,0 @@
-"""The optional parts of a graph, one pure function each; workflows.py applies them in order."""

@@ -1,0 +1,119 @@
+"""The estimate of what a job takes: its shape, what follows from it, and how it learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hordelib.job.families import FAMILIES, FLUX, SD1, SDXL, Family
+from hordelib.job.params import GenerationParams
+from hordelib.memory.corrections import Corrections
+from hordelib.memory.estimates import Estimates, MemoryEstimate
+
+MIB = 1 << 20
+JOB = GenerationParams(prompt="a", width=512, height=512)
+LARGE = replace(JOB, width=1024, height=1024)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_larger_pictures_and_batches_take_more_of_every_family(family: Family):
+    estimate = MemoryEstimate(family)
+    assert estimate.sampling_bytes(JOB, 1) < estimate.sampling_bytes(JOB, 4)
+    assert estimate.sampling_bytes(JOB, 1) < estimate.sampling_bytes(LARGE, 1)
+    assert estimate.decoding_bytes(JOB) < estimate.decoding_bytes(LARGE)
+
+
+def test_an_xl_picture_takes_what_comfyui_says():
+    """Both prompts of 1024x1024 in 16 bits: 0.01 MiB a latent pixel and byte, times 0.8."""
+    sampling = MemoryEstimate(SDXL).sampling_bytes(LARGE, 1) / MIB
+    assert sampling == pytest.approx(524 + 32, abs=1)
+
+
+def test_the_cpu_takes_twice_as_much_as_a_card():
+    card, cpu = MemoryEstimate(SD1, value_bytes=2), MemoryEstimate(SD1, value_bytes=4)
+    assert cpu.sampling_bytes(LARGE, 4) == pytest.approx(
+        2 * card.sampling_bytes(LARGE, 4), rel=0.05
+    )
+
+
+@given(room=st.integers(0, 8 << 30), images=st.integers(1, 20))
+def test_as_many_images_at_once_as_fit(room: int, images: int):
+    estimate, job = MemoryEstimate(FLUX), replace(LARGE, images=images)
+    at_once = estimate.images_at_once(job, room)
+    assert 1 <= at_once <= images
+    assert at_once == 1 or estimate.sampling_bytes(job, at_once) <= room
+    assert at_once == images or estimate.sampling_bytes(job, at_once + 1) > room
+
+
+@given(room=st.integers(0, 64 << 30))
+def test_the_largest_picture_just_fits(room: int):
+    estimate = MemoryEstimate(SD1)
+    steps = estimate.most_pixels(room) // (64 * 64)  # in pictures of 64 pixels' height
+    strip = replace(JOB, height=64, width=64 * min(max(1, steps), 48))
+    assert steps == 0 or estimate.peak_bytes(strip) <= room
+
+
+def test_a_measured_peak_corrects_upwards_at_once_and_downwards_slowly():
+    estimate = MemoryEstimate(SD1)
+    predicted = estimate.peak_bytes(LARGE)
+    higher = estimate.corrected(predicted, 2 * predicted)
+    assert higher.correction == pytest.approx(2)
+    lower = estimate.corrected(predicted, predicted // 2)
+    assert 0.9 < lower.correction < 1
+
+
+def test_small_jobs_and_wild_readings_spoil_nothing():
+    estimate = MemoryEstimate(SD1)
+    small = estimate.peak_bytes(replace(JOB, width=64, height=64))
+    assert estimate.corrected(small, 100 * small) == estimate
+    large = estimate.peak_bytes(LARGE)
+    assert estimate.corrected(large, 1000 * large).correction == 4
+
+
+def test_families_and_kinds_of_vae_learn_apart():
+    estimates = Estimates(4, Corrections("cpu"))
+    tiny = estimates.of(SD1, vae_bytes=5 * MIB)
+    predicted = tiny.peak_bytes(LARGE)
+    estimates.correct(tiny, predicted, 2 * predicted)
+    assert estimates.of(SD1, vae_bytes=5 * MIB).correction == pytest.approx(2)
+    assert estimates.of(SD1, vae_bytes=160 * MIB).correction == 1
+    assert estimates.of(SDXL, vae_bytes=5 * MIB).correction == 1
+
+
+def test_what_was_learnt_survives_a_restart_on_the_same_device(tmp_path: Path):
+    file = tmp_path / "memory.json"
+    first = Estimates(4, Corrections("a card", file))
+    used = first.of(SD1, vae_bytes=160 * MIB)
+    predicted = used.peak_bytes(LARGE)
+    first.correct(used, predicted, 2 * predicted)
+    again = Estimates(4, Corrections("a card", file))
+    assert again.of(SD1, vae_bytes=160 * MIB).correction == pytest.approx(2)
+    assert again.of(SDXL, vae_bytes=160 * MIB).correction == 1
+    other = Estimates(4, Corrections("another card", file))
+    assert other.of(SD1, vae_bytes=160 * MIB).correction == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"device": "cpu", "factors": {"a": 1e9}}'])
+def test_a_damaged_file_is_told_and_all_is_learnt_anew(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+):
+    file = tmp_path / "memory.json"
+    file.write_text(content)
+    corrections = Corrections("cpu", file)
+    assert corrections.of("a") == 1
+    assert "memory is learnt anew" in caplog.text
+    corrections.put("a", 3.0)
+    assert Corrections("cpu", file).of("a") == 3
+
+
+def test_a_folder_that_can_not_be_written_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    corrections = Corrections("cpu", tmp_path / "nowhere" / "memory.json")
+    corrections.put("a", 3.0)
+    assert corrections.of("a") == 3
+    assert "lost at the end" in caplog.text

@@ -1,0 +1,62 @@
+"""Makes a batch on a card whose allocator has no room for it, and says what became of it.
+
+Run alone, as `python -m tests.support.cuda_limit CHECKPOINT`: JSON with the sizes that the UNet was
+asked for, and how far the pictures are from those made with room. The estimate is told that the job
+takes next to nothing, so that it is CUDA that runs out of memory, and not the budget.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hordelib import Engine
+from hordelib.memory.corrections import LEAST, Corrections
+from tests.hordelib.comfyui.test_batches import unet_limited_to
+from tests.hordelib.test_engine import SMALL
+from tests.support.looks import difference
+
+JOB = replace(SMALL, width=512, height=512, steps=2, images=8)
+NAMES = ("stable diffusion 1", "stable diffusion 1, tiny VAE")
+
+
+def main(checkpoint: Path, device: str = "cuda:0") -> None:
+    with Engine(device=device) as engine:
+        engine.generate(replace(JOB, width=64, height=64), checkpoint)  # the weights are there
+        base_bytes = torch.cuda.memory_allocated(device)
+        together = engine.generate(JOB, checkpoint)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Engine(device=device, memory_file=_nothing_needed(Path(folder), device)) as engine,
+    ):
+        engine.generate(replace(JOB, width=64, height=64), checkpoint)
+        _limit(device, base_bytes + together.measured_bytes * 3 // 4)
+        with unet_limited_to(JOB.images) as sizes:  # which only counts
+            halved = engine.generate(JOB, checkpoint).images
+    apart = [difference(*pair) for pair in zip(together.images, halved, strict=True)]
+    print(json.dumps({"images": JOB.images, "sizes": sizes, "differences": apart}))
+
+
+def _nothing_needed(folder: Path, device: str) -> Path:
+    file = folder / "memory.json"
+    corrections = Corrections(torch.cuda.get_device_name(device), file)
+    for name in NAMES:
+        corrections.put(name, LEAST)
+    return file
+
+
+def _limit(device: str, most_bytes: int) -> None:
+    cuda: Any = torch.cuda  # its types are incomplete
+    cuda.empty_cache()
+    share = most_bytes / cuda.get_device_properties(device).total_memory
+    cuda.set_per_process_memory_fraction(share, device)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

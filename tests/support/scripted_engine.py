@@ -1,0 +1,101 @@
+"""An engine's child without ComfyUI, which does what the job's prompt says.
+
+"" makes pictures at once; "slow" takes 50 ms a step, and "stuck" a second; "kill" ends the process
+with SIGKILL, and so do a LoRA or a textual inversion that is called "bad", and DEADLY_STEPS, as a
+model would that kills engines. A LoRA that is called "odd" fails the job. "blank" is a model that
+gives no numbers, "smear" an upscaler. The pictures are plain, of a colour that follows from their
+seeds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from threading import Event, Thread
+
+from hordelib.engine import Generation
+from hordelib.errors import Cancelled, GenerationFailed, NotNumbers
+from hordelib.job.batching import Member
+from hordelib.job.images import Picture
+from hordelib.job.params import GenerationParams
+from worker.children.child_side import Child, set_up_process
+from worker.children.messages import (
+    Cancel,
+    Drawn,
+    EngineSettings,
+    Failed,
+    Finished,
+    Generate,
+    Ready,
+    Stepped,
+)
+
+STEP_SECONDS = 0.05
+DEADLY_STEPS = 13
+
+
+def main(pipe: Connection, settings: EngineSettings) -> None:
+    set_up_process(settings.log_file)
+    child = Child(pipe)
+    child.report(Ready("a script"))
+    cancelled = Event()
+    for command in child.commands():
+        match command:
+            case Cancel():
+                cancelled.set()
+            case Generate():
+                cancelled.clear()
+                Thread(target=_generate, args=(child, command, cancelled)).start()
+            case _:
+                pass
+
+
+def _generate(child: Child, job: Generate, cancelled: Event) -> None:
+    params = job.members[0].params
+    words = params.prompt.split()
+    for step in range(1, params.steps + 1):
+        if _kills(params):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if any(lora.name == "odd" for lora in params.loras):
+            child.report(Failed(job.number, GenerationFailed("sampler: shapes differ")))
+            return
+        cancelled.wait(STEP_SECONDS * ("slow" in words) + 20 * STEP_SECONDS * ("stuck" in words))
+        child.report(Stepped(job.number, step, params.steps))
+        if cancelled.is_set():
+            child.report(Failed(job.number, Cancelled("stopped on request")))
+            return
+    if "blank" in words or "smear" in words:
+        child.report(Failed(job.number, NotNumbers("x", is_of_model="blank" in words)))
+        return
+    for picture in _pictures(job):
+        child.report(Drawn(job.number, picture))
+    seconds = STEP_SECONDS * params.steps
+    generations = tuple(Generation((), 0.0, seconds) for _ in job.members)
+    child.report(Finished(job.number, generations))
+
+
+def _kills(params: GenerationParams) -> bool:
+    is_bad = any(lora.name == "bad" for lora in params.loras) or "embedding:bad" in params.prompt
+    return is_bad or "kill" in params.prompt.split() or params.steps == DEADLY_STEPS
+
+
+def _pictures(job: Generate) -> Iterator[Picture]:
+    for member in job.members:
+        yield from _pictures_of(member)
+
+
+def _pictures_of(member: Member) -> Iterator[Picture]:
+    params = member.params
+    for index in range(params.images):
+        colour = (params.seed + index).to_bytes(8)[-3:]
+        pixels = colour * (params.width * params.height)
+        yield Picture(
+            params.width,
+            params.height,
+            pixels,
+            params.image_seed(index),
+            job_id=member.job_id,
+            index=index,
+        )

@@ -1,0 +1,171 @@
+"""The engine as a child process: real processes, really killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.measure.simulated import children
+from hordelib import Engine
+from hordelib.errors import Cancelled, EngineError, ModelMissing, NotNumbers
+from hordelib.files.model import Model
+from hordelib.job.families import SD1
+from tests.hordelib.comfyui.test_finite import NAN, UNET, poke
+from tests.hordelib.test_engine import SMALL
+from tests.support.looks import difference
+from tests.support.sandbox_client import MODEL
+from tests.worker.line.test_runner import OTHER, make_stage
+from worker.children.engine import EngineProcess
+from worker.children.messages import Cancel, EngineSettings
+
+LONG = replace(SMALL, steps=300)
+
+
+def settings(folder: Path, comfyui: Path | None = None) -> EngineSettings:
+    return EngineSettings(comfyui, "auto", 256 << 20, None, folder / "engine.log")
+
+
+@pytest.fixture(scope="module")
+def child(tmp_path_factory: pytest.TempPathFactory) -> Generator[EngineProcess]:
+    process = EngineProcess(settings(tmp_path_factory.mktemp("engine")))
+    process.start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def running(child: EngineProcess) -> EngineProcess:
+    """The child, started again where the test before has ended it."""
+    if not child.is_alive:
+        child.start()
+    return child
+
+
+def test_the_child_makes_the_picture_that_the_engine_makes(
+    running: EngineProcess, engine: Engine, checkpoint: Path
+):
+    steps: list[int] = []
+    theirs = running.generate(
+        SMALL, Model.of_checkpoint(checkpoint), lambda done, _total: steps.append(done)
+    )
+    assert difference(theirs.images[0], engine.generate(SMALL, checkpoint).images[0]) == 0
+    assert steps == sorted(set(steps))
+    assert steps[-1] == SMALL.steps
+
+
+@pytest.mark.parametrize(("steps", "job_seconds", "most_told"), [(300, 1.5, 3), (3, 4.5, 3)])
+def test_of_short_steps_not_all_are_told(
+    tmp_path: Path, checkpoint: Path, steps: int, job_seconds: float, most_told: int
+):
+    process = EngineProcess(settings(tmp_path), main=children(job_seconds).engine)
+    process.start()
+    told: list[int] = []
+    job = replace(SMALL, steps=steps)
+    process.generate(job, Model.of_checkpoint(checkpoint), lambda done, _: told.append(done))
+    process.stop()
+    assert told == sorted(set(told))
+    assert told[-1] == steps
+    assert 2 <= len(told) <= most_told
+
+
+def test_a_failed_job_is_told_and_the_child_goes_on(
+    running: EngineProcess, checkpoint: Path, tmp_path: Path
+):
+    pid = running.pid
+    with pytest.raises(ModelMissing, match="nothing"):
+        running.generate(
+            SMALL, Model("nothing", SD1, {"checkpoint": tmp_path / "nothing.safetensors"})
+        )
+    assert running.generate(replace(SMALL, steps=1), Model.of_checkpoint(checkpoint)).images
+    assert running.pid == pid
+
+
+def test_a_model_with_a_weight_that_is_no_number_leaves_the_offer_after_three_jobs(
+    running: EngineProcess, checkpoint: Path, tmp_path: Path
+):
+    broken = Path(shutil.copy(checkpoint, tmp_path))
+    poke(broken, f"{UNET}.out.2.bias", NAN)
+    stage = make_stage(running, broken, tmp_path)
+    for i in range(3):
+        assert stage.intake.offer().models == (MODEL, OTHER)
+        with pytest.raises(NotNumbers, match="sampler: the diffusion model gives values"):
+            stage.runner.run(stage.work(f"a circle {i}"))
+    assert stage.intake.offer().models == (OTHER,)
+
+
+def test_every_picture_bears_its_job_and_place(running: EngineProcess, checkpoint: Path):
+    batch = replace(SMALL, steps=1, images=2)
+    images = running.generate(batch, Model.of_checkpoint(checkpoint), job_id="a job").images
+    assert [(each.job_id, each.index) for each in images] == [("a job", 0), ("a job", 1)]
+
+
+def test_a_cancelled_job_stops_within_a_step_and_the_next_one_runs(
+    running: EngineProcess, checkpoint: Path
+):
+    pid, model, steps = running.pid, Model.of_checkpoint(checkpoint), list[int]()
+
+    def cancel(done: int, _total: int) -> None:
+        steps.append(done)
+        if len(steps) == 3:
+            threading.Thread(target=running.cancel).start()
+
+    with pytest.raises(Cancelled):
+        running.generate(LONG, model, cancel)
+    assert steps[-1] < LONG.steps
+    running.cancel()  # there is nothing to cancel any more
+    running._child.send(Cancel(running._calls), 5)  # nor when it was said before, and came late
+    assert running.generate(replace(SMALL, steps=2), model).images
+    assert running.pid == pid
+
+
+def test_a_job_that_is_cancelled_before_it_comes_does_not_start(
+    running: EngineProcess, checkpoint: Path
+):
+    steps: list[int] = []
+    running._child.send(Cancel(running._calls + 1), 5)
+    with pytest.raises(Cancelled):
+        running.generate(
+            LONG, Model.of_checkpoint(checkpoint), lambda done, _total: steps.append(done)
+        )
+    assert steps == []
+    assert running.generate(replace(SMALL, steps=1), Model.of_checkpoint(checkpoint)).images
+
+
+def test_a_job_that_nobody_waits_for_any_more_is_given_up(running: EngineProcess, checkpoint: Path):
+    def lose_interest(_done: int, _total: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        running.generate(LONG, Model.of_checkpoint(checkpoint), lose_interest)
+    assert running.generate(replace(SMALL, steps=1), Model.of_checkpoint(checkpoint)).images
+
+
+def test_a_crashed_child_is_noticed_at_once_and_replaced(running: EngineProcess, checkpoint: Path):
+    killed_at: list[float] = []
+
+    def kill(done: int, _total: int) -> None:
+        if done > 1 and not killed_at:
+            assert running.pid is not None
+            os.kill(running.pid, signal.SIGSEGV)
+            killed_at.append(time.monotonic())
+
+    with pytest.raises(EngineError, match="SIGSEGV"):
+        running.generate(LONG, Model.of_checkpoint(checkpoint), kill)
+    assert time.monotonic() - killed_at[0] < 2
+    running.start()
+    assert running.generate(replace(SMALL, steps=1), Model.of_checkpoint(checkpoint)).images
+
+
+def test_a_child_that_cannot_start_says_why(tmp_path: Path):
+    process = EngineProcess(settings(tmp_path, comfyui=tmp_path / "nowhere"))
+    with pytest.raises(EngineError, match=r"ComfyUI is not in .*nowhere.*engine\.log"):
+        process.start()
+    assert not process.is_alive

@@ -1,0 +1,296 @@
+"""One engine, kept alive: deadlines, deaths, and what they are blamed on. Real child processes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from hordelib.errors import JobError
+from hordelib.files.model import Model
+from hordelib.job.notes import MetadataType, MetadataValue
+from hordelib.job.params import GenerationParams, Lora
+from tests.support import scripted_engine
+from tests.support.owner import wait_for
+from tests.support.sandbox_client import MODEL
+from tests.support.scripted_engine import DEADLY_STEPS
+from worker.children.engine import EngineProcess
+from worker.children.messages import EngineSettings
+from worker.config.config import BridgeConfig
+from worker.errors import EngineUnusable
+from worker.horde.api import Job
+from worker.jobs.results import STOPPING, JobState
+from worker.jobs.status import Board, JobRow
+from worker.line.intake import Intake, Work
+from worker.line.runner import Runner, TooLate
+from worker.prediction.predictor import SecondsPredictor
+from worker.service.assembly import Models, make_intake
+
+OTHER = "Another Model"
+LONG_SECONDS = 150
+
+
+@dataclass
+class Stage:
+    """A runner over a real child process, and what it is told."""
+
+    runner: Runner
+    engine: EngineProcess
+    intake: Intake
+    model: Model
+    hurry: threading.Event
+    board: Board
+    tis: Path
+    jobs: int = 0
+
+    def work(
+        self,
+        prompt: str = "",
+        *,
+        ttl_seconds: int = LONG_SECONDS,
+        model: str = MODEL,
+        lora: str = "",
+        steps: int = 4,
+    ) -> Work:
+        """A job whose ttl, without the cleaner's minute, begins now."""
+        self.jobs += 1
+        job = Job(
+            ids=(f"job-{self.jobs}",),
+            model=model,
+            payload={},
+            ttl_seconds=ttl_seconds,
+            upload_urls=("https://put",),
+            popped_at=time.monotonic() - 60,
+        )
+        wanted = GenerationParams(
+            prompt=prompt, width=64, height=64, steps=steps, embeddings_folder=self.tis
+        )
+        if lora:
+            wanted = replace(wanted, loras=(Lora(lora, Path(lora)),))
+        self.board.add(JobRow(job.id, model, 1))
+        return Work(job, wanted, replace(self.model, name=model))
+
+
+def make_stage(engine: EngineProcess, checkpoint: Path, folder: Path) -> Stage:
+    """Two models of the same file, and an engine for them."""
+    model = Model.of_checkpoint(checkpoint, MODEL)
+    config = BridgeConfig.model_validate(
+        {"api_key": "k", "dreamer_name": "w", "models_to_load": [MODEL]}
+    )
+    intake = make_intake(config, folder, Models({MODEL: model, OTHER: model}, ()))
+    hurry, board = threading.Event(), Board()
+    runner = Runner(engine, intake, board, hurry=hurry, starts=1, forecast=SecondsPredictor())
+    return Stage(runner, engine, intake, model, hurry, board, folder / "ti")
+
+
+@pytest.fixture
+def stage(checkpoint: Path, tmp_path: Path) -> Generator[Stage]:
+    settings = EngineSettings(None, "auto", 0, None, tmp_path / "engine.log")
+    engine = EngineProcess(settings, main=scripted_engine.main)
+    yield make_stage(engine, checkpoint, tmp_path)
+    engine.kill()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.line.runner.RESTARTS", (0.01, 0.02))
+
+
+def test_the_engine_is_started_for_the_first_job_and_kept(stage: Stage):
+    assert stage.runner.run(stage.work()).images[0].job_id == "job-1"
+    pid = stage.engine.pid
+    assert stage.runner.run(stage.work()).images[0].job_id == "job-2"
+    assert stage.engine.pid == pid
+
+
+def test_a_job_that_can_not_be_done_in_time_is_not_begun(stage: Stage):
+    stage.runner.run(stage.work(steps=400))  # it says that it took 50 ms a step
+    begun_at = time.monotonic()
+    with pytest.raises(TooLate, match=r"within the 2 s that the horde gives it; lower max_power"):
+        stage.runner.run(stage.work("slow", steps=400, ttl_seconds=2))
+    assert time.monotonic() - begun_at < 0.5
+    assert all(row.state is not JobState.running for row in stage.board.view().rows[1:])
+
+
+def test_a_job_that_turns_out_too_slow_is_stopped_early_and_the_engine_lives(stage: Stage):
+    stage.runner.run(stage.work())
+    pid = stage.engine.pid
+    begun_at = time.monotonic()
+    with pytest.raises(TooLate):
+        stage.runner.run(stage.work("slow", steps=400, ttl_seconds=4))
+    assert time.monotonic() - begun_at < 2
+    assert stage.runner.run(stage.work()).images
+    assert stage.engine.pid == pid
+
+
+def test_a_job_that_just_makes_it_is_not_stopped(stage: Stage):
+    stage.runner.run(stage.work())
+    assert stage.runner.run(stage.work("slow", steps=20, ttl_seconds=3)).images
+
+
+def test_a_stopping_worker_begins_nothing_that_would_not_be_done(stage: Stage):
+    stage.runner.run(stage.work(steps=400))
+    stage.runner.stop_by(time.monotonic() + 5)
+    assert stage.runner.run(stage.work("slow", steps=10)).images
+    with pytest.raises(TooLate, match=STOPPING):
+        stage.runner.run(stage.work("slow", steps=400))
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_job_at_work_that_would_take_too_long_is_given_back_at_the_stop(
+    stage: Stage, is_known: bool
+):
+    """By its own steps, or while there are none yet, by the jobs before it."""
+    if is_known:
+        stage.runner.run(stage.work(steps=400))
+    work = stage.work("stuck" if is_known else "slow", steps=400)
+    ended: list[float] = []
+
+    def run() -> None:
+        with pytest.raises(TooLate, match=STOPPING):
+            stage.runner.run(work)
+        ended.append(time.monotonic())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    least_step = 1 if is_known else 3
+    wait_for(lambda: _step_of(stage, work) >= least_step, every=0.01)
+    stopped_at = time.monotonic()
+    stage.runner.stop_by(stopped_at + 5)
+    thread.join(20)
+    assert ended, "it went on"
+    assert ended[0] - stopped_at < 3
+    assert stage.engine.is_alive
+
+
+def _step_of(stage: Stage, work: Work) -> int:
+    return next(row.step for row in stage.board.view().rows if row.job_id == work.job.id)
+
+
+def test_what_waits_and_would_be_too_late_is_known_at_the_stop(stage: Stage):
+    stage.runner.run(stage.work(steps=100))  # it says that it took 5 s
+    waiting = [stage.work(steps=steps) for steps in (60, 400, 60, 60)]
+    assert stage.runner.late_ones(waiting) == []
+    stage.runner.stop_by(time.monotonic() + 8)
+    assert stage.runner.late_ones(waiting) == [waiting[1], waiting[3]]
+
+
+def test_a_job_that_kills_the_engine_gets_one_more_try_and_is_faulted(stage: Stage):
+    with pytest.raises(JobError, match=r"SIGKILL.*; a second engine did no better"):
+        stage.runner.run(stage.work("kill"))
+    assert stage.runner.run(stage.work()).images
+
+
+def test_a_model_that_kills_the_engine_three_times_leaves_the_offer(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    for _ in range(2):
+        with pytest.raises(JobError):
+            stage.runner.run(stage.work(steps=DEADLY_STEPS))
+    assert stage.intake.offer().models == (OTHER,)
+    assert f"{MODEL} is not offered any more" in caplog.text
+
+
+def test_a_lora_that_kills_the_engine_three_times_is_banned_by_name(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    for model in (MODEL, OTHER):
+        made = stage.runner.run(stage.work(lora="bad", model=model))
+        assert [note.ref for note in made.notes] == ["bad"]
+    assert stage.intake.offer().models == (MODEL, OTHER)
+    assert "bad is not used any more" in caplog.text
+
+
+def test_a_textual_inversion_that_kills_the_engine_three_times_is_banned_by_name(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    ti = stage.tis / "bad.safetensors"
+    ti.parent.mkdir(exist_ok=True)
+    ti.touch()
+    for _ in range(2):
+        made = stage.runner.run(stage.work("a embedding:bad cat"))
+        assert [(note.type, note.ref) for note in made.notes] == [(MetadataType.TI, "bad")]
+    assert f"{ti} is not used any more" in caplog.text
+    assert stage.intake.offer().models == (MODEL, OTHER)
+
+
+def test_a_job_that_fails_with_its_clients_files_is_made_without_them_and_that_is_noted(
+    stage: Stage,
+):
+    work = stage.work("a embedding:nice cat", lora="odd")
+    made = stage.runner.run(work)
+    assert [image.job_id for image in made.images] == [work.job.id]
+    assert [(note.type, note.value, note.ref) for note in made.notes] == [
+        (MetadataType.LORA, MetadataValue.PARSE_FAILED, "odd"),
+        (MetadataType.TI, MetadataValue.PARSE_FAILED, "nice"),
+    ]
+
+
+def test_prompts_that_kill_engines_are_never_held_against_the_model(stage: Stage):
+    stage.intake.withdraw(OTHER, "it is broken")
+    for number in range(4):
+        with pytest.raises(JobError, match="a second engine did no better"):
+            stage.runner.run(stage.work(f"kill {number}"))
+    assert stage.intake.offer().models == (MODEL,)
+    assert stage.runner.run(stage.work()).images
+
+
+def test_a_request_that_failed_is_not_tried_again_when_it_comes_again(stage: Stage):
+    bad = stage.work("kill")
+    with pytest.raises(JobError, match="a second engine did no better"):
+        stage.runner.run(bad)
+    stage.runner.run(stage.work())
+    pid = stage.engine.pid
+    again = replace(bad, job=replace(bad.job, ids=("job-again",)))
+    stage.board.add(JobRow(again.job.id, MODEL, 1))
+    with pytest.raises(JobError, match="it was the same request"):
+        stage.runner.run(again)
+    assert stage.engine.pid == pid
+
+
+def test_the_last_model_that_leaves_ends_the_worker(stage: Stage):
+    stage.intake.withdraw(OTHER, "it is broken")
+    with pytest.raises(JobError):
+        stage.runner.run(stage.work(steps=DEADLY_STEPS))
+    with pytest.raises(EngineUnusable, match=r"no model is left.*the engine died of it"):
+        stage.runner.run(stage.work(steps=DEADLY_STEPS))
+
+
+def blank(stage: Stage, *works: Work) -> tuple[str, ...]:
+    """The models that are offered after these jobs, none of which got a picture."""
+    for work in works:
+        with pytest.raises(JobError, match="not numbers"):
+            stage.runner.run(work)
+    return stage.intake.offer().models
+
+
+def test_a_model_that_gives_no_numbers_for_three_jobs_leaves_the_offer(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    assert blank(stage, stage.work("blank 1"), stage.work("blank 2")) == (MODEL, OTHER)
+    assert blank(stage, stage.work("blank 3")) == (OTHER,)
+    told = f"{MODEL} is not offered any more: x gives values that are not numbers, job after job"
+    assert told in caplog.text
+
+
+def test_a_job_that_goes_well_in_between_keeps_its_model_in_the_offer(stage: Stage):
+    for i in range(4):
+        assert blank(stage, stage.work(f"blank {i}")) == (MODEL, OTHER)
+        if i % 2:
+            assert stage.runner.run(stage.work()).images
+
+
+def test_one_job_without_numbers_that_comes_again_says_nothing_of_its_model(stage: Stage):
+    again = stage.work("blank")
+    assert blank(stage, *[again] * 4) == (MODEL, OTHER)
+
+
+def test_what_a_job_brought_or_a_post_processor_did_is_not_held_against_the_model(stage: Stage):
+    assert blank(stage, *[stage.work(f"smear {i}") for i in range(4)]) == (MODEL, OTHER)
+    for _ in range(4):
+        assert stage.runner.run(stage.work(lora="odd")).notes
+    assert stage.intake.offer().models == (MODEL, OTHER)

@@ -1,0 +1,158 @@
+"""Trouble that lasts is told in few lines."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import closing
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.support.sandbox_client import AGENT, MODEL, MODELS, WORKER_KEY, MovableClock
+from worker.horde.api import Offer, slots_of
+from worker.horde.client import HordeClient
+from worker.jobs.journal import Books
+from worker.jobs.ledger import Ledger
+from worker.jobs.results import STOPPING, ImageEnd, JobState
+from worker.jobs.status import Board, Kind
+from worker.line.limits import Pace
+from worker.line.popper import IDLE_SECONDS, Popper, Told
+from worker.line.trouble import Trouble, duration
+from worker.sandbox import Sandbox
+from worker.service.terminal import screen_handler
+
+HINT = "a hint of many words " * 10
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock(0.0)
+
+
+@pytest.fixture(autouse=True)
+def all_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+def test_a_call_that_fails_for_minutes_is_summed_up(
+    clock: MovableClock, caplog: pytest.LogCaptureFixture
+):
+    trouble = Trouble("upload failing", logging.getLogger("it"), over="it works", clock=clock)
+    for _ in range(60):  # an hour
+        trouble.failed(f"upload failed: {HINT}")
+        clock.move(60)
+    trouble.over()
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == f"upload failed: {HINT}"
+    assert sum(HINT in line for line in lines) == 1
+    assert lines[1].startswith("upload failing for 1 min, 2 tries: upload failed")
+    assert lines[-1] == "it works, after 60 min, 60 tries"
+    assert len(lines) < 9
+
+
+def test_a_hiccup_is_one_line_and_several_callers_are_one_trouble(
+    clock: MovableClock, caplog: pytest.LogCaptureFixture
+):
+    trouble = Trouble("upload failing", logging.getLogger("it"), over="it works", clock=clock)
+    for caller in ("a", "b", "a"):
+        trouble.failed("upload failed", caller)
+    trouble.over("c")
+    trouble.over("a")
+    trouble.failed("upload failed", "b")
+    clock.move(1)
+    trouble.over("b")
+    assert [record.getMessage() for record in caplog.records] == ["upload failed"]
+
+
+def test_a_live_horde_that_skips_something_each_time_fills_no_log(
+    clock: MovableClock, caplog: pytest.LogCaptureFixture
+):
+    board = Board()
+    told = Told(board, clock)
+    for job in range(100):
+        told.state("")
+        told.idle(f"nsfw {job}, bridge_version 3")
+        assert board.obstacle.kind is Kind.idle
+        clock.move(5)
+        told.state("")
+        told.worked()
+        assert board.obstacle.kind is Kind.none
+    assert not caplog.records
+    for _ in range(int(2 * 3600 / 5)):
+        told.state("")
+        told.idle("nsfw 7")
+        clock.move(5)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "no job for 10 min: no job fits this worker; skipped requests: nsfw 7"
+    assert len(lines) == 4
+    assert clock.now > IDLE_SECONDS
+
+
+def test_what_keeps_jobs_away_is_told_once_and_its_end(
+    clock: MovableClock, caplog: pytest.LogCaptureFixture
+):
+    told = Told(Board(), clock)
+    for tries in range(3):
+        told.state(f"too many failed: asking for no more for {tries} minutes")
+        clock.move(20)
+    told.state("on hold: why", "on hold", Kind.maintenance)
+    clock.move(15)
+    told.state("on hold: why", "on hold", Kind.maintenance)
+    told.state("")
+    told.state("")
+    assert [record.getMessage() for record in caplog.records] == [
+        "too many failed: asking for no more for 0 minutes",
+        "on hold: why",
+        "all is well again, after 15 s, 2 tries",
+    ]
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_images_that_a_stop_gave_back_are_told_as_such(tmp_path: Path, others: int):
+    """They count as drops all the same, for the horde counts them."""
+    path = tmp_path / "ledger.sqlite"
+    reasons = [STOPPING] * 8 + ["it broke"] * others
+    with closing(Ledger(path)) as earlier:
+        for number, reason in enumerate(reasons):
+            slots = slots_of((f"id-{number}",), ("",), time.monotonic() + 60)
+            earlier.popped(slots, "m")
+            end = ImageEnd(JobState.faulted, reason=reason, is_drop=True)
+            earlier.ended(slots[0].id, end)
+    board = Board()
+    with closing(Ledger(path)) as ledger, Sandbox(MODELS, limits={}) as horde:
+        client = HordeClient(horde.url, WORKER_KEY, client_agent="a test:1:url")
+        books = Books(ledger, board)
+        offer = Offer(name="tester", models=(MODEL,), bridge_agent=AGENT, max_pixels=1 << 20)
+        pace = Pace(idle_seconds=(0.01, 0.01))
+        popper = Popper(client, lambda: offer, threading.Event(), books=books, pace=pace)
+        popper.pop()
+        client.close()
+    drops = len(reasons)
+    assert (
+        f"{drops} images were not delivered within the last hour, 8 of them" in board.obstacle.told
+    )
+    assert ("lower max_power" in board.obstacle.told) == bool(others)
+    assert books.guard.allowance(0) == 16 - drops
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.4, "0 s"), (59, "59 s"), (60, "1 min"), (7199, "120 min"), (7200, "2 h")],
+)
+def test_a_duration_is_short(seconds: float, told: str):
+    assert duration(seconds) == told
+
+
+def test_a_line_on_a_terminal_has_its_time_and_level_once():
+    out = StringIO()
+    console = Console(file=out, force_terminal=True, width=120, color_system=None, _environ={})
+    record = logging.LogRecord("worker.x", logging.WARNING, "", 0, "it is %s", ("late",), None)
+    screen_handler(console).handle(record)
+    (line,) = out.getvalue().splitlines()
+    assert line.split(maxsplit=1)[1].strip() == "WARNING  it is late"
+    assert line[:10].strip().strip("[]").count(":") == 2
+    assert "/" not in line

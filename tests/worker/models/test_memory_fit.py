@@ -1,0 +1,87 @@
+"""What `check` says of memory and what is offered, for models of real sizes without weights."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hordelib.files.model import Model
+from hordelib.files.sizes import ModelSize, size_of
+from hordelib.job.families import SD1
+from tests.support.family_files import write_header
+from worker.config.config import MemoryReserve
+from worker.models.memory_fit import ComputeMemory, misfit, most_at_once, most_pixels
+
+MIB, GIB = 1 << 20, 1 << 30
+CARD = ComputeMemory("vram_to_leave_free", 8 * GIB, 1 * GIB, value_bytes=2)
+VALUES = {
+    "model.diffusion_model.a": (860, MIB),
+    "first_stage_model.a": (84, MIB),
+    "cond_stage_model.a": (123, MIB),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A Stable Diffusion 1 model of the usual size; its tensors are holes in the file."""
+    path = tmp_path_factory.mktemp("models") / "usual.safetensors"
+    return Model("Usual", SD1, {"checkpoint": write_header(path, VALUES, prefix="")})
+
+
+def test_parts_are_as_large_as_they_are_computed_with(model: Model):
+    assert size_of(model, 2) == ModelSize(2 * 860 * MIB, 2 * 84 * MIB)
+    assert size_of(model, 4) == ModelSize(4 * 860 * MIB, 4 * 84 * MIB)
+
+
+def test_a_part_alone_in_its_file_is_known_by_its_loader(model: Model, tmp_path: Path):
+    path = write_header(tmp_path / "vae.safetensors", {"decoder": (50, MIB)}, prefix="")
+    assert size_of(replace(model, files={"vae": path}), 2).vae_bytes == 100 * MIB
+
+
+def test_a_model_that_fits_is_no_finding(model: Model):
+    assert misfit("Usual", model, CARD) is None
+
+
+def test_a_reserve_that_leaves_too_little_is_named_with_one_that_works(model: Model):
+    tight = replace(CARD, reserve_bytes=7 * GIB)
+    found = misfit("Usual", model, tight)
+    assert found is not None
+    assert "Usual needs 1.7 GiB, and vram_to_leave_free leaves 1.0 GiB of 8.0 GiB" in found.told
+    suggested = re.search(r'"(.*)"', found.remedy)
+    assert suggested is not None
+    reserve_bytes = MemoryReserve.parse(suggested[1]).bytes_of(tight.total_bytes)
+    assert misfit("Usual", model, replace(tight, reserve_bytes=reserve_bytes)) is None
+    assert misfit("Usual", model, replace(tight, reserve_bytes=reserve_bytes + MIB)) is not None
+
+
+def test_a_card_that_is_too_small_is_said_so(model: Model):
+    found = misfit("Usual", model, replace(CARD, total_bytes=GIB, reserve_bytes=0))
+    assert found is not None
+    assert "no setting makes room" in found.remedy
+
+
+@given(usable=st.integers(2, 64))
+def test_no_larger_picture_is_offered_than_wanted_or_than_fits(model: Model, usable: int):
+    memory = replace(CARD, total_bytes=usable * GIB, reserve_bytes=0)
+    wanted = 4096 * 4096
+    offered = most_pixels([model], memory, wanted)
+    more = most_pixels([model], replace(memory, total_bytes=(usable + 1) * GIB), wanted)
+    assert 0 < offered <= more <= wanted
+    assert offered == wanted or offered * 2 * 2178 <= usable * GIB - 2 * 860 * MIB
+
+
+def test_the_owners_own_limit_stays_where_there_is_room(model: Model):
+    assert most_pixels([model], CARD, 1024 * 1024) == 1024 * 1024
+    assert most_pixels([], CARD, 512 * 512) == 512 * 512
+
+
+def test_how_many_pictures_fit_at_once_is_known_before_any_is_made(model: Model):
+    assert most_at_once(model, CARD, 512 * 512, 8) == 8
+    tight = replace(CARD, total_bytes=4 * GIB)  # 1.3 GiB beside the UNet and the reserve
+    assert most_at_once(model, tight, 1024 * 1024, 8) == 2
+    assert most_at_once(model, replace(tight, total_bytes=GIB), 1024 * 1024, 8) == 1

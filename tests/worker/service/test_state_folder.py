@@ -1,0 +1,191 @@
+"""One worker a state folder, readable by its owner alone, and orders from another terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from hordelib.files.whole_files import open_to_append, write_whole
+from tests.support.owner import PROJECT
+from tests.support.small_disk import small_disk
+from worker.children.child_side import open_log as open_child_log
+from worker.errors import StateTaken
+from worker.jobs.ledger import FILE as LEDGER
+from worker.jobs.ledger import Ledger
+from worker.service.orders import Order, Orders
+from worker.service.state_folder import StateFolder, anybody_may_write, close_to_others, is_taken
+from worker.service.terminal import open_log
+
+HOLD = (
+    "import sys, time; from pathlib import Path\n"
+    "from worker.service.state_folder import StateFolder\n"
+    "folder = StateFolder.open(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)\n"
+)
+
+
+def test_a_second_worker_is_refused_until_the_first_one_is_gone_however_it_ends(tmp_path: Path):
+    state = tmp_path / "state"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(state)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert is_taken(state)
+        with pytest.raises(StateTaken, match=f"process {holder.pid} runs with"):
+            StateFolder.open(state)
+        holder.send_signal(signal.SIGKILL)
+    assert not is_taken(state)
+    with closing(StateFolder.open(state)) as ours:
+        assert not ours.trouble
+
+
+def test_a_folder_that_was_deleted_is_taken_again(tmp_path: Path):
+    state = tmp_path / "state"
+    with closing(StateFolder.open(state)) as ours:
+        shutil.rmtree(state)
+        ours.keep()
+        assert is_taken(state)
+        ours.keep()
+        assert ours.holder == os.getpid()
+
+
+def test_who_lost_it_to_another_worker_ends(tmp_path: Path):
+    state = tmp_path / "state"
+    with closing(StateFolder.open(state)) as ours:
+        shutil.rmtree(state)
+        with closing(StateFolder.open(state)), pytest.raises(StateTaken):
+            ours.keep()
+
+
+def test_it_is_closed_to_others(tmp_path: Path):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o755)
+    (state / "lock").touch(0o644)
+    with closing(StateFolder.open(state)):
+        assert state.stat().st_mode & 0o077 == 0
+
+
+@pytest.fixture
+def open_umask() -> Generator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def insist_on_closed(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_state_and_logs_are_closed_whatever_the_umask(tmp_path: Path):
+    state, logs = tmp_path / "state", tmp_path / "logs"
+    logs.mkdir(0o777)
+    with closing(StateFolder.open(state)), closing(Ledger(state / LEDGER)):
+        Orders(state).begin()
+        write_whole(state / "seconds.json", b"{}")
+        insist_on_closed(state)
+        assert (state / f"{LEDGER}-wal").is_file()
+    with closing(open_log(logs / "dreamer.log")) as log:
+        log.emit(logging.makeLogRecord({"msg": "a line"}))
+    with open_child_log(logs / "engine.log") as file:
+        file.write("a line\n")
+    insist_on_closed(logs)
+    assert {path.name for path in logs.iterdir()} == {"dreamer.log", "engine.log"}
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_no_link_is_followed_where_something_is_written(tmp_path: Path):
+    """As another account of this machine could leave them in a folder that it may write to."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "folder"
+    folder.mkdir(0o777)
+    for name in ("pid", "order.new", "verified.json.new", "dreamer.log", "engine.log", "a.part"):
+        (folder / name).symlink_to(victim)
+    with closing(StateFolder.open(folder)) as state:
+        assert (state.trouble, state.holder) == ("", os.getpid())
+    write_whole(folder / "verified.json", b"{}")
+    write_whole(folder / "order", b"drain")
+    with open_child_log(folder / "engine.log") as file:
+        file.write("nowhere")
+    with closing(open_log(folder / "dreamer.log")) as log, pytest.raises(OSError, match="symbolic"):
+        log.stream = log._open()
+    with pytest.raises(OSError, match="symbolic"):
+        open_to_append(folder / "a.part")
+    assert victim.read_text() == "precious"
+    assert not (folder / "verified.json").is_symlink()
+
+
+def test_a_folder_that_anybody_can_change_is_known(tmp_path: Path):
+    tmp_path.chmod(0o775)
+    assert not anybody_may_write(tmp_path)
+    tmp_path.chmod(0o777)
+    assert anybody_may_write(tmp_path)
+    assert not anybody_may_write(tmp_path / "nothing")
+
+
+def test_a_file_that_others_can_read_is_closed_once(tmp_path: Path):
+    file = tmp_path / "bridgeData.yaml"
+    file.touch(0o644)
+    assert (close_to_others(file), close_to_others(file)) == (True, False)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_can_not_be_written_is_trouble_and_no_end(tmp_path: Path):
+    with (
+        small_disk(tmp_path / "disk", 100, "ro") as disk,
+        closing(StateFolder.open(disk / "state")) as folder,
+    ):
+        assert "Read-only" in folder.trouble
+
+
+def test_an_order_and_its_answer_pass_through_the_folder(tmp_path: Path):
+    orders = Orders(tmp_path)
+    assert (orders.given(), orders.answered()) == (None, "")
+    orders.give(Order.pause)
+    orders.answer("paused")
+    again = Orders(tmp_path)
+    assert (again.given(), again.answered()) == (Order.pause, "paused")
+    assert all(file.stat().st_mode & 0o077 == 0 for file in tmp_path.iterdir())
+
+
+def test_garbage_is_no_order(tmp_path: Path):
+    (tmp_path / "order").write_bytes(b"\xff\xfe rm -rf")
+    assert Orders(tmp_path).given() is None
+
+
+def test_an_order_to_drain_is_for_one_life_of_the_worker(tmp_path: Path):
+    for given, begun in ((Order.drain, Order.serve), (Order.pause, Order.pause)):
+        Orders(tmp_path).give(given)
+        Orders(tmp_path).begin()
+        assert Orders(tmp_path).given() is begun
+
+
+def test_looking_whether_a_worker_runs_keeps_none_from_starting(tmp_path: Path):
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            is_taken(tmp_path)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(20):
+            with closing(StateFolder.open(tmp_path)) as ours:
+                assert not ours.trouble
+    finally:
+        over.set()
+        looking.join()

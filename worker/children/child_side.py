@@ -1,0 +1,134 @@
+"""The child's side of the pipe: what every child process of the bridge does in the same way."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from hordelib.errors import HordelibError
+from hordelib.files.whole_files import for_owner
+from worker.children.messages import Alive, Broken, Stop
+from worker.children.signals import STOP_SIGNALS
+from worker.service.state_folder import make_private
+
+HEARTBEAT_SECONDS = 1.0
+PR_SET_PDEATHSIG = 1  # prctl(2)
+LOG_BYTES = 5 << 20  # a longer log is put aside at the next start
+
+log = logging.getLogger(__name__)
+
+
+def set_up_process(log_file: Path) -> None:
+    """First thing in a spawned process: its life, signals and the terminal are the bridge's."""
+    _leave_signals_to_the_bridge()
+    _write_to(log_file)
+    _die_with_the_bridge()
+
+
+class Child:
+    """Takes commands and sends reports; no child outlives its bridge.
+
+    `heartbeat_seconds`: after how many without a word it says that it is alive.
+    """
+
+    def __init__(self, pipe: Connection, heartbeat_seconds: float = HEARTBEAT_SECONDS):
+        self._pipe = pipe
+        self._heartbeat_seconds = heartbeat_seconds
+        self._sending = threading.Lock()
+        self._stopped = threading.Event()
+        self._last_word = time.monotonic()
+
+    def commands(self) -> Iterator[Any]:
+        """What the bridge asks for, until it says Stop; the process exits when it is gone.
+
+        From the first one on, a thread says that this process is alive, where nothing else was said
+        for long.
+        """
+        threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True).start()
+        while not isinstance(command := self._next(), Stop):
+            yield command
+        self._stopped.set()
+
+    def report(self, report: object) -> None:
+        """Any thread may."""
+        try:
+            with self._sending:
+                self._pipe.send(report)
+                self._last_word = time.monotonic()
+        except OSError:
+            os._exit(1)  # nobody listens any more
+
+    def give_up(self, error: Exception) -> NoReturn:
+        """Tell the bridge why this process can't go on, and end it."""
+        log.error("this process can't go on", exc_info=error)
+        known = isinstance(error, HordelibError)
+        self.report(Broken(str(error) if known else f"{type(error).__name__}: {error}"))
+        os._exit(1)
+
+    def _next(self) -> object:
+        try:
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            log.warning("the bridge is gone: exiting")
+            os._exit(1)
+
+    def _heartbeat(self) -> None:
+        longest = self._heartbeat_seconds
+        while not self._stopped.wait(self._last_word + longest - time.monotonic()):
+            if time.monotonic() - self._last_word >= longest:
+                self.report(Alive())
+
+
+def _die_with_the_bridge() -> None:
+    """Linux kills this process when the bridge dies, even while it is frozen or busy.
+
+    Elsewhere it notices the end of its pipe, as soon as it reads.
+    """
+    if sys.platform != "linux":
+        return
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        log.warning("no signal at the bridge's death: %s", os.strerror(ctypes.get_errno()))
+    bridge = parent_process()
+    if bridge is not None and bridge.pid != os.getppid():  # it died before we asked
+        os._exit(1)
+
+
+def _leave_signals_to_the_bridge() -> None:
+    """They reach the whole process group; what they mean for the job is for the bridge."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):  # the bridge blocked them around the spawn
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def _write_to(log_file: Path) -> None:
+    """Send all that this process prints to a file: the terminal is the bridge's."""
+    file = open_log(log_file)
+    os.dup2(file.fileno(), sys.stdout.fileno())
+    os.dup2(file.fileno(), sys.stderr.fileno())
+    faulthandler.enable(file)
+    logging.basicConfig(
+        stream=file, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+
+def open_log(log_file: Path) -> TextIO:
+    """The file, or nowhere: a child does not fail for want of a log."""
+    try:
+        make_private(log_file.parent)
+        if log_file.is_file() and log_file.stat().st_size > LOG_BYTES:
+            log_file.replace(log_file.with_suffix(".old.log"))
+        return open(log_file, "a", 1, "utf-8", "replace", opener=for_owner)
+    except OSError:
+        return open(os.devnull, "a", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The commands of the command line: what they do, what they print, and their exit codes."""

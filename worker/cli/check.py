@@ -1,0 +1,307 @@
+"""Is everything there that the worker needs? One line per prerequisite, a remedy for each no."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from hordelib.comfyui.boot import default_folder
+from hordelib.errors import ModelBroken
+from hordelib.files.model import Model
+from worker.config.config import BridgeConfig, load_config
+from worker.devices import first_card
+from worker.errors import ConfigError, EngineUnusable, HordeError, JudgeUnusable, NotAllowed
+from worker.horde.api import Account
+from worker.horde.client import HordeClient
+from worker.horde.refusals import END_MAINTENANCE
+from worker.line.popper import insist_on_own_name
+from worker.models.annotator_weights import annotator_entries
+from worker.models.inventory import Inventory, ModelsFolder, take_inventory
+from worker.models.memory_fit import ComputeMemory, Misfit, misfit, most_at_once, most_pixels
+from worker.models.on_disk import FileStock
+from worker.safety.policy import COMMAND, judge_settings, unfound
+from worker.service.assembly import Models, find_capabilities, find_models, introduce, make_client
+
+MIN_PYTHON = (3, 11)
+COMFYUI_VERSION = "0.3.75"
+LOW_DISK_BYTES = 5 << 30
+SET_UP = "run ./update-runtime.sh"
+
+
+class Verdict(StrEnum):
+    ok = "ok"
+    failed = "FAILED"
+    warning = "WARNING"
+    skipped = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One prerequisite. `remedy` says what the owner does about one that is not ok."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+
+
+def ok(name: str, detail: str) -> Finding:
+    return Finding(name, Verdict.ok, detail)
+
+
+def failed(name: str, detail: str, remedy: str) -> Finding:
+    return Finding(name, Verdict.failed, detail, remedy)
+
+
+def findings(home: Path, config_file: Path) -> Iterator[Finding]:
+    """All prerequisites, each as soon as it is known, in the order of their dependence."""
+    yield _python()
+    yield from _torch()
+    config = _load(config_file)
+    yield _comfyui(config if isinstance(config, BridgeConfig) else None, home)
+    yield _disk(home)
+    if isinstance(config, BridgeConfig):
+        yield ok("configuration", str(config_file))
+        inventory = take_inventory(ModelsFolder.of(config, home))
+        models = find_models(config, home, inventory)
+        yield from _models(models, inventory)
+        yield from _memory(config, models)
+        yield from _annotators(inventory.folder)
+        yield from _kinds(config, home, models)
+        yield from introduced(config, home, models)
+        yield _safety(config, home)
+        yield from _horde(config)
+    else:
+        yield from config
+        for name in ("model files", "safety", "horde", "api key", "worker name"):
+            yield Finding(name, Verdict.skipped, "needs the configuration")
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if sys.version_info < MIN_PYTHON:
+        return failed("python", version, "install Python 3.11 or newer")
+    return ok("python", version)
+
+
+_ASK_TORCH = """
+import json, torch
+cuda = torch.cuda.is_available()
+print(json.dumps([torch.__version__, torch.cuda.get_device_name(0) if cuda else None]))
+"""
+
+
+def _torch() -> Iterator[Finding]:
+    """Torch is asked in a process of its own: a broken one can take its process down."""
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK_TORCH], capture_output=True, text=True, check=False, timeout=300
+    )
+    if asked.returncode:
+        reason = (asked.stderr.strip().splitlines() or ["it crashed"])[-1]
+        yield failed("torch", reason, SET_UP)
+        return
+    version, cuda_name = json.loads(asked.stdout)
+    yield ok("torch", version)
+    yield _device(cuda_name)
+
+
+def _device(cuda_name: str | None) -> Finding:
+    try:
+        card = first_card()
+    except EngineUnusable as error:
+        return failed("device", str(error), "reboot, or install the driver again")
+    if card is None:
+        return ok("device", "CPU (no NVIDIA card found; pictures take minutes instead of seconds)")
+    name = f"{card.name}, driver {card.driver}, {card.free_bytes >> 20} MiB free"
+    if cuda_name is None:
+        remedy = "update the NVIDIA driver, or install the torch build for it"
+        return failed("device", f"{name}, but torch can't use it", remedy)
+    return ok("device", name)
+
+
+def _load(config_file: Path) -> BridgeConfig | list[Finding]:
+    if not config_file.is_file():
+        remedy = "run ./horde-bridge.sh run once: it writes one to fill in"
+        return [failed("configuration", f"there is no {config_file}", remedy)]
+    try:
+        return load_config(config_file)
+    except ConfigError as error:
+        remedy = f"edit {config_file}"
+        return [failed("configuration", problem, remedy) for problem in error.problems]
+
+
+def _comfyui(config: BridgeConfig | None, home: Path) -> Finding:
+    own = home / config.comfyui_path if config and config.comfyui_path else None
+    folder = own or default_folder()
+    try:
+        text = (folder / "comfyui_version.py").read_text("utf-8")
+    except OSError:
+        return failed("ComfyUI", f"not in {folder}", "correct comfyui_path" if own else SET_UP)
+    version = text.partition('__version__ = "')[2].partition('"')[0]
+    if version != COMFYUI_VERSION:
+        return failed("ComfyUI", f"{version} in {folder}", f"use version {COMFYUI_VERSION}")
+    return ok("ComfyUI", f"{version} in {folder}")
+
+
+def _disk(home: Path) -> Finding:
+    free_bytes = shutil.disk_usage(home).free
+    detail = f"{free_bytes / (1 << 30):.1f} GiB free in {home}"
+    if not os.access(home, os.W_OK):
+        return failed("disk", f"{home} can't be written", "change its owner or its permissions")
+    if free_bytes < LOW_DISK_BYTES:
+        return failed("disk", detail, f"free {LOW_DISK_BYTES >> 30} GiB at least")
+    return ok("disk", detail)
+
+
+def _models(models: Models, inventory: Inventory) -> Iterator[Finding]:
+    for name, model in models.served.items():
+        files = ", ".join(str(path) for path in model.files.values())
+        yield ok("model files", f"{name} ({model.family.name}): {files}")
+    coming = [stock.name for stock in inventory.coming]
+    if coming:
+        yield ok("model files", f"run downloads or verifies first: {', '.join(coming)}")
+        yield ok("downloads", inventory.plan.summary)
+    for note in inventory.notes:
+        remedy = "files that could not be compared with it are offered on your word"
+        yield Finding("model reference", Verdict.warning, note, remedy)
+    for problem in models.problems:
+        yield failed("model files", problem, "put the file there, or take the name out")
+
+
+def _memory(config: BridgeConfig, models: Models) -> Iterator[Finding]:
+    """Models that could never run with the memory that is left to them."""
+    with suppress(EngineUnusable):  # what is wrong with the device was said already
+        memory = ComputeMemory.of(config, first_card())
+        found = [_misfit(name, model, memory) for name, model in models.served.items()]
+        for problem in filter(None, found):
+            yield failed("memory", problem.told, problem.remedy)
+        if not any(found):
+            yield ok("memory", f"{memory.setting} leaves {memory.usable_bytes >> 20} MiB")
+            yield from _split(config, models, memory)
+
+
+def _misfit(name: str, model: Model, memory: ComputeMemory) -> Misfit | None:
+    """What is wrong with a file that can't be read is the word on its model."""
+    try:
+        return misfit(name, model, memory)
+    except (ModelBroken, OSError) as error:
+        return Misfit(f"{name}: {error}", "put the whole file there")
+
+
+def _split(config: BridgeConfig, models: Models, memory: ComputeMemory) -> Iterator[Finding]:
+    """Models for which a full batch of the largest pictures is made in parts."""
+    pixels = most_pixels(models.served.values(), memory, config.max_pixels)
+    for name, model in models.served.items():
+        with suppress(ModelBroken, OSError):  # a file that went bad since `misfit` has read it
+            fitting = most_at_once(model, memory, pixels, config.max_batch)
+            if fitting < config.max_batch:
+                told = f"{fitting} of {config.max_batch} of the largest pictures fit at once"
+                yield ok("memory", f"{name}: {told}; a full batch is made in parts")
+
+
+def _annotators(folder: ModelsFolder) -> Iterator[Finding]:
+    for entry in annotator_entries():
+        for file in folder.look(entry).files:
+            if file.path.is_file() and not _is_as_listed(folder, file):
+                told = f"{file.path} is cut off, damaged, or another file"
+                yield failed("annotators", told, "remove it, and run ./horde-bridge.sh fetch")
+
+
+def _is_as_listed(folder: ModelsFolder, file: FileStock) -> bool:
+    try:
+        return folder.verified.sha256(file.path) == file.about.sha256
+    except OSError:  # nobody can read it
+        return False
+
+
+def _kinds(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding]:
+    """Kinds of jobs that would be offered if their files were there."""
+    offered: list[str] = []
+    for kind in find_capabilities(config, home, models):
+        if kind.missing:
+            remedy = f"put the files there, or set {kind.flag}: false to hear no more of it"
+            yield Finding(kind.flag, Verdict.warning, f"not offered: {kind.missing}", remedy)
+        elif kind.is_offered:
+            offered.append(kind.flag.removeprefix("allow_"))
+    yield ok("kinds of jobs", ", ".join(["txt2img", *offered]))
+
+
+def introduced(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding]:
+    """What the horde keeps from a worker that is introduced as this one is."""
+    how = introduce(config, home, models)
+    if how.lost:
+        yield Finding("kinds of jobs", Verdict.warning, how.lost, how.remedy)
+
+
+def _safety(config: BridgeConfig, home: Path) -> Finding:
+    try:
+        lack = unfound(config, home)
+    except JudgeUnusable as error:
+        return failed("safety", str(error), f"run {COMMAND}")
+    if lack:
+        return Finding("safety", Verdict.warning, lack, f"run {COMMAND}, for the sake of the horde")
+    judges = "NudeNet, horde_safety" if judge_settings(config, home).horde_safety else "NudeNet"
+    return ok("safety", judges)
+
+
+def _horde(config: BridgeConfig) -> Iterator[Finding]:
+    client = make_client(config)
+    reached = _ask("horde", client.heartbeat, f"check horde_url ({config.horde_url})")
+    if reached is not None:
+        yield reached
+        return
+    yield ok("horde", config.horde_url)
+    try:
+        account = client.whoami()
+    except HordeError as error:
+        yield failed("api key", str(error), _remedy(error, "check api_key"))
+        return
+    yield ok("api key", f"{account.username}, {account.kudos:.0f} kudos")
+    yield worker_name(client, config.dreamer_name, account)
+
+
+def worker_name(client: HordeClient, name: str, account: Account) -> Finding:
+    try:
+        record = client.worker_by_name(name, account)
+        insist_on_own_name(account, record)
+    except HordeError as error:
+        return failed("worker name", str(error), _remedy(error, "try again later"))
+    if record is None:
+        return ok("worker name", f"{name!r}, {_NOT_ASKED if '/' in name else 'new'}")
+    if not account.owns(record):
+        told = f"{name!r} exists, and the horde does not say yet whose it is"
+        remedy = f"nothing, if you have just begun to use it; if it is not yours, {_OTHER_NAME}"
+        return Finding("worker name", Verdict.warning, told, remedy)
+    if record.paused:
+        told = f"{name!r} is paused: it gets no real jobs and earns nothing"
+        return failed("worker name", told, "ask the horde's moderators why")
+    if record.maintenance_mode:
+        told = f"{name!r}, yours, is in maintenance: the horde gives it your own jobs alone"
+        return Finding("worker name", Verdict.warning, told, END_MAINTENANCE)
+    return ok("worker name", f"{name!r}, yours")
+
+
+_OTHER_NAME = "choose another dreamer_name"
+_NOT_ASKED = "none of yours yet; whether it is free can't be asked of a name with a slash"
+
+
+def _ask(name: str, call: Callable[[], object], remedy: str) -> Finding | None:
+    """A finding when the call fails, None when it works."""
+    try:
+        call()
+    except HordeError as error:
+        return failed(name, str(error), _remedy(error, remedy))
+    return None
+
+
+def _remedy(error: HordeError, otherwise: str) -> str:
+    return error.remedy if isinstance(error, NotAllowed) else otherwise

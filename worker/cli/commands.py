@@ -1,0 +1,310 @@
+"""What each command does, and how its end becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import sysconfig
+import time
+import warnings
+from contextlib import closing, suppress
+from pathlib import Path
+
+from rich.console import Console
+
+from hordelib.errors import HordelibError
+from hordelib.files.whole_files import write_whole
+from worker.children.signals import StopSignals
+from worker.cli.check import Verdict, findings
+from worker.cli.exit_codes import ExitCode, exit_code
+from worker.cli.models_command import fetch_annotators, fetch_safety, run_models_command
+from worker.cli.worker_command import run_worker_command
+from worker.config.config import BridgeConfig, load_config, models_place
+from worker.demo.run import REFERENCE, run_demo
+from worker.demo.sample_requests import ALL, FEW
+from worker.errors import ConfigError, NotAllowed, WorkerError
+from worker.jobs.journal import Books
+from worker.jobs.ledger import FILE as LEDGER
+from worker.jobs.ledger import Ledger, read_totals
+from worker.jobs.status import Board
+from worker.models.inventory import ModelsFolder, take_inventory
+from worker.models.keeper import ModelOffering
+from worker.safety.policy import unfound
+from worker.sandbox import serve as serve_sandbox
+from worker.service.assembly import (
+    OURS,
+    Children,
+    Models,
+    find_capabilities,
+    introduce,
+    make_bridge,
+    make_forecast,
+    make_intake,
+)
+from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
+from worker.service.serve import serve
+from worker.service.state_folder import (
+    STATE,
+    StateFolder,
+    anybody_may_write,
+    close_to_others,
+    is_taken,
+    make_private,
+)
+from worker.service.terminal import board_view, make_console, print_totals, set_up_logging
+
+CONFIG_FILE = "bridgeData.yaml"
+ANSWER_SECONDS, START_SECONDS = 5.0, 60.0  # for a worker that serves, and for one that starts
+TEMPLATE = "bridgeData.template.yaml"
+
+
+def run_command(options: argparse.Namespace, signals: StopSignals) -> int:
+    """Run `options.command` in the folder `options.home`; its exit code (worker.cli.exit_codes)."""
+    options.home = options.home.expanduser().resolve()
+    os.environ.setdefault("DREAMER_RUNTIME", str(options.home))  # where ComfyUI is looked for
+    warnings.filterwarnings("ignore", module="PIL")  # of strangers' files; errors still count
+    try:
+        if options.command in _STOPPABLE:
+            return _STOPPABLE[options.command](options, signals)
+        return _COMMANDS[options.command](options)
+    except (WorkerError, HordelibError, OSError) as error:
+        print(f"dreamer: {_line(error)}", file=sys.stderr)
+        return exit_code(error)
+    finally:
+        _let_go_of_output()
+
+
+def _let_go_of_output() -> None:
+    """Where nobody reads our output any more, Python's last flush must not be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return "bridgeData.yaml can't be used:\n  " + "\n  ".join(error.problems)
+    if isinstance(error, NotAllowed):
+        return f"the horde won't have this worker: {error}. Remedy: {error.remedy}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
+
+
+def _demo(options: argparse.Namespace, signals: StopSignals) -> int:
+    wishes = ALL if options.all else FEW
+    are_made = run_demo(options.home, make_console(), wishes, signals)
+    return ExitCode.OK if are_made else ExitCode.FAILED
+
+
+def _run(options: argparse.Namespace, signals: StopSignals) -> int:
+    config_file = options.home / CONFIG_FILE
+    if not config_file.exists():
+        return _create_config(config_file)
+    config = load_config(config_file)
+    with suppress(OSError):
+        if close_to_others(config_file):
+            print(f"{config_file}: others could read it; now only you can", file=sys.stderr)
+    run_worker(config, options.home, signals)
+    return ExitCode.OK
+
+
+def run_worker(
+    config: BridgeConfig, home: Path, signals: StopSignals, children: Children = OURS
+) -> None:
+    """Serve as `config` says until a signal. Raises what ends it otherwise."""
+    with closing(StateFolder.open(home / STATE)) as state:
+        console = make_console()
+        set_up_logging(console, home / "logs" / "dreamer.log")
+        log = logging.getLogger("worker")
+        orders = Orders(state.path)
+        orders.begin()
+        if state.trouble:
+            log.error("%s: orders can't be given; make the folder writable", state.trouble)
+        unfound(config, home)  # raises where it has to, before models are downloaded in vain
+        offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
+        models = offering.first_models(lambda: orders.given() is not Order.drain)
+        if orders.given() is Order.drain:
+            orders.end()
+            return
+        for line in warnings_of(config, home, models):
+            log.warning(line)
+        board = Board()
+        intake = make_intake(config, home, models)
+        with closing(Ledger(state.path / LEDGER)) as ledger, offering.kept_up(intake):
+            books = Books(ledger, board, children.most_drops, make_forecast(state.path))
+            bridge = make_bridge(config, home, models, books, intake=intake, children=children)
+            log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
+            serve(
+                bridge,
+                board_view(console, board, config.stats_output_frequency),
+                signals=signals,
+                orders=orders,
+                look_after=state.keep,
+            )
+
+
+def warnings_of(config: BridgeConfig, home: Path, models: Models) -> list[str]:
+    """What the owner should know before it starts. Raises JudgeUnusable as `safety` says."""
+    lacking = [
+        f"{capability.flag}: not offered; check says what is missing"
+        for capability in find_capabilities(config, home, models)
+        if capability.missing
+    ]
+    open_to_all = [
+        f"{folder}: anybody on this machine can change what lies there: chmod o-w {folder}"
+        for folder in (home.resolve(), config.models_folder(home))
+        if anybody_may_write(folder)
+    ]
+    introduced = introduce(config, home, models)
+    lost = f"{introduced.lost}. Remedy: {introduced.remedy}" if introduced.lost else ""
+    lines = (*config.notes, *models.problems, *lacking, lost, *open_to_all, unfound(config, home))
+    return [line for line in lines if line]
+
+
+def _create_config(config_file: Path) -> int:
+    write_whole(config_file, _template().read_bytes())  # it will hold the api key
+    print(
+        f"{config_file} was written. Fill in api_key, dreamer_name and models_to_load,\n"
+        "then run the same command again; `check` tells whether it will work.",
+        file=sys.stderr,
+    )
+    return ExitCode.USAGE
+
+
+def _template() -> Path:
+    """Beside the packages in a clone; pip puts it into the environment's share folder."""
+    beside = Path(__file__).parents[2] / TEMPLATE
+    installed = Path(sysconfig.get_path("data")) / "share" / "dreamer" / TEMPLATE
+    return beside if beside.is_file() else installed
+
+
+def _pause(options: argparse.Namespace) -> int:
+    return _order(options.home / STATE, Order.pause, "it starts paused")
+
+
+def _resume(options: argparse.Namespace) -> int:
+    return _order(options.home / STATE, Order.serve, "it will serve when it is started")
+
+
+def _drain(options: argparse.Namespace) -> int:
+    if not is_taken(options.home / STATE):
+        print(f"no worker runs with {options.home / STATE}", file=sys.stderr)
+        return ExitCode.FAILED
+    return _order(options.home / STATE, Order.drain, "")
+
+
+def _order(folder: Path, order: Order, later: str) -> int:
+    """Give an order, and wait a little until the worker answers that it does it."""
+    orders = Orders(folder)
+    try:
+        make_private(folder)
+        orders.give(order)
+    except OSError as error:
+        print(f"{folder}: {error.strerror}; make it writable for you", file=sys.stderr)
+        return ExitCode.DISK
+    if not is_taken(folder):
+        print(f"no worker runs with {folder}; {later}")
+        return ExitCode.OK
+    print(f"the worker is {_wait_for_answer(orders, order)}")
+    return ExitCode.OK
+
+
+def _wait_for_answer(orders: Orders, order: Order) -> str:
+    """What the worker answers, once it does as it was told or has had time enough."""
+    began = time.monotonic()
+    while (answer := orders.answered() or STARTING) not in _DOING[order]:
+        waited = time.monotonic() - began
+        if waited > (START_SECONDS if answer == STARTING else ANSWER_SECONDS):
+            return f"{answer}; it will do that as soon as it can"
+        if orders.given() is not order:  # one that has just begun forgets what was before it
+            orders.give(order)
+        time.sleep(ANSWER_SECONDS / 50)
+    return answer
+
+
+# What a worker answers that does as it was told.
+_DOING = {
+    Order.serve: (SERVING, MAINTENANCE, STARTING),
+    Order.pause: ("pausing", "paused"),
+    Order.drain: ("draining", ENDED),
+}
+
+
+def _status(options: argparse.Namespace) -> int:
+    """What the ledger says, whether a worker runs or not."""
+    folder = options.home / STATE
+    running = is_taken(folder)
+    orders = Orders(folder)
+    print(f"worker: {orders.answered() or STARTING if running else 'not running'}")
+    if running and (obstacle := orders.obstacle()):
+        print(f"        {obstacle}")
+    if (folder / LEDGER).is_file():
+        print_totals(Console(highlight=False), read_totals(folder / LEDGER))
+    return ExitCode.OK if running else ExitCode.FAILED
+
+
+def _sandbox(options: argparse.Namespace) -> int:
+    serve_sandbox(REFERENCE, options.port)
+    return ExitCode.OK
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    config_file = options.home / CONFIG_FILE
+    if options.safety:
+        return fetch_safety(ModelsFolder.of(models_place(config_file), options.home))
+    if not config_file.exists():
+        return _create_config(config_file)
+    return fetch_annotators(ModelsFolder.of(load_config(config_file), options.home))
+
+
+def _models(options: argparse.Namespace) -> int:
+    config_file = options.home / CONFIG_FILE
+    if not config_file.exists():
+        return _create_config(config_file)
+    folder = ModelsFolder.of(load_config(config_file), options.home)
+    return run_models_command(folder, options)
+
+
+def _worker(options: argparse.Namespace) -> int:
+    config_file = options.home / CONFIG_FILE
+    if not config_file.exists():
+        return _create_config(config_file)
+    return run_worker_command(load_config(config_file), options)
+
+
+def _check(options: argparse.Namespace) -> int:
+    console = Console(highlight=False)
+    styles = {
+        Verdict.ok: "green",
+        Verdict.failed: "bold red",
+        Verdict.warning: "bold yellow",
+        Verdict.skipped: "dim",
+    }
+    code = ExitCode.OK
+    for finding in findings(options.home, options.home / CONFIG_FILE):
+        console.print(f"{finding.verdict:8}", style=styles[finding.verdict], end="")
+        console.print(f"{finding.name:23}{finding.detail}", markup=False, soft_wrap=True)
+        if finding.remedy:
+            console.print(f"{'':31}remedy: {finding.remedy}", markup=False, soft_wrap=True)
+        if finding.verdict is Verdict.failed:
+            code = ExitCode.FAILED
+    return code
+
+
+_STOPPABLE = {"demo": _demo, "run": _run}
+_COMMANDS = {
+    "check": _check,
+    "pause": _pause,
+    "resume": _resume,
+    "drain": _drain,
+    "status": _status,
+    "fetch": _fetch,
+    "models": _models,
+    "sandbox": _sandbox,
+    "worker": _worker,
+}

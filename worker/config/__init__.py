@@ -1,0 +1,1 @@
+"""The owner's configuration, bridgeData.yaml: read, checked and edited."""

@@ -1,0 +1,142 @@
+"""A YAML file as a mapping of known keys, or as lines that say what is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from yaml.reader import ReaderError
+
+from worker.config.keys import KEYS, PLACEHOLDERS, RENAMED, RETIRED
+from worker.errors import ConfigError
+
+TEMPLATE_NAME = "bridgeData.template.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigDocument:
+    """The keys of a file, sorted out; the values are still unchecked.
+
+    `settings` holds keys of today only, `notes` a line per old key, `problems` a line per key
+    that is unknown, given twice or still the template's; `faulty` names those keys.
+    """
+
+    settings: dict[str, object]
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]
+    faulty: frozenset[str]
+
+
+def read_document(path: Path) -> ConfigDocument:
+    """Raises ConfigError where there is no mapping to look at: no file, no text, no YAML."""
+    text = _read_text(path)
+    node = _compose(path, text)
+    given = _construct(path, text)
+    return _sorted_out(given, _repeated_keys(node))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError((f"{path}: no such file; copy {TEMPLATE_NAME} and fill it in",)) from None
+    except OSError as error:
+        raise ConfigError((f"{path}: can't be read: {error.strerror}",)) from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError((f"{path}, line {line}: not UTF-8 text; save it as UTF-8",)) from error
+
+
+def _compose(path: Path, text: str) -> yaml.MappingNode:
+    """The syntax tree: it still knows lines and repeated keys."""
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError((f"{path}, line {line}: not text: {error.reason}",)) from error
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError((_syntax_line(path, text, error),)) from error
+    except RecursionError as error:
+        raise ConfigError((f"{path}: lists within lists far too deep",)) from error
+    if node is None:
+        raise ConfigError((f"{path}: empty; copy {TEMPLATE_NAME} and fill it in",))
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError((f'{path}: no keys in it; expected lines such as "max_power: 8"',))
+    return node
+
+
+def _syntax_line(path: Path, text: str, error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return f"{path}: broken YAML: {error.problem}"
+    where = f"{path}, line {mark.line + 1}, column {mark.column + 1}"
+    lines = text.splitlines()
+    if mark.line < len(lines) and "\t" in lines[mark.line]:
+        return f"{where}: broken YAML: a tab; write spaces instead"
+    return f"{where}: broken YAML: {error.problem}"
+
+
+def _construct(path: Path, text: str) -> dict[object, object]:
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError((_syntax_line(path, text, error),)) from error
+    # PyYAML lets these through for scalars such as 2024-13-45 or !!bool perhaps.
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise ConfigError((f"{path}: a value that YAML can't read: {error}",)) from error
+
+
+def _repeated_keys(node: yaml.MappingNode) -> dict[str, list[int]]:
+    """Keys that a mapping holds more than once, with their lines; YAML would keep the last."""
+    lines: dict[str, list[int]] = defaultdict(list)
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            lines[key.value].append(key.start_mark.line + 1)
+    return {key: at for key, at in lines.items() if len(at) > 1}
+
+
+def _sorted_out(given: dict[object, object], repeated: dict[str, list[int]]) -> ConfigDocument:
+    """An empty value counts as a key that was left out, which is how its owner sees it."""
+    names = [str(key) for key in given]
+    old = {RENAMED[key]: given[key] for key in reversed(names) if key in RENAMED}
+    settings = {key: given[key] if key in given else old.get(key) for key in KEYS}
+    settings = {key: value for key, value in settings.items() if value is not None}
+    notes = [_renamed_note(key, given) for key in names if key in RENAMED]
+    notes += [f"{key}: {RETIRED[key]}" for key in names if key in RETIRED]
+    problems = {key: _repeated_line(key, lines) for key, lines in repeated.items()}
+    problems |= {key: _unknown_line(key) for key in names if not _is_known(key)}
+    problems |= _placeholder_lines(settings)
+    return ConfigDocument(settings, tuple(notes), tuple(problems.values()), frozenset(problems))
+
+
+def _is_known(key: str) -> bool:
+    return key in KEYS or key in RENAMED or key in RETIRED
+
+
+def _renamed_note(key: str, given: dict[object, object]) -> str:
+    used = "it is ignored beside it" if RENAMED[key] in given else "its value is used"
+    return f"{key}: replaced by {RENAMED[key]}; {used}"
+
+
+def _repeated_line(key: str, lines: list[int]) -> str:
+    return f"{key}: given {len(lines)} times, in lines {', '.join(map(str, lines))}; keep one"
+
+
+def _unknown_line(key: str) -> str:
+    known = {name.lower(): name for name in (*KEYS, *RENAMED, *RETIRED)}
+    near = difflib.get_close_matches(key.lower(), known, n=1)
+    advice = f"did you mean {known[near[0]]}?" if near else "docs/configuration.md lists all keys"
+    return f"{key[:60]!r}: unknown key; {advice}"
+
+
+def _placeholder_lines(settings: dict[str, object]) -> dict[str, str]:
+    return {
+        key: f"{key}: still the template's {settings[key]!r}; expected {KEYS[key].expects}"
+        for key, placeholders in PLACEHOLDERS.items()
+        if settings.get(key) in placeholders
+    }

@@ -1,0 +1,189 @@
+"""The demo: a local horde, a client with wishes, and this worker between them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import requests
+from rich.console import Console
+
+from hordelib.demo_model import ensure_checkpoint
+from worker.children.signals import StopSignals
+from worker.config.config import BridgeConfig
+from worker.demo.model_files import lay_out
+from worker.demo.page import Shot, write_contact_sheet
+from worker.demo.sample_requests import (
+    CENSORED_WORD,
+    FEW,
+    INPAINTING_MODEL,
+    MODEL,
+    NOT_SHOWN,
+    PIX2PIX_MODEL,
+    USUAL,
+    Wish,
+)
+from worker.jobs.journal import Books
+from worker.jobs.ledger import Ledger
+from worker.jobs.status import Board
+from worker.line.bridge import Bridge
+from worker.models.capabilities import NEWEST_AGENT
+from worker.sandbox import ReferenceModel, Sandbox
+from worker.service.assembly import find_models, make_bridge, make_intake, make_offer
+from worker.service.serve import serve
+from worker.service.terminal import board_view, jobs_table, set_up_logging
+
+REFERENCE = {
+    MODEL: ReferenceModel(baseline="stable diffusion 1"),
+    INPAINTING_MODEL: ReferenceModel(baseline="stable diffusion 1", inpainting=True),
+    PIX2PIX_MODEL: ReferenceModel(baseline="stable diffusion 1"),
+}
+ALL_MODELS = "demo-models"  # beside the owner's: these files only look like the horde's
+WORKER_KEY, CLIENT_KEY = "sandbox-worker-key-000", "sandbox-client-key-000"
+TIMEOUT_SECONDS = 30
+POLL_SECONDS = 0.5
+
+
+class Client:
+    """Somebody who wants pictures from a horde."""
+
+    def __init__(self, url: str, api_key: str):
+        self._api = f"{url}/api/v2"
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy can't reach a horde on this machine
+        self._session.headers["apikey"] = api_key
+
+    def post(self, wish: Wish) -> str:
+        """The new request's id."""
+        answer = self._session.post(
+            f"{self._api}/generate/async", json=wish.body(), timeout=TIMEOUT_SECONDS
+        )
+        answer.raise_for_status()
+        return answer.json()["id"]
+
+    def is_over(self, request_id: str) -> bool:
+        """Whether nothing of the request is waiting or in work any more."""
+        answer = self._get(f"{self._api}/generate/check/{request_id}").json()
+        return answer["done"] or answer["faulted"]
+
+    def pictures(self, request_id: str) -> list[tuple[int, bytes]]:
+        """(seed, file) of each picture that was delivered, in the order of their seeds."""
+        status = self._get(f"{self._api}/generate/status/{request_id}").json()
+        found = [(int(g["seed"]), self._get(g["img"]).content) for g in status["generations"]]
+        return sorted(found)
+
+    def _get(self, url: str) -> requests.Response:
+        answer = self._session.get(url, timeout=TIMEOUT_SECONDS)
+        answer.raise_for_status()
+        return answer
+
+
+class Waiting:
+    """Asks, not too often, whether all requests are over."""
+
+    def __init__(self, client: Client, ids: Sequence[str]):
+        self._client = client
+        self._open = list(ids)
+        self._next_poll = 0.0
+
+    def is_done(self) -> bool:
+        if time.monotonic() >= self._next_poll:
+            self._open = [request_id for request_id in self._open if not self._over(request_id)]
+            self._next_poll = time.monotonic() + POLL_SECONDS
+        return not self._open
+
+    def _over(self, request_id: str) -> bool:
+        return self._client.is_over(request_id)
+
+
+def run_demo(home: Path, console: Console, wishes: Sequence[Wish], signals: StopSignals) -> bool:
+    """Serve the wishes and lay the pictures out in `home`/demo-output/index.html.
+
+    Whether every picture was made. Raises KeyboardInterrupt after a signal, OSError for a full
+    disk, and what a bridge fails with.
+    """
+    set_up_logging(console, home / "logs" / "dreamer.log", logging.WARNING)
+    console.print("The demo model is made ready (330 MB, the first time only) …")
+    config_of = _prepare(home, wishes)
+    with Sandbox(models=REFERENCE) as sandbox:
+        console.print(f"A local horde listens at {sandbox.url}")
+        client = Client(sandbox.url, CLIENT_KEY)
+        ids = [client.post(wish) for wish in wishes]
+        board = Board()
+        config = config_of(sandbox.url)
+        console.print(f"{len(ids)} requests are posted; the worker starts …")
+        bridge = _make_bridge(config, home, board)
+        is_done = Waiting(client, ids).is_done
+        if serve(bridge, board_view(console, board), is_done, signals=signals):
+            raise KeyboardInterrupt
+        console.print(jobs_table(board.view().rows))
+        shots = _collect(client, ids, wishes)
+    remark = "" if wishes is FEW else NOT_SHOWN
+    page = write_contact_sheet(home / "demo-output", shots, remark)
+    wanted = sum(wish.images for wish in wishes)
+    console.print(f"{len(shots)} of {wanted} pictures, {board.view().kudos:.2f} kudos")
+    console.print(str(page), soft_wrap=True, highlight=False)
+    return len(shots) == wanted
+
+
+def _prepare(home: Path, wishes: Sequence[Wish]) -> Callable[[str], BridgeConfig]:
+    """Put the files there that the wishes need; gives the configuration for a horde's address."""
+    if wishes is FEW:
+        ensure_checkpoint(home / "models")
+        return demo_config
+    lay_out(home / ALL_MODELS / "models", ensure_checkpoint(home / "models"))
+    return lambda url: demo_config(url, cache_home=ALL_MODELS, models=tuple(REFERENCE))
+
+
+def _make_bridge(config: BridgeConfig, home: Path, board: Board) -> Bridge:
+    """Offers a kind of job although some of its files are not there: no wish asks for those."""
+    models = find_models(config, home)
+    offer = replace(
+        make_offer(config, home, models),
+        bridge_agent=NEWEST_AGENT,
+        allow_controlnet=True,
+        allow_post_processing=True,
+    )
+    intake = make_intake(config, home, models, offer)
+    return make_bridge(config, home, models, Books(Ledger(None), board), intake=intake)
+
+
+def demo_config(
+    horde_url: str, *, cache_home: str = ".", models: tuple[str, ...] = (MODEL,)
+) -> BridgeConfig:
+    """A worker for a machine of any speed, and for the demo's models alone."""
+    return BridgeConfig.model_validate(
+        {
+            "api_key": WORKER_KEY,
+            "dreamer_name": "Demo Dreamer",
+            "horde_url": horde_url,
+            "models_to_load": models,
+            "cache_home": cache_home,
+            "max_power": 18,
+            "censorlist": (CENSORED_WORD,),
+            "ram_to_leave_free": "256 MiB",
+            "preload_timeout": 600,
+            "inference_step_timeout": 600,
+            "process_timeout": 3600,
+        }
+    )
+
+
+def _collect(client: Client, ids: Sequence[str], wishes: Sequence[Wish]) -> list[Shot]:
+    """What the horde hands out to the client, with what was asked for."""
+    return [
+        Shot(wish.label, wish.prompt, _settings(wish), seed, file)
+        for request_id, wish in zip(ids, wishes, strict=True)
+        for seed, file in client.pictures(request_id)
+    ]
+
+
+def _settings(wish: Wish) -> str:
+    params = {**USUAL, **wish.params}
+    karras = " karras" if params["karras"] else ""
+    size = f"{params['width']}x{params['height']}"
+    sampler = f"{params['sampler_name']}{karras}"
+    return f"{size}, {sampler}, {params['steps']} steps, cfg {params['cfg_scale']:g}"

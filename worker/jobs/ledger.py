@@ -1,0 +1,283 @@
+"""Every popped id and what became of it, on disk, so that a killed worker knows what it owes.
+
+A row is written when the horde hands an id out, and changed at each step until the id has ended.
+Finished pictures are kept in it until the horde has acknowledged them. Ended rows are counted by
+day and removed after an hour.
+
+Beside the rows lies what the horde asked for, so that the next life can make it again. It is
+deleted as soon as anything is known of one of the job's images: by a trigger, so that no writer
+forgets it. Encrypting it would protect nobody: the key would have to lie in the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hordelib.job.notes import GenMetadata
+from worker.horde.api import Slot
+from worker.jobs.durable_sqlite import DurableSqlite, Format, Value, opened_for_reading
+from worker.jobs.owed import ImageRow, Owed, read_owed
+from worker.jobs.results import STOPPING, Failed, ImageEnd, JobState, Made
+
+log = logging.getLogger(__name__)
+
+FILE = "ledger.sqlite"
+LOST_POPS = "lost pops"  # calls that may have handed out a job whose ids never arrived
+KEPT_SECONDS = 3600.0  # of an ended row: as long as the horde remembers a drop
+LONGEST_ASKED = 16 << 20  # characters; of a longer one the next life only knows the ids
+
+_IMAGES = """
+CREATE TABLE images (
+    id TEXT PRIMARY KEY,
+    job TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    batch INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    upload_url TEXT NOT NULL,
+    over_at REAL NOT NULL,
+    state TEXT NOT NULL DEFAULT 'popped',
+    seed TEXT NOT NULL DEFAULT '0',
+    webp BLOB,
+    prompt TEXT NOT NULL DEFAULT '',
+    use_nsfw_censor INTEGER NOT NULL DEFAULT 0,
+    notes TEXT NOT NULL DEFAULT '[]',
+    reason TEXT NOT NULL DEFAULT '',
+    kudos REAL NOT NULL DEFAULT 0,
+    is_drop INTEGER NOT NULL DEFAULT 0,
+    ended_at REAL
+);
+CREATE INDEX ended ON images (ended_at);
+CREATE TABLE days (
+    day TEXT, model TEXT, state TEXT, images INTEGER, kudos REAL,
+    PRIMARY KEY (day, model, state)
+);
+CREATE TABLE counters (name TEXT PRIMARY KEY, count INTEGER NOT NULL);
+"""
+_JOBS = """
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY,
+    asked TEXT NOT NULL,
+    lives INTEGER NOT NULL DEFAULT 1
+);
+CREATE TRIGGER IF NOT EXISTS asked_no_more AFTER UPDATE OF state ON images BEGIN
+    DELETE FROM jobs WHERE id = NEW.job;
+END;
+"""
+FORMAT = Format((_IMAGES, _JOBS))
+_IS_OPEN = "typeof(ended_at) <> 'real'"  # a damaged end is none
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Images by how they ended, since the ledger was begun. `open`: not ended yet."""
+
+    images: Mapping[JobState, int]
+    kudos: float
+    open: int
+    lost_pops: int
+
+
+class Ledger:
+    """One worker's ledger. Any thread may use it; no method raises for the disk's sake.
+
+    `path` is the file, None keeps it in memory alone. `now` gives seconds since 1970.
+    """
+
+    def __init__(self, path: Path | None, *, now: Callable[[], float] = time.time):
+        self._now = now
+        self._db = DurableSqlite(path, FORMAT)
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing reaches the disk at present; "" while all is well."""
+        return self._db.trouble
+
+    def close(self) -> None:
+        self._db.close()
+
+    # ---- the steps of an id ------------------------------------------------------------------
+
+    def popped(self, slots: Sequence[Slot], model: str, asked: str = "") -> None:
+        """These ids are ours now. Before anything else is done with them.
+
+        `asked` is what a later life makes them of (Job.asked); without it, it faults them.
+        """
+        wall_clock = self._now() - time.monotonic()
+        job_id = slots[0].id
+        rows: list[tuple[Value, ...]] = [
+            (
+                slot.id,
+                job_id,
+                slot.index,
+                slot.batch,
+                model,
+                slot.upload_url,
+                slot.over_at + wall_clock,
+            )
+            for slot in slots
+        ]
+        is_kept = 0 < len(asked) <= LONGEST_ASKED
+        self._db.write(
+            (
+                "INSERT OR IGNORE INTO images (id, job, place, batch, model, upload_url, over_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            ),
+            ("INSERT OR IGNORE INTO jobs (id, asked) VALUES (?, ?)", [(job_id, asked)] * is_kept),
+        )
+
+    def made(self, images: Iterable[Made]) -> None:
+        """Their pictures are finished. A later life judges them, whether this one has or not."""
+        rows: list[tuple[Value, ...]] = [
+            (
+                str(each.seed),
+                each.webp,
+                each.prompt,
+                each.use_nsfw_censor,
+                _notes_text(each.notes),
+                each.slot.id,
+            )
+            for each in images
+        ]
+        self._db.write(
+            (
+                "UPDATE images SET state = 'made', seed = ?, webp = ?, prompt = ?,"
+                " use_nsfw_censor = ?, notes = ? WHERE id = ?",
+                rows,
+            )
+        )
+
+    def failed(self, image: Failed) -> None:
+        """There will be no picture: a later life tells the horde the same."""
+        self._db.write(
+            (
+                "UPDATE images SET state = 'failed', seed = ?, reason = ?, webp = NULL,"
+                " prompt = '' WHERE id = ?",
+                [(str(image.seed), image.reason, image.slot.id)],
+            )
+        )
+
+    def ended(self, image_id: str, end: ImageEnd) -> None:
+        """The horde knows, or does not want to; the picture is not needed any more."""
+        self._db.write(
+            (
+                "UPDATE images SET state = ?, reason = ?, kudos = ?, is_drop = ?, ended_at = ?,"
+                " webp = NULL, prompt = '' WHERE id = ?",
+                [(end.state, end.reason, end.kudos, end.is_drop, self._now(), image_id)],
+            )
+        )
+
+    def count(self, name: str) -> None:
+        self._db.write(
+            (
+                "INSERT INTO counters VALUES (?, 1)"
+                " ON CONFLICT (name) DO UPDATE SET count = count + 1",
+                [(name,)],
+            )
+        )
+
+    def tend(self) -> None:
+        """To be called often: now and then it returns to the disk, and forgets old rows."""
+        if self._db.tend():
+            before = self._now() - KEPT_SECONDS
+            self._db.write((_SUMMARISE, [(before,)]), (_FORGET, [(before,)]))
+
+    # ---- what it knows -----------------------------------------------------------------------
+
+    def known(self, ids: Iterable[str]) -> frozenset[str]:
+        """Those that the horde has handed out before: in hand, or ended within the last hour."""
+        rows = self._db.read(
+            "SELECT id FROM images WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(ids)),),
+        )
+        return frozenset(row["id"] for row in rows)
+
+    def owed(self) -> list[Owed]:
+        """Jobs that an earlier life of the worker has left, oldest first.
+
+        To be asked once a life: those that can be made again are in one life more then.
+        """
+        images = self._db.read(
+            f"SELECT rowid, {', '.join(ImageRow.model_fields)} FROM images"
+            f" WHERE {_IS_OPEN} ORDER BY rowid"
+        )
+        jobs = self._db.read("SELECT id, asked, lives FROM jobs")
+        found, nameless = read_owed(images, jobs, self._now())
+        again = json.dumps([owed.job.id for owed in found if owed.job])
+        self._db.write(
+            ("DELETE FROM images WHERE rowid = ?", [(rowid,) for rowid in nameless]),
+            ("DELETE FROM jobs WHERE id NOT IN (SELECT value FROM json_each(?))", [(again,)]),
+            ("UPDATE jobs SET lives = lives + 1", [()]),
+        )
+        return found
+
+    def drop_ages(self) -> list[float]:
+        """Seconds since each image that the horde held against the worker within the last hour."""
+        return self._ages("is_drop")
+
+    def stop_ages(self) -> list[float]:
+        """As `drop_ages`, of those that were given back because the worker was stopped."""
+        return self._ages("is_drop AND reason = ?", STOPPING)
+
+    def _ages(self, which: str, *values: Value) -> list[float]:
+        now = self._now()
+        rows = self._db.read(
+            f"SELECT ended_at FROM images WHERE {which} AND ended_at BETWEEN ? AND ?",
+            (*values, now - KEPT_SECONDS, now),  # one of the future is of a clock that was set back
+        )
+        return [now - row["ended_at"] for row in rows]
+
+    def totals(self) -> Totals:
+        return _totals(self._db.read)
+
+
+_SUMMARISE = (
+    "INSERT INTO days"
+    " SELECT date(ended_at, 'unixepoch'), model, state, count(*), sum(kudos) FROM images"
+    " WHERE ended_at < ? GROUP BY 1, 2, 3"
+    " ON CONFLICT (day, model, state) DO UPDATE SET"
+    " images = images + excluded.images, kudos = kudos + excluded.kudos"
+)
+_FORGET = "DELETE FROM images WHERE ended_at < ?"
+
+
+def read_totals(path: Path) -> Totals:
+    """Those of a ledger that another process may be writing; it is not touched.
+
+    Raises OSError where it can't be read.
+    """
+    with opened_for_reading(path) as read:
+        return _totals(read)
+
+
+def _totals(read: Callable[[str], list[sqlite3.Row]]) -> Totals:
+    """total() is a number whatever the rows hold."""
+    ended = read(
+        "SELECT state, total(images) AS images, total(kudos) AS kudos FROM ("
+        " SELECT state, images, kudos FROM days UNION ALL"
+        f" SELECT state, 1, kudos FROM images WHERE NOT {_IS_OPEN}) GROUP BY state"
+    )
+    waiting = read(f"SELECT total(1) AS n FROM images WHERE {_IS_OPEN}")
+    lost = read(f"SELECT total(count) AS n FROM counters WHERE name = '{LOST_POPS}'")
+    known = [row for row in ended if row["state"] in list(JobState)]
+    return Totals(
+        images={JobState(row["state"]): _whole(row["images"]) for row in known},
+        kudos=math.fsum(row["kudos"] for row in known if math.isfinite(row["kudos"])),
+        open=sum(_whole(row["n"]) for row in waiting),
+        lost_pops=sum(_whole(row["n"]) for row in lost),
+    )
+
+
+def _whole(number: float) -> int:
+    return int(number) if math.isfinite(number) else 0
+
+
+def _notes_text(notes: Iterable[GenMetadata]) -> str:
+    return json.dumps([note.body() for note in notes])

@@ -1,0 +1,180 @@
+"""What an earlier life of the worker has left, read from the rows of its ledger.
+
+Rows may be damaged in any way. Each is checked as what comes from a stranger is: an image whose row
+can't be read has failed, and nothing here raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, ValidationError
+
+from hordelib.job.notes import GenMetadata
+from worker.horde.api import CLEANER_SECONDS, FullPop, Job, Slot
+from worker.jobs.results import Failed, Made, Result, Results
+from worker.net.untrusted import one_line
+
+log = logging.getLogger(__name__)
+
+LONGEST_SECONDS = 3600.0  # that a picture is tried to be delivered, whatever the clock says
+UNREAD_SECONDS = 60.0  # for telling the horde of an image whose row can't be read
+MOST_LIVES = 2  # of the worker that a job may see: one of the two may have died of it
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A job that has not ended yet.
+
+    `job` is there where it can be made again; otherwise `results` say what is left of it.
+    """
+
+    results: Results
+    model: Text
+    job: Job | None = None
+
+
+def _whole_text(text: str) -> str:
+    """Raises ValueError for what was no UTF-8 on the disk."""
+    if not _is_whole(text):
+        raise ValueError("no UTF-8")
+    return text
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+Text = Annotated[str, AfterValidator(_whole_text)]
+
+
+class ImageRow(BaseModel):
+    """A row of an image that has not ended, with all that has to be right about it."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+    id: Text = Field(min_length=1)
+    job: Text
+    place: int = Field(ge=0)
+    batch: int = Field(ge=1)
+    model: Text
+    upload_url: Text
+    over_at: float  # seconds since 1970
+    state: Literal["popped", "made", "cleared", "failed"]
+    """An earlier version called one that was judged cleared."""
+    seed: Annotated[str, Field(pattern=r"^-?[0-9]{1,40}$")]
+    webp: bytes | None
+    prompt: Text
+    use_nsfw_censor: int
+    notes: Json[tuple[GenMetadata, ...]]
+    reason: Text
+
+
+class AskedRow(BaseModel):
+    """What the horde asked for (Job.asked), and in how many lives of the worker it was in hand."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    id: Text
+    asked: Text
+    lives: int = Field(ge=1)
+
+
+def read_owed(
+    images: Iterable[sqlite3.Row], jobs: Iterable[sqlite3.Row], now: float
+) -> tuple[list[Owed], list[int]]:
+    """The jobs, in the order of their first rows; and the `rowid` of rows without a readable id.
+
+    `images` have the fields of ImageRow and `rowid`, `jobs` those of AskedRow. `now` is in seconds
+    since 1970.
+    """
+    found: dict[str, list[ImageRow | Failed]] = {}
+    nameless: list[int] = []
+    for row in images:
+        if not row["id"] or not _is_whole(row["id"]):
+            log.error("a row of the ledger is damaged up to its id: removed")
+            nameless.append(row["rowid"])
+            continue
+        job_id = row["job"] if _is_whole(row["job"]) else row["id"]
+        found.setdefault(job_id, []).append(_image(row))
+    asked = _asked(jobs)
+    return [_owed(id, rows, asked.get(id), now) for id, rows in found.items()], nameless
+
+
+def _image(row: sqlite3.Row) -> ImageRow | Failed:
+    try:
+        return ImageRow.model_validate(dict(row))
+    except ValidationError as error:
+        what = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, what["loc"]))
+        id = one_line(row["id"], 80)
+        log.error("job %s: its row in the ledger is damaged (%s: %s)", id, where, what["msg"])
+    over_at = time.monotonic() + UNREAD_SECONDS
+    slot = Slot(id=row["id"], upload_url="", index=0, batch=1, over_at=over_at)
+    return Failed(slot, "what the worker knew of it can't be read any more")
+
+
+def _asked(rows: Iterable[sqlite3.Row]) -> Mapping[str, AskedRow]:
+    """Without what can't be read: such a job is not made again."""
+    found: dict[str, AskedRow] = {}
+    for row in rows:
+        try:
+            job = AskedRow.model_validate(dict(row))
+        except ValidationError:
+            continue
+        found[job.id] = job
+    return found
+
+
+def _owed(
+    job_id: str, images: Sequence[ImageRow | Failed], asked: AskedRow | None, now: float
+) -> Owed:
+    rows = sorted((each for each in images if isinstance(each, ImageRow)), key=lambda r: r.place)
+    unread = [each for each in images if isinstance(each, Failed)]
+    results = Results(job_id, (*(_result(row, now) for row in rows), *unread))
+    job = _job(rows, asked, now) if rows and asked and not unread else None
+    is_the_same = job is not None and job.id == job_id
+    return Owed(results, rows[0].model if rows else "", job if is_the_same else None)
+
+
+def _job(rows: Sequence[ImageRow], asked: AskedRow, now: float) -> Job | None:
+    """As the horde handed it out; None where it is too late, or was tried often enough.
+
+    All of it has to be open: of a batch, each seed counts from the first image's. A deadline
+    further away than the horde gave is of a clock that was set back: nobody knows how late it is.
+    """
+    places = [row.place for row in rows]
+    is_open = all(row.state == "popped" for row in rows)
+    if not is_open or places != list(range(rows[0].batch)) or asked.lives >= MOST_LIVES:
+        return None
+    try:
+        pop = FullPop.model_validate_json(asked.asked)
+        whole_seconds = pop.ttl + CLEANER_SECONDS
+        left_seconds = rows[0].over_at - now
+        if not 0 < left_seconds <= whole_seconds:
+            return None
+        popped_at = time.monotonic() + left_seconds - whole_seconds
+        return pop.job(tuple(row.id for row in rows), popped_at)
+    except ValueError:
+        return None
+
+
+def _result(row: ImageRow, now: float) -> Result:
+    slot = Slot(
+        id=row.id,
+        upload_url=row.upload_url,
+        index=row.place,
+        batch=row.batch,
+        # A clock that was set meanwhile can't make it later than this.
+        over_at=time.monotonic() + min(row.over_at - now, LONGEST_SECONDS),
+    )
+    if row.state == "failed":
+        return Failed(slot, row.reason, int(row.seed))
+    if row.state == "popped" or row.webp is None:
+        return Failed(slot, "the worker was ended while it had this job")
+    return Made(slot, int(row.seed), row.webp, row.prompt, bool(row.use_nsfw_censor), row.notes)

@@ -1,0 +1,109 @@
+"""What became of each image of a job, on its way from the engine to the horde.
+
+    Made ──judge──> Cleared ──upload──> Cleared ──submit──> ImageEnd
+       └────────────────┴─────────────> Failed  ──fault───> ImageEnd
+
+Each carries its own slot, so that no picture is ever matched with an id again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hordelib.errors import EngineError, JobError
+from hordelib.job.images import Picture
+from hordelib.job.notes import GenMetadata
+from worker.errors import WorkerError
+from worker.horde.api import Job, Slot
+
+log = logging.getLogger(__name__)
+
+STOPPING = "the worker is stopping"  # why a job is given back at a stop
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A finished picture that nobody has judged yet, as the file that would be uploaded."""
+
+    slot: Slot
+    seed: int
+    webp: bytes
+    prompt: str  # the negative one after `###`
+    use_nsfw_censor: bool = False
+    notes: tuple[GenMetadata, ...] = ()
+
+    @property
+    def picture(self) -> Picture:
+        """Its pixels. Raises OSError where the file is damaged."""
+        return Picture.of_file(self.webp, self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """A picture that may leave, or the card in its place, with all that its client should know."""
+
+    slot: Slot
+    seed: int
+    webp: bytes
+    notes: tuple[GenMetadata, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """There will be no picture, or none that may leave."""
+
+    slot: Slot
+    reason: str
+    seed: int = 0
+
+
+Result = Made | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All images of one job, in the order of its slots."""
+
+    job_id: str
+    images: tuple[Result, ...]
+
+
+def failed(job: Job, reason: str) -> Results:
+    """No image of this job will come."""
+    return failed_slots(job.slots, reason)
+
+
+def failed_slots(slots: Sequence[Slot], reason: str) -> Results:
+    return Results(slots[0].id, tuple(Failed(slot, reason) for slot in slots))
+
+
+def fault_reason(error: Exception) -> str:
+    """Why a job is faulted. What is no JobError is a bug of ours: the log gets all of it."""
+    if isinstance(error, JobError | EngineError | WorkerError):
+        return str(error)
+    log.error("a bug of ours failed a job", exc_info=error)
+    return f"internal error: {type(error).__name__}: {error}"
+
+
+class JobState(StrEnum):
+    """Where a job is, or one image of it; the last three are the ends of every popped id."""
+
+    waiting = "waiting"
+    running = "running"
+    delivering = "delivering"
+    submitted = "submitted"
+    faulted = "faulted"
+    given_up = "given up"  # for the horde's own reason: it has no use for the result any more
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEnd:
+    """How one popped id ended: `state` is one of the three that are over."""
+
+    state: JobState
+    kudos: float = 0.0
+    reason: str = ""
+    is_drop: bool = False  # the horde holds it against the worker

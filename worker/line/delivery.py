@@ -1,0 +1,98 @@
+"""Upload and submit: how a picture reaches the horde, and how a fault is reported."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from worker.backoff import Backoff
+from worker.errors import HordeRefused, HordeUnreachable, JobFate
+from worker.horde.api import Slot, State, Submission
+from worker.horde.client import HordeClient
+from worker.jobs.results import Cleared, Failed, ImageEnd, JobState
+from worker.line.trouble import Trouble
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+
+class Untold(Exception):
+    """The worker is in a hurry, and the horde does not know of this image's end yet."""
+
+
+class Delivery:
+    """Ends popped ids at the horde. Calls that may work later are repeated.
+
+    That is until the horde has given the job up, and while `hurry` is not set: each call is then
+    tried once, and `Untold` raised where it fails.
+    """
+
+    def __init__(self, horde: HordeClient, hurry: threading.Event):
+        self._horde = horde
+        self._hurry = hurry
+        self._troubles = {
+            what: Trouble(f"{what} failing", log, over=f"{what} works again")
+            for what in ("upload", "submit")
+        }
+
+    def upload(self, image: Cleared) -> Cleared | Failed:
+        """Put the picture where the horde wants it. One that can't be put there has failed."""
+        slot = image.slot
+        try:
+            self._insist("upload", lambda: self._horde.upload(slot.upload_url, image.webp), slot)
+        except (HordeUnreachable, HordeRefused) as error:
+            return Failed(slot, f"not uploaded: {error}", image.seed)
+        return image
+
+    def submit(self, image: Cleared | Failed) -> ImageEnd:
+        """Tell the horde that the picture is there, or that none will come: then it asks another
+        worker."""
+        match image:
+            case Cleared(slot, seed, _, notes):
+                return self._submit(Submission.ok(slot.id, seed, notes), slot)
+            case Failed(slot, reason, seed):
+                log.warning("job %s faulted: %s", slot.id, reason)
+                return self._submit(Submission.faulted(slot.id, seed), slot, reason)
+
+    def _submit(self, submission: Submission, slot: Slot, reason: str = "") -> ImageEnd:
+        is_fault = submission.state is State.FAULTED
+        state = JobState.faulted if is_fault else JobState.submitted
+        try:
+            kudos = self._insist("submit", lambda: self._horde.submit(submission), slot)
+        except HordeRefused as error:
+            if error.fate is JobFate.DELIVERED:  # an earlier try went through, its answer was lost
+                return ImageEnd(JobState.submitted, 0.0, reason)
+            if error.fate is JobFate.OPEN and not is_fault:
+                return self.submit(Failed(slot, str(error), submission.seed))
+            log.warning("job %s is over: %s", slot.id, error)
+            given_up_by_time = error.rc == "AbortedGen"
+            return ImageEnd(JobState.given_up, 0.0, str(error), is_drop=given_up_by_time)
+        except HordeUnreachable as error:
+            log.error("job %s could not be submitted: %s", slot.id, error)
+            return ImageEnd(JobState.given_up, 0.0, str(error), is_drop=True)
+        return ImageEnd(state, kudos, reason, is_drop=is_fault)
+
+    def _insist(self, what: str, call: Callable[[], Answer], slot: Slot) -> Answer:
+        """Repeat a call while the horde can't be reached, and still waits for this image.
+
+        Raises its last HordeUnreachable, or Untold in a hurry.
+        """
+        backoff, trouble = Backoff(1, 60), self._troubles[what]
+        try:
+            while True:
+                try:
+                    return call()
+                except HordeUnreachable as error:
+                    delay = backoff.delay(error.retry_after_seconds)
+                    if time.monotonic() + delay > slot.over_at:
+                        raise
+                    if self._hurry.is_set():
+                        raise Untold from error
+                    trouble.failed(f"{what} failed and is tried again: {error}", slot.id)
+                    self._hurry.wait(delay)
+        finally:
+            trouble.over(slot.id)

@@ -1,0 +1,235 @@
+"""From a popped job to work for the engine: read it, fetch what it names, say what is left out.
+
+A job whose picture would not be what was asked for is faulted. What only makes a picture plainer is
+left out and disclosed to the client, as the horde's other workers do: faulting costs the client his
+turn, and the horde puts a worker that faults many jobs into maintenance.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hordelib.errors import JobError, ModelMissing
+from hordelib.files.model import Model
+from hordelib.job import control_types, post_processors
+from hordelib.job.fitting import fit
+from hordelib.job.images import SourceImage
+from hordelib.job.notes import GenMetadata
+from hordelib.job.params import Control, GenerationParams, QrCode, TextOnly
+from hordelib.job.payload import ControlRequest, JobRequest, changed, read_payload
+from hordelib.job.prompts import complete_prompts
+from hordelib.job.starts import Sources, flattened, to_source
+from hordelib.pictures.qr_code import control_net_file, insist_on_room, read_qr_code
+from worker.horde.api import Job, Offer
+from worker.line.source_fetcher import SourceFetcher, fetch_sources
+from worker.loras.adapters import Adapters, Search
+from worker.models.changes import Stamps, stamps_of, what_changed
+
+log = logging.getLogger(__name__)
+
+FETCH_SHARE = 0.5  # of a job's time to live that fetching may take
+TI_FOLDER = "ti"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A job that was understood, with all that it needs. `notes` go with each of its pictures."""
+
+    job: Job
+    params: GenerationParams
+    model: Model
+    use_nsfw_censor: bool = False
+    notes: tuple[GenMetadata, ...] = ()
+
+    @property
+    def prompt(self) -> str:
+        """As it is drawn, the negative one after `###`."""
+        return f"{self.params.prompt}###{self.params.negative_prompt}"
+
+
+class Intake:
+    """What this worker takes, and how it makes work of it. Any thread may call.
+
+    Args:
+        offer: all but the models, which are those that neither rest nor were withdrawn.
+        models: by the horde's names.
+        models_folder: with the files of ControlNets and post-processors.
+
+    `is_watched` says that somebody brings models back whose files are whole again.
+    """
+
+    is_watched = False
+
+    def __init__(
+        self,
+        offer: Offer,
+        models: Mapping[str, Model],
+        models_folder: Path,
+        sources: SourceFetcher,
+        adapters: Adapters,
+    ):
+        self._offer = offer
+        self._models = models
+        self._stamps: dict[str, Stamps] = {n: stamps_of(model) for n, model in models.items()}
+        self._folder = models_folder
+        self._sources = sources
+        self._adapters = adapters
+        self._resting: frozenset[str] = frozenset()
+        self._changing = threading.Lock()
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """Those whose jobs are done, by their names; some of them may rest."""
+        return self._models
+
+    def offer(self) -> Offer:
+        """What to say at the next pop."""
+        return replace(self._offer, models=tuple(n for n in self._models if n not in self._resting))
+
+    def add(self, model: Model, offer: Offer) -> None:
+        """Offer a model more, or again. `offer` is what all of them can do together."""
+        with self._changing:
+            self._put(model, offer)
+            self._resting -= {model.name}
+
+    def restore(self, model: Model, offer: Offer) -> None:
+        """Bring a model back that was withdrawn; one that rested before rests."""
+        with self._changing:
+            self._put(model, offer)
+
+    def _put(self, model: Model, offer: Offer) -> None:
+        self._stamps[model.name] = stamps_of(model)
+        self._models = {**self._models, model.name: model}
+        self._offer = offer
+
+    def rest(self, name: str) -> None:
+        """Offer a model no more, but do the jobs of it that were popped. One is always offered."""
+        with self._changing:
+            if self._models.keys() - self._resting - {name}:
+                self._resting |= {name}
+
+    def changed(self, name: str) -> str:
+        """What became of the model's files since it was added, one line; "": nothing."""
+        return what_changed(self._stamps.get(name, {}))
+
+    def withdraw(self, name: str, reason: str) -> bool:
+        """Offer a model no more, nor do its jobs, and tell the owner; whether any is left."""
+        with self._changing:
+            if name in self._models:
+                log.error("%s is not offered any more: %s", name, reason)
+            self._models = {each: model for each, model in self._models.items() if each != name}
+            if not self._models.keys() - self._resting:
+                self._resting = frozenset()
+            return bool(self._models)
+
+    def ban(self, file: Path) -> None:
+        """Leave a LoRA's or textual inversion's file out of all jobs from now on, and say so."""
+        self._adapters.ban(file)
+
+    def take_in(self, job: Job) -> Work:
+        """Read the job and fetch what it names, within a part of its time to live.
+
+        Raises JobError (mostly InvalidParams, which names the field) for what can't be served.
+        """
+        model = self._models.get(job.model)
+        if model is None:
+            raise JobError(f"model {job.model!r} is not one that this worker offers")
+        request = read_payload(job.payload, images=len(job.ids))
+        params, notes = self._complete(request, job, model)
+        fitted, left_out = fit(params, model.family)
+        return Work(job, fitted, model, request.use_nsfw_censor, (*notes, *left_out))
+
+    def let_go(self, job_id: str) -> None:
+        """The job is over: nothing that was fetched for it is needed any more."""
+        self._adapters.release(job_id)
+
+    def _complete(
+        self, request: JobRequest, job: Job, model: Model
+    ) -> tuple[GenerationParams, tuple[GenMetadata, ...]]:
+        """The parameters with everything that the payload only names, and what there is to note."""
+        params, baseline = request.params, model.family.name
+        deadline = job.share_of_rest(FETCH_SHARE)
+        processors = post_processors.resolve(self._folder, request.post_processing)
+        qr_code, qr_notes = self._qr_code(request, baseline)
+        pictures = fetch_sources(job, self._sources)
+        found = self._adapters.find(
+            request.loras, request.tis, params.seed, Search(job.id, baseline, deadline)
+        )
+        tis = self._folder / TI_FOLDER
+        prompts = complete_prompts(
+            params.prompt, params.negative_prompt, params.seed, found.tis, found.triggers
+        )
+        (prompt, banned), (negative_prompt, more_banned) = (
+            self._adapters.without_banned(text, tis) for text in prompts
+        )
+        params, source_notes = _start(params, request, job, pictures, model)
+        control, control_notes = self._control(request.control, pictures.image)
+        completed = replace(
+            params,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            loras=found.loras,
+            embeddings_folder=tis,
+            control=control,
+            return_control_map=bool(
+                control and request.control and request.control.return_control_map
+            ),
+            post_processing=processors,
+            qr_code=qr_code,
+        )
+        notes = (*request.notes, *qr_notes, *source_notes, *control_notes, *found.notes)
+        return completed, (*notes, *banned, *more_banned)
+
+    def _control(
+        self, wanted: ControlRequest | None, image: SourceImage | None
+    ) -> tuple[Control | None, tuple[GenMetadata, ...]]:
+        if wanted is None:
+            return None, ()
+        if image is None:
+            return None, (changed("control_type left out: there is no source image"),)
+        missing = control_types.missing_files(self._folder)[wanted.type]
+        if missing:
+            names = ", ".join(path.name for path in missing)
+            raise ModelMissing(f"control_type {wanted.type}: there is no {names}")
+        control = Control(
+            type=wanted.type,
+            image=flattened(image),
+            model=control_types.control_net_file(self._folder, wanted.type),
+            annotator=control_types.annotator_file(self._folder, wanted.type),
+            strength=wanted.strength,
+            image_is_control=wanted.image_is_control,
+        )
+        return control, ()
+
+    def _qr_code(
+        self, request: JobRequest, baseline: str
+    ) -> tuple[QrCode | None, tuple[GenMetadata, ...]]:
+        if request.workflow != "qr_code":
+            return None, ()
+        control_net = control_net_file(self._folder, baseline)
+        if control_net is None or not control_net.is_file():
+            raise ModelMissing(f"workflow qr_code: no ControlNet for it with {baseline}")
+        code, notes = read_qr_code(request.extra_texts, control_net)
+        insist_on_room(code, request.params.width, request.params.height)
+        return code, notes
+
+
+def _start(
+    params: GenerationParams, request: JobRequest, job: Job, pictures: Sources, model: Model
+) -> tuple[GenerationParams, tuple[GenMetadata, ...]]:
+    """The parameters with what to start from.
+
+    A picture that controls is not started from too, unless the job says how much of it to keep.
+    """
+    control = request.control
+    only_controls = control is not None and params.denoise >= 1 and pictures.mask is None
+    if only_controls:
+        sourced_params = replace(params, source=TextOnly())
+        return sourced_params, pictures.notes
+    sourced = to_source(job.source_processing, pictures, inpaints=model.inpaints)
+    denoise = params.denoise if pictures.image is not None else 1.0
+    return replace(params, source=sourced.source, denoise=denoise), sourced.notes

@@ -1,0 +1,424 @@
+"""The step "run": one engine, kept alive, makes the pictures of one job after the other."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hordelib.engine import Generation
+from hordelib.errors import (
+    Cancelled,
+    EngineError,
+    GenerationFailed,
+    JobError,
+    ModelBroken,
+    ModelMissing,
+    NotNumbers,
+)
+from hordelib.job.batching import common_params
+from hordelib.job.families import Family
+from hordelib.job.params import GenerationParams
+from worker.backoff import Backoff
+from worker.children.engine import EngineProcess
+from worker.errors import EngineUnusable, NothingToServe
+from worker.horde.kudos import estimated_kudos
+from worker.jobs.results import STOPPING
+from worker.jobs.status import Board
+from worker.jobs.timeline import Phase
+from worker.line.crash_counts import Suspects
+from worker.line.intake import Intake, Work
+from worker.line.waiting_jobs import members_of
+from worker.loras.adapters import files_of, without_files
+from worker.prediction.predictor import Prediction, SecondsPredictor
+from worker.prediction.progress import Progress
+
+log = logging.getLogger(__name__)
+
+TRIES = 2  # a job whose engine dies gets a fresh one, once
+KEPT_FAILURES = 64  # requests that are remembered: the horde hands out again what was faulted
+RESTARTS = (2.0, 30.0)  # seconds between two deaths of the engine: the first, the longest
+
+
+class TooLate(JobError):
+    """The job can't be done before the horde gives it up, or before the worker stops."""
+
+
+class Stopping(TooLate):
+    """It could be done in time, but the worker stops before."""
+
+    def __init__(self) -> None:
+        super().__init__(STOPPING)
+
+
+class KillsEngines(JobError):
+    """The engine died of the job, and so did a second one."""
+
+
+class Runner:
+    """Used by one thread, but for `prepare`, `stop_by` and `kill`.
+
+    Args:
+        hurry: set when nothing is waited for any more.
+        starts: failed starts of the engine in a row until the worker gives up.
+        forecast: learns from the jobs.
+    """
+
+    def __init__(
+        self,
+        engine: EngineProcess,
+        intake: Intake,
+        board: Board,
+        *,
+        hurry: threading.Event,
+        starts: int,
+        forecast: SecondsPredictor,
+    ):
+        self._engine = engine
+        self._intake = intake
+        self._board = board
+        self._hurry = hurry
+        self._starts = starts
+        self._forecast = forecast
+        self._suspects = Suspects()
+        self._failed: OrderedDict[int, str] = OrderedDict()  # why, by what was asked for
+        self._backoff = Backoff(*RESTARTS)
+        self._stop_at = float("inf")
+        self._at_work: _AtWork | None = None
+
+    def stop_by(self, moment: float) -> None:
+        """Make no job that would not be done by then (time.monotonic()); from any thread.
+
+        The one at work is stopped at once where its own steps, or jobs before it, say so.
+        """
+        self._stop_at = moment
+        if (at_work := self._at_work) is not None:
+            self._stop_if_too_late(at_work)
+
+    def late_ones(self, waiting: Sequence[Work]) -> list[Work]:
+        """Which of the jobs that wait would not be made, one after the other, before the worker
+        stops; those of which nothing is known might. From any thread."""
+        at_work, late = self._at_work, list[Work]()
+        end = time.monotonic() + (at_work.seconds_left() or 0.0 if at_work else 0.0)
+        for work in waiting:
+            prediction = self._forecast.predict(work.params, work.model.family)
+            if end + prediction.seconds > self._stop_at:
+                late.append(work)
+            else:
+                end += prediction.seconds
+        if late:
+            told = "%d waiting jobs can't be made before the end: given back"
+            log.info(told, len(late))
+        return late
+
+    def start(self, unless: threading.Event) -> None:
+        """Have a running engine. Raises EngineUnusable after `starts` failed starts.
+
+        It is not started `unless` is set, and its death while that is set is no failure.
+        """
+        for tries_left in reversed(range(self._starts)):
+            if unless.is_set():
+                return
+            try:
+                with self._board.timeline.during(Phase.STARTING):
+                    log.info("engine ready on %s", self._engine.start())
+            except EngineError as error:
+                if unless.is_set():
+                    return
+                log.error("the engine did not start: %s", error)
+                if not tries_left:
+                    raise EngineUnusable(str(error)) from error
+                unless.wait(self._backoff.delay())
+            else:
+                return
+
+    def stop(self) -> None:
+        """End the engine, which frees the device."""
+        self._engine.stop()
+
+    def kill(self) -> None:
+        """End the engine and the job at work at once; from any thread."""
+        self._engine.kill()
+
+    @property
+    def is_running(self) -> bool:
+        return self._engine.is_alive
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since the engine's last word; from any thread."""
+        return self._engine.silent_seconds
+
+    def prepare(self, work: Work) -> None:
+        """Have the model of a job that waits read while another one is at work; any thread may."""
+        self._engine.prepare(work.params, work.model)
+
+    def expected_seconds(self, params: GenerationParams, family: Family) -> float:
+        """What it will probably take; infinite where nothing is known yet. From any thread."""
+        prediction = self._forecast.predict(params, family)
+        return prediction.seconds if prediction.is_known else float("inf")
+
+    def are_in_time(self, batch: Sequence[Work]) -> bool:
+        """Whether jobs that share a batch will all be done before the first of them is over."""
+        whole = common_params(members_of(batch))
+        seconds = self._forecast.predict(whole, batch[0].model.family).high
+        now = time.monotonic()
+        return all(now + seconds < self._limit(work) for work in batch)
+
+    def run_together(self, batch: Sequence[Work]) -> tuple[Generation, ...]:
+        """Make the pictures of jobs that share a batch.
+
+        Raises what `run` does, and EngineError where the engine dies. It tries once, and holds a
+        death against nobody: each job is to be run alone then.
+        """
+        log.debug("%d jobs share a batch", len(batch))
+        self._insist_on_same_files(batch[0].job.model)
+        if not self._engine.is_alive:
+            self.start(unless=self._hurry)
+        try:
+            generations = self._generate(batch)
+        except EngineError:
+            self._hurry.wait(self._backoff.delay())
+            raise
+        self._learn(batch, generations[0])
+        return generations
+
+    def run(self, work: Work) -> Generation:
+        """Make the job's pictures; an engine that dies under it is replaced, and tries once more.
+
+        Where it can't be made with the LoRAs and textual inversions that its client has named, it
+        is made without them, and noted. A job that failed is not tried again when it comes again.
+
+        Raises JobError where there will be none, NothingToServe when its model was the last one
+        that could be used and nobody waits for its files, and EngineUnusable as `start` does, or
+        when the last one kills engines.
+        """
+        key = hash((work.job.model, replace(work.params, images=1)))
+        if key in self._failed:
+            raise JobError(f"{self._failed[key]}; it was the same request")
+        try:
+            return self._run_with_less(work)
+        except (GenerationFailed, KillsEngines) as error:
+            self._failed[key] = str(error)
+            if len(self._failed) > KEPT_FAILURES:
+                self._failed.popitem(last=False)
+            raise
+
+    def _run_with_less(self, work: Work) -> Generation:
+        try:
+            return self._run(work, TRIES)
+        except (GenerationFailed, KillsEngines) as error:
+            plain, notes = without_files(work.params)
+            if not notes:
+                raise
+            log.warning("job %s: %s; it is made without its client's files", work.job.id, error)
+        generation = self._run(replace(work, params=plain), 1)
+        return replace(generation, notes=(*generation.notes, *notes))
+
+    def _run(self, work: Work, tries: int) -> Generation:
+        for tries_left in reversed(range(tries)):
+            self._raise_if_too_late(work)
+            self._insist_on_same_files(work.job.model)
+            if not self._engine.is_alive:
+                self.start(unless=self._hurry)
+            try:
+                (generation,) = self._generate([work])
+            except (ModelBroken, ModelMissing) as error:
+                self._withdraw_broken(work.job.model, str(error))
+                raise
+            except NotNumbers as error:
+                self._after_no_numbers(work, error)
+                raise
+            except EngineError as error:
+                self._after_death(work, error)
+                if not tries_left:
+                    raise KillsEngines(f"{error}; a second engine did no better") from error
+            else:
+                self._learn([work], generation)
+                return generation
+        raise AssertionError("the last try returns or raises")
+
+    def _generate(self, batch: Sequence[Work]) -> tuple[Generation, ...]:
+        ids = [work.job.id for work in batch]
+        for job_id in ids:
+            self._board.running(job_id)
+        at_work = _AtWork(batch, self._expect(batch))
+
+        def on_step(done: int, total: int) -> None:
+            for job_id in ids:
+                self._board.stepped(job_id, done, total)
+            end = time.monotonic() + at_work.progress.seconds_left(done, total)
+            if all(end > work.job.over_at for work in batch):
+                self._engine.cancel()
+            self._stop_if_too_late(at_work)
+
+        self._at_work = at_work
+        try:
+            with self._board.timeline.during(Phase.ENGINE):
+                generations = self._engine.generate_together(
+                    members_of(batch), batch[0].model, on_step
+                )
+        except Cancelled as error:
+            raise self._too_late(batch[0]) from error
+        finally:
+            self._at_work = None
+        seconds = {"loading": generations[0].load_seconds, **generations[0].phases}
+        self._board.timeline.explain(seconds)
+        return generations
+
+    def _stop_if_too_late(self, at_work: _AtWork) -> None:
+        """Spend nothing on what would not be done before the worker stops."""
+        if at_work.is_given_up:
+            self._engine.cancel()  # again: the first time, it may not have begun
+            return
+        left, seconds = self._stop_at - time.monotonic(), at_work.seconds_left()
+        if seconds is None or seconds <= left:
+            return
+        at_work.is_given_up = True
+        for work in at_work.batch:
+            log.info(
+                "job %s would take about %.0f s more, and has %.0f s: given back",
+                work.job.id,
+                seconds,
+                max(left, 0.0),
+            )
+        self._engine.cancel()
+
+    def _expect(self, batch: Sequence[Work]) -> Prediction:
+        """Show what the jobs will take and bring, as far as that is known."""
+        family = batch[0].model.family
+        expected = self._forecast.predict(common_params(members_of(batch)), family)
+        for work in batch:
+            kudos = estimated_kudos(work.params, family)
+            self._board.expected(work.job.id, expected.seconds, kudos)
+        return expected
+
+    def _learn(self, batch: Sequence[Work], generation: Generation) -> None:
+        self._backoff.reset()
+        whole, family = common_params(members_of(batch)), batch[0].model.family
+        if whole.return_control_map:  # which uses nothing of the model
+            return
+        for work in batch:
+            self._suspects.did_well(work.job.model, files_of(work.params))
+        self._forecast.learn(whole, family, generation.run_seconds)
+
+    def _after_death(self, work: Work, error: EngineError) -> None:
+        """Say it, and hold it against what was at work. Raises JobError where that is out now."""
+        if self._hurry.is_set():
+            raise Stopping from error
+        log.error("job %s: %s", work.job.id, error)
+        convicted = self._suspects.died(work.job.model, files_of(work.params), _look(work))
+        self._hurry.wait(self._backoff.delay())
+        for file in convicted.files:
+            log.error("%s is not used any more: the engine died of it again and again", file)
+            self._intake.ban(file)
+        if convicted.model and self._is_deadly(work):
+            reason = "the engine died of it again and again"
+            if not self._intake.withdraw(convicted.model, reason):
+                raise EngineUnusable(f"no model is left to serve: {reason}")
+            raise JobError(str(error)) from error
+        if convicted.files:
+            raise KillsEngines(str(error)) from error
+
+    def _is_deadly(self, work: Work) -> bool:
+        """Whether the engine dies of the model itself: without any prompt or file of a client's.
+
+        The job that tells is as large and long as the one that it died of. Where it goes well,
+        nothing speaks against the model any more.
+        """
+        names = ("width", "height", "steps", "cfg", "sampler", "scheduler", "seed")
+        same: dict[str, Any] = {name: getattr(work.params, name) for name in names}
+        self.start(unless=self._hurry)
+        try:
+            self._engine.generate(GenerationParams(prompt="", **same), work.model)
+        except JobError:
+            log.info("%s: the engine survives a job without a prompt", work.job.model)
+        except EngineError as error:
+            if self._hurry.is_set():
+                raise Stopping from error
+            return True
+        self._suspects.did_well(work.job.model, ())
+        return False
+
+    def _after_no_numbers(self, work: Work, error: NotNumbers) -> None:
+        """Hold it against the model, unless something else that was at work may be at fault.
+
+        Raises NothingToServe as `_withdraw_broken` does.
+        """
+        is_the_models = error.is_of_model and not _brings_weights(work.params)
+        if is_the_models and self._suspects.gave_no_numbers(work.job.model, _look(work)):
+            self._withdraw_broken(work.job.model, f"{error}, job after job")
+
+    def _insist_on_same_files(self, model: str) -> None:
+        """Raises ModelBroken: of other files than those that were verified nothing is made."""
+        if trouble := self._intake.changed(model):
+            self._withdraw_broken(model, trouble)
+            raise ModelBroken(trouble)
+
+    def _withdraw_broken(self, model: str, reason: str) -> None:
+        """Offer a model no more of which every job would fail.
+
+        Raises NothingToServe after the last one, unless its files have changed and are watched:
+        they may be whole again.
+        """
+        self._failed.clear()  # jobs may have failed for this; the model may come back whole
+        change = self._intake.changed(model)
+        is_any_left = self._intake.withdraw(model, change or reason)
+        if not is_any_left and not (change and self._intake.is_watched):
+            raise NothingToServe(f"no model is left to serve: {change or reason}")
+
+    def _raise_if_too_late(self, work: Work) -> None:
+        params, family, now = work.params, work.model.family, time.monotonic()
+        probable = self._forecast.predict(params, family).seconds  # 0 where nothing is known
+        would_be_stopped = now + probable > self._stop_at
+        if (
+            self._hurry.is_set()
+            or would_be_stopped
+            or self._forecast.takes_longer(work.job.over_at - now, params, family)
+        ):
+            raise self._too_late(work)
+
+    def _limit(self, work: Work) -> float:
+        return min(work.job.over_at, self._stop_at)
+
+    def _too_late(self, work: Work) -> TooLate:
+        if self._hurry.is_set() or self._stop_at < work.job.over_at:
+            return Stopping()
+        return TooLate(
+            f"can't be done within the {work.job.ttl_seconds} s that the horde gives it;"
+            " lower max_power, max_batch or queue_size if this recurs"
+        )
+
+
+@dataclass(slots=True)
+class _AtWork:
+    """Jobs that the engine makes at this moment."""
+
+    batch: Sequence[Work]
+    expected: Prediction
+    progress: Progress = field(default_factory=Progress)
+    is_given_up: bool = False
+
+    def seconds_left(self) -> float | None:
+        """The best estimate that there is now; None where nothing is known."""
+        if self.is_given_up:
+            return 0.0
+        by_steps = self.progress.probable_seconds_left()
+        if by_steps is not None or not self.expected.is_known:
+            return by_steps
+        return max(0.0, self.expected.seconds - self.progress.age)
+
+
+def _look(work: Work) -> Hashable:
+    """The same for a job that comes again, as the horde hands out what was faulted."""
+    params = work.params
+    return params.prompt, params.negative_prompt, params.seed, params.width, params.height
+
+
+def _brings_weights(params: GenerationParams) -> bool:
+    """Whether the job has more than its model at work: LoRAs, a ControlNet, textual inversions."""
+    return bool(params.control or params.qr_code or files_of(params))

@@ -1,0 +1,1 @@
+"""LoRAs and textual inversions: found at CivitAI, downloaded, and kept on disk."""

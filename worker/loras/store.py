@@ -1,0 +1,406 @@
+"""LoRA files on disk, and textual inversions: one folder each, within a quota of bytes.
+
+A file that was downloaded is called by its CivitAI ids, never by a name that somebody sent, and
+has a record beside it (`<ids>.dreamer.json`), whose mtime is the time of last use. Whatever else
+lies in the folder was put there by the owner: found by its file's name, and never removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from hordelib.errors import DiskTrouble, DownloadFailed
+from hordelib.files.whole_files import write_whole
+
+SUFFIX = ".safetensors"  # no other format: a pickle runs code when it is read
+PART = ".part"  # added to the name of a file that is not complete
+_RECORD = ".dreamer.json"
+_SHORTEST_PREFIX = 3  # letters
+_CLOSE = 0.85  # of difflib's ratio
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraRecord:
+    """What is known of a file. Ids of 0: the owner's own file, of which only the name is known."""
+
+    name: str  # of the model at CivitAI
+    model_id: int = 0
+    version_id: int = 0
+    version_name: str = ""
+    base_model: str = ""  # as CivitAI calls it
+    triggers: tuple[str, ...] = ()
+    sha256: str = ""
+    size_bytes: int = 0
+    mtime_ns: int = 0  # of the file when it was known to be right
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """A file that is there. A prompt's `embedding:` calls a textual inversion by `path.stem`."""
+
+    path: Path
+    about: LoraRecord
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was downloaded, and so may be removed."""
+        return self.about.version_id != 0
+
+
+Choice = Callable[[Sequence[LoraFile]], LoraFile | None]
+Fits = Callable[[str], bool]  # of a base model
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Most bytes of downloaded files, and the free bytes of the disk that they must leave.
+
+    `free_bytes` measures the disk; the owner's own files do not count.
+    """
+
+    most_bytes: int
+    floor_bytes: int
+    free_bytes: Callable[[], int]
+
+
+_RECORDS = TypeAdapter(LoraRecord)
+
+
+# ---- which file a job means ------------------------------------------------------------------
+
+
+def of_version(version_id: int) -> Choice:
+    """The file of one version at CivitAI."""
+    return lambda files: next(
+        (file for file in files if file.is_ours and file.about.version_id == version_id), None
+    )
+
+
+def owners(name: str) -> Choice:
+    """The owner's file of exactly this name, whatever its case."""
+    return lambda files: next(
+        (
+            file
+            for file in files
+            if not file.is_ours and file.about.name.casefold() == name.casefold()
+        ),
+        None,
+    )
+
+
+def of_model(model_id: int, fits: Fits) -> Choice:
+    """The newest of the model's files whose base model fits."""
+    return lambda files: _newest(
+        file for file in files if file.about.model_id == model_id and fits(file.about.base_model)
+    )
+
+
+def named(name: str, fits: Fits) -> Choice:
+    """The newest file of exactly this name, whatever its case, whose base model fits."""
+    return lambda files: _newest(
+        file
+        for file in files
+        if file.about.name.casefold() == name.casefold() and fits(file.about.base_model)
+    )
+
+
+def close_to(name: str, fits: Fits) -> Choice:
+    """The file of the name that `closest` finds."""
+
+    def choose(files: Sequence[LoraFile]) -> LoraFile | None:
+        close = closest(name, (file.about.name for file in files if fits(file.about.base_model)))
+        return None if close is None else named(close, fits)(files)
+
+    return choose
+
+
+def first_of(*choices: Choice) -> Choice:
+    """What the first choice picks that picks any."""
+
+    def choose(files: Sequence[LoraFile]) -> LoraFile | None:
+        return next((file for choice in choices if (file := choice(files))), None)
+
+    return choose
+
+
+def closest(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that is meant: the same but for case, or the only one that begins so, or
+    the one that differs by a few letters. None where there is none, or more than one.
+    """
+    known = {known.casefold(): known for known in names}
+    wanted = name.casefold().strip()
+    if wanted in known:
+        return known[wanted]
+    longer = [key for key in known if key.startswith(wanted)]
+    if len(wanted) >= _SHORTEST_PREFIX and len(longer) == 1:
+        return known[longer[0]]
+    return _nearest(wanted, known)
+
+
+def _nearest(wanted: str, known: Mapping[str, str]) -> str | None:
+    ratios = {key: SequenceMatcher(None, wanted, key).ratio() for key in known}
+    best = max(ratios.values(), default=0.0)
+    nearest = [key for key, ratio in ratios.items() if ratio == best]
+    return known[nearest[0]] if best >= _CLOSE and len(nearest) == 1 else None
+
+
+def _newest(files: Iterable[LoraFile]) -> LoraFile | None:
+    return max(files, key=lambda file: file.about.version_id, default=None)
+
+
+# ---- the folder ------------------------------------------------------------------------------
+
+
+class LoraStore:
+    """The files of one folder. Any thread may use it; one process at a time downloads into it.
+
+    A file that `find` or `arrival` gave out is held for the job of that name, and never removed
+    before `release`.
+    """
+
+    def __init__(self, folder: Path, quota: Quota):
+        self._folder = folder
+        self._quota = quota
+        self._lock = threading.RLock()
+        self._holders: dict[str, set[str]] = defaultdict(set)
+        self._arriving: dict[str, int] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self._ours = {file.path.name: file for file in self._recorded()}
+        self._keep_quota()
+
+    def path_of(self, stem: str) -> Path:
+        """Where a file of this name lies, or would."""
+        return self._folder / f"{stem}{SUFFIX}"
+
+    def files(self) -> list[LoraFile]:
+        """Every file that is there and whole, by name; forgets what vanished."""
+        with self._lock:
+            for file in list(self._ours.values()):
+                whole = _whole(file)
+                if whole is None:
+                    self._remove(file)
+                else:
+                    self._ours[file.path.name] = whole
+            return sorted([*self._ours.values(), *self._owners()], key=lambda file: file.path.name)
+
+    def find(self, choose: Choice, job_id: str) -> LoraFile | None:
+        """The file that `choose` picks, held for the job; None where it picks none."""
+        with self._lock:
+            chosen = choose(self.files())
+            if chosen is not None and chosen.is_ours:
+                self._hold(chosen, job_id)
+            return chosen
+
+    def release(self, job_id: str) -> None:
+        """The job needs none of its files any more. Does nothing for a job that held none."""
+        with self._lock:
+            for jobs in self._holders.values():
+                jobs.discard(job_id)
+
+    @contextmanager
+    def arrival(self, stem: str, about: LoraRecord, job_id: str) -> Generator[Path]:
+        """Makes room for `about.size_bytes`; yields the path at which the block is to put the file.
+
+        When the block ends well, the file is the store's and held for the job. Until then it is
+        expected at the path with PART added. Raises DiskTrouble where there can be no room, and
+        DownloadFailed for a name that is taken.
+        """
+        file = LoraFile(self.path_of(stem), about)
+        self._expect(file)
+        try:
+            yield file.path
+            self._adopt(file, job_id)
+        finally:
+            self._expect_no_longer(file)
+
+    @property
+    def used_bytes(self) -> int:
+        """What counts against the quota: files, those under way in full, and parts left over."""
+        with self._lock:
+            parts = sum(size_on_disk(part) for part in self._idle_parts())
+            whole = sum(file.about.size_bytes for file in self._ours.values())
+            return whole + parts + sum(self._arriving.values())
+
+    # -- all below: with the lock held, but for what reads the folder at the start --
+
+    def _recorded(self) -> Generator[LoraFile]:
+        for record in self._folder.glob(f"*{_RECORD}"):
+            path = record.with_name(record.name.removesuffix(_RECORD) + SUFFIX)
+            read = _read(path, record)
+            file = read and _whole(read)
+            if file is None:
+                path.unlink(missing_ok=True)
+                record.unlink(missing_ok=True)
+            else:
+                yield file
+
+    def _owners(self) -> list[LoraFile]:
+        return [
+            LoraFile(path, LoraRecord(name=path.stem, size_bytes=size_on_disk(path)))
+            for path in self._folder.glob(f"*{SUFFIX}")
+            if path.name not in self._ours and path.name not in self._arriving
+        ]
+
+    def _hold(self, file: LoraFile, job_id: str) -> None:
+        self._holders[file.path.name].add(job_id)
+        os.utime(_record_of(file.path))
+
+    def _expect(self, file: LoraFile) -> None:
+        with self._lock:
+            self._folder.mkdir(parents=True, exist_ok=True)  # somebody may have removed it
+            self._give_way(file.path)
+            self._make_room(file)
+            _write(file)
+            self._arriving[file.path.name] = file.about.size_bytes
+
+    def _give_way(self, path: Path) -> None:
+        """Another version may have the same name, where jobs call the file by the model's id."""
+        if path.name in self._ours and not self._holders[path.name]:
+            self._remove(self._ours[path.name])
+        if path.name in self._ours:
+            raise DownloadFailed(f"{path.name}: another version of it is in use")
+        if path.exists():
+            raise DownloadFailed(f"{path}: a file of yours has this name; rename it")
+
+    def _expect_no_longer(self, file: LoraFile) -> None:
+        with self._lock:
+            del self._arriving[file.path.name]
+            if file.path.name not in self._ours:
+                file.path.unlink(missing_ok=True)
+                _record_of(file.path).unlink(missing_ok=True)
+
+    def _adopt(self, file: LoraFile, job_id: str) -> None:
+        with self._lock:
+            whole = _measured(file)
+            self._arriving[file.path.name] = 0  # it counts as one that is there from now on
+            self._ours[file.path.name] = whole
+            self._hold(whole, job_id)
+            self._keep_quota()
+
+    def _make_room(self, file: LoraFile) -> None:
+        """Raises DownloadFailed before anything is removed, when all of it would not do."""
+        removable = self._removable(_part_of(file.path))
+        missing_bytes = self._missing_bytes(file)
+        if missing_bytes > sum(size_on_disk(path) for path in removable):
+            raise DiskTrouble(
+                f"no room for {file.about.size_bytes / _MIB:.1f} MiB: files in use and the disk's"
+                " reserve take the rest; raise max_lora_cache_size, or free disk space"
+            )
+        for path in removable:
+            if self._missing_bytes(file) <= 0:
+                break
+            self._remove_path(path)
+
+    def _keep_quota(self) -> None:
+        """Remove what is too much: the quota may be a new one, and a file larger than was said."""
+        for path in self._removable(own_part=self._folder):
+            if self.used_bytes <= self._quota.most_bytes:
+                break
+            self._remove_path(path)
+
+    def _missing_bytes(self, file: LoraFile) -> int:
+        """Bytes to be removed before the file may come, as the disk says now."""
+        size_bytes = file.about.size_bytes
+        own_part = size_on_disk(_part_of(file.path))
+        to_come = sum(
+            size - size_on_disk(_part_of(self._folder / name))
+            for name, size in self._arriving.items()
+        )
+        over_quota = self.used_bytes - own_part + size_bytes - self._quota.most_bytes
+        reserved = self._quota.floor_bytes + to_come + size_bytes - own_part
+        return max(over_quota, reserved - self._quota.free_bytes())
+
+    def _removable(self, own_part: Path) -> list[Path]:
+        """What may go, least recently used first."""
+        idle = [(part.stat().st_mtime, part) for part in self._idle_parts() if part != own_part]
+        unused = [
+            (_record_of(file.path).stat().st_mtime, file.path)
+            for file in self.files()
+            if file.is_ours and not self._holders[file.path.name]
+        ]
+        return [path for _, path in sorted([*idle, *unused])]
+
+    def _idle_parts(self) -> list[Path]:
+        return [
+            part
+            for part in self._folder.glob(f"*{SUFFIX}{PART}")
+            if part.name.removesuffix(PART) not in self._arriving
+        ]
+
+    def _remove_path(self, path: Path) -> None:
+        if path.name in self._ours:
+            self._remove(self._ours[path.name])
+        else:
+            path.unlink(missing_ok=True)
+
+    def _remove(self, file: LoraFile) -> None:
+        """The file goes before its record: one without would be taken for the owner's."""
+        file.path.unlink(missing_ok=True)
+        _record_of(file.path).unlink(missing_ok=True)
+        del self._ours[file.path.name]
+
+
+def _write(file: LoraFile) -> None:
+    write_whole(_record_of(file.path), _RECORDS.dump_json(file.about, indent=1))
+
+
+def _read(path: Path, record: Path) -> LoraFile | None:
+    """None for a record that can't be read, or would never let its file go."""
+    try:
+        file = LoraFile(path, _RECORDS.validate_json(record.read_bytes()))
+    except (OSError, ValidationError):
+        return None
+    return file if file.is_ours else None
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(path.stem + _RECORD)
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(path.name + PART)
+
+
+def _whole(file: LoraFile) -> LoraFile | None:
+    """The file, if it is what was downloaded: read again where it changed since; None otherwise."""
+    try:
+        status = file.path.stat()
+        if status.st_size != file.about.size_bytes or not _record_of(file.path).is_file():
+            return None
+        if status.st_mtime_ns == file.about.mtime_ns:
+            return file
+        with file.path.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        return _measured(file) if found == file.about.sha256 else None
+    except OSError:
+        return None
+
+
+def _measured(file: LoraFile) -> LoraFile:
+    """With its size and time as they are now, also in its record, whose own time stays."""
+    status = file.path.stat()
+    about = replace(file.about, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    measured, record = LoraFile(file.path, about), _record_of(file.path)
+    used = record.stat().st_atime_ns, record.stat().st_mtime_ns
+    _write(measured)
+    os.utime(record, ns=used)
+    return measured
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,1 @@
+"""Which models are offered: chosen, downloaded, verified, watched, and fitted to memory."""

@@ -1,0 +1,128 @@
+"""What kinds of jobs this worker can do: computed from what is installed, and what its owner wants.
+
+The horde asks with one flag for each group of kinds, so a group is offered when all of it can be
+served; a job that is popped and can't be done counts against the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hordelib.files.model import Model
+from hordelib.job import control_types, post_processors
+from hordelib.job.families import SDXL, Family, Part
+from hordelib.pictures import qr_code
+from worker.config.config import BridgeConfig
+from worker.config.keys import PROJECT_URL
+
+# The newest worker that the horde knows: all features and the full reward.
+NEWEST_AGENT = f"AI Horde Worker reGen:13.0.0:{PROJECT_URL}"
+# One from before the QR code workflow, also with the full reward; without tiling, lcm and remix.
+AGENT_WITHOUT_QR = f"AI Horde Worker:24.1.0:{PROJECT_URL}"
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """A group of kinds of jobs. `missing` is why it is not offered although its owner wants it."""
+
+    flag: str  # the horde's, in the body of a pop; the owner's key has the same name
+    is_offered: bool
+    missing: str = ""
+
+
+def capabilities(
+    config: BridgeConfig, models_folder: Path, models: Iterable[Model]
+) -> tuple[Capability, ...]:
+    """Every group of kinds that the horde has a flag for."""
+    families = {model.family for model in models}
+    return tuple(
+        _capability(flag, bool(getattr(config, flag)), lacks(models_folder, families))
+        for flag, lacks in _LACKS.items()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """How the horde is told what this worker is. `lost` is what it is not sent for that reason."""
+
+    bridge_agent: str
+    lost: str = ""
+    remedy: str = ""
+
+
+def introduction(models_folder: Path, models: Iterable[Model]) -> Introduction:
+    """How to introduce this worker, so that it gets what it can do and nothing else.
+
+    The horde hands QR code jobs to every worker that it thinks capable and that offers no SDXL
+    model; only an older name keeps them from one that can't do them.
+    """
+    families = {model.family for model in models}
+    could_get_qr = any(Part.qr_code in family.serves for family in families)
+    refuses_qr = SDXL in families and bool(_lacks_sdxl_control(models_folder, families))
+    if could_get_qr and not refuses_qr and _lacks_qr(models_folder, families):
+        return Introduction(AGENT_WITHOUT_QR, _LOST_WITHOUT_QR, _QR_REMEDY)
+    return Introduction(NEWEST_AGENT)
+
+
+# What the server does not believe of AGENT_WITHOUT_QR.
+_LOST_WITHOUT_QR = (
+    "introduced as an older worker, since QR code jobs would come without being asked for: the"
+    " horde sends it none with DDIM and karras, lcm, tiling, LoRAs by their version, several source"
+    " pictures, or the eight newest upscalers and face fixers"
+)
+_QR_REMEDY = (
+    "./horde-bridge.sh models add control_qr brings the QR ControlNet of Stable Diffusion 1"
+    " (0.7 to 1.5 GB of disk; add --dry-run to see it first)"
+)
+
+
+def _capability(flag: str, is_wanted: bool, missing: str) -> Capability:
+    return Capability(flag, is_wanted and not missing, missing if is_wanted else "")
+
+
+def _nothing(_models_folder: Path, _families: set[Family]) -> str:
+    return ""
+
+
+def _lacks_post_processing(models_folder: Path, _families: set[Family]) -> str:
+    return _files(post_processors.missing(models_folder).values())
+
+
+def _lacks_control(models_folder: Path, families: set[Family]) -> str:
+    if not any(Part.control in family.serves for family in families):
+        return "no model on offer is of a family that has ControlNets"
+    missing = control_types.missing_files(models_folder)
+    paths = {path for files in missing.values() for path in files}
+    return _files(str(path.relative_to(models_folder)) for path in paths)
+
+
+def _lacks_sdxl_control(models_folder: Path, families: set[Family]) -> str:
+    if not any(Part.transparent in family.serves for family in families):
+        return "transparent pictures, which the same flag stands for, are not served"
+    return _lacks_qr(models_folder, families)
+
+
+def _lacks_qr(models_folder: Path, families: set[Family]) -> str:
+    files = {qr_code.control_net_file(models_folder, family.name) for family in families}
+    return _files(
+        str(path.relative_to(models_folder))
+        for path in files
+        if path is not None and not path.is_file()
+    )
+
+
+def _files(missing: Iterable[str]) -> str:
+    names = sorted(set(missing))
+    return f"missing in the models folder: {', '.join(names)}" if names else ""
+
+
+_LACKS: Mapping[str, Callable[[Path, set[Family]], str]] = {
+    "allow_img2img": _nothing,
+    "allow_painting": _nothing,
+    "allow_post_processing": _lacks_post_processing,
+    "allow_controlnet": _lacks_control,
+    "allow_sdxl_controlnet": _lacks_sdxl_control,
+    "allow_lora": _nothing,
+}

@@ -1,0 +1,109 @@
+"""Whether models fit into the memory that the owner leaves them, and how large pictures may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from math import isqrt
+from typing import Self
+
+from hordelib.errors import ModelBroken
+from hordelib.files.model import Model
+from hordelib.files.sizes import ModelSize, size_of
+from hordelib.job.params import GenerationParams
+from hordelib.memory.estimates import MemoryEstimate
+from hordelib.memory.readings import main_memory
+from worker.config.config import BridgeConfig
+from worker.devices import Card
+
+SMALLEST = GenerationParams(prompt="", width=64, height=64)
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeMemory:
+    """The memory that models compute in: a card's, or main memory where there is none."""
+
+    setting: str
+    total_bytes: int
+    reserve_bytes: int
+    value_bytes: int  # of a number that is computed with
+
+    @classmethod
+    def of(cls, config: BridgeConfig, card: Card | None) -> Self:
+        if card is None:
+            total_bytes = main_memory().total_bytes
+            reserve_bytes = config.ram_to_leave_free.bytes_of(total_bytes)
+            return cls("ram_to_leave_free", total_bytes, reserve_bytes, value_bytes=4)
+        reserve_bytes = config.vram_to_leave_free.bytes_of(card.memory_bytes)
+        return cls("vram_to_leave_free", card.memory_bytes, reserve_bytes, value_bytes=2)
+
+    @property
+    def usable_bytes(self) -> int:
+        return self.total_bytes - self.reserve_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A model that could never run, and what would help."""
+
+    told: str
+    remedy: str
+
+
+def misfit(name: str, model: Model, memory: ComputeMemory) -> Misfit | None:
+    """None for a model whose largest part and smallest picture fit, with all else gone.
+
+    On a card ComfyUI can run a part of which only some is there, many times slower: for a horde
+    that waits a minute or two, that is not running. Raises ModelBroken and OSError.
+    """
+    size = size_of(model, memory.value_bytes)
+    estimate = MemoryEstimate(model.family, memory.value_bytes).for_vae(size.vae_bytes)
+    needed_bytes = size.largest_part_bytes + estimate.peak_bytes(SMALLEST)
+    if needed_bytes <= memory.usable_bytes:
+        return None
+    most_mib = (memory.total_bytes - needed_bytes) // MIB
+    told = (
+        f"{name} needs {_gib(needed_bytes)}, and {memory.setting} leaves"
+        f" {_gib(memory.usable_bytes)} of {_gib(memory.total_bytes)}"
+    )
+    if most_mib < 0:
+        return Misfit(told, "take the name out: no setting makes room for it")
+    return Misfit(told, f'set {memory.setting}: "{most_mib} MiB" or less')
+
+
+def most_pixels(models: Iterable[Model], memory: ComputeMemory, wanted: int) -> int:
+    """The largest picture to offer: what the owner wants, as far as each model has room for it.
+
+    The horde knows one size for all models of a worker. A model that does not fit at all, and one
+    whose files can't be read, do not count: they are not the offer's business.
+    """
+    largest = wanted
+    for model in models:
+        with suppress(ModelBroken, OSError):
+            room = _pixels(model, size_of(model, memory.value_bytes), memory)
+            largest = min(largest, room or largest)
+    return largest
+
+
+def most_at_once(model: Model, memory: ComputeMemory, pixels: int, wanted: int) -> int:
+    """How many of the `wanted` pictures of this size fit into one batch; at least 1.
+
+    More are offered all the same: they are made in several batches, each picture as it would be,
+    which takes as long as that many smaller jobs. Raises ModelBroken and OSError.
+    """
+    size = size_of(model, memory.value_bytes)
+    estimate = MemoryEstimate(model.family, memory.value_bytes).for_vae(size.vae_bytes)
+    side = isqrt(pixels)
+    job = replace(SMALLEST, width=side - side % 64, height=side - side % 64, images=wanted)
+    return estimate.images_at_once(job, memory.usable_bytes - size.largest_part_bytes)
+
+
+def _pixels(model: Model, size: ModelSize, memory: ComputeMemory) -> int:
+    estimate = MemoryEstimate(model.family, memory.value_bytes).for_vae(size.vae_bytes)
+    return estimate.most_pixels(memory.usable_bytes - size.largest_part_bytes)
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 30):.1f} GiB"

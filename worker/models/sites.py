@@ -1,0 +1,148 @@
+"""Where the horde publishes what it knows of models: the reference, their use and their queues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from worker.errors import DocumentMissing
+from worker.models.annotator_weights import annotator_entries
+from worker.models.reference import Kind, ReferenceEntry, ReferenceList, of_one_mind, read_list
+from worker.models.safety_weights import safety_entry
+from worker.net.cached_documents import Documents, Source
+from worker.net.untrusted import Count, Name, Number, read_json
+
+# The new format first: the old one lacks the newest families.
+SITES = (
+    "https://models.aihorde.net/api/model_references/v2",
+    "https://raw.githubusercontent.com/Haidra-Org/AI-Horde-image-model-reference/main",
+)
+NEW_FORMAT = "/v2"  # how the address of a site ends whose lists are called by the new names
+_HOUR, _DAY, _MINUTE = 3600.0, 86400.0, 60.0
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+# What each list is called: in the new format, and in the old one (where it is a file).
+_LISTS: Mapping[Kind, tuple[str, str]] = MappingProxyType(
+    {
+        Kind.model: ("image_generation", "stable_diffusion.json"),
+        Kind.control_net: ("controlnet", "controlnet.json"),
+        Kind.upscaler: ("esrgan", "esrgan.json"),
+        Kind.face_fixer: ("gfpgan", "gfpgan.json"),
+        Kind.codeformer: ("codeformer", "codeformer.json"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Every row that was had, by its name. `notes` are lines for the owner.
+
+    `missing` has those of the notes that tell of a list which could not be had at all.
+    """
+
+    entries: Mapping[str, ReferenceEntry] = field(default_factory=dict[str, ReferenceEntry])
+    notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> tuple[ReferenceEntry, ...]:
+        return tuple(row for row in self.entries.values() if row.kind is Kind.model)
+
+
+def sites_of(address: str | None, horde_url: str) -> tuple[str, ...]:
+    """Where the reference is asked for: where the owner says ("none": nowhere).
+
+    Else at the horde's own sites; a horde on this machine has models of its own.
+    """
+    if address is not None:
+        return () if address == "none" else (address,)
+    return () if urlsplit(horde_url).hostname in _LOOPBACK else SITES
+
+
+def read_reference(
+    documents: Documents, sites: tuple[str, ...], kinds: Iterable[Kind] = tuple(_LISTS)
+) -> Reference:
+    """The lists of these kinds, and the weights of annotators, which no list has.
+
+    A list that can't be had is a note.
+    """
+    if not sites:
+        return Reference(_by_name(_others()))
+    entries: list[ReferenceEntry] = []
+    notes: list[str] = []
+    missing: list[str] = []
+    for kind in kinds:
+        try:
+            had = documents.read(_list_source(kind, sites))
+        except DocumentMissing as error:
+            missing.append(f"model reference: {error}")
+            continue
+        entries += had.value.entries
+        notes += [*had.value.problems, *([f"model reference: {had.note}"] if had.note else [])]
+    agreed = of_one_mind(entries)
+    by_name = _by_name((*_others(), *reversed(agreed.entries)))  # models come first
+    return Reference(by_name, (*missing, *notes, *agreed.problems), tuple(missing))
+
+
+def _others() -> tuple[ReferenceEntry, ...]:
+    """Files that no list of the horde's has."""
+    return *annotator_entries(), safety_entry()
+
+
+def _by_name(entries: Iterable[ReferenceEntry]) -> dict[str, ReferenceEntry]:
+    return dict(reversed([(entry.name, entry) for entry in entries]))
+
+
+def _list_source(kind: Kind, sites: tuple[str, ...]) -> Source[ReferenceList]:
+    new, old = _LISTS[kind]
+    urls = tuple(f"{site}/{new if site.endswith(NEW_FORMAT) else old}" for site in sites)
+    return Source(new, urls, lambda text: read_list(text, kind), _HOUR)
+
+
+# ---- what is asked for -----------------------------------------------------------------------
+
+
+class _Uses(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    month: dict[Name, Count]
+
+
+class _Queue(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    name: Name
+    count: Count = 0  # threads that serve it
+    queued: Number = 0.0  # megapixelsteps, or pixelsteps: only their order counts
+
+
+_USES, _QUEUES = TypeAdapter(_Uses), TypeAdapter(list[_Queue])
+
+
+def _month(text: str) -> Mapping[str, int]:
+    return read_json(_USES, text.encode()).month
+
+
+def _queues(text: str) -> list[_Queue]:
+    return read_json(_QUEUES, text.encode())
+
+
+def read_uses(documents: Documents, horde_url: str) -> Mapping[str, int]:
+    """How many pictures each model made in the last month. Raises DocumentMissing."""
+    url = f"{horde_url}/api/v2/stats/img/models?model_state=known"
+    source = Source("uses", (url,), _month, _DAY)
+    return documents.read(source).value
+
+
+def read_queues(documents: Documents, horde_url: str) -> Mapping[str, float]:
+    """What waits for each model, shared among those who serve it and one more.
+
+    Raises DocumentMissing, also where there is only an old copy: queues change by the minute.
+    """
+    url = f"{horde_url}/api/v2/status/models?type=image"
+    had = documents.read(Source("queues", (url,), _queues, _MINUTE))
+    if had.note:
+        raise DocumentMissing(had.note)
+    return {row.name: row.queued / (max(row.count, 0) + 1) for row in had.value}

@@ -1,0 +1,1 @@
+"""Calls over the network, downloads, and what is kept of their answers."""

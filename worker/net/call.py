@@ -1,0 +1,434 @@
+"""HTTP that ends in time, whatever the other side does.
+
+libcurl, whose callbacks here only keep what comes: what is to be done about it is done between its
+steps. So a caller has an answer piece by piece, and Ctrl-C ends a call at once.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import socket
+import time
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from ipaddress import ip_address
+from threading import Lock, Thread, local
+from types import MappingProxyType
+from typing import Any
+from weakref import WeakSet
+
+import certifi
+import pycurl
+from multidict import CIMultiDict
+from requests.utils import get_environ_proxies, select_proxy
+from urllib3.util import Url
+
+from worker.net.addresses import Address, is_this_machine, parsed
+
+_TIMED_OUT, _TOO_SLOW = "timed out", "too slow: it did not end within its time"
+_MOST_SITES = 64  # whose proxies are known at once
+_UNPACKED_BYTES = 256 * 1024  # at a time: a few packed bytes may be a thousand times as many
+_STATUS_LINE = re.compile(rb"HTTP/\d(\.\d)?\s+\d{3}")
+_NO_FIELD = re.compile(r"[\0\r\n]|[^\0-\xff]")  # what ends a field, or can't be in one
+_NAP_SECONDS = 0.01  # where curl waits for something that has no socket
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_CUT = "the connection was cut"
+_NOT_HTTP = "headers that can't be read"
+_NOT_UNPACKED = "an answer that can't be unpacked"
+_CUT_OFF = "the answer was cut off"
+_REASONS: Mapping[int, str] = MappingProxyType(
+    {
+        pycurl.E_COULDNT_RESOLVE_HOST: "no such host",
+        pycurl.E_COULDNT_RESOLVE_PROXY: "no such host as the proxy",
+        pycurl.E_OPERATION_TIMEDOUT: _TIMED_OUT,
+        pycurl.E_SSL_CONNECT_ERROR: "TLS could not be agreed on",
+        pycurl.E_GOT_NOTHING: _CUT,
+        pycurl.E_SEND_ERROR: _CUT,
+        pycurl.E_RECV_ERROR: _CUT,
+        pycurl.E_SEND_FAIL_REWIND: _CUT,  # of a connection that was kept: we don't send twice
+        pycurl.E_PARTIAL_FILE: _CUT_OFF,
+        pycurl.E_FTP_WEIRD_SERVER_REPLY: _NOT_HTTP,
+        pycurl.E_UNSUPPORTED_PROTOCOL: _NOT_HTTP,  # curl's word for what has no head at all
+    }
+)
+
+Screen = Callable[[str, Address], None]
+"""Raises ValueError where a host may not be connected to at an address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    """What is asked, and how long that may take.
+
+    `until` is of time.monotonic(). Seconds to connect, names and TLS included, and of silence.
+    `screen` is asked about each address but those of the owner's proxy.
+    """
+
+    url: str
+    method: str = "GET"
+    headers: Mapping[str, str]
+    body: bytes | None = None
+    until: float
+    connect_seconds: float
+    silence_seconds: float
+    screen: Screen | None = None
+
+
+class HttpFailed(Exception):
+    """There is no whole answer. The message has words for an owner, and nothing of the address."""
+
+    def __init__(self, message: str, *, was_sent: bool = False):
+        super().__init__(message)
+        self.was_sent = was_sent
+        """Whether a whole request went out. Before, nobody can have acted on it."""
+
+
+class NotTrusted(HttpFailed):
+    """A site has no certificate that it could be known by."""
+
+
+class AnswerTooLong(ValueError):
+    """A body has more bytes than its reader has room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """An answer, whatever its status. The names of headers have no case."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: Iterator[bytes]
+    """The body. Raises HttpFailed where it does not end as it should, or in time."""
+
+    @property
+    def leads_to(self) -> str:
+        """Where a redirect leads, as it is written; "" of any other answer."""
+        return self.headers.get("Location", "") if self.status in _REDIRECTS else ""
+
+    def read(self, most_bytes: int) -> bytes:
+        """The body as a whole. Raises AnswerTooLong, and HttpFailed."""
+        body = bytearray()
+        for chunk in self.chunks:
+            body += chunk
+            if len(body) > most_bytes:
+                raise AnswerTooLong
+        return bytes(body)
+
+    def beginning(self, most_bytes: int) -> bytes:
+        """At most as many bytes of the body, of one that nobody needs whole. Raises HttpFailed."""
+        body = bytearray()
+        for chunk in self.chunks:
+            body += chunk
+            if len(body) >= most_bytes:
+                break
+        return bytes(body[:most_bytes])
+
+
+class Http:
+    """Asks sites, over connections that each thread keeps for itself. Any thread may use it.
+
+    Nothing of the owner's .netrc goes along, and no cookie; no redirect is followed, and nothing
+    asked twice. `trust_env`: whether proxies and certificates of the environment are used; a proxy
+    never is for this machine, which it can't reach. Call `close` at the end.
+    """
+
+    def __init__(self, user_agent: str, *, trust_env: bool):
+        self._user_agent = user_agent
+        self._certificates = _certificates(trust_env=trust_env)
+        self._proxy_to = lru_cache(_MOST_SITES)(_proxy_to) if trust_env else _no_proxy
+        self._mine = local()
+        self._lines = WeakSet[_Line]()  # those of threads that have ended are gone
+        self._lock = Lock()
+
+    def close(self) -> None:
+        """Close every connection. No call may be under way or follow."""
+        with self._lock:
+            for line in self._lines:
+                line.close()
+
+    @contextmanager
+    def ask(self, request: HttpRequest) -> Generator[HttpAnswer]:
+        """Raises HttpFailed, and what `screen` raises.
+
+        A body comes unpacked, unless the request has an Accept-Encoding of its own.
+        """
+        try:
+            target = parsed(request.url)
+        except ValueError as error:
+            raise HttpFailed("an address that can't be read") from error
+        line = self._taken_line()
+        call = _Call(line, request, target)
+        try:
+            call.set_up(self._user_agent)
+            call.set_up_route(self._proxy_to(target.scheme or "", target.netloc or ""))
+            for option, value in self._certificates.items():
+                line.easy.setopt(option, value)
+            yield call.answer()
+        finally:
+            call.hang_up()
+            if call.may_be_resolving:
+                self._give_up(line)
+            else:
+                self._mine.line = line
+
+    def _taken_line(self) -> _Line:
+        line: _Line | None = self._mine.__dict__.pop("line", None)
+        if line is None:
+            line = _Line()
+            with self._lock:
+                self._lines.add(line)
+        return line
+
+    def _give_up(self, line: _Line) -> None:
+        """To close it waits for the system's resolver, which nothing can stop."""
+        with self._lock:
+            self._lines.discard(line)
+        Thread(target=line.close, name="resolver", daemon=True).start()
+
+
+class _Line:
+    """One thread's connections."""
+
+    def __init__(self) -> None:
+        self.easy = pycurl.Curl()
+        self.multi = pycurl.CurlMulti()
+
+    def close(self) -> None:
+        self.easy.close()
+        self.multi.close()
+
+
+class _Call:
+    """A request on its way, and what came of its answer so far."""
+
+    def __init__(self, line: _Line, request: HttpRequest, target: Url):
+        self._easy, self._multi = line.easy, line.multi
+        self._request = request
+        self._target = target
+        self._lines: list[bytes] = []
+        self._pieces: list[bytes] = []
+        self._is_added = False
+        self._is_over = False
+        self._has_ended = False
+        self._problem: Exception | None = None
+        self._refusal: ValueError | None = None
+        self._opened: list[socket.socket] = []  # of which curl has twins
+        self._quiet_since = time.monotonic() + request.connect_seconds
+
+    def set_up(self, user_agent: str) -> None:
+        request, easy = self._request, self._easy
+        easy.reset()
+        easy.setopt(pycurl.NOSIGNAL, True)
+        easy.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        easy.setopt(pycurl.DNS_CACHE_TIMEOUT, 0)  # a network that changes is known at once
+        easy.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        easy.setopt(pycurl.URL, self._target.url)
+        easy.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(request.connect_seconds * 1000)))
+        easy.setopt(pycurl.HEADERFUNCTION, self._lines.append)
+        easy.setopt(pycurl.WRITEFUNCTION, self._pieces.append)
+        ours = {"User-Agent": user_agent, "Accept": "", "Accept-Encoding": "gzip", "Expect": ""}
+        easy.setopt(pycurl.HTTPHEADER, _field_lines({**ours, **request.headers}))
+        if request.body is not None:
+            # Without a way to rewind: curl would send it again where a kept connection has died.
+            easy.setopt(pycurl.UPLOAD, True)
+            easy.setopt(pycurl.INFILESIZE_LARGE, len(request.body))
+            easy.setopt(pycurl.READFUNCTION, io.BytesIO(request.body).read)
+        easy.setopt(pycurl.CUSTOMREQUEST, request.method)
+
+    def set_up_route(self, proxy: str) -> None:
+        self._easy.setopt(pycurl.PROXY, proxy)  # "" has curl not look for one
+        # Nor for exceptions, which it reads in another way: it would connect where nobody screens.
+        self._easy.setopt(pycurl.NOPROXY, "")
+        if self._request.screen is not None and not proxy:
+            self._easy.setopt(pycurl.OPENSOCKETFUNCTION, partial(self._open, self._request.screen))
+
+    @property
+    def may_be_resolving(self) -> bool:
+        """Whether it was left before the host's addresses were known."""
+        is_under_way = self._is_added and not (self._is_over or self._has_ended)
+        return is_under_way and not self._easy.getinfo(pycurl.NAMELOOKUP_TIME_T)
+
+    def answer(self) -> HttpAnswer:
+        self._multi.add_handle(self._easy)
+        self._is_added = True
+        while not self._has_head():
+            self._step()
+        heads = [index for index, line in enumerate(self._lines) if _STATUS_LINE.match(line)]
+        fields = [line.decode("latin-1").rstrip() for line in self._lines[max(heads, default=0) :]]
+        if not heads or "" not in fields:
+            raise self._failed(_NOT_HTTP)  # or it ends in the middle of them
+        headers = _headers(fields[1:])
+        chunks = self._body(headers.get("Content-Encoding", ""))
+        return HttpAnswer(self._easy.getinfo(pycurl.RESPONSE_CODE), headers, chunks)
+
+    def hang_up(self) -> None:
+        """A connection whose answer was read to its end is kept."""
+        if self._is_added:
+            self._multi.remove_handle(self._easy)
+        for opened in self._opened:
+            opened.close()
+
+    def _has_head(self) -> bool:
+        """Whether it is whole, and not one of those that only say that another will follow."""
+        if self._pieces or self._is_over:
+            return True
+        is_whole = bool(self._lines) and not self._lines[-1].strip()
+        return is_whole and self._easy.getinfo(pycurl.RESPONSE_CODE) >= 200
+
+    def _body(self, encoding: str) -> Iterator[bytes]:
+        """Unpacked, where we asked for it packed."""
+        packed = encoding.lower()
+        if "Accept-Encoding" in self._request.headers or packed in ("", "identity"):
+            return self._chunks()
+        if packed not in ("gzip", "x-gzip"):
+            raise self._failed(_NOT_UNPACKED)
+        return self._unpacked()
+
+    def _unpacked(self) -> Generator[bytes]:
+        unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)  # zlib's manual: with gzip's header
+        has_begun = False
+        for chunk in self._chunks():
+            has_begun = True
+            if unpacker.eof:  # it would keep what follows, without a bound
+                raise self._failed(_NOT_UNPACKED)
+            try:
+                yield from _pieces_of(unpacker, chunk)
+            except zlib.error as error:
+                raise self._failed(_NOT_UNPACKED) from error
+        if has_begun and not unpacker.eof:
+            raise self._failed(_CUT_OFF)
+
+    def _chunks(self) -> Generator[bytes]:
+        while self._pieces or not self._is_over:
+            if self._pieces:
+                chunk = b"".join(self._pieces)
+                self._pieces.clear()
+                yield chunk
+                self._was_heard()  # whoever reads may have taken long
+            else:
+                self._step()
+
+    def _step(self) -> None:
+        """Have curl do what it can at once; wait where that was nothing."""
+        if self._problem is not None:
+            raise self._problem
+        if time.monotonic() >= self._request.until:
+            raise self._overdue()
+        _, running = self._multi.perform()
+        if not running:
+            self._end()
+        elif self._pieces:
+            self._was_heard()
+        else:
+            self._wait()
+
+    def _end(self) -> None:
+        """What came before a failure is still worth having."""
+        _, _, failed = self._multi.info_read()
+        self._is_over = not failed
+        for _, code, _ in failed:
+            self._has_ended = code != pycurl.E_OPERATION_TIMEDOUT
+            self._problem = self._failure(code)
+
+    def _was_heard(self) -> None:
+        self._quiet_since = max(self._quiet_since, time.monotonic())
+
+    def _wait(self) -> None:
+        """For the network. Raises HttpFailed where it has been silent for too long."""
+        now = time.monotonic()
+        quiet_until = self._quiet_since + self._request.silence_seconds
+        if now >= quiet_until:
+            raise self._failed(_TIMED_OUT)
+        seconds = max(0.0, min(self._request.until, quiet_until) - now)
+        timer_ms = self._multi.timeout()  # of curl itself; -1 for none
+        ready = self._multi.select(seconds if timer_ms < 0 else min(seconds, timer_ms / 1000))
+        if ready > 0:
+            self._quiet_since = time.monotonic()
+        elif ready < 0:
+            time.sleep(min(seconds, _NAP_SECONDS))
+
+    def _failure(self, code: int) -> Exception:
+        """In our own words: curl's may have an address in them, or a proxy's password."""
+        if self._refusal is not None and code == pycurl.E_COULDNT_CONNECT:
+            return self._refusal
+        if code == pycurl.E_OPERATION_TIMEDOUT and time.monotonic() >= self._request.until:
+            return self._overdue()
+        if code == pycurl.E_PEER_FAILED_VERIFICATION:
+            return NotTrusted("no valid certificate")
+        number = int(self._easy.getinfo(pycurl.OS_ERRNO))
+        if code == pycurl.E_COULDNT_CONNECT and number:
+            return self._failed(os.strerror(number).lower())
+        return self._failed(_REASONS.get(code, f"error {code} of libcurl"))
+
+    def _overdue(self) -> HttpFailed:
+        has_begun = bool(self._easy.getinfo(pycurl.STARTTRANSFER_TIME_T))
+        return self._failed(_TOO_SLOW if has_begun else _TIMED_OUT)
+
+    def _failed(self, reason: str) -> HttpFailed:
+        sent_bytes = self._easy.getinfo(pycurl.SIZE_UPLOAD_T)
+        is_head_sent = self._easy.getinfo(pycurl.REQUEST_SIZE) > 0
+        was_sent = is_head_sent and sent_bytes >= len(self._request.body or b"")
+        return HttpFailed(reason, was_sent=was_sent)
+
+    def _open(self, screen: Screen, _: int, where: Any) -> socket.socket | int:
+        """curl's next connection. It goes on to the host's next address where that is refused."""
+        host = (self._target.host or "").strip("[]")
+        try:
+            screen(host, ip_address(where.addr[0]))
+            self._opened.append(socket.socket(where.family, where.socktype, where.protocol))
+            return self._opened[-1]
+        except ValueError as error:
+            self._refusal = error
+        except OSError:  # such as too many open files
+            pass
+        return pycurl.SOCKET_BAD
+
+
+def _pieces_of(unpacker: zlib._Decompress, chunk: bytes) -> Generator[bytes]:
+    is_all_out = False
+    while not is_all_out:
+        piece = unpacker.decompress(chunk, _UNPACKED_BYTES)
+        chunk = unpacker.unconsumed_tail
+        is_all_out = not chunk and len(piece) < _UNPACKED_BYTES
+        yield piece
+
+
+def _field_lines(headers: Mapping[str, str]) -> list[bytes]:
+    if any(_NO_FIELD.search(value) for value in headers.values()):
+        raise HttpFailed("a header that can't be sent")
+    return [f"{name}: {value}".encode("latin-1") for name, value in headers.items()]
+
+
+def _headers(fields: Iterable[str]) -> Mapping[str, str]:
+    split = (field.partition(":") for field in fields)
+    return CIMultiDict((name, value.strip()) for name, colon, value in split if colon)
+
+
+def _no_proxy(_scheme: str, _netloc: str) -> str:
+    return ""
+
+
+def _proxy_to(scheme: str, netloc: str) -> str:
+    """The owner's proxy to a site, by the variables of the environment; "" is none."""
+    url = f"{scheme}://{netloc}/"
+    if is_this_machine(url):
+        return ""
+    return select_proxy(url, get_environ_proxies(url)) or ""
+
+
+def _certificates(*, trust_env: bool) -> Mapping[int, str]:
+    """What sites and proxies are known by: the owner's, by requests' variables, or certifi's.
+
+    curl's options for a file, or a folder.
+    """
+    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if trust_env else ()
+    named = (value for name in names if (value := os.environ.get(name)))
+    path = next(named, certifi.where())
+    is_folder = os.path.isdir(path)
+    options = ("CAPATH", "PROXY_CAPATH") if is_folder else ("CAINFO", "PROXY_CAINFO")
+    return {getattr(pycurl, option): path for option in options}

@@ -1,0 +1,1 @@
+"""How many seconds a job will take on this machine."""

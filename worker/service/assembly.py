@@ -1,0 +1,274 @@
+"""From a configuration to the parts of a worker: which models it serves, and with what engine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hordelib.errors import JobError, ModelMissing
+from hordelib.files.completeness import insist_on_whole
+from hordelib.files.headers import verify_checkpoint
+from hordelib.files.model import Model
+from hordelib.files.names import ModelStore
+from hordelib.memory.readings import main_memory
+from worker.children import engine_main, judge_main
+from worker.children.engine import EngineProcess, Patience
+from worker.children.judge import JudgeProcess
+from worker.children.messages import EngineSettings
+from worker.config.config import BridgeConfig
+from worker.config.keys import CLIENT_AGENT
+from worker.devices import Card, first_card
+from worker.errors import NothingToServe
+from worker.horde.api import Offer
+from worker.horde.client import HordeClient
+from worker.jobs.drop_limit import MOST_DROPS
+from worker.jobs.journal import Books
+from worker.line.bridge import Bridge
+from worker.line.intake import TI_FOLDER, Intake
+from worker.line.limits import Pace
+from worker.line.source_fetcher import SourceFetcher
+from worker.loras.adapters import Adapters
+from worker.loras.civitai import SITES, Civitai, Hordeling
+from worker.loras.finder import LORA, TI, LoraFinder
+from worker.loras.store import LoraStore, Quota
+from worker.models import capabilities
+from worker.models.capabilities import Capability, Introduction
+from worker.models.inventory import Inventory
+from worker.models.memory_fit import ComputeMemory, most_pixels
+from worker.models.on_disk import DISK_FLOOR_BYTES
+from worker.net.downloads import Downloader
+from worker.net.fetch import Web
+from worker.net.refusal_memo import DownloadMemo
+from worker.prediction import seconds_file
+from worker.prediction.predictor import SecondsPredictor
+from worker.prediction.seconds_file import SecondsFile
+from worker.safety.censorship import Censorship
+from worker.safety.judging import Judging
+from worker.safety.policy import judge_settings
+from worker.service.state_folder import STATE
+
+LORA_FOLDER = "lora"
+TI_QUOTA_BYTES = 1 << 30
+GB = 10**9
+MEMORY = "memory.json"  # in the state folder
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What the configured names came to: models that serve, and a line for each that doesn't."""
+
+    served: Mapping[str, Model]
+    problems: tuple[str, ...]
+
+
+def find_models(config: BridgeConfig, home: Path, inventory: Inventory | None = None) -> Models:
+    """The files of each configured model; a missing or damaged one becomes a problem.
+
+    With an inventory, its names count but for those that are still to come, and what the reference
+    lists has to be verified.
+    """
+    if inventory is None:
+        names = config.models
+        files = {model.name: home / model.filepath for model in config.custom_models}
+    else:
+        coming = {stock.name for stock in inventory.coming}
+        names = tuple(name for name in inventory.names if name not in coming)
+        files = inventory.files
+    served: dict[str, Model] = {}
+    problems: list[str] = [] if inventory is None else [*inventory.problems]
+    for name in names:
+        try:
+            if inventory is not None:
+                inventory.insist_on_verified(name)
+            served[name] = open_model(config.models_folder(home), name, files)
+        except JobError as error:
+            problems.append(str(error))
+    return Models(served, tuple(problems))
+
+
+def open_model(folder: Path, name: str, files: Mapping[str, Path]) -> Model:
+    """The model of that name, all of whose files are there and have what it needs. Raises JobError.
+
+    `files` has the main file of each name that is not served by a file called like it.
+    """
+    main = ModelStore(folder, files).checkpoint(name)
+    verify_checkpoint(main)
+    model = Model.of_checkpoint(main, name)
+    for path in model.files.values():
+        if not path.is_file():
+            raise ModelMissing(f"model {name!r}: there is no file {path}")
+        verify_checkpoint(path)
+    insist_on_whole(model)
+    return model
+
+
+def make_client(config: BridgeConfig) -> HordeClient:
+    return HordeClient(
+        config.horde_url, config.api_key.get_secret_value(), client_agent=CLIENT_AGENT
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """What runs in the child processes. Tests put mains that fail on purpose in their place."""
+
+    engine: Callable[[Any, Any], None] = engine_main.main
+    judge: Callable[[Any, Any], None] = judge_main.main
+    most_drops: int = MOST_DROPS  # within an hour: tests let more jobs fail than a horde would
+
+
+OURS = Children()
+
+
+def make_bridge(
+    config: BridgeConfig,
+    home: Path,
+    models: Models,
+    books: Books,
+    *,
+    intake: Intake | None = None,
+    children: Children = OURS,
+) -> Bridge:
+    """The worker that the configuration describes. Raises NothingToServe without a model.
+
+    `intake` replaces the one that follows from what is installed.
+    """
+    if not models.served:
+        raise NothingToServe("no model can be served: " + "; ".join(models.problems))
+    engine = EngineProcess(
+        engine_settings(config, home, first_card()),
+        Patience(
+            load=config.preload_timeout,
+            first_step=config.preload_timeout,
+            step=config.inference_step_timeout,
+            decode=config.preload_timeout,
+            job=config.process_timeout,
+        ),
+        children.engine,
+    )
+    return Bridge(
+        make_client(config),
+        engine,
+        intake or make_intake(config, home, models),
+        make_judging(config, home, children),
+        books,
+        Pace(waiting_jobs=config.queue_size, stop_seconds=config.stop_timeout),
+    )
+
+
+def make_forecast(state: Path) -> SecondsPredictor:
+    """What the state folder says of the speed of this machine's device."""
+    card = first_card()
+    device = card.name if card else "cpu"
+    return SecondsPredictor(SecondsFile(state / seconds_file.NAME, device))
+
+
+def make_intake(
+    config: BridgeConfig, home: Path, models: Models, offer: Offer | None = None
+) -> Intake:
+    folder = config.models_folder(home)
+    return Intake(
+        offer or make_offer(config, home, models),
+        models.served,
+        folder,
+        SourceFetcher(config.horde_url, client_agent=CLIENT_AGENT),
+        make_adapters(config, folder),
+    )
+
+
+def make_adapters(
+    config: BridgeConfig, models_folder: Path, sites: tuple[str, ...] = SITES
+) -> Adapters:
+    """What finds LoRAs and textual inversions, on disk and at `sites`."""
+    token = config.civitai_api_token
+    tokens = {site: token.get_secret_value() for site in sites} if token else {}
+    web = Web(CLIENT_AGENT, tokens)
+    civitai = Civitai(web, sites, nsfw=config.nsfw)
+    downloader = Downloader(web)
+    memo = DownloadMemo(models_folder / LORA_FOLDER / "refused.json")
+    return Adapters(
+        LoraFinder(
+            LORA,
+            _store(models_folder / LORA_FOLDER, config.max_lora_cache_size * GB),
+            civitai,
+            downloader,
+            memo,
+        ),
+        LoraFinder(
+            TI,
+            _store(models_folder / TI_FOLDER, TI_QUOTA_BYTES),
+            civitai,
+            downloader,
+            memo,
+            copies=Hordeling(web),
+        ),
+    )
+
+
+def _store(folder: Path, most_bytes: int) -> LoraStore:
+    folder.mkdir(parents=True, exist_ok=True)
+    free_bytes = lambda: shutil.disk_usage(folder).free  # noqa: E731
+    return LoraStore(folder, Quota(most_bytes, DISK_FLOOR_BYTES, free_bytes))
+
+
+def make_judging(config: BridgeConfig, home: Path, children: Children = OURS) -> Judging:
+    return Judging(
+        JudgeProcess(judge_settings(config, home), main=children.judge),
+        Censorship(config.nsfw, config.censor_nsfw, config.censorlist),
+    )
+
+
+def find_capabilities(config: BridgeConfig, home: Path, models: Models) -> tuple[Capability, ...]:
+    """The kinds of jobs that can be served, and what those lack that can't."""
+    return capabilities.capabilities(config, config.models_folder(home), models.served.values())
+
+
+def introduce(config: BridgeConfig, home: Path, models: Models) -> Introduction:
+    """As its owner says, or as fits what is there."""
+    if config.bridge_agent:
+        return Introduction(config.bridge_agent)
+    return capabilities.introduction(config.models_folder(home), models.served.values())
+
+
+def make_offer(
+    config: BridgeConfig, home: Path, models: Models, memory: ComputeMemory | None = None
+) -> Offer:
+    """What all of these models can do. `memory` is asked for where it is not given."""
+    agent = introduce(config, home, models).bridge_agent
+    flags = {each.flag: each.is_offered for each in find_capabilities(config, home, models)}
+    memory = memory or compute_memory(config)
+    return Offer(
+        name=config.dreamer_name,
+        models=tuple(models.served),
+        bridge_agent=agent,
+        max_pixels=most_pixels(models.served.values(), memory, config.max_pixels),
+        amount=config.max_batch,
+        nsfw=config.nsfw,
+        blacklist=config.blacklist,
+        priority_usernames=config.priority_usernames,
+        require_upfront_kudos=config.require_upfront_kudos,
+        allow_unsafe_ip=config.allow_unsafe_ip,
+        extra_slow_worker=config.extra_slow_worker,
+        limit_max_steps=config.limit_max_steps,
+        **flags,
+    )
+
+
+def compute_memory(config: BridgeConfig) -> ComputeMemory:
+    """Raises EngineUnusable where the driver of a card does not answer."""
+    return ComputeMemory.of(config, first_card())
+
+
+def engine_settings(config: BridgeConfig, home: Path, card: Card | None) -> EngineSettings:
+    """The reserves in bytes, of the memory that this machine and its card have."""
+    return EngineSettings(
+        comfyui=home / config.comfyui_path if config.comfyui_path else None,
+        device="cuda:0" if card else "auto",  # a card that torch can't use is no CPU worker
+        ram_reserve_bytes=config.ram_to_leave_free.bytes_of(main_memory().total_bytes),
+        vram_reserve_bytes=config.vram_to_leave_free.bytes_of(card.memory_bytes) if card else None,
+        log_file=home / "logs" / "engine.log",
+        memory_file=home / STATE / MEMORY,
+    )

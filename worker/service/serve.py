@@ -1,0 +1,163 @@
+"""Runs a bridge in the foreground: signals, orders, the view, and an end in bounded time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from worker.children.signals import StopSignals
+from worker.jobs.status import Kind
+from worker.line.bridge import Bridge
+from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
+from worker.service.terminal import BoardView
+
+log = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 1.0  # between two looks at orders, and at what is shown
+END_SECONDS = 0.5  # between two looks whether the end has come
+ABANDON_SECONDS = 10.0  # for reporting faults after that
+HURRIED_SECONDS = 2.0  # after a second signal
+_STOPPING = (
+    "stopping: jobs in hand have %.0f s, and those that would take longer are given back;"
+    " press Ctrl-C again to stop at once"
+)
+_TOLD = (Kind.maintenance, Kind.trouble)  # what `status` says beside what the worker does
+
+
+def serve(
+    bridge: Bridge,
+    view: BoardView,
+    is_done: Callable[[], bool] = lambda: False,
+    *,
+    signals: StopSignals,
+    orders: Orders | None = None,
+    look_after: Callable[[], None] = lambda: None,
+) -> bool:
+    """Run the bridge until it fails, `is_done`, the order to drain, or a signal; whether a signal
+    ended it.
+
+    SIGINT, SIGTERM or SIGHUP finish the jobs in hand as far as that takes no more than the
+    bridge's `stop_seconds`, and fault the others. `look_after` is called about once a second.
+
+    Raises what made the bridge fail, what `look_after` raises, and KeyboardInterrupt at a second
+    signal, with the engine killed.
+    """
+    with signals.counted(), view:
+        looks = (look_after, bridge.watch, view.refresh)
+        watch = _Watch(bridge, looks, signals, orders)
+        watch.obey()
+        bridge.start()
+        try:
+            watch.until(lambda: bridge.is_stopping, is_done)
+            watch.until_ended()
+        except BaseException:  # whatever it is, no bridge is left behind that nobody can stop
+            bridge.abandon()
+            bridge.join(HURRIED_SECONDS)  # a fault reported now spares its client the time-out
+            raise
+        view.refresh()
+        if bridge.failure is not None:
+            log.error("%s", bridge.failure)
+        watch.answer(ENDED)
+    if bridge.failure is not None:
+        raise bridge.failure
+    return signals.count > 0
+
+
+class _Watch:
+    """What the main thread does all the time."""
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        looks: tuple[Callable[[], None], ...],
+        signals: StopSignals,
+        orders: Orders | None,
+    ):
+        self._bridge = bridge
+        self._looks = looks
+        self._signals = signals
+        self._orders = orders
+        self._stop_seconds = bridge.stop_seconds
+        self._order: Order | None = None
+        self._answered = "", ""
+        self._deadline = float("inf")
+
+    def until(self, is_over: Callable[[], bool], is_done: Callable[[], bool]) -> None:
+        self._look()
+        while not is_over():
+            self._signals.nap(REFRESH_SECONDS)
+            self.obey()
+            if is_done():
+                self._stop_soon()
+            self._look()
+
+    def until_ended(self) -> None:
+        """Wait for the bridge's end, first with patience, then without."""
+        while not self._bridge.join(END_SECONDS):
+            if self._signals.count > 1:
+                raise KeyboardInterrupt
+            self.obey()
+            self._look()
+            if time.monotonic() > self._deadline:
+                self._abandon()
+                return
+
+    def obey(self) -> None:
+        """Do what a signal, a failure or a new order says."""
+        has_deadline = self._deadline < float("inf")
+        if self._signals.count and not has_deadline:
+            log.info(_STOPPING, self._stop_seconds)
+            self._stop_soon()
+        elif self._bridge.failure is not None and not has_deadline:
+            self._stop_soon()
+        order = self._orders.given() if self._orders else None
+        if order is not None and order is not self._order:
+            self._order = order
+            self._carry_out(order)
+        doing, obstacle = self._doing(), self._bridge.obstacle
+        self.answer(doing, obstacle.told if obstacle.kind in _TOLD else "")
+
+    def answer(self, doing: str, why: str = "") -> None:
+        """Tell who gave the order; nobody is disturbed where that can't be written."""
+        if self._orders is None or (doing, why) == self._answered:
+            return
+        if doing != self._answered[0]:
+            log.info("%s", doing)
+        self._answered = doing, why
+        with suppress(OSError):
+            self._orders.answer(doing, why)
+
+    def _carry_out(self, order: Order) -> None:
+        match order:
+            case Order.pause:
+                self._bridge.pause()
+            case Order.serve:
+                self._bridge.resume()
+            case Order.drain:
+                self._bridge.stop()
+
+    def _doing(self) -> str:
+        if self._bridge.is_stopping:
+            return "draining"
+        if self._bridge.is_paused:
+            return "paused" if self._bridge.is_device_free else "pausing"
+        if not self._bridge.is_ready:
+            return STARTING
+        return MAINTENANCE if self._bridge.obstacle.kind is Kind.maintenance else SERVING
+
+    def _stop_soon(self) -> None:
+        self._deadline = time.monotonic() + self._stop_seconds
+        self._bridge.stop(self._stop_seconds)
+
+    def _abandon(self) -> None:
+        if self._bridge.in_hand:
+            log.warning("finishing took longer than %.0f s: leaving the rest", self._stop_seconds)
+        self._bridge.abandon()
+        if not self._bridge.join(ABANDON_SECONDS):
+            log.error("not ended in time: %s; leaving them", ", ".join(self._bridge.busy))
+
+    def _look(self) -> None:
+        for look in self._looks:
+            look()

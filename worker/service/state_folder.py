@@ -1,0 +1,117 @@
+"""The worker's own folder: readable by its owner alone, and for one worker at a time."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hordelib.files.whole_files import write_whole
+from worker.errors import StateTaken
+
+STATE = "state"  # the folder's name, in the owner's
+OWNER_ONLY = 0o077  # the permissions that nobody else may have
+LOCK_SECONDS = 2.0  # whoever looks whether a worker runs has the lock for a moment
+_LOCK, _PID = "lock", "pid"
+
+
+class StateFolder:
+    """Holds the folder's lock until `close`, or until the process ends, however it ends.
+
+    The lock belongs to the open file, so a killed worker leaves none behind. `trouble` says why
+    nothing can be kept in the folder; it is not locked then.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.trouble = ""
+        self._lock = _lock_of(path)
+        self._inode = 0  # of the locked file; 0: none
+
+    @classmethod
+    def open(cls, path: Path) -> StateFolder:
+        """Create and lock it. Raises StateTaken, naming the process, while another one has it."""
+        folder = cls(path)
+        folder._take(LOCK_SECONDS)
+        return folder
+
+    def keep(self) -> None:
+        """To be called often: takes a folder anew that was deleted under the worker.
+
+        Raises StateTaken where another worker has it now.
+        """
+        if self._inode and not self._is_there():
+            self.close()
+            self._lock = _lock_of(self.path)
+            self._take(0)
+
+    def _take(self, timeout: float) -> None:
+        try:
+            make_private(self.path)
+            self._lock.acquire(timeout=timeout)
+            self._inode = (self.path / _LOCK).stat().st_ino
+            write_whole(self.path / _PID, str(os.getpid()).encode())
+        except Timeout as error:
+            raise StateTaken(self.path, self.holder) from error
+        except OSError as error:
+            self.trouble = f"{self.path}: {error.strerror}"
+
+    def _is_there(self) -> bool:
+        with suppress(OSError):
+            return (self.path / _LOCK).stat().st_ino == self._inode
+        return False
+
+    @property
+    def holder(self) -> int | None:
+        """The process that has it, or had it last."""
+        with suppress(OSError, ValueError):
+            return int((self.path / _PID).read_text("ascii"))
+        return None
+
+    def close(self) -> None:
+        self._lock.release(force=True)
+
+
+def is_taken(path: Path) -> bool:
+    """Whether a worker runs with this folder."""
+    if not (path / _LOCK).exists():
+        return False
+    lock = _lock_of(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False
+
+
+def _lock_of(path: Path) -> FileLock:
+    return FileLock(path / _LOCK, mode=0o600, thread_local=False)
+
+
+def make_private(folder: Path) -> None:
+    """Create it, or close it: for what others shall neither read nor write. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    close_to_others(folder)
+
+
+def anybody_may_write(path: Path) -> bool:
+    """Whether any account of this machine can change what lies in a folder."""
+    try:
+        return os.name != "nt" and bool(path.stat().st_mode & stat.S_IWOTH)
+    except OSError:
+        return False
+
+
+def close_to_others(path: Path) -> bool:
+    """Take every permission from all but the owner; whether others had any. Raises OSError."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if os.name == "nt" or not mode & OWNER_ONLY:
+        return False
+    path.chmod(mode & ~OWNER_ONLY)
+    return True

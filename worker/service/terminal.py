@@ -1,0 +1,276 @@
+"""What the owner sees: a live view in a terminal, plain lines elsewhere, and tables."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.logging import RichHandler
+from rich.progress_bar import ProgressBar
+from rich.segment import Segments
+from rich.table import Table
+from rich.text import Text
+
+from hordelib.files.whole_files import for_owner
+from worker.jobs.ledger import Totals
+from worker.jobs.results import JobState
+from worker.jobs.status import Board, JobRow, View
+from worker.net.untrusted import one_line
+from worker.service.state_folder import make_private
+
+LIVE_ROWS = 10
+PLAIN_SECONDS = 2.0  # between plain lines while something moves
+REDRAWN_SECONDS = 10.0  # the live view, where nothing has changed: something else may lie over it
+PLAIN_COLUMNS = 140
+LOG_FILE_BYTES, LOG_FILES = 5 << 20, 3
+
+_STYLES = {
+    JobState.waiting: "dim",
+    JobState.running: "cyan",
+    JobState.delivering: "blue",
+    JobState.submitted: "green",
+    JobState.faulted: "red",
+    JobState.given_up: "yellow",
+}
+
+
+def make_console() -> Console:
+    """Standard output; where it is no terminal, lines are long enough for a table's row."""
+    return Console(width=None if sys.stdout.isatty() else PLAIN_COLUMNS)
+
+
+class BoardView(Protocol):
+    """A picture of the board that `refresh` brings up to date; a context manager."""
+
+    def refresh(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+def board_view(console: Console, board: Board, plain_seconds: float = PLAIN_SECONDS) -> BoardView:
+    """The live view where `console` is a terminal, else lines at most every `plain_seconds`.
+
+    0 seconds: no lines but the last one.
+    """
+    if console.is_terminal:
+        return LiveView(console, board)
+    return PlainView(board, plain_seconds or math.inf)
+
+
+class LiveView:
+    """Redrawn in place where something has changed; log lines scroll above it."""
+
+    def __init__(self, console: Console, board: Board):
+        self._board = board
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._shown: object = None
+        self._drawn_at = -math.inf
+        self._table = _LaidOutTable(console)
+
+    def refresh(self) -> None:
+        view, now = self._board.view(), time.monotonic()
+        shows = view, self._console.size
+        if shows == self._shown and now - self._drawn_at < REDRAWN_SECONDS:
+            return
+        table = self._table.of(view.rows[-LIVE_ROWS:])
+        with suppress(OSError):
+            self._live.update(_picture(table, view), refresh=True)
+            self._shown, self._drawn_at = shows, now
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+        self._live.console.print(status_line(self._board.view()))
+
+
+class _LaidOutTable:
+    """The table of jobs, which takes milliseconds to lay out: not done anew with each step."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._told: object = None
+        self._laid_out = Segments(())
+
+    def of(self, rows: tuple[JobRow, ...]) -> RenderableType:
+        told = self._console.size, [replace(row, step=0, steps=0) for row in rows]
+        if told != self._told:
+            self._laid_out = Segments([*self._console.render(jobs_table(rows))])
+            self._told = told
+        return self._laid_out
+
+
+class PlainView:
+    """A line when something has changed, not more often than asked; for logs and pipes."""
+
+    def __init__(self, board: Board, seconds: float):
+        self._board = board
+        self._seconds = seconds
+        self._last_line: str = ""
+        self._last_time = 0.0
+
+    def refresh(self) -> None:
+        if time.monotonic() - self._last_time < self._seconds:
+            return
+        line = status_line(self._board.view())
+        if line != self._last_line:
+            with suppress(OSError):  # whoever read it is gone, or the disk is full: serve on
+                print(line, flush=True)
+            self._last_line, self._last_time = line, time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._last_time = -math.inf
+        self.refresh()
+
+
+def status_line(view: View) -> str:
+    """Queue, current step, images, kudos and speed, on one line."""
+    parts = [f"queue {view.waiting}", _activity(view), f"images {view.images_done}"]
+    if view.images_failed:
+        parts.append(f"failed {view.images_failed}")
+    if view.lost_pops:
+        parts.append(f"replies lost {view.lost_pops}")
+    parts.append(f"kudos {view.kudos:.2f}")
+    if view.seconds_per_image is not None:
+        parts.append(f"{view.seconds_per_image:.2f} s/image")
+    return " | ".join(parts)
+
+
+PROMPT_COLUMNS = 48  # of the terminal; a prompt may be any length
+
+
+def jobs_table(rows: tuple[JobRow, ...]) -> Table:
+    """One row per job: what was asked, how long it took, how it ended."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("prompt", "size", "seed", "sampler", "images", "seconds", "kudos", "state"):
+        numeric = heading in ("seed", "images", "seconds", "kudos")
+        justify = "right" if numeric else "left"
+        widest = PROMPT_COLUMNS if heading == "prompt" else None
+        is_fixed = heading not in ("prompt", "state")  # which are cut where a terminal is narrow
+        table.add_column(heading, justify=justify, no_wrap=is_fixed, max_width=widest)
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def print_totals(console: Console, totals: Totals) -> None:
+    """What the ledger has counted since it was begun, a line each."""
+    for state in (JobState.submitted, JobState.faulted, JobState.given_up):
+        console.print(f"{state.value + ':':16}{totals.images.get(state, 0)} images")
+    console.print(f"{'in hand:':16}{totals.open} images")
+    console.print(f"{'kudos:':16}{totals.kudos:.2f}")
+    console.print(f"{'replies lost:':16}{totals.lost_pops}; a job in one of them can't be known")
+
+
+class _OwnersLog(RotatingFileHandler):
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=for_owner)
+
+
+def open_log(log_file: Path) -> RotatingFileHandler:
+    """The rotated log, which is written from its first line on, for the owner alone.
+
+    Raises OSError where its folder can't be had.
+    """
+    make_private(log_file.parent)
+    return _OwnersLog(log_file, "a", LOG_FILE_BYTES, LOG_FILES, "utf-8", delay=True)
+
+
+def screen_handler(console: Console) -> logging.Handler:
+    """Log lines on the console: in columns on a terminal, which brings their time and level."""
+    if console.is_terminal:
+        screen: logging.Handler = RichHandler(
+            console=console, show_path=False, markup=False, log_time_format="%H:%M:%S"
+        )
+        screen.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        screen = logging.StreamHandler()
+        screen.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    return screen
+
+
+def set_up_logging(console: Console, log_file: Path, screen_level: int = logging.INFO) -> None:
+    """The worker's log on the console and, rotated, in `log_file`; failing to write is no error."""
+    logging.raiseExceptions = False
+    file_lines = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    screen = screen_handler(console)
+    screen.setLevel(screen_level)
+    logging.basicConfig(level=logging.INFO, handlers=[screen])
+    try:
+        file = open_log(log_file)
+    except OSError as error:
+        logging.getLogger(__name__).warning("no log file: %s", error)
+        return
+    file.setFormatter(file_lines)
+    logging.getLogger().addHandler(file)
+
+
+def _picture(table: RenderableType, view: View) -> RenderableType:
+    line = Text(status_line(view), style="bold")
+    return Group(Text(""), table, Text(""), _progress(view.running), line)
+
+
+def _progress(running: JobRow | None) -> RenderableType:
+    if running is None:
+        return Text("")
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=max(running.steps, 1), completed=running.step, width=60))
+    return bar
+
+
+def _activity(view: View) -> str:
+    running = view.running
+    if running is None:
+        delivering = any(row.state is JobState.delivering for row in view.rows)
+        return view.doing or ("delivering" if delivering else "idle")
+    steps = f"step {running.step}/{running.steps}" if running.steps else "starting"
+    silence = f", silent for {view.silent_seconds:.0f} s" if view.silent_seconds else ""
+    return f"{running.job_id[:8]} {steps}{_expected(running)}{silence}"
+
+
+def _expected(row: JobRow) -> str:
+    """What the job will take and bring, as far as that is known."""
+    seconds = f", about {row.expected_seconds:.1f} s" if row.expected_seconds else ""
+    kudos = f", ~{row.expected_kudos:.0f} kudos (estimate)" if row.expected_kudos else ""
+    return seconds + kudos
+
+
+def _cells(row: JobRow) -> list[RenderableType]:
+    reason = f": {row.reason}" if row.reason else ""
+    state = _cut(row.state.value + reason, _STYLES[row.state])
+    seconds = f"{row.seconds:.1f}" if row.seconds else ""
+    kudos = f"{row.kudos:.2f}" if row.kudos else ""
+    if row.params is None:
+        return [_cut(row.model), "", "", "", str(row.images), seconds, kudos, state]
+    params = row.params
+    return [
+        _cut(one_line(params.prompt)),
+        f"{params.width}x{params.height}",
+        str(params.seed),
+        params.sampler.name,
+        str(row.images),
+        seconds,
+        kudos,
+        state,
+    ]
+
+
+def _cut(text: str, style: str = "") -> Text:
+    """On one line, as long as there is room."""
+    return Text(text, style, overflow="ellipsis", no_wrap=True)
