@@ -14,6 +14,7 @@ from hordelib.comfyui import boot
 from hordelib.comfyui.nodes.context import BatchSizes, RunContext, Wanted
 from hordelib.errors import Cancelled, GenerationFailed, ModelBroken
 from hordelib.files.model import Model
+from hordelib.files.model_key import ModelKey
 from hordelib.graph import Graph
 from hordelib.graphs.build import build_graph, build_shared_graph
 from hordelib.graphs.node_names import model_keys
@@ -23,7 +24,7 @@ from hordelib.job.images import Picture, SourceImage
 from hordelib.job.notes import GenMetadata
 from hordelib.job.params import FromImage, GenerationParams, images_of
 from hordelib.memory.budget import MemoryBudget
-from hordelib.memory.cache import ModelCache, ModelKey
+from hordelib.memory.cache import ModelCache
 from hordelib.memory.corrections import Corrections
 from hordelib.memory.estimates import Estimates
 from hordelib.memory.heap import keep_heap

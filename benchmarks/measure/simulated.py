@@ -19,10 +19,10 @@ from typing import Any
 
 from hordelib.engine import Engine, Generation, OnLoaded, OnStep, unawaited, unwatched
 from hordelib.files.model import Model
+from hordelib.files.model_key import ModelKey
 from hordelib.job.batching import Member
 from hordelib.job.images import Picture
 from hordelib.job.params import GenerationParams
-from hordelib.memory.cache import ModelKey
 from hordelib.safety.verdict import Verdict
 from worker.children.child_side import Child, set_up_process
 from worker.children.engine_main import EngineChild

@@ -11,10 +11,10 @@ from benchmarks.peers.protocol import Job, Setup, path_in, serve
 from hordelib import Engine, GenerationParams
 from hordelib.comfyui import boot
 from hordelib.files.model import Model
+from hordelib.files.model_key import CHECKPOINT_PARTS, ModelKey
 from hordelib.job.batching import Member, share_key
 from hordelib.job.params import Lora
 from hordelib.job.samplers import SAMPLERS
-from hordelib.memory.cache import CHECKPOINT_PARTS, ModelKey
 
 
 class Ours:

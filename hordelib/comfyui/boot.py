@@ -29,8 +29,8 @@ from hordelib.errors import (
     JobError,
     RuntimeMissing,
 )
+from hordelib.files.model_key import ModelKey
 from hordelib.memory.budget import MemoryBudget
-from hordelib.memory.cache import ModelKey
 from hordelib.memory.heap import trim_heap
 from hordelib.memory.lending import LENDER, Lender
 from hordelib.memory.peak import Record

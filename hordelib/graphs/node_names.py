@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from hordelib.files.model_key import CHECKPOINT_PARTS, ModelKey
 from hordelib.graph import Graph, Link
-from hordelib.memory.cache import CHECKPOINT_PARTS, ModelKey
 
 # Spines are plain ComfyUI, so that they open and run there; in our process these nodes do the same
 # with the model cache, with a seed per image, and with pictures that stay in memory.

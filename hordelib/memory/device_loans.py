@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-from hordelib.memory.cache import Held, ModelCache, ModelKey
+from hordelib.files.model_key import ModelKey
+from hordelib.memory.cache import Held, ModelCache
 
 if TYPE_CHECKING:
     from hordelib.memory.parts import LoadedPart

@@ -14,9 +14,10 @@ from hordelib.comfyui.nodes.context import BatchSizes
 from hordelib.errors import GenerationFailed, JobError, ModelBroken, ModelMissing
 from hordelib.files.headers import detect
 from hordelib.files.model import Model
+from hordelib.files.model_key import FileStamp, ModelKey
 from hordelib.job.families import Family
 from hordelib.job.params import GenerationParams
-from hordelib.memory.cache import FileStamp, Held, ModelCache, ModelKey
+from hordelib.memory.cache import Held, ModelCache
 from hordelib.memory.device_loans import DeviceLoans
 from hordelib.memory.estimates import Estimates, MemoryEstimate
 from hordelib.memory.peak import PeakMemory, Record

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from hordelib.files.file_kinds import FileKind, kind_of
-from hordelib.memory.cache import FileStamp
+from hordelib.files.model_key import FileStamp
 from hordelib.memory.heap import drop_pages
 
 State = Mapping[str, Tensor]

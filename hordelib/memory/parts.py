@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hordelib.memory.cache import ModelKey
+from hordelib.files.model_key import ModelKey
 from hordelib.memory.heap import trim_heap
 from hordelib.memory.mapped_weights import MappedWeights
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from hordelib.files.model_key import ModelKey
 from hordelib.job.params import GenerationParams, ProcessorKind
-from hordelib.memory.cache import ModelKey
 from hordelib.memory.corrections import Corrections
 
 # For each pixel of a tile and each time that its sides are enlarged: ComfyUI's own figure, of its

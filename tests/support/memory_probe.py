@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 
 from hordelib.comfyui import boot
+from hordelib.files.model_key import CHECKPOINT_PARTS, ModelKey
 from hordelib.memory.budget import MemoryBudget
-from hordelib.memory.cache import CHECKPOINT_PARTS, ModelCache, ModelKey
+from hordelib.memory.cache import ModelCache
 from hordelib.memory.device_loans import DeviceLoans
 from hordelib.memory.readings import main_memory
 

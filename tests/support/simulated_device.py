@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hordelib.errors import ModelBroken
+from hordelib.files.model_key import ModelKey
 from hordelib.memory.budget import MemoryBudget
-from hordelib.memory.cache import ModelKey
 
 KIB = 1024
 

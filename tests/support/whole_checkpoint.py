@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hordelib.comfyui.loaders import load
-from hordelib.memory.cache import CHECKPOINT_PARTS, ModelKey
+from hordelib.files.model_key import CHECKPOINT_PARTS, ModelKey
 
 
 @dataclass(frozen=True, slots=True)

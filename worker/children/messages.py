@@ -11,9 +11,9 @@ from pathlib import Path
 from hordelib.engine import Generation
 from hordelib.errors import JobError
 from hordelib.files.model import Model
+from hordelib.files.model_key import ModelKey
 from hordelib.job.batching import Member
 from hordelib.job.images import MAX_WEBP_SIDE, Picture
-from hordelib.memory.cache import ModelKey
 from hordelib.safety.verdict import Verdict
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from hordelib.errors import ModelBroken, ModelMissing
 from hordelib.files.headers import verify_checkpoint
 from hordelib.files.model import Model
-from hordelib.memory.cache import FileStamp
+from hordelib.files.model_key import FileStamp
 
 Stamps = Mapping[Path, FileStamp | None]  # None: there is no such file
 

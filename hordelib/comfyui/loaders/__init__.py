@@ -18,7 +18,7 @@ from hordelib.comfyui.loaders.text_encoders import load_text_encoder
 from hordelib.comfyui.loaders.upscalers import load_upscaler
 from hordelib.comfyui.loaders.vaes import load_vae
 from hordelib.files.file_kinds import FileKind, kind_of
-from hordelib.memory.cache import ModelKey, size_bytes
+from hordelib.files.model_key import ModelKey, size_bytes
 from hordelib.memory.mapped_weights import mapping
 from hordelib.memory.parts import LoadedPart, is_patched, make_part
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from hordelib.comfyui.loaders.networks import on_patcher
 from hordelib.comfyui.loaders.reading import reading
+from hordelib.files.model_key import ModelKey
 from hordelib.job.control_types import ControlType
-from hordelib.memory.cache import ModelKey
 from hordelib.pictures.annotators import Draw, read_annotator
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from hordelib.comfyui.device_faults import first_line
 from hordelib.errors import ModelBroken, NotNumbers
-from hordelib.memory.cache import ModelKey
+from hordelib.files.model_key import ModelKey
 from hordelib.safety.onnx_session import open_session
 
 if TYPE_CHECKING:

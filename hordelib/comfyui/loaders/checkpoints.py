@@ -10,7 +10,7 @@ from hordelib.comfyui.loaders.reading import reading
 from hordelib.comfyui.loaders.vaes import insisting_on_numbers
 from hordelib.comfyui.loaders.vocabularies import share_vocabulary
 from hordelib.errors import ModelBroken
-from hordelib.memory.cache import ModelKey
+from hordelib.files.model_key import ModelKey
 
 
 def load_checkpoint(key: ModelKey) -> Any:

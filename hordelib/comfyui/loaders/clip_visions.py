@@ -6,7 +6,7 @@ from typing import Any
 
 from hordelib.comfyui.loaders.reading import reading
 from hordelib.errors import ModelBroken
-from hordelib.memory.cache import ModelKey
+from hordelib.files.model_key import ModelKey
 
 
 def load_clip_vision(key: ModelKey) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 
 from hordelib.comfyui.loaders.reading import reading
 from hordelib.errors import ModelBroken
+from hordelib.files.model_key import ModelKey
 from hordelib.job.control_types import DIFFERENCE
-from hordelib.memory.cache import ModelKey
 
 CONTROL_MODEL, BASE_MODEL = "control_model.", "model.diffusion_model."
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from hordelib.comfyui.loaders.reading import reading
 from hordelib.errors import ModelBroken
+from hordelib.files.model_key import ModelKey
 from hordelib.job.families import FAMILIES
-from hordelib.memory.cache import ModelKey
 
 
 def load_diffusion_model(key: ModelKey) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hordelib.comfyui.loaders.image_models import FACES, load_image_model
 from hordelib.comfyui.loaders.networks import on_patcher
 from hordelib.errors import ModelBroken
-from hordelib.memory.cache import ModelKey
+from hordelib.files.model_key import ModelKey
 
 if TYPE_CHECKING:
     from hordelib.pictures.face_detection import FaceDetector

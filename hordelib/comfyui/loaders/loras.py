@@ -13,8 +13,8 @@ from torch import Tensor
 
 from hordelib.comfyui.device_faults import first_line
 from hordelib.errors import ModelBroken
+from hordelib.files.model_key import ModelKey
 from hordelib.files.safetensors_header import ADAPTER_BYTES, read_header
-from hordelib.memory.cache import ModelKey
 
 log = logging.getLogger(__name__)
 

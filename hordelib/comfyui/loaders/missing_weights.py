@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hordelib.files.completeness import insist_on_weights
-from hordelib.memory.cache import ModelKey
+from hordelib.files.model_key import ModelKey
 
 _KINDS = ("checkpoint", "diffusion_model", "text_encoder", "vae", "clip_vision", "control_net")
 

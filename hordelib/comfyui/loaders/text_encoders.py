@@ -7,7 +7,7 @@ from typing import Any
 from hordelib.comfyui.loaders.reading import reading
 from hordelib.comfyui.loaders.vocabularies import share_vocabulary
 from hordelib.errors import ModelBroken
-from hordelib.memory.cache import ModelKey
+from hordelib.files.model_key import ModelKey
 
 # What ComfyUI takes for each type: for a file that is none, it silently makes an empty CLIP-L.
 _TOKENIZERS = {"qwen_image": "QwenImageTokenizer", "lumina2": "ZImageTokenizer"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hordelib.comfyui.loaders.reading import reading
-from hordelib.memory.cache import ModelKey
+from hordelib.files.model_key import ModelKey
 from hordelib.pictures.finite import watched
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hordelib.comfyui.loaders.backgrounds import SubjectFinder
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
-from hordelib.memory.cache import ModelKey
+from hordelib.files.model_key import ModelKey
 from hordelib.memory.lending import lend
 from hordelib.pictures.matting import closed_form_alpha, subject_colours, trimap
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hordelib.files.model_key import ModelKey
 from hordelib.job.images import Picture, SourceImage
 from hordelib.job.notes import GenMetadata
-from hordelib.memory.cache import ModelKey
 
 # ComfyUI hands an object of the caller's to every node that declares this hidden input; it was made
 # for PNG metadata and takes anything. So nodes need no globals, and two engines don't meet.

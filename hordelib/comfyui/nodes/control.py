@@ -12,8 +12,8 @@ from torch import Tensor
 from hordelib.comfyui.loaders.networks import bring
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
 from hordelib.errors import ModelBroken
+from hordelib.files.model_key import ModelKey
 from hordelib.job.control_types import ControlType
-from hordelib.memory.cache import ModelKey
 from hordelib.pictures.annotators import OUTLINES, Draw, draw_at_size
 
 TEXT: tuple[str, dict[str, Any]] = ("STRING", {})

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext, Wanted
 from hordelib.errors import GenerationFailed
+from hordelib.files.model_key import CHECKPOINT_PARTS, ModelKey
 from hordelib.job.images import Picture, SourceImage
-from hordelib.memory.cache import CHECKPOINT_PARTS, ModelKey
 
 
 class DreamerCheckpoint:

@@ -12,7 +12,7 @@ from torch import Tensor
 from hordelib.comfyui.loaders.face_fixers import FaceFixer
 from hordelib.comfyui.loaders.networks import bring
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
-from hordelib.memory.cache import ModelKey
+from hordelib.files.model_key import ModelKey
 from hordelib.pictures.face_alignment import Pose, cut_out, pose, put_back
 
 MIN_EYE_DISTANCE = 5  # pixels; below it there is nothing to restore a face from (as GFPGAN has it)

@@ -21,8 +21,8 @@ from torch import Size, Tensor
 from hordelib.comfyui.loaders.loras import ReadLora
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, NodeNotes, RunContext, with_notes
 from hordelib.comfyui.nodes.patch_shapes import fits
+from hordelib.files.model_key import ModelKey
 from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
-from hordelib.memory.cache import ModelKey
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
-from hordelib.memory.cache import ModelKey
+from hordelib.files.model_key import ModelKey
 
 
 class DreamerDiffusionModel:

@@ -16,7 +16,7 @@ from torch import Tensor
 from hordelib.comfyui.loaders.networks import bring
 from hordelib.comfyui.loaders.upscalers import Upscaler
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
-from hordelib.memory.cache import ModelKey
+from hordelib.files.model_key import ModelKey
 
 # It brings in spandrel_extra_arches, whose torch.jit.script makes torch warn the whole program.
 with warnings.catch_warnings():

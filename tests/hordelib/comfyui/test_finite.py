@@ -25,12 +25,12 @@ from hordelib.comfyui.nodes.context import RunContext, Wanted
 from hordelib.demo_model import ensure_control_net
 from hordelib.engine import unwatched
 from hordelib.errors import NotNumbers
+from hordelib.files.model_key import ModelKey
 from hordelib.graph import Graph, Link
 from hordelib.job.control_types import ControlType
 from hordelib.job.images import Picture, SourceImage
 from hordelib.job.params import Control, FromImage, PostProcessor, ProcessorKind
 from hordelib.job.samplers import SAMPLERS, Scheduler
-from hordelib.memory.cache import ModelKey
 from hordelib.pictures.finite import are_numbers
 from tests.hordelib.comfyui.test_control import MODEL
 from tests.hordelib.pictures.test_annotators import save

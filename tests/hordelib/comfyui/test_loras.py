@@ -25,6 +25,7 @@ from hordelib.demo_model import ensure_control_net, ensure_lora
 from hordelib.demo_model.shapes import Scene, draw
 from hordelib.errors import GenerationFailed
 from hordelib.files.model import Model
+from hordelib.files.model_key import ModelKey
 from hordelib.graph import Graph, Link
 from hordelib.graphs.build import build_graph
 from hordelib.job.control_types import ControlType
@@ -32,7 +33,6 @@ from hordelib.job.images import Picture, SourceImage
 from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
 from hordelib.job.params import Control, Lora
 from hordelib.job.samplers import SAMPLERS
-from hordelib.memory.cache import ModelKey
 from tests.support.looks import difference, look
 from tests.support.whole_checkpoint import Whole, load_whole
 

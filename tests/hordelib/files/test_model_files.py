@@ -21,8 +21,8 @@ from hordelib.errors import ModelBroken
 from hordelib.files.completeness import insist_on_whole
 from hordelib.files.headers import detect, read_shapes, verify_checkpoint
 from hordelib.files.model import Model
+from hordelib.files.model_key import ModelKey
 from hordelib.job.families import FAMILIES, SD1, Family
-from hordelib.memory.cache import ModelKey
 from tests.hordelib.test_engine import SMALL
 from tests.support.family_files import HEADERS, UNET, Shapes, completed, write_header
 from tests.support.layouts import kl_vae, write_sd2, write_sdxl

@@ -19,6 +19,7 @@ from hordelib.demo_model import TRAINED
 from hordelib.errors import ModelBroken, ModelMissing, NotServed
 from hordelib.files.headers import detect
 from hordelib.files.model import Model
+from hordelib.files.model_key import ModelKey
 from hordelib.graph import Graph, Link
 from hordelib.graphs.build import build_graph
 from hordelib.job.families import (
@@ -37,7 +38,6 @@ from hordelib.job.fitting import fit
 from hordelib.job.images import SourceImage
 from hordelib.job.params import FromImage, Inpaint, Lora, QrCode, Remix, TextOnly
 from hordelib.job.samplers import SAMPLERS, Scheduler
-from hordelib.memory.cache import ModelKey
 from tests.support.family_files import HEADERS, UNET, model_of, write_header
 from tests.support.layouts import write_sd2, write_sdxl
 

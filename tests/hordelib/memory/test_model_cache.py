@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from hordelib.errors import ModelBroken, ModelMissing, OutOfMemory
-from hordelib.memory.cache import ModelCache, ModelKey
+from hordelib.files.model_key import ModelKey
+from hordelib.memory.cache import ModelCache
 from hordelib.memory.device_loans import DeviceLoans
 from tests.support.simulated_device import (
     KIB,

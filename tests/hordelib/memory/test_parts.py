@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hordelib import Engine
+from hordelib.files.model_key import CHECKPOINT_PARTS, ModelKey
 from hordelib.graphs.build import build_graph
 from hordelib.graphs.node_names import model_keys
 from hordelib.job.families import FAMILIES
 from hordelib.memory.budget import MemoryBudget
-from hordelib.memory.cache import CHECKPOINT_PARTS, ModelCache, ModelKey
+from hordelib.memory.cache import ModelCache
 from hordelib.memory.device_loans import DeviceLoans
 from tests.conftest import PROJECT
 from tests.hordelib.test_engine import SMALL

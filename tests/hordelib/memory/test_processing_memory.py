@@ -11,8 +11,9 @@ import torch
 
 from hordelib import Engine
 from hordelib.errors import OutOfMemory
+from hordelib.files.model_key import ModelKey
 from hordelib.job.params import GenerationParams, PostProcessor, ProcessorKind
-from hordelib.memory.cache import ModelCache, ModelKey
+from hordelib.memory.cache import ModelCache
 from hordelib.memory.corrections import Corrections
 from hordelib.memory.post_processing import Pictures, ProcessingEstimates, pictures_of
 from tests.hordelib.memory.test_engine_memory import MIB, Container

@@ -23,13 +23,13 @@ from hordelib.comfyui.loaders.upscalers import Upscaler, computes_in_bfloat16
 from hordelib.comfyui.nodes.context import RunContext, Wanted
 from hordelib.engine import OnStep, unwatched
 from hordelib.errors import Cancelled, ModelBroken
+from hordelib.files.model_key import ModelKey
 from hordelib.graph import Graph, Link
 from hordelib.graphs.node_names import OUR_NODES, model_keys
 from hordelib.graphs.stages.post_process import post_process
 from hordelib.job.images import SourceImage
 from hordelib.job.params import GenerationParams, PostProcessor, ProcessorKind
 from hordelib.job.post_processors import resolve
-from hordelib.memory.cache import ModelKey
 from hordelib.pictures.face_alignment import LANDMARKS, pose
 from hordelib.pictures.face_detection import FaceDetector, load_detector
 from hordelib.pictures.matting import closed_form_alpha, subject_colours, trimap
