@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from hordelib.comfyui import boot
-from hordelib.comfyui.nodes.context import BatchSizes, RunContext, Wanted
+from hordelib.comfyui.nodes.context import RunContext, Wanted
 from hordelib.errors import Cancelled, GenerationFailed, ModelBroken
 from hordelib.files.model import Model
 from hordelib.files.model_key import ModelKey
@@ -26,7 +26,7 @@ from hordelib.job.params import FromImage, GenerationParams, images_of
 from hordelib.memory.budget import MemoryBudget
 from hordelib.memory.cache import ModelCache
 from hordelib.memory.corrections import Corrections
-from hordelib.memory.estimates import Estimates
+from hordelib.memory.estimates import BatchSizes, Estimates
 from hordelib.memory.heap import keep_heap
 from hordelib.memory.job_models import JobModels, Plan, read_ahead
 from hordelib.memory.lending import Lender

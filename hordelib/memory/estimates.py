@@ -7,6 +7,7 @@ comfy/model_base.py with the `memory_usage_factor` of comfy/supported_models.py,
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,15 @@ TINY_VAE_BYTES = 64 << 20  # weights; TAESD has 5 MB, others have 160 MB and mor
 TINY_VAE_SLOPE = 1150.0  # measured with TAESD, in 16 bits
 _LATENT_PIXELS = 64  # pixels of the picture to one of the latent
 _PER_LATENT_PIXEL = 0.01 * (1 << 20)
+
+
+@dataclass(slots=True)
+class BatchSizes:
+    """How many images are sampled at once."""
+
+    at_most: int = sys.maxsize  # more of them don't fit into the device's memory
+    now: int = 0  # in the batch at work
+    largest: int = 0  # in a batch that came to its end
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hordelib.comfyui.nodes.context import BatchSizes
 from hordelib.errors import GenerationFailed, JobError, ModelBroken, ModelMissing
 from hordelib.files.headers import detect
 from hordelib.files.model import Model
@@ -19,7 +18,7 @@ from hordelib.job.families import Family
 from hordelib.job.params import GenerationParams
 from hordelib.memory.cache import Held, ModelCache
 from hordelib.memory.device_loans import DeviceLoans
-from hordelib.memory.estimates import Estimates, MemoryEstimate
+from hordelib.memory.estimates import BatchSizes, Estimates, MemoryEstimate
 from hordelib.memory.peak import PeakMemory, Record
 from hordelib.memory.post_processing import Processing, ProcessingEstimates, pictures_of
 

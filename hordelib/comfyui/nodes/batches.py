@@ -10,8 +10,8 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from hordelib.comfyui.nodes.context import BatchSizes
 from hordelib.errors import OutOfMemory
+from hordelib.memory.estimates import BatchSizes
 from hordelib.memory.lending import forget_peak
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 from hordelib.files.model_key import ModelKey
 from hordelib.job.images import Picture, SourceImage
 from hordelib.job.notes import GenMetadata
+from hordelib.memory.estimates import BatchSizes
 
 # ComfyUI hands an object of the caller's to every node that declares this hidden input; it was made
 # for PNG metadata and takes anything. So nodes need no globals, and two engines don't meet.
@@ -47,15 +47,6 @@ class Wanted:
     job_id: str
     index: int
     seed: int
-
-
-@dataclass(slots=True)
-class BatchSizes:
-    """How many images are sampled at once."""
-
-    at_most: int = sys.maxsize  # more of them don't fit into the device's memory
-    now: int = 0  # in the batch at work
-    largest: int = 0  # in a batch that came to its end
 
 
 @dataclass(slots=True)
