@@ -37,7 +37,7 @@ from hordelib.memory.peak import Record
 from hordelib.memory.readings import anonymous_bytes, card_memory
 
 if TYPE_CHECKING:
-    from hordelib.comfyui.loaders import LoadedPart
+    from hordelib.memory.parts import LoadedPart
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from hordelib.memory.peak import PeakMemory, Record
 from hordelib.memory.post_processing import Processing, ProcessingEstimates, pictures_of
 
 if TYPE_CHECKING:
-    from hordelib.comfyui.loaders import LoadedPart
+    from hordelib.memory.parts import LoadedPart
 
 REQUEST_BYTES = 128 << 10  # what Linux reads ahead by default
 

@@ -24,7 +24,8 @@ from hordelib.memory.readings import main_memory
 
 def main(first: Path, second: Path) -> None:
     boot.boot(boot.default_folder(), boot.Device("cpu"))
-    from hordelib.comfyui.loaders import LoadedPart, reading_bytes
+    from hordelib.comfyui.loaders import reading_bytes
+    from hordelib.memory.parts import LoadedPart
 
     budget = MemoryBudget(lambda: main_memory().free_bytes, reserve_bytes=0)
     cache: ModelCache[LoadedPart] = ModelCache(
