@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from hordelib.graph import Link
 
@@ -158,3 +160,24 @@ _ROWS = (
 )
 FAMILIES = {row.name: row for row in _ROWS}
 SD1, SD2, SDXL, CASCADE, FLUX, FLUX_DEV, QWEN_IMAGE, Z_IMAGE = _ROWS
+
+
+# Spellings seen in configurations and references → the horde's own name of the model family.
+BASELINES: Mapping[str, str] = MappingProxyType(
+    {
+        "stable diffusion 1": "stable diffusion 1",
+        "stable_diffusion_1": "stable diffusion 1",
+        "stable diffusion 2": "stable diffusion 2",
+        "stable_diffusion_2": "stable diffusion 2",
+        "stable_diffusion_2_512": "stable diffusion 2",
+        "stable_diffusion_2_768": "stable diffusion 2",
+        "stable diffusion xl": "stable_diffusion_xl",
+        "stable_diffusion_xl": "stable_diffusion_xl",
+        "stable_cascade": "stable_cascade",
+        "flux_1": "flux_1",
+        "flux_schnell": "flux_1",
+        "flux_dev": "flux_dev",
+        "qwen_image": "qwen_image",
+        "z_image_turbo": "z_image_turbo",
+    }
+)

@@ -20,6 +20,7 @@ from hordelib.files.headers import verify_checkpoint
 from hordelib.files.names import ModelStore
 from hordelib.job.control_types import CONTROL_TYPES
 from worker.cli.exit_codes import ExitCode
+from worker.config.keys import is_word
 from worker.errors import DocumentMissing, UnknownModel
 from worker.loras.store import PART
 from worker.models.annotator_weights import annotator_entries
@@ -28,7 +29,7 @@ from worker.models.inventory import Inventory, ModelsFolder, idle, take_inventor
 from worker.models.on_disk import DISK_FLOOR_BYTES, Plan, State, Stock, make_plan, size_text
 from worker.models.reference import Kind, ReferenceEntry
 from worker.models.safety_weights import safety_entry
-from worker.models.selection import Market, choose, is_word, nearest
+from worker.models.selection import Market, choose, nearest
 from worker.models.sites import Reference, read_uses
 
 Row = Mapping[str, object]

@@ -23,10 +23,10 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from hordelib.job.families import BASELINES
 from worker.config.document import ConfigDocument, read_document
-from worker.config.keys import BASELINES, KEYS
+from worker.config.keys import KEYS, is_word
 from worker.errors import ConfigError
-from worker.models.selection import is_word
 
 _UNIT_BYTES: Final = {"": 2**20, "mib": 2**20, "gib": 2**30, "mb": 10**6, "gb": 10**9}
 _AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)

@@ -5,6 +5,7 @@ docs/configuration.md holds the same rows for people; a test compares the two.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -279,22 +280,10 @@ PLACEHOLDERS: Mapping[str, tuple[object, ...]] = MappingProxyType(
     }
 )
 
-# Spellings seen in configurations and references → the horde's own name of the model family.
-BASELINES: Mapping[str, str] = MappingProxyType(
-    {
-        "stable diffusion 1": "stable diffusion 1",
-        "stable_diffusion_1": "stable diffusion 1",
-        "stable diffusion 2": "stable diffusion 2",
-        "stable_diffusion_2": "stable diffusion 2",
-        "stable_diffusion_2_512": "stable diffusion 2",
-        "stable_diffusion_2_768": "stable diffusion 2",
-        "stable diffusion xl": "stable_diffusion_xl",
-        "stable_diffusion_xl": "stable_diffusion_xl",
-        "stable_cascade": "stable_cascade",
-        "flux_1": "flux_1",
-        "flux_schnell": "flux_1",
-        "flux_dev": "flux_dev",
-        "qwen_image": "qwen_image",
-        "z_image_turbo": "z_image_turbo",
-    }
-)
+
+def is_word(text: str) -> bool:
+    """Whether it is, or was meant as, a word that stands for models."""
+    return bool(_LIKE_A_WORD.fullmatch(text.strip()))
+
+
+_LIKE_A_WORD = re.compile(r"(top|bottom)( \S+)?( models?)?|all( .*)?", re.IGNORECASE)

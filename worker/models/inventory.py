@@ -11,14 +11,14 @@ from pathlib import Path
 from hordelib.errors import ModelBroken, ModelMissing
 from hordelib.files.names import ModelStore
 from worker.config.config import BridgeConfig
-from worker.config.keys import CLIENT_AGENT
+from worker.config.keys import CLIENT_AGENT, is_word
 from worker.errors import DocumentMissing
 from worker.loras.civitai import SITES as CIVITAI_SITES
 from worker.models.checksums import VerifiedFiles
 from worker.models.fetching import FileFetcher, other_file
 from worker.models.on_disk import Plan, State, Stock, look, make_plan
 from worker.models.reference import Kind, ReferenceEntry
-from worker.models.selection import Market, choose, dynamic_choice, is_word
+from worker.models.selection import Market, choose, dynamic_choice
 from worker.models.sites import Reference, read_queues, read_reference, read_uses, sites_of
 from worker.net.cached_documents import Documents
 from worker.net.fetch import Web

@@ -16,9 +16,8 @@ from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from hordelib.job.families import FAMILIES
+from hordelib.job.families import BASELINES, FAMILIES
 from hordelib.safety import csam
-from worker.config.keys import BASELINES
 from worker.net.untrusted import LONGEST_NAME, Count, Link, Name, one_line, read_json, reason_of
 
 

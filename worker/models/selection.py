@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from hordelib.job.families import CASCADE, FLUX, FLUX_DEV, QWEN_IMAGE, SD1, SD2, SDXL, Z_IMAGE
+from worker.config.keys import is_word
 from worker.models.reference import ReferenceEntry
 
 MOST_MODELS = 300  # that the horde takes of one worker (POST generate/pop)
@@ -72,11 +73,6 @@ def choose(wanted: Sequence[str], skipped: Sequence[str], market: Market) -> Cho
     if len(kept) > MOST_MODELS:
         problems = (*problems, _too_many(len(kept)))
     return Choice(tuple(kept[:MOST_MODELS]), (*skip_problems, *problems))
-
-
-def is_word(text: str) -> bool:
-    """Whether it is, or was meant as, a word that stands for models."""
-    return bool(_LIKE_A_WORD.fullmatch(text.strip()))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -153,7 +149,6 @@ WORDS = (
     _all("sdxl", _of_family(SDXL.name)),
     *(_all(style, _of_style(style)) for style in STYLES),
 )
-_LIKE_A_WORD = re.compile(r"(top|bottom)( \S+)?( models?)?|all( .*)?", re.IGNORECASE)
 _NO_USES: Mapping[str, int] = MappingProxyType({})
 
 

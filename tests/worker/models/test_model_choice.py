@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import PROJECT
+from worker.config.keys import is_word
 from worker.models.reference import Kind, ReferenceEntry, ReferenceFile
 from worker.models.selection import (
     MOST_MODELS,
@@ -20,7 +21,6 @@ from worker.models.selection import (
     Market,
     choose,
     dynamic_choice,
-    is_word,
 )
 
 SD1, SD2, SDXL = "stable diffusion 1", "stable diffusion 2", "stable_diffusion_xl"
