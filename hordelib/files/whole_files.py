@@ -10,6 +10,16 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+PART = ".part"  # added to the name of a file that is not complete
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write it at once or not at all, for the owner alone. Raises OSError."""

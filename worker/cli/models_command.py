@@ -18,11 +18,11 @@ from rich.table import Table
 from hordelib.errors import ModelBroken, ModelMissing
 from hordelib.files.headers import verify_checkpoint
 from hordelib.files.names import ModelStore
+from hordelib.files.whole_files import PART
 from hordelib.job.control_types import CONTROL_TYPES
 from worker.cli.exit_codes import ExitCode
 from worker.config.keys import is_word
 from worker.errors import DocumentMissing, UnknownModel
-from worker.loras.store import PART
 from worker.models.annotator_weights import annotator_entries
 from worker.models.fetching import ModelSupply, arrived_bytes
 from worker.models.inventory import Inventory, ModelsFolder, idle, take_inventory

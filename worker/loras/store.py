@@ -20,10 +20,9 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from hordelib.errors import DiskTrouble, DownloadFailed
-from hordelib.files.whole_files import write_whole
+from hordelib.files.whole_files import PART, size_on_disk, write_whole
 
 SUFFIX = ".safetensors"  # no other format: a pickle runs code when it is read
-PART = ".part"  # added to the name of a file that is not complete
 _RECORD = ".dreamer.json"
 _SHORTEST_PREFIX = 3  # letters
 _CLOSE = 0.85  # of difflib's ratio
@@ -396,11 +395,3 @@ def _measured(file: LoraFile) -> LoraFile:
     _write(measured)
     os.utime(record, ns=used)
     return measured
-
-
-def size_on_disk(path: Path) -> int:
-    """Bytes of a file, 0 where there is none."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

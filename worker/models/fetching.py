@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hordelib.errors import DownloadFailed, DownloadRefused, ModelBroken
+from hordelib.files.whole_files import PART, size_on_disk
 from worker.backoff import Backoff
-from worker.loras.store import PART, size_on_disk
 from worker.models.checksums import VerifiedFiles
 from worker.models.on_disk import DISK_FLOOR_BYTES, FileStock, Stock, size_text
 from worker.net.downloads import Download, Downloader

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from worker.loras.store import PART, size_on_disk
+from hordelib.files.whole_files import PART, size_on_disk
 from worker.models.checksums import VerifiedFiles
 from worker.models.reference import ReferenceEntry, ReferenceFile
 

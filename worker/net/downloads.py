@@ -17,8 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from hordelib.errors import DiskTrouble, DownloadFailed, DownloadRefused
-from hordelib.files.whole_files import open_to_append
-from worker.loras.store import PART
+from hordelib.files.whole_files import PART, open_to_append
 from worker.net.fetch import Answer, TryLater, Web, wait_until_next_try
 
 _BLOCK_BYTES = 1 << 20

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hordelib.errors import DownloadFailed
+from hordelib.files.whole_files import PART
 from hordelib.job.families import FAMILIES
 from worker.loras.base_models import BASELINES, may_fit
 from worker.loras.store import (
-    PART,
     LoraFile,
     LoraRecord,
     LoraStore,
