@@ -7,6 +7,7 @@ anywhere.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,3 +48,29 @@ def _for_readers(path: str, flags: int) -> int:
 def for_owner(path: str, flags: int) -> int:
     """An opener for `open`: what it creates is for the owner alone, and a link is an OSError."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+OWNER_ONLY = 0o077  # the permissions that nobody else may have
+
+
+def make_private(folder: Path) -> None:
+    """Create it, or close it: for what others shall neither read nor write. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    close_to_others(folder)
+
+
+def anybody_may_write(path: Path) -> bool:
+    """Whether any account of this machine can change what lies in a folder."""
+    try:
+        return os.name != "nt" and bool(path.stat().st_mode & stat.S_IWOTH)
+    except OSError:
+        return False
+
+
+def close_to_others(path: Path) -> bool:
+    """Take every permission from all but the owner; whether others had any. Raises OSError."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if os.name == "nt" or not mode & OWNER_ONLY:
+        return False
+    path.chmod(mode & ~OWNER_ONLY)
+    return True

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from hordelib.errors import HordelibError
-from hordelib.files.whole_files import for_owner
+from hordelib.files.whole_files import for_owner, make_private
 from worker.children.messages import Alive, Broken, Stop
 from worker.children.signals import STOP_SIGNALS
-from worker.service.state_folder import make_private
 
 HEARTBEAT_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1  # prctl(2)

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hordelib.errors import HordelibError
-from hordelib.files.whole_files import write_whole
+from hordelib.files.whole_files import anybody_may_write, close_to_others, make_private, write_whole
 from worker.children.signals import StopSignals
 from worker.cli.check import Verdict, findings
 from worker.cli.exit_codes import ExitCode, exit_code
@@ -45,14 +45,7 @@ from worker.service.assembly import (
 )
 from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
 from worker.service.serve import serve
-from worker.service.state_folder import (
-    STATE,
-    StateFolder,
-    anybody_may_write,
-    close_to_others,
-    is_taken,
-    make_private,
-)
+from worker.service.state_folder import STATE, StateFolder, is_taken
 from worker.service.terminal import board_view, make_console, print_totals, set_up_logging
 
 CONFIG_FILE = "bridgeData.yaml"

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import stat
 from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hordelib.files.whole_files import write_whole
+from hordelib.files.whole_files import make_private, write_whole
 from worker.errors import StateTaken
 
 STATE = "state"  # the folder's name, in the owner's
-OWNER_ONLY = 0o077  # the permissions that nobody else may have
 LOCK_SECONDS = 2.0  # whoever looks whether a worker runs has the lock for a moment
 _LOCK, _PID = "lock", "pid"
 
@@ -92,26 +90,3 @@ def is_taken(path: Path) -> bool:
 
 def _lock_of(path: Path) -> FileLock:
     return FileLock(path / _LOCK, mode=0o600, thread_local=False)
-
-
-def make_private(folder: Path) -> None:
-    """Create it, or close it: for what others shall neither read nor write. Raises OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    close_to_others(folder)
-
-
-def anybody_may_write(path: Path) -> bool:
-    """Whether any account of this machine can change what lies in a folder."""
-    try:
-        return os.name != "nt" and bool(path.stat().st_mode & stat.S_IWOTH)
-    except OSError:
-        return False
-
-
-def close_to_others(path: Path) -> bool:
-    """Take every permission from all but the owner; whether others had any. Raises OSError."""
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if os.name == "nt" or not mode & OWNER_ONLY:
-        return False
-    path.chmod(mode & ~OWNER_ONLY)
-    return True

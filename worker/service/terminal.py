@@ -21,12 +21,11 @@ from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
-from hordelib.files.whole_files import for_owner
+from hordelib.files.whole_files import for_owner, make_private
 from worker.jobs.ledger import Totals
 from worker.jobs.results import JobState
 from worker.jobs.status import Board, JobRow, View
 from worker.net.untrusted import one_line
-from worker.service.state_folder import make_private
 
 LIVE_ROWS = 10
 PLAIN_SECONDS = 2.0  # between plain lines while something moves

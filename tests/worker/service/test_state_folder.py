@@ -16,7 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from hordelib.files.whole_files import open_to_append, write_whole
+from hordelib.files.whole_files import (
+    anybody_may_write,
+    close_to_others,
+    open_to_append,
+    write_whole,
+)
 from tests.support.owner import PROJECT
 from tests.support.small_disk import small_disk
 from worker.children.child_side import open_log as open_child_log
@@ -24,7 +29,7 @@ from worker.errors import StateTaken
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
 from worker.service.orders import Order, Orders
-from worker.service.state_folder import StateFolder, anybody_may_write, close_to_others, is_taken
+from worker.service.state_folder import StateFolder, is_taken
 from worker.service.terminal import open_log
 
 HOLD = (
