@@ -34,7 +34,8 @@ from worker.jobs.journal import Books
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
 from worker.jobs.status import Board
-from worker.service.assembly import Children, Models, make_bridge, make_forecast
+from worker.models.opening import Models
+from worker.service.assembly import Children, make_bridge, make_forecast
 from worker.service.serve import serve
 from worker.service.terminal import board_view, make_console, set_up_logging
 

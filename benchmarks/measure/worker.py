@@ -33,8 +33,10 @@ from worker.jobs.ledger import Ledger
 from worker.jobs.status import Board
 from worker.jobs.timeline import Phase, busy_share
 from worker.line.bridge import Bridge
+from worker.models.offer import make_offer
+from worker.models.opening import Models
 from worker.sandbox import ReferenceModel
-from worker.service.assembly import Models, make_bridge, make_intake, make_offer
+from worker.service.assembly import make_bridge, make_intake
 
 WARM_UP, RUN_OUT = 6, 8  # jobs before and after those that count
 LOOK_SECONDS = 1.0  # until the next look whether the bridge has failed

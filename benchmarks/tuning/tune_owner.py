@@ -17,7 +17,7 @@ from worker.devices import Card, first_card
 from worker.errors import ConfigError, EngineUnusable
 from worker.models.inventory import ModelsFolder, take_inventory
 from worker.models.memory_fit import ComputeMemory
-from worker.service.assembly import find_models
+from worker.models.opening import find_models
 
 STAND_IN = {"api_key": "nobody's", "dreamer_name": "nobody's"}  # beside the defaults
 MOST_TOLD = 3  # lines of missing models: a group may have hundreds

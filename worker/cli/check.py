@@ -27,9 +27,11 @@ from worker.line.popper import insist_on_own_name
 from worker.models.annotator_weights import annotator_entries
 from worker.models.inventory import Inventory, ModelsFolder, take_inventory
 from worker.models.memory_fit import ComputeMemory, Misfit, misfit, most_at_once, most_pixels
+from worker.models.offer import find_capabilities, introduce
 from worker.models.on_disk import FileStock
+from worker.models.opening import Models, find_models
 from worker.safety.policy import COMMAND, judge_settings, unfound
-from worker.service.assembly import Models, find_capabilities, find_models, introduce, make_client
+from worker.service.assembly import make_client
 
 MIN_PYTHON = (3, 11)
 COMFYUI_VERSION = "0.3.75"

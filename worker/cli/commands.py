@@ -31,18 +31,11 @@ from worker.jobs.ledger import Ledger, read_totals
 from worker.jobs.status import Board
 from worker.models.inventory import ModelsFolder, take_inventory
 from worker.models.keeper import ModelOffering
+from worker.models.offer import find_capabilities, introduce
+from worker.models.opening import Models
 from worker.safety.policy import unfound
 from worker.sandbox import serve as serve_sandbox
-from worker.service.assembly import (
-    OURS,
-    Children,
-    Models,
-    find_capabilities,
-    introduce,
-    make_bridge,
-    make_forecast,
-    make_intake,
-)
+from worker.service.assembly import OURS, Children, make_bridge, make_forecast, make_intake
 from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
 from worker.service.serve import serve
 from worker.service.state_folder import STATE, StateFolder, is_taken

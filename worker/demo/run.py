@@ -31,8 +31,10 @@ from worker.jobs.ledger import Ledger
 from worker.jobs.status import Board
 from worker.line.bridge import Bridge
 from worker.models.capabilities import NEWEST_AGENT
+from worker.models.offer import make_offer
+from worker.models.opening import find_models
 from worker.sandbox import ReferenceModel, Sandbox
-from worker.service.assembly import find_models, make_bridge, make_intake, make_offer
+from worker.service.assembly import make_bridge, make_intake
 from worker.service.serve import serve
 from worker.service.terminal import board_view, jobs_table, set_up_logging
 

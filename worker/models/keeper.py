@@ -15,11 +15,12 @@ from worker.line.intake import Intake
 from worker.models.fetching import ModelSupply, Outcome, progress_text
 from worker.models.inventory import Inventory, dynamic_names
 from worker.models.memory_fit import ComputeMemory
+from worker.models.offer import compute_memory, make_offer
 from worker.models.on_disk import State, Stock
+from worker.models.opening import Models, find_models, open_model
 from worker.models.reference import Kind
 from worker.models.sites import Reference
 from worker.models.watch import ModelWatch
-from worker.service.assembly import Models, compute_memory, find_models, make_offer, open_model
 
 log = logging.getLogger(__name__)
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hordelib.errors import JobError, ModelMissing
-from hordelib.files.completeness import insist_on_whole
-from hordelib.files.headers import verify_checkpoint
-from hordelib.files.model import Model
-from hordelib.files.names import ModelStore
 from hordelib.memory.readings import main_memory
 from worker.children import engine_main, judge_main
 from worker.children.engine import EngineProcess, Patience
@@ -34,11 +29,9 @@ from worker.loras.adapters import Adapters
 from worker.loras.civitai import SITES, Civitai, Hordeling
 from worker.loras.finder import LORA, TI, LoraFinder
 from worker.loras.store import LoraStore, Quota
-from worker.models import capabilities
-from worker.models.capabilities import Capability, Introduction
-from worker.models.inventory import Inventory
-from worker.models.memory_fit import ComputeMemory, most_pixels
+from worker.models.offer import make_offer
 from worker.models.on_disk import DISK_FLOOR_BYTES
+from worker.models.opening import Models
 from worker.net.downloads import Downloader
 from worker.net.fetch import Web
 from worker.net.refusal_memo import DownloadMemo
@@ -54,55 +47,6 @@ LORA_FOLDER = "lora"
 TI_QUOTA_BYTES = 1 << 30
 GB = 10**9
 MEMORY = "memory.json"  # in the state folder
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """What the configured names came to: models that serve, and a line for each that doesn't."""
-
-    served: Mapping[str, Model]
-    problems: tuple[str, ...]
-
-
-def find_models(config: BridgeConfig, home: Path, inventory: Inventory | None = None) -> Models:
-    """The files of each configured model; a missing or damaged one becomes a problem.
-
-    With an inventory, its names count but for those that are still to come, and what the reference
-    lists has to be verified.
-    """
-    if inventory is None:
-        names = config.models
-        files = {model.name: home / model.filepath for model in config.custom_models}
-    else:
-        coming = {stock.name for stock in inventory.coming}
-        names = tuple(name for name in inventory.names if name not in coming)
-        files = inventory.files
-    served: dict[str, Model] = {}
-    problems: list[str] = [] if inventory is None else [*inventory.problems]
-    for name in names:
-        try:
-            if inventory is not None:
-                inventory.insist_on_verified(name)
-            served[name] = open_model(config.models_folder(home), name, files)
-        except JobError as error:
-            problems.append(str(error))
-    return Models(served, tuple(problems))
-
-
-def open_model(folder: Path, name: str, files: Mapping[str, Path]) -> Model:
-    """The model of that name, all of whose files are there and have what it needs. Raises JobError.
-
-    `files` has the main file of each name that is not served by a file called like it.
-    """
-    main = ModelStore(folder, files).checkpoint(name)
-    verify_checkpoint(main)
-    model = Model.of_checkpoint(main, name)
-    for path in model.files.values():
-        if not path.is_file():
-            raise ModelMissing(f"model {name!r}: there is no file {path}")
-        verify_checkpoint(path)
-    insist_on_whole(model)
-    return model
 
 
 def make_client(config: BridgeConfig) -> HordeClient:
@@ -219,47 +163,6 @@ def make_judging(config: BridgeConfig, home: Path, children: Children = OURS) ->
         JudgeProcess(judge_settings(config, home), main=children.judge),
         Censorship(config.nsfw, config.censor_nsfw, config.censorlist),
     )
-
-
-def find_capabilities(config: BridgeConfig, home: Path, models: Models) -> tuple[Capability, ...]:
-    """The kinds of jobs that can be served, and what those lack that can't."""
-    return capabilities.capabilities(config, config.models_folder(home), models.served.values())
-
-
-def introduce(config: BridgeConfig, home: Path, models: Models) -> Introduction:
-    """As its owner says, or as fits what is there."""
-    if config.bridge_agent:
-        return Introduction(config.bridge_agent)
-    return capabilities.introduction(config.models_folder(home), models.served.values())
-
-
-def make_offer(
-    config: BridgeConfig, home: Path, models: Models, memory: ComputeMemory | None = None
-) -> Offer:
-    """What all of these models can do. `memory` is asked for where it is not given."""
-    agent = introduce(config, home, models).bridge_agent
-    flags = {each.flag: each.is_offered for each in find_capabilities(config, home, models)}
-    memory = memory or compute_memory(config)
-    return Offer(
-        name=config.dreamer_name,
-        models=tuple(models.served),
-        bridge_agent=agent,
-        max_pixels=most_pixels(models.served.values(), memory, config.max_pixels),
-        amount=config.max_batch,
-        nsfw=config.nsfw,
-        blacklist=config.blacklist,
-        priority_usernames=config.priority_usernames,
-        require_upfront_kudos=config.require_upfront_kudos,
-        allow_unsafe_ip=config.allow_unsafe_ip,
-        extra_slow_worker=config.extra_slow_worker,
-        limit_max_steps=config.limit_max_steps,
-        **flags,
-    )
-
-
-def compute_memory(config: BridgeConfig) -> ComputeMemory:
-    """Raises EngineUnusable where the driver of a card does not answer."""
-    return ComputeMemory.of(config, first_card())
 
 
 def engine_settings(config: BridgeConfig, home: Path, card: Card | None) -> EngineSettings:

@@ -44,6 +44,7 @@ from worker.jobs.status import Board
 from worker.line.bridge import Bridge
 from worker.line.limits import Pace
 from worker.line.runner import TRIES
+from worker.models.opening import Models
 from worker.prediction.predictor import SecondsPredictor
 from worker.safety.censorship import Censorship
 from worker.safety.judging import Judging
@@ -56,7 +57,7 @@ from worker.sandbox import (
     Sandbox,
     State,
 )
-from worker.service.assembly import Models, make_client, make_intake
+from worker.service.assembly import make_client, make_intake
 from worker.service.terminal import status_line
 
 PARAMS = {

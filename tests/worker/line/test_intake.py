@@ -23,8 +23,9 @@ from worker.config.config import BridgeConfig
 from worker.horde.api import Job
 from worker.line.intake import Intake, Work
 from worker.line.source_fetcher import SourceFetcher
-from worker.service.assembly import Models as Found
-from worker.service.assembly import make_adapters, make_offer
+from worker.models.offer import make_offer
+from worker.models.opening import Models as Found
+from worker.service.assembly import make_adapters
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens there
 TakeIn = Callable[..., Work]

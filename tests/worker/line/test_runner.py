@@ -27,8 +27,9 @@ from worker.jobs.results import STOPPING, JobState
 from worker.jobs.status import Board, JobRow
 from worker.line.intake import Intake, Work
 from worker.line.runner import Runner, TooLate
+from worker.models.opening import Models
 from worker.prediction.predictor import SecondsPredictor
-from worker.service.assembly import Models, make_intake
+from worker.service.assembly import make_intake
 
 OTHER = "Another Model"
 LONG_SECONDS = 150
