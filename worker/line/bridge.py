@@ -29,10 +29,11 @@ from worker.jobs.journal import Books
 from worker.jobs.results import STOPPING, Results, failed, failed_slots, fault_reason
 from worker.jobs.status import Kind, Obstacle
 from worker.jobs.timeline import Phase
+from worker.jobs.work import Work
 from worker.line.delivery import Delivery
 from worker.line.encoding import encoded
 from worker.line.finishing import Finishing
-from worker.line.intake import Intake, Work
+from worker.line.intake import Intake
 from worker.line.limits import Pace
 from worker.line.places import Places
 from worker.line.popper import Popper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hordelib.engine import Generation
 from worker.jobs.results import Made, Results
-from worker.line.intake import Work
+from worker.jobs.work import Work
 
 
 def encoded(work: Work, generation: Generation) -> Results:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from hordelib.errors import JobError, ModelMissing
@@ -25,6 +25,7 @@ from hordelib.job.prompts import complete_prompts
 from hordelib.job.starts import Sources, flattened, to_source
 from hordelib.pictures.qr_code import control_net_file, insist_on_room, read_qr_code
 from worker.horde.api import Job, Offer
+from worker.jobs.work import Work
 from worker.line.source_fetcher import SourceFetcher, fetch_sources
 from worker.loras.adapters import Adapters, Search
 from worker.models.changes import Stamps, stamps_of, what_changed
@@ -33,22 +34,6 @@ log = logging.getLogger(__name__)
 
 FETCH_SHARE = 0.5  # of a job's time to live that fetching may take
 TI_FOLDER = "ti"
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A job that was understood, with all that it needs. `notes` go with each of its pictures."""
-
-    job: Job
-    params: GenerationParams
-    model: Model
-    use_nsfw_censor: bool = False
-    notes: tuple[GenMetadata, ...] = ()
-
-    @property
-    def prompt(self) -> str:
-        """As it is drawn, the negative one after `###`."""
-        return f"{self.params.prompt}###{self.params.negative_prompt}"
 
 
 class Intake:

@@ -30,8 +30,9 @@ from worker.horde.kudos import estimated_kudos
 from worker.jobs.results import STOPPING
 from worker.jobs.status import Board
 from worker.jobs.timeline import Phase
+from worker.jobs.work import Work
 from worker.line.crash_counts import Suspects
-from worker.line.intake import Intake, Work
+from worker.line.intake import Intake
 from worker.line.waiting_jobs import members_of
 from worker.loras.adapters import files_of, without_files
 from worker.prediction.predictor import Prediction, SecondsPredictor

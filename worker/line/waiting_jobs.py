@@ -10,7 +10,7 @@ from typing import Self
 
 from hordelib.job.batching import Member, share_key
 from hordelib.job.params import MOST_IMAGES
-from worker.line.intake import Work
+from worker.jobs.work import Work
 
 Fits = Callable[[Sequence[Work]], bool]
 

@@ -21,7 +21,8 @@ from hordelib.job.params import FromImage, Inpaint, Lora, TextOnly
 from tests.hordelib.job.test_payload import PAYLOAD
 from worker.config.config import BridgeConfig
 from worker.horde.api import Job
-from worker.line.intake import Intake, Work
+from worker.jobs.work import Work
+from worker.line.intake import Intake
 from worker.line.source_fetcher import SourceFetcher
 from worker.models.offer import make_offer
 from worker.models.opening import Models as Found

@@ -25,7 +25,8 @@ from worker.errors import EngineUnusable
 from worker.horde.api import Job
 from worker.jobs.results import STOPPING, JobState
 from worker.jobs.status import Board, JobRow
-from worker.line.intake import Intake, Work
+from worker.jobs.work import Work
+from worker.line.intake import Intake
 from worker.line.runner import Runner, TooLate
 from worker.models.opening import Models
 from worker.prediction.predictor import SecondsPredictor

@@ -14,8 +14,8 @@ from hordelib.job.batching import share_key
 from hordelib.job.families import FAMILIES, Family
 from hordelib.job.params import MOST_IMAGES
 from worker.horde.api import Job
+from worker.jobs.work import Work
 from worker.line import waiting_jobs
-from worker.line.intake import Work
 from worker.line.waiting_jobs import Fits, Line, Waiting, company_of
 
 MODEL = Model("a", FAMILIES["stable diffusion 1"], {})
