@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from worker.horde.kudos import UPSCALERS
 from worker.sandbox import pricing
 from worker.sandbox.errors import Refusal
 from worker.sandbox.records import Account, Records, Request, Sources, State
@@ -52,7 +53,7 @@ RULES: Mapping[str, Rule] = {
         round(asked.body.params.cfg_scale, 2) != asked.body.params.cfg_scale
     ),
     "TooManyUpscalers": lambda asked: (
-        len(pricing.UPSCALERS.intersection(asked.body.params.post_processing)) > 1
+        len(UPSCALERS.intersection(asked.body.params.post_processing)) > 1
     ),
     "SourceMaskUnnecessary": lambda asked: (
         asked.body.source_mask is not None and asked.body.source_image is None
