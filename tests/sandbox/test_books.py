@@ -22,7 +22,7 @@ from worker.sandbox import Absence, CutShort, Endpoint, LostReply, Sandbox, Stat
 from worker.sandbox.faults import Effect
 from worker.sandbox.horde import Horde
 from worker.sandbox.objects import ObjectStore
-from worker.sandbox.reference import DEFAULT_USERS
+from worker.sandbox.records import DEFAULT_USERS
 from worker.sandbox.replies import Links
 from worker.sandbox.sources import Pictures
 from worker.sandbox.wire import GenerateBody, PopBody, SubmitBody

@@ -24,8 +24,14 @@ from worker.sandbox.faults import (
 )
 from worker.sandbox.horde import Timing
 from worker.sandbox.limits import DEFAULT_LIMITS, SERVER_LIMITS, Limit
-from worker.sandbox.records import Settling, State
-from worker.sandbox.reference import ANONYMOUS_KEY, DEFAULT_USERS, ReferenceModel, User
+from worker.sandbox.records import (
+    ANONYMOUS_KEY,
+    DEFAULT_USERS,
+    ReferenceModel,
+    Settling,
+    State,
+    User,
+)
 from worker.sandbox.server import Sandbox, serve
 
 __all__ = [

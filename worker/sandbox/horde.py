@@ -19,7 +19,6 @@ from worker.sandbox import (
     books,
     dispatch,
     matching,
-    ownership,
     pages,
     pricing,
     registration,
@@ -28,12 +27,20 @@ from worker.sandbox import (
 )
 from worker.sandbox.admission import Asked
 from worker.sandbox.books import Absence, Books, Tally
-from worker.sandbox.cache import Cache
 from worker.sandbox.dispatch import Handout
 from worker.sandbox.matching import Offer
 from worker.sandbox.objects import ObjectStore
-from worker.sandbox.records import Account, Message, Records, Request, Sources, Worker
-from worker.sandbox.reference import ReferenceModel, User
+from worker.sandbox.pages import Cache
+from worker.sandbox.records import (
+    Account,
+    Message,
+    Records,
+    ReferenceModel,
+    Request,
+    Sources,
+    User,
+    Worker,
+)
 from worker.sandbox.replies import Json, Links
 from worker.sandbox.sources import Pictures
 from worker.sandbox.wire import GenerateBody, PopBody, SubmitBody, WorkerBody
@@ -167,7 +174,7 @@ class Horde:
     @_atomic
     def modify_worker(self, key: str, id: str, body: WorkerBody) -> Json:
         """Change a worker as its owner; echoes what changed."""
-        return ownership.modify(self._records, key, id, body)
+        return registration.modify(self._records, key, id, body)
 
     @_atomic
     def teams(self) -> list[Json]:

@@ -6,7 +6,7 @@ The kudos of an image are in worker.horde.kudos.
 from __future__ import annotations
 
 from worker.horde.kudos import BASIS_PIXELS, UPSCALERS, PricedImage, image_kudos, image_reward
-from worker.sandbox.reference import ReferenceModel
+from worker.sandbox.records import ReferenceModel
 from worker.sandbox.wire import GenerateBody, Params
 
 ACCEPTANCE_KUDOS = 3

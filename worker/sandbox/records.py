@@ -12,12 +12,56 @@ from enum import StrEnum
 
 from worker.sandbox.capabilities import BridgeAgent
 from worker.sandbox.errors import Refusal
-from worker.sandbox.reference import DEFAULT_TEAMS, ReferenceModel, User
 from worker.sandbox.wire import GenerateBody, Metadata, PopBody
 
 STALE_SECONDS = 300
 SPEED_SAMPLES = 20
 NEWCOMER_PIXELSTEPS_PER_SECOND = 1_000_000.0
+
+
+ANONYMOUS_KEY = "0000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account of the horde. `concurrency` is how many images it may have open at once.
+
+    `public_workers`: everybody may see which workers are its own.
+    """
+
+    alias: str
+    id: int
+    key: str
+    kudos: float = 0.0
+    trusted: bool = False
+    moderator: bool = False
+    public_workers: bool = False
+    concurrency: int = 30
+
+    @property
+    def username(self) -> str:
+        return f"{self.alias}#{self.id}"
+
+
+DEFAULT_USERS = (
+    User("Anonymous", 0, ANONYMOUS_KEY, concurrency=500),
+    User("owner", 1, "sandbox-worker-key-000", kudos=10_000, trusted=True),
+    User("client", 2, "sandbox-client-key-000", kudos=1_000_000, concurrency=500),
+    User("newbie", 3, "sandbox-newbie-key-000", kudos=25),
+)
+
+
+DEFAULT_TEAMS = {"0bed257b-e57c-4327-ac64-40cdfb1ac5e6": "Sandbox Team"}
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceModel:
+    """A row of the model reference. The step range decides what `limit_max_steps` skips."""
+
+    baseline: str
+    inpainting: bool = False
+    min_steps: int = 20
+    max_steps: int = 40
 
 
 class State(StrEnum):

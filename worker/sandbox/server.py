@@ -19,8 +19,8 @@ from worker.sandbox.errors import PortTaken
 from worker.sandbox.faults import Endpoint, Faults
 from worker.sandbox.horde import Horde, Timing
 from worker.sandbox.limits import DEFAULT_LIMITS, Limit, RateLimiter
-from worker.sandbox.ownership import DEFAULT_MAINTENANCE_MESSAGE
-from worker.sandbox.reference import DEFAULT_USERS, ReferenceModel, User
+from worker.sandbox.records import DEFAULT_USERS, ReferenceModel, User
+from worker.sandbox.registration import DEFAULT_MAINTENANCE_MESSAGE
 
 HOST = "127.0.0.1"
 SHUTDOWN_SECONDS = 0.5

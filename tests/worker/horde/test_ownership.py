@@ -26,7 +26,7 @@ from worker.horde.api import Account, WorkerRecord
 from worker.horde.client import HordeClient
 from worker.line.popper import insist_on_own_name
 from worker.sandbox import Sandbox
-from worker.sandbox.reference import DEFAULT_TEAMS
+from worker.sandbox.records import DEFAULT_TEAMS
 
 NAMES = ["tester", "Tom & Jerry", "<3 pictures>", "50% off", "half/half", "ünï cödé", "a?b#c"]
 ((TEAM_ID, TEAM),) = DEFAULT_TEAMS.items()
