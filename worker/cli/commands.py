@@ -121,7 +121,7 @@ def run_worker(
             log.warning(line)
         board = Board()
         intake = make_intake(config, home, models)
-        with closing(Ledger(state.path / LEDGER)) as ledger, offering.kept_up(intake):
+        with closing(Ledger(state.path / LEDGER)) as ledger, offering.kept_up(intake.offered):
             books = Books(ledger, board, children.most_drops, make_forecast(state.path))
             bridge = make_bridge(config, home, models, books, intake=intake, children=children)
             log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)

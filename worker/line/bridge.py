@@ -75,7 +75,7 @@ class Bridge:
     """Serves jobs until it is told to stop, or can't go on; then `failure` says why.
 
     Args:
-        intake: says what is offered, and makes work of jobs.
+        intake: has the models that are offered, and makes work of jobs.
         judging: says which pictures may leave.
         books: are told of every job's way, and know what an earlier life has left.
     """
@@ -102,18 +102,18 @@ class Bridge:
         self._engine_ready = threading.Event()
         self._runner = Runner(
             engine,
-            intake,
-            books.board,
+            intake.offered,
+            books,
+            ban=intake.adapters.ban,
             hurry=self._hurry,
             starts=pace.engine_starts,
-            forecast=books.forecast,
         )
         self._finishing = Finishing(
             judging,
             Delivery(horde, self._hurry),
             books,
             abreast=max(1, pace.finishers - 1),
-            over=intake.let_go,
+            over=intake.adapters.release,
             fail=self._fail,
         )
         self._places = Places(pace.waiting_jobs, pace.seconds_ahead, pace.most_ahead)
@@ -130,7 +130,11 @@ class Bridge:
     def _pop_jobs(self) -> None:
         """Keeps `waiting_jobs` ahead of the engine. Ends when the bridge stops."""
         popper = Popper(
-            self._horde, self._intake.offer, self._stopping, books=self._books, pace=self._pace
+            self._horde,
+            self._intake.offered.offer,
+            self._stopping,
+            books=self._books,
+            pace=self._pace,
         )
         with self._timeline.during(Phase.STARTING):
             popper.introduce()
@@ -166,7 +170,7 @@ class Bridge:
         worker otherwise."""
         if self._restart_follows():
             log.info("job %s: left to the next life", job.id)
-            self._intake.let_go(job.id)
+            self._intake.adapters.release(job.id)
             self._books.over(job.id, [])
         else:
             self._finishing.add(failed(job, STOPPING))

@@ -8,8 +8,6 @@ turn, and the horde puts a worker that faults many jobs into maintenance.
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +22,11 @@ from hordelib.job.payload import ControlRequest, JobRequest, changed, read_paylo
 from hordelib.job.prompts import complete_prompts
 from hordelib.job.starts import Sources, flattened, to_source
 from hordelib.pictures.qr_code import control_net_file, insist_on_room, read_qr_code
-from worker.horde.api import Job, Offer
+from worker.horde.api import Job
 from worker.jobs.work import Work
 from worker.line.source_fetcher import SourceFetcher, fetch_sources
 from worker.loras.adapters import Adapters, Search
-from worker.models.changes import Stamps, stamps_of, what_changed
+from worker.models.offered import OfferedModels
 
 log = logging.getLogger(__name__)
 
@@ -37,100 +35,37 @@ TI_FOLDER = "ti"
 
 
 class Intake:
-    """What this worker takes, and how it makes work of it. Any thread may call.
+    """How this worker reads jobs and makes work of them. Any thread may call.
 
     Args:
-        offer: all but the models, which are those that neither rest nor were withdrawn.
-        models: by the horde's names.
+        offered: the models whose jobs are done.
         models_folder: with the files of ControlNets and post-processors.
-
-    `is_watched` says that somebody brings models back whose files are whole again.
     """
-
-    is_watched = False
 
     def __init__(
         self,
-        offer: Offer,
-        models: Mapping[str, Model],
+        offered: OfferedModels,
         models_folder: Path,
         sources: SourceFetcher,
         adapters: Adapters,
     ):
-        self._offer = offer
-        self._models = models
-        self._stamps: dict[str, Stamps] = {n: stamps_of(model) for n, model in models.items()}
+        self.offered = offered
+        self.adapters = adapters
         self._folder = models_folder
         self._sources = sources
-        self._adapters = adapters
-        self._resting: frozenset[str] = frozenset()
-        self._changing = threading.Lock()
-
-    @property
-    def models(self) -> Mapping[str, Model]:
-        """Those whose jobs are done, by their names; some of them may rest."""
-        return self._models
-
-    def offer(self) -> Offer:
-        """What to say at the next pop."""
-        return replace(self._offer, models=tuple(n for n in self._models if n not in self._resting))
-
-    def add(self, model: Model, offer: Offer) -> None:
-        """Offer a model more, or again. `offer` is what all of them can do together."""
-        with self._changing:
-            self._put(model, offer)
-            self._resting -= {model.name}
-
-    def restore(self, model: Model, offer: Offer) -> None:
-        """Bring a model back that was withdrawn; one that rested before rests."""
-        with self._changing:
-            self._put(model, offer)
-
-    def _put(self, model: Model, offer: Offer) -> None:
-        self._stamps[model.name] = stamps_of(model)
-        self._models = {**self._models, model.name: model}
-        self._offer = offer
-
-    def rest(self, name: str) -> None:
-        """Offer a model no more, but do the jobs of it that were popped. One is always offered."""
-        with self._changing:
-            if self._models.keys() - self._resting - {name}:
-                self._resting |= {name}
-
-    def changed(self, name: str) -> str:
-        """What became of the model's files since it was added, one line; "": nothing."""
-        return what_changed(self._stamps.get(name, {}))
-
-    def withdraw(self, name: str, reason: str) -> bool:
-        """Offer a model no more, nor do its jobs, and tell the owner; whether any is left."""
-        with self._changing:
-            if name in self._models:
-                log.error("%s is not offered any more: %s", name, reason)
-            self._models = {each: model for each, model in self._models.items() if each != name}
-            if not self._models.keys() - self._resting:
-                self._resting = frozenset()
-            return bool(self._models)
-
-    def ban(self, file: Path) -> None:
-        """Leave a LoRA's or textual inversion's file out of all jobs from now on, and say so."""
-        self._adapters.ban(file)
 
     def take_in(self, job: Job) -> Work:
         """Read the job and fetch what it names, within a part of its time to live.
 
         Raises JobError (mostly InvalidParams, which names the field) for what can't be served.
         """
-        model = self._models.get(job.model)
+        model = self.offered.models.get(job.model)
         if model is None:
             raise JobError(f"model {job.model!r} is not one that this worker offers")
         request = read_payload(job.payload, images=len(job.ids))
         params, notes = self._complete(request, job, model)
         fitted, left_out = fit(params, model.family)
         return Work(job, fitted, model, request.use_nsfw_censor, (*notes, *left_out))
-
-    def let_go(self, job_id: str) -> None:
-        """The job is over: nothing that was fetched for it is needed any more."""
-        self._adapters.release(job_id)
 
     def _complete(
         self, request: JobRequest, job: Job, model: Model
@@ -141,7 +76,7 @@ class Intake:
         processors = post_processors.resolve(self._folder, request.post_processing)
         qr_code, qr_notes = self._qr_code(request, baseline)
         pictures = fetch_sources(job, self._sources)
-        found = self._adapters.find(
+        found = self.adapters.find(
             request.loras, request.tis, params.seed, Search(job.id, baseline, deadline)
         )
         tis = self._folder / TI_FOLDER
@@ -149,7 +84,7 @@ class Intake:
             params.prompt, params.negative_prompt, params.seed, found.tis, found.triggers
         )
         (prompt, banned), (negative_prompt, more_banned) = (
-            self._adapters.without_banned(text, tis) for text in prompts
+            self.adapters.without_banned(text, tis) for text in prompts
         )
         params, source_notes = _start(params, request, job, pictures, model)
         control, control_notes = self._control(request.control, pictures.image)

@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from hordelib.engine import Generation
@@ -27,15 +28,15 @@ from worker.backoff import Backoff
 from worker.children.engine import EngineProcess
 from worker.errors import EngineUnusable, NothingToServe
 from worker.horde.kudos import estimated_kudos
+from worker.jobs.journal import Books
 from worker.jobs.results import STOPPING
-from worker.jobs.status import Board
 from worker.jobs.timeline import Phase
 from worker.jobs.work import Work
 from worker.line.crash_counts import Suspects
-from worker.line.intake import Intake
 from worker.line.waiting_jobs import members_of
 from worker.loras.adapters import files_of, without_files
-from worker.prediction.predictor import Prediction, SecondsPredictor
+from worker.models.offered import OfferedModels
+from worker.prediction.predictor import Prediction
 from worker.prediction.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -64,27 +65,28 @@ class Runner:
     """Used by one thread, but for `prepare`, `stop_by` and `kill`.
 
     Args:
+        ban: leaves a LoRA's file out of all jobs from now on.
         hurry: set when nothing is waited for any more.
         starts: failed starts of the engine in a row until the worker gives up.
-        forecast: learns from the jobs.
     """
 
     def __init__(
         self,
         engine: EngineProcess,
-        intake: Intake,
-        board: Board,
+        offered: OfferedModels,
+        books: Books,
         *,
+        ban: Callable[[Path], None],
         hurry: threading.Event,
         starts: int,
-        forecast: SecondsPredictor,
     ):
         self._engine = engine
-        self._intake = intake
-        self._board = board
+        self._offered = offered
+        self._ban = ban
+        self._board = books.board
         self._hurry = hurry
         self._starts = starts
-        self._forecast = forecast
+        self._forecast = books.forecast
         self._suspects = Suspects()
         self._failed: OrderedDict[int, str] = OrderedDict()  # why, by what was asked for
         self._backoff = Backoff(*RESTARTS)
@@ -316,10 +318,10 @@ class Runner:
         self._hurry.wait(self._backoff.delay())
         for file in convicted.files:
             log.error("%s is not used any more: the engine died of it again and again", file)
-            self._intake.ban(file)
+            self._ban(file)
         if convicted.model and self._is_deadly(work):
             reason = "the engine died of it again and again"
-            if not self._intake.withdraw(convicted.model, reason):
+            if not self._offered.withdraw(convicted.model, reason):
                 raise EngineUnusable(f"no model is left to serve: {reason}")
             raise JobError(str(error)) from error
         if convicted.files:
@@ -356,7 +358,7 @@ class Runner:
 
     def _insist_on_same_files(self, model: str) -> None:
         """Raises ModelBroken: of other files than those that were verified nothing is made."""
-        if trouble := self._intake.changed(model):
+        if trouble := self._offered.changed(model):
             self._withdraw_broken(model, trouble)
             raise ModelBroken(trouble)
 
@@ -367,9 +369,9 @@ class Runner:
         they may be whole again.
         """
         self._failed.clear()  # jobs may have failed for this; the model may come back whole
-        change = self._intake.changed(model)
-        is_any_left = self._intake.withdraw(model, change or reason)
-        if not is_any_left and not (change and self._intake.is_watched):
+        change = self._offered.changed(model)
+        is_any_left = self._offered.withdraw(model, change or reason)
+        if not is_any_left and not (change and self._offered.is_watched):
             raise NothingToServe(f"no model is left to serve: {change or reason}")
 
     def _raise_if_too_late(self, work: Work) -> None:

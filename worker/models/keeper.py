@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from hordelib.errors import JobError, ModelMissing
 from hordelib.files.model import Model
 from worker.errors import DocumentMissing
-from worker.line.intake import Intake
 from worker.models.fetching import ModelSupply, Outcome, progress_text
 from worker.models.inventory import Inventory, dynamic_names
 from worker.models.memory_fit import ComputeMemory
 from worker.models.offer import compute_memory, make_offer
+from worker.models.offered import OfferedModels
 from worker.models.on_disk import State, Stock
 from worker.models.opening import Models, find_models, open_model
 from worker.models.reference import Kind
@@ -66,7 +66,7 @@ class ModelOffering:
         return self._first_arrival(models, is_wanted)
 
     @contextmanager
-    def kept_up(self, intake: Intake) -> Generator[None]:
+    def kept_up(self, offered: OfferedModels) -> Generator[None]:
         """Within, what arrives is offered, and what the horde's queues choose.
 
         What goes bad is not, until its files are whole again.
@@ -74,11 +74,11 @@ class ModelOffering:
         Downloads under way end with the process, and go on the next time.
         """
         self._memory = compute_memory(self._folder.config)  # while the driver answers
-        intake.is_watched, watch = True, ModelWatch(intake, self._reopen)
-        threading.Thread(target=self._offer_arrivals, args=(intake,), daemon=True).start()
-        threading.Thread(target=self._watch_files, args=(watch, intake), daemon=True).start()
+        offered.is_watched, watch = True, ModelWatch(offered, self._reopen)
+        threading.Thread(target=self._offer_arrivals, args=(offered,), daemon=True).start()
+        threading.Thread(target=self._watch_files, args=(watch, offered), daemon=True).start()
         if self._folder.config.serves_dynamically:
-            threading.Thread(target=self._follow_queues, args=(intake,), daemon=True).start()
+            threading.Thread(target=self._follow_queues, args=(offered,), daemon=True).start()
         try:
             yield
         finally:
@@ -99,21 +99,21 @@ class ModelOffering:
                 break
         return Models({}, (*models.problems, *failed))
 
-    def _offer_arrivals(self, intake: Intake) -> None:
+    def _offer_arrivals(self, offered: OfferedModels) -> None:
         for outcome in self._supply.outcomes(PROGRESS_SECONDS):
             if self._stopping.is_set():
                 return
             with self._surviving("models that arrive"):
-                self._offer_arrived(outcome, intake)
+                self._offer_arrived(outcome, offered)
 
-    def _offer_arrived(self, outcome: Outcome | None, intake: Intake) -> None:
+    def _offer_arrived(self, outcome: Outcome | None, offered: OfferedModels) -> None:
         try:
             model = self._arrived(outcome)
         except JobError as error:
             log.warning("%s", error)
             return
         if model is not None:
-            self._offer(model, intake)
+            self._offer(model, offered)
 
     @contextmanager
     def _surviving(self, what: str) -> Generator[None]:
@@ -142,21 +142,21 @@ class ModelOffering:
         files = {stock.name: stock.files[0].path}
         return open_model(self._folder.path, stock.name, files)
 
-    def _offer(self, model: Model, intake: Intake, *, again: bool = False) -> None:
+    def _offer(self, model: Model, offered: OfferedModels, *, again: bool = False) -> None:
         config, home = self._folder.config, self._folder.home
         with self._offering:
-            models = Models({**intake.models, model.name: model}, ())
-            put = intake.restore if again else intake.add
+            models = Models({**offered.models, model.name: model}, ())
+            put = offered.restore if again else offered.add
             put(model, make_offer(config, home, models, self._memory))
         log.info("offering %s %s", model.name, "again" if again else "too")
 
     # ---- files that change -----------------------------------------------------------------
 
-    def _watch_files(self, watch: ModelWatch, intake: Intake) -> None:
+    def _watch_files(self, watch: ModelWatch, offered: OfferedModels) -> None:
         while not self._stopping.wait(WATCH_SECONDS):
             with self._surviving("files of models"):
                 for model in watch.look():
-                    self._offer(model, intake, again=True)
+                    self._offer(model, offered, again=True)
 
     def _reopen(self, name: str) -> Model:
         """The model, with what is on disk now. Raises JobError and OSError; downloads nothing."""
@@ -171,13 +171,13 @@ class ModelOffering:
 
     # ---- the horde's queues ----------------------------------------------------------------
 
-    def _follow_queues(self, intake: Intake) -> None:
+    def _follow_queues(self, offered: OfferedModels) -> None:
         held: Sequence[str] = self._inventory.dynamic
         while not self._stopping.wait(self._dynamic_seconds):
             with self._surviving("the horde's queues"):
-                held = self.follow(held, intake)
+                held = self.follow(held, offered)
 
-    def follow(self, held: Sequence[str], intake: Intake) -> Sequence[str]:
+    def follow(self, held: Sequence[str], offered: OfferedModels) -> Sequence[str]:
         """Offer the models that the queues choose now in place of `held`; those that it became."""
         reference = self._folder.reference([Kind.model])
         fixed = [name for name in self._inventory.names if name not in self._inventory.dynamic]
@@ -186,21 +186,21 @@ class ModelOffering:
         except DocumentMissing as error:
             log.warning("dynamic_models: %s", error)
             return held
-        came = [name for name in chosen if name in held or self._bring(name, reference, intake)]
+        came = [name for name in chosen if name in held or self._bring(name, reference, offered)]
         for name in held:
             if name not in chosen:
                 log.info("offering %s no more: others wait longer", name)
-                intake.rest(name)
+                offered.rest(name)
         return came
 
-    def _bring(self, name: str, reference: Reference, intake: Intake) -> bool:
+    def _bring(self, name: str, reference: Reference, offered: OfferedModels) -> bool:
         """Offer a model, downloaded where it is missing; whether it is offered now."""
-        if name in self._brought and name not in intake.models:
+        if name in self._brought and name not in offered.models:
             return False  # it was withdrawn: the engine can't use its file
         stock = self._folder.look(reference.entries[name])
         try:
             self._fetcher.complete(stock)
-            self._offer(self._open(stock), intake)
+            self._offer(self._open(stock), offered)
         except (JobError, OSError) as error:
             log.warning("dynamic_models: %s: %s", name, error)
             return False

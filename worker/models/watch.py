@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from hordelib.errors import JobError
 from hordelib.files.model import Model
-from worker.line.intake import Intake
 from worker.models.changes import Stamps, stamps_of
+from worker.models.offered import OfferedModels
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +41,19 @@ class ModelWatch:
             and OSError where it is not whole.
     """
 
-    def __init__(self, intake: Intake, reopen: Callable[[str], Model]):
-        self._intake = intake
+    def __init__(self, offered: OfferedModels, reopen: Callable[[str], Model]):
+        self._offered = offered
         self._reopen = reopen
-        self._known = {name: _Watched.of(model) for name, model in intake.models.items()}
+        self._known = {name: _Watched.of(model) for name, model in offered.models.items()}
 
     def look(self) -> Iterator[Model]:
         """Withdraw what has changed; the models that can be offered again."""
-        for name, model in self._intake.models.items():
+        for name, model in self._offered.models.items():
             self._known.setdefault(name, _Watched.of(model))
-            if trouble := self._intake.changed(name):
-                self._intake.withdraw(name, trouble)
+            if trouble := self._offered.changed(name):
+                self._offered.withdraw(name, trouble)
         for name, watched in self._known.items():
-            if name not in self._intake.models and watched.is_to_be_opened():
+            if name not in self._offered.models and watched.is_to_be_opened():
                 yield from self._opened(watched)
 
     def _opened(self, watched: _Watched) -> Iterator[Model]:

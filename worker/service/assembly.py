@@ -30,6 +30,7 @@ from worker.loras.civitai import SITES, Civitai, Hordeling
 from worker.loras.finder import LORA, TI, LoraFinder
 from worker.loras.store import LoraStore, Quota
 from worker.models.offer import make_offer
+from worker.models.offered import OfferedModels
 from worker.models.on_disk import DISK_FLOOR_BYTES
 from worker.models.opening import Models
 from worker.net.downloads import Downloader
@@ -115,8 +116,7 @@ def make_intake(
 ) -> Intake:
     folder = config.models_folder(home)
     return Intake(
-        offer or make_offer(config, home, models),
-        models.served,
+        OfferedModels(offer or make_offer(config, home, models), models.served),
         folder,
         SourceFetcher(config.horde_url, client_agent=CLIENT_AGENT),
         make_adapters(config, folder),

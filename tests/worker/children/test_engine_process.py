@@ -95,10 +95,10 @@ def test_a_model_with_a_weight_that_is_no_number_leaves_the_offer_after_three_jo
     poke(broken, f"{UNET}.out.2.bias", NAN)
     stage = make_stage(running, broken, tmp_path)
     for i in range(3):
-        assert stage.intake.offer().models == (MODEL, OTHER)
+        assert stage.offered.offer().models == (MODEL, OTHER)
         with pytest.raises(NotNumbers, match="sampler: the diffusion model gives values"):
             stage.runner.run(stage.work(f"a circle {i}"))
-    assert stage.intake.offer().models == (OTHER,)
+    assert stage.offered.offer().models == (OTHER,)
 
 
 def test_every_picture_bears_its_job_and_place(running: EngineProcess, checkpoint: Path):

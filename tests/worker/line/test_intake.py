@@ -25,6 +25,7 @@ from worker.jobs.work import Work
 from worker.line.intake import Intake
 from worker.line.source_fetcher import SourceFetcher
 from worker.models.offer import make_offer
+from worker.models.offered import OfferedModels
 from worker.models.opening import Models as Found
 from worker.service.assembly import make_adapters
 
@@ -77,8 +78,7 @@ def intake(folder: Path) -> Intake:
         {"api_key": "a-key", "dreamer_name": "tester", "cache_home": str(folder)}
     )
     return Intake(
-        make_offer(config, folder, Found(MODELS, ())),
-        MODELS,
+        OfferedModels(make_offer(config, folder, Found(MODELS, ())), MODELS),
         folder,
         SourceFetcher(NOBODY, client_agent="tester"),
         make_adapters(config, folder, (NOBODY,)),
@@ -99,36 +99,36 @@ def test_a_model_that_is_not_offered_is_refused(intake: Intake):
 
 
 def test_a_model_that_arrives_is_offered_with_what_all_of_them_can_do(intake: Intake):
-    fresh = replace(intake.offer(), allow_controlnet=True)
-    intake.add(model("New"), fresh)
-    assert intake.offer().models == ("Deliberate", "Painter", "Old", "New")
-    assert intake.offer().allow_controlnet
+    fresh = replace(intake.offered.offer(), allow_controlnet=True)
+    intake.offered.add(model("New"), fresh)
+    assert intake.offered.offer().models == ("Deliberate", "Painter", "Old", "New")
+    assert intake.offered.offer().allow_controlnet
     assert intake.take_in(job(model="New")).model.name == "New"
 
 
 def test_a_resting_model_is_not_offered_and_its_jobs_are_still_done(intake: Intake):
-    intake.rest("Deliberate")
-    assert intake.offer().models == ("Painter", "Old")
+    intake.offered.rest("Deliberate")
+    assert intake.offered.offer().models == ("Painter", "Old")
     assert intake.take_in(job()).model.name == "Deliberate"
-    intake.add(model("Deliberate"), intake.offer())
-    assert "Deliberate" in intake.offer().models
+    intake.offered.add(model("Deliberate"), intake.offered.offer())
+    assert "Deliberate" in intake.offered.offer().models
 
 
 def test_the_last_model_on_offer_does_not_rest(intake: Intake):
     for name in ("Deliberate", "Painter", "Old"):
-        intake.rest(name)
-    assert intake.offer().models == ("Old",)
-    assert intake.withdraw("Old", "it is broken")
-    assert set(intake.offer().models) == {"Deliberate", "Painter"}
+        intake.offered.rest(name)
+    assert intake.offered.offer().models == ("Old",)
+    assert intake.offered.withdraw("Old", "it is broken")
+    assert set(intake.offered.offer().models) == {"Deliberate", "Painter"}
 
 
 def test_a_withdrawn_model_leaves_the_offer(intake: Intake):
-    assert intake.withdraw("Deliberate", "it is broken")
-    assert intake.offer().models == ("Painter", "Old")
+    assert intake.offered.withdraw("Deliberate", "it is broken")
+    assert intake.offered.offer().models == ("Painter", "Old")
     with pytest.raises(JobError, match="'Deliberate'"):
         intake.take_in(job())
-    intake.withdraw("Painter", "it is broken")
-    assert not intake.withdraw("Old", "it is broken")
+    intake.offered.withdraw("Painter", "it is broken")
+    assert not intake.offered.withdraw("Old", "it is broken")
 
 
 def test_a_source_image_is_what_the_picture_starts_from(intake: Intake):

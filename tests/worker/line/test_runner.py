@@ -23,13 +23,14 @@ from worker.children.messages import EngineSettings
 from worker.config.config import BridgeConfig
 from worker.errors import EngineUnusable
 from worker.horde.api import Job
+from worker.jobs.journal import Books
+from worker.jobs.ledger import Ledger
 from worker.jobs.results import STOPPING, JobState
 from worker.jobs.status import Board, JobRow
 from worker.jobs.work import Work
-from worker.line.intake import Intake
 from worker.line.runner import Runner, TooLate
+from worker.models.offered import OfferedModels
 from worker.models.opening import Models
-from worker.prediction.predictor import SecondsPredictor
 from worker.service.assembly import make_intake
 
 OTHER = "Another Model"
@@ -42,7 +43,7 @@ class Stage:
 
     runner: Runner
     engine: EngineProcess
-    intake: Intake
+    offered: OfferedModels
     model: Model
     hurry: threading.Event
     board: Board
@@ -85,8 +86,9 @@ def make_stage(engine: EngineProcess, checkpoint: Path, folder: Path) -> Stage:
     )
     intake = make_intake(config, folder, Models({MODEL: model, OTHER: model}, ()))
     hurry, board = threading.Event(), Board()
-    runner = Runner(engine, intake, board, hurry=hurry, starts=1, forecast=SecondsPredictor())
-    return Stage(runner, engine, intake, model, hurry, board, folder / "ti")
+    books, offered = Books(Ledger(None), board), intake.offered
+    runner = Runner(engine, offered, books, ban=intake.adapters.ban, hurry=hurry, starts=1)
+    return Stage(runner, engine, offered, model, hurry, board, folder / "ti")
 
 
 @pytest.fixture
@@ -193,7 +195,7 @@ def test_a_model_that_kills_the_engine_three_times_leaves_the_offer(
     for _ in range(2):
         with pytest.raises(JobError):
             stage.runner.run(stage.work(steps=DEADLY_STEPS))
-    assert stage.intake.offer().models == (OTHER,)
+    assert stage.offered.offer().models == (OTHER,)
     assert f"{MODEL} is not offered any more" in caplog.text
 
 
@@ -203,7 +205,7 @@ def test_a_lora_that_kills_the_engine_three_times_is_banned_by_name(
     for model in (MODEL, OTHER):
         made = stage.runner.run(stage.work(lora="bad", model=model))
         assert [note.ref for note in made.notes] == ["bad"]
-    assert stage.intake.offer().models == (MODEL, OTHER)
+    assert stage.offered.offer().models == (MODEL, OTHER)
     assert "bad is not used any more" in caplog.text
 
 
@@ -217,7 +219,7 @@ def test_a_textual_inversion_that_kills_the_engine_three_times_is_banned_by_name
         made = stage.runner.run(stage.work("a embedding:bad cat"))
         assert [(note.type, note.ref) for note in made.notes] == [(MetadataType.TI, "bad")]
     assert f"{ti} is not used any more" in caplog.text
-    assert stage.intake.offer().models == (MODEL, OTHER)
+    assert stage.offered.offer().models == (MODEL, OTHER)
 
 
 def test_a_job_that_fails_with_its_clients_files_is_made_without_them_and_that_is_noted(
@@ -233,11 +235,11 @@ def test_a_job_that_fails_with_its_clients_files_is_made_without_them_and_that_i
 
 
 def test_prompts_that_kill_engines_are_never_held_against_the_model(stage: Stage):
-    stage.intake.withdraw(OTHER, "it is broken")
+    stage.offered.withdraw(OTHER, "it is broken")
     for number in range(4):
         with pytest.raises(JobError, match="a second engine did no better"):
             stage.runner.run(stage.work(f"kill {number}"))
-    assert stage.intake.offer().models == (MODEL,)
+    assert stage.offered.offer().models == (MODEL,)
     assert stage.runner.run(stage.work()).images
 
 
@@ -255,7 +257,7 @@ def test_a_request_that_failed_is_not_tried_again_when_it_comes_again(stage: Sta
 
 
 def test_the_last_model_that_leaves_ends_the_worker(stage: Stage):
-    stage.intake.withdraw(OTHER, "it is broken")
+    stage.offered.withdraw(OTHER, "it is broken")
     with pytest.raises(JobError):
         stage.runner.run(stage.work(steps=DEADLY_STEPS))
     with pytest.raises(EngineUnusable, match=r"no model is left.*the engine died of it"):
@@ -267,7 +269,7 @@ def blank(stage: Stage, *works: Work) -> tuple[str, ...]:
     for work in works:
         with pytest.raises(JobError, match="not numbers"):
             stage.runner.run(work)
-    return stage.intake.offer().models
+    return stage.offered.offer().models
 
 
 def test_a_model_that_gives_no_numbers_for_three_jobs_leaves_the_offer(
@@ -295,4 +297,4 @@ def test_what_a_job_brought_or_a_post_processor_did_is_not_held_against_the_mode
     assert blank(stage, *[stage.work(f"smear {i}") for i in range(4)]) == (MODEL, OTHER)
     for _ in range(4):
         assert stage.runner.run(stage.work(lora="odd")).notes
-    assert stage.intake.offer().models == (MODEL, OTHER)
+    assert stage.offered.offer().models == (MODEL, OTHER)

@@ -22,9 +22,9 @@ from worker.config.config import BridgeConfig
 from worker.jobs.journal import Books
 from worker.jobs.ledger import Ledger
 from worker.jobs.status import Board
-from worker.line.intake import Intake
 from worker.models.inventory import ModelsFolder, take_inventory
 from worker.models.keeper import ModelOffering
+from worker.models.offered import OfferedModels
 from worker.sandbox import ReferenceModel, Sandbox, State
 from worker.service.assembly import make_bridge, make_intake
 
@@ -38,7 +38,7 @@ class Service:
 
     sandbox: Sandbox
     client: Api
-    intake: Intake
+    offered: OfferedModels
     board: Board
     path: Path  # of the frail model's file
     whole: Path  # what belongs there
@@ -52,7 +52,7 @@ class Service:
         return self.sandbox.books().of_request(request)[-1].state
 
     def offers(self, model: str) -> bool:
-        return model in self.intake.offer().models
+        return model in self.offered.offer().models
 
     def restore(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -96,10 +96,10 @@ def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Gener
         intake = make_intake(config, home, models)
         board = Board()
         bridge = make_bridge(config, home, models, Books(ledger, board), intake=intake)
-        with offering.kept_up(intake):
+        with offering.kept_up(intake.offered):
             bridge.start()
-            service = Service(sandbox, client, intake, board, frail, whole)
-            wait_for(lambda: len(intake.models) == 2)
+            service = Service(sandbox, client, intake.offered, board, frail, whole)
+            wait_for(lambda: len(intake.offered.models) == 2)
             yield service
             bridge.stop()
             assert bridge.join(60), bridge.busy

@@ -17,9 +17,9 @@ from tests.support.family_files import completed, write_header
 from tests.support.reference_server import ReferenceServer, reference_server
 from worker.cli.check import findings
 from worker.config.config import BridgeConfig
-from worker.line.intake import Intake
 from worker.models.inventory import ModelsFolder, take_inventory
 from worker.models.keeper import ModelOffering
+from worker.models.offered import OfferedModels
 from worker.service.assembly import make_intake
 
 QUEUES = "/api/v2/status/models"
@@ -57,20 +57,20 @@ def offering(configured: BridgeConfig, home: Path) -> ModelOffering:
 
 
 @contextmanager
-def serving(configured: BridgeConfig, home: Path) -> Generator[tuple[ModelOffering, Intake]]:
+def serving(configured: BridgeConfig, home: Path) -> Generator[tuple[ModelOffering, OfferedModels]]:
     """What a worker has that has begun to serve."""
     keeper = offering(configured, home)
     models = keeper.first_models()
     assert models.served, models.problems
-    intake = make_intake(configured, home, models)
-    with keeper.kept_up(intake):
-        yield keeper, intake
+    offered = make_intake(configured, home, models).offered
+    with keeper.kept_up(offered):
+        yield keeper, offered
 
 
 def models_of(configured: BridgeConfig, home: Path) -> tuple[str, ...]:
     """What it offers when it begins to serve."""
-    with serving(configured, home) as (_, intake):
-        return intake.offer().models
+    with serving(configured, home) as (_, offered):
+        return offered.offer().models
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -84,18 +84,18 @@ def test_serving_starts_with_the_first_model_and_goes_on_with_the_others(
     site: ReferenceServer, tmp_path: Path
 ):
     rest = site.hold("/files/One.safetensors")
-    with serving(config(site, tmp_path), tmp_path) as (_, intake):
-        assert intake.offer().models == ("Two",)
+    with serving(config(site, tmp_path), tmp_path) as (_, offered):
+        assert offered.offer().models == ("Two",)
         rest.set()
-        wait_for(lambda: intake.offer().models == ("Two", "One"))
-        assert intake.models["One"].family.name == "stable diffusion 1"
+        wait_for(lambda: offered.offer().models == ("Two", "One"))
+        assert offered.models["One"].family.name == "stable diffusion 1"
 
 
 def test_what_is_there_and_verified_serves_at_once_and_asks_for_no_file(
     site: ReferenceServer, tmp_path: Path
 ):
-    with serving(config(site, tmp_path), tmp_path) as (_, intake):
-        wait_for(lambda: len(intake.offer().models) == 2)
+    with serving(config(site, tmp_path), tmp_path) as (_, offered):
+        wait_for(lambda: len(offered.offer().models) == 2)
     asked = len(site.asked)
     assert models_of(config(site, tmp_path), tmp_path) == ("One", "Two")
     assert len(site.asked) == asked
@@ -193,40 +193,40 @@ def queue(site: ReferenceServer, home: Path, **queued: float) -> None:
 
 def test_the_hordes_queues_change_the_offer(site: ReferenceServer, tmp_path: Path):
     queue(site, tmp_path, Two=50)
-    with serving(dynamic(site, tmp_path), tmp_path) as (keeper, intake):
-        wait_for(lambda: set(intake.offer().models) == {"One", "Two"})
+    with serving(dynamic(site, tmp_path), tmp_path) as (keeper, offered):
+        wait_for(lambda: set(offered.offer().models) == {"One", "Two"})
 
         queue(site, tmp_path, Two=50, Three=99)
-        assert keeper.follow(["Two"], intake) == ["Two"]
+        assert keeper.follow(["Two"], offered) == ["Two"]
         queue(site, tmp_path, Two=50, Three=101)
-        assert keeper.follow(["Two"], intake) == ["Three"]
-        assert set(intake.offer().models) == {"One", "Three"}
-        assert "Two" in intake.models  # what was popped is still done
+        assert keeper.follow(["Two"], offered) == ["Three"]
+        assert set(offered.offer().models) == {"One", "Three"}
+        assert "Two" in offered.models  # what was popped is still done
 
         queue(site, tmp_path, Two=500, Three=101)
-        assert keeper.follow(["Three"], intake) == ["Two"]
-        assert set(intake.offer().models) == {"One", "Two"}
+        assert keeper.follow(["Three"], offered) == ["Two"]
+        assert set(offered.offer().models) == {"One", "Two"}
 
 
 def test_without_the_hordes_queues_the_offer_stays(site: ReferenceServer, tmp_path: Path):
     queue(site, tmp_path, Two=50)
-    with serving(dynamic(site, tmp_path), tmp_path) as (keeper, intake):
-        wait_for(lambda: set(intake.offer().models) == {"One", "Two"})
+    with serving(dynamic(site, tmp_path), tmp_path) as (keeper, offered):
+        wait_for(lambda: set(offered.offer().models) == {"One", "Two"})
         queue(site, tmp_path)
         site.statuses[QUEUES] = 503
-        assert keeper.follow(["Two"], intake) == ["Two"]
-        assert set(intake.offer().models) == {"One", "Two"}
+        assert keeper.follow(["Two"], offered) == ["Two"]
+        assert set(offered.offer().models) == {"One", "Two"}
 
 
 def test_a_dynamic_model_that_was_withdrawn_does_not_come_back(
     site: ReferenceServer, tmp_path: Path
 ):
     queue(site, tmp_path, Two=50)
-    with serving(dynamic(site, tmp_path), tmp_path) as (keeper, intake):
-        wait_for(lambda: set(intake.offer().models) == {"One", "Two"})
-        intake.withdraw("Two", "it is broken")
-        assert keeper.follow([], intake) == []
-        assert intake.offer().models == ("One",)
+    with serving(dynamic(site, tmp_path), tmp_path) as (keeper, offered):
+        wait_for(lambda: set(offered.offer().models) == {"One", "Two"})
+        offered.withdraw("Two", "it is broken")
+        assert keeper.follow([], offered) == []
+        assert offered.offer().models == ("One",)
 
 
 def test_queues_that_change_are_followed_while_it_serves(site: ReferenceServer, tmp_path: Path):
@@ -234,10 +234,10 @@ def test_queues_that_change_are_followed_while_it_serves(site: ReferenceServer, 
     inventory = take_inventory(ModelsFolder.of(dynamic(site, tmp_path), tmp_path))
     assert inventory.names == ("One", "Two")
     keeper = ModelOffering(inventory, dynamic_seconds=0.05)
-    intake = make_intake(inventory.folder.config, tmp_path, keeper.first_models())
-    with keeper.kept_up(intake):
+    offered = make_intake(inventory.folder.config, tmp_path, keeper.first_models()).offered
+    with keeper.kept_up(offered):
         queue(site, tmp_path, Three=50)
-        wait_for(lambda: set(intake.offer().models) == {"One", "Three"})
+        wait_for(lambda: set(offered.offer().models) == {"One", "Three"})
 
 
 def test_queues_are_followed_on_after_a_disk_that_failed_for_a_moment(
@@ -257,13 +257,13 @@ def test_queues_are_followed_on_after_a_disk_that_failed_for_a_moment(
     queue(site, tmp_path, Two=50)
     inventory = take_inventory(ModelsFolder.of(dynamic(site, tmp_path), tmp_path))
     keeper = ModelOffering(inventory, dynamic_seconds=0.05)
-    intake = make_intake(inventory.folder.config, tmp_path, keeper.first_models())
+    offered = make_intake(inventory.folder.config, tmp_path, keeper.first_models()).offered
     monkeypatch.setattr("worker.models.keeper.TROUBLE_SECONDS", 0.05)
     monkeypatch.setattr(shutil, "disk_usage", failing_once)
-    with keeper.kept_up(intake):
+    with keeper.kept_up(offered):
         wait_for(lambda: "the horde's queues: looking again" in caplog.text)
         queue(site, tmp_path, Three=50)
-        wait_for(lambda: set(intake.offer().models) == {"One", "Three"})
+        wait_for(lambda: set(offered.offer().models) == {"One", "Three"})
 
 
 def test_with_enough_models_on_disk_the_queues_download_no_more(
