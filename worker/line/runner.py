@@ -180,8 +180,7 @@ class Runner:
         """
         log.debug("%d jobs share a batch", len(batch))
         self._insist_on_same_files(batch[0].job.model)
-        if not self._engine.is_alive:
-            self.start(unless=self._hurry)
+        self._have_engine()
         try:
             generations = self._generate(batch)
         except EngineError:
@@ -200,6 +199,7 @@ class Runner:
         that could be used and nobody waits for its files, and EngineUnusable as `start` does, or
         when the last one kills engines.
         """
+        self._have_engine()  # a dead device is told as such, not as the request's fault
         key = hash((work.job.model, replace(work.params, images=1)))
         if key in self._failed:
             raise JobError(f"{self._failed[key]}; it was the same request")
@@ -210,6 +210,10 @@ class Runner:
             if len(self._failed) > KEPT_FAILURES:
                 self._failed.popitem(last=False)
             raise
+
+    def _have_engine(self) -> None:
+        if not self._engine.is_alive:
+            self.start(unless=self._hurry)
 
     def _run_with_less(self, work: Work) -> Generation:
         try:
@@ -226,8 +230,7 @@ class Runner:
         for tries_left in reversed(range(tries)):
             self._raise_if_too_late(work)
             self._insist_on_same_files(work.job.model)
-            if not self._engine.is_alive:
-                self.start(unless=self._hurry)
+            self._have_engine()
             try:
                 (generation,) = self._generate([work])
             except (ModelBroken, ModelMissing) as error:
