@@ -21,6 +21,15 @@ from worker.sandbox import Sandbox
 settings.register_profile("dreamer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dreamer")
 
+# Files that take minutes. They run first, so that none is left for one process alone at the end.
+LONGEST = frozenset(
+    f"test_{name}.py"
+    for name in (
+        *("bridge", "chaos", "main", "launcher", "lives", "models_command", "under_attack"),
+        *("engine", "sharing", "comfy", "damaged_models", "runtime", "bad_jobs"),
+    )
+)
+
 SHOWN = "shown"  # a test's property that is told at the end of the run, also by another process
 
 
@@ -82,6 +91,7 @@ def _unheard(_number: int, _frame: FrameType | None) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     if first_card() is None:
         for item in items:
             if "gpu" in item.keywords:
