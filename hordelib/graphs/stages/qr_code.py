@@ -19,6 +19,14 @@ def hide_qr_code(graph: Graph, params: GenerationParams, code: QrCode, model: Li
     graph.set("function_prompt", text=code.function_layer_prompt or params.prompt)
     _name_control_net(graph, code, model)
     _draw(graph, params, code)
+    for latent in ("data_latent", "function_latent"):
+        graph.insert(
+            Link(latent, 0),
+            f"{latent}s",
+            "RepeatLatentBatch",
+            reads="samples",
+            amount=params.images,
+        )
     steps = max(2, params.steps)
     first = min(max(1, round(FIRST_SHARE * steps)), steps - 1)
     for title in _SAMPLERS:

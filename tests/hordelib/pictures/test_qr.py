@@ -32,7 +32,7 @@ from hordelib.pictures.qr_code import (
     read_qr_code,
 )
 from tests.support.family_files import model_of
-from tests.support.looks import pixels
+from tests.support.looks import difference, pixels
 
 CONTROL_NET = Path("/models/control_v1p_sd15_qrcode_monster_v2.safetensors")
 CODE = QrCode(text="aihorde.net", protocol="https", model=CONTROL_NET)
@@ -223,11 +223,16 @@ def test_every_sampler_of_the_qr_graph_reads_the_model_that_a_lora_changes():
 
 
 @pytest.mark.timeout(120)
-def test_a_picture_with_a_qr_code_is_made(engine: Engine, models: Path, checkpoint: Path):
+def test_pictures_with_a_qr_code_are_made_each_as_it_would_be_alone(
+    engine: Engine, models: Path, checkpoint: Path
+):
     """With the demo model's own ControlNet, which knows nothing of codes: all nodes do run."""
     control_net = ensure_control_net(models)
     code = replace(CODE, text="a", protocol="none", border=0, model=control_net)
     job = replace(JOB, width=192, height=192, steps=3, qr_code=code)
-    (made,) = engine.generate(job, Model.of_checkpoint(checkpoint)).images
-    assert (made.width, made.height) == (192, 192)
-    assert pixels(made).std() > 10
+    model = Model.of_checkpoint(checkpoint)
+    first, second = engine.generate(replace(job, images=2), model).images
+    (alone,) = engine.generate(replace(job, seed=job.seed + 1), model).images
+    assert (first.width, first.height) == (192, 192)
+    assert pixels(first).std() > 10
+    assert difference(second, alone) <= 2 < difference(first, alone)
