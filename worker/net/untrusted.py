@@ -15,6 +15,12 @@ _LONGEST_REMARK = 500
 _LONGEST_URL = 8192
 MOST_PARTS = 300_000  # of a site's JSON document; parsing them takes about 0.1 s and 40 MB
 _PART_BEGINS = (b",", b"[", b"{")
+_MOST_MENDED = 1000  # lone surrogates in a document
+_LONE_SURROGATE = re.compile(
+    rb"((?:[^\\]++|\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}"
+    rb"|\\(?!u[dD][89a-fA-F]).)*+)\\u[dD][89a-fA-F][\da-fA-F]{2}",
+    re.DOTALL,
+)
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 Read = TypeVar("Read")
@@ -48,12 +54,30 @@ Count = Annotated[int, Field(ge=-(10**18), le=10**18)]
 def read_json(shape: TypeAdapter[Read], document: bytes, most_parts: int = MOST_PARTS) -> Read:
     """A document as a type. Its depth is pydantic's to limit (200).
 
+    Halves of surrogate pairs, which are no letters, become question marks: pydantic refuses all of
+    a document for one of them, and whoever wrote it into a prompt would cost us the whole answer.
     Raises ValueError: pydantic's ValidationError, or before anything is parsed where the document
     has more than `most_parts` values.
     """
     if _has_more_parts(document, most_parts):
         raise ValueError(f"more than {most_parts} values")
-    return shape.validate_json(document)
+    try:
+        return shape.validate_json(document)
+    except ValidationError:
+        mended = _without_lone_surrogates(document)
+        if mended is document:
+            raise
+    return shape.validate_json(mended)
+
+
+def _without_lone_surrogates(document: bytes) -> bytes:
+    """Each step goes on where the last one ended, so the time grows with the document's length."""
+    parts: list[bytes] = []
+    at = 0
+    while len(parts) < 2 * _MOST_MENDED and (found := _LONE_SURROGATE.match(document, at)):
+        parts += [found[1], b"?"]
+        at = found.end()
+    return b"".join([*parts, document[at:]]) if parts else document
 
 
 def _has_more_parts(document: bytes, most: int) -> bool:

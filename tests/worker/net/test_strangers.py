@@ -21,6 +21,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from hordelib.errors import BadSource, DownloadFailed, InvalidParams, shown
 from tests.support.civitai_server import Model, Version
+from tests.support.linear import MOST_GROWTH, growth
 from tests.support.raw_server import Talk, raw_server
 from tests.support.reference_server import new_row, old_row
 from tests.support.sandbox_client import MODEL
@@ -237,6 +238,29 @@ def test_wide_and_deep_json_is_refused_at_no_cost(name: str):
 def test_commas_in_a_text_are_no_values():
     text = "{[," * 1_000_000 + '\\"' * 1000
     assert read_json(ANYTHING, json.dumps({"prompt": text}).encode(), 100) == {"prompt": text}
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (rb"a \ud83d b", "a ? b"),
+        (rb"\uDE00", "?"),
+        (rb"\ud83d\ud83d\ude00\ude00", "?\U0001f600?"),
+        (rb"\\\ud83d \\ud83d", "\\? \\ud83d"),
+        (rb"\ud83d\n\u0041", "?\nA"),
+    ],
+)
+def test_half_a_surrogate_pair_costs_itself_and_not_the_whole_answer(sent: bytes, read: str):
+    assert read_json(ANYTHING, b'{"prompt": "' + sent + b'"}') == {"prompt": read}
+
+
+@pytest.mark.parametrize("piece", [rb"\ud83d", rb"\\", b"\\u0041", rb"\ud83d\ude00", b"a"])
+def test_an_answer_is_mended_in_a_time_that_does_not_grow_faster_than_it(piece: bytes):
+    def read(size: int) -> None:
+        with pytest.raises(ValueError, match=r"surrogate|escape|expected|EOF"):
+            read_json(ANYTHING, b'["\\ud800' + piece * size + b"\\ud800x")
+
+    assert growth(read, 100_000) <= MOST_GROWTH
 
 
 def values_in(value: object) -> int:
