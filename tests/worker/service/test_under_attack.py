@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.hordelib.job.test_source_images import WORK
 from tests.support.hostile_horde import HostileHorde, Json, Spoil, hostile_horde
@@ -22,6 +24,7 @@ from worker.cli.exit_codes import ExitCode
 from worker.sandbox import Sandbox, State
 
 SMALL = {"width": 64, "height": 64, "steps": 4, "cfg_scale": 4.0, "sampler_name": "k_euler"}
+BOMB = torch.zeros(13_643, 768, dtype=torch.half)  # the most vectors that 20 MiB hold
 GOOD = 6  # jobs, in between the others
 
 
@@ -44,6 +47,7 @@ SAMPLES: dict[str, Spoil] = {
     "digits": with_payload(width=10**4000),
     "braces": with_payload(prompt="{" * 1_000_000),
     "marks": with_payload(prompt="a" + "\u0301" * 80_000),
+    "bomb": with_payload(prompt="a embedding:big " * 700),
     "nested": with_payload(loras=[{"name": "nested", "model": 1.0, "clip": 1.0}]),
     "texts": with_payload(sampler_name=EVIL, prompt=EVIL[:5000]),
     "twice": lambda popped: popped.update(
@@ -69,7 +73,7 @@ def nested_header() -> bytes:
 
 @pytest.fixture
 def owner(tmp_path: Path, checkpoint: Path) -> Home:
-    """Whose umask lets everybody write, and who has a file of a stranger."""
+    """Whose umask lets everybody write, and who has a LoRA and a textual inversion of strangers."""
     folder = tmp_path / "owner"
     checkpoints = folder / "models" / "compvis"
     checkpoints.mkdir(parents=True)
@@ -77,6 +81,8 @@ def owner(tmp_path: Path, checkpoint: Path) -> Home:
     lora = folder / "models" / "lora" / "nested.safetensors"
     lora.parent.mkdir()
     lora.write_bytes(nested_header())
+    (folder / "models" / "ti").mkdir()
+    save_file({"emb_params": BOMB}, folder / "models" / "ti" / "big.safetensors")
     return Home(folder)
 
 
@@ -116,21 +122,21 @@ def test_a_worker_under_all_samples_at_once_delivers_the_good_jobs(
     with Api(horde.url, CLIENT_KEY) as client, owner.start("run") as worker:
         os.umask(before)
         good: list[str] = []
-        bad: list[str] = []
+        bad: dict[str, str] = {}
         for number, name in enumerate(SAMPLES):
-            bad.append(client.ask_id(SMALL, prompt=f"{name}: a circle", r2=True))
+            bad[name] = client.ask_id(SMALL, prompt=f"{name}: a circle", r2=True)
             if number < GOOD:
                 good.append(client.ask_id(SMALL | {"seed": f"{number}"}))
         try:
             wait_for(lambda: all(horde.books().request(id).done for id in good))
             wait_for(lambda: set(hostile.spoilt) == set(SAMPLES))
-            wait_for(lambda: all(ended(horde, id) for id in bad))
+            wait_for(lambda: all(ended(horde, id) for id in bad.values()))
             insist_on_no_key(psutil.Process(worker.pid))
         finally:
             worker.terminate()
             output, _ = worker.communicate(timeout=60)
     assert worker.returncode == ExitCode.OK, output
-    for id in good:
+    for id in (*good, bad["bomb"]):
         assert [image.state for image in horde.books().of_request(id)] == [State.ok], output
     log = (owner.folder / "logs" / "dreamer.log").read_text("utf-8")
     for told in (output, log):
