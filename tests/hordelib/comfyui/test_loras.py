@@ -207,6 +207,16 @@ def _vectors(_state: StateDict) -> StateDict:
     return {"emb_params": torch.ones(1, 768)}
 
 
+MISFITS: dict[str, tuple[Callable[[StateDict], StateDict], MetadataValue]] = {
+    "of another family": (_foreign, MetadataValue.BASELINE_MISMATCH),
+    "of nothing known": (_of_nothing_known, MetadataValue.BASELINE_MISMATCH),
+    "for Flux": (_for_flux, MetadataValue.BASELINE_MISMATCH),
+    "of halves": (_without_halves, MetadataValue.PARSE_FAILED),
+    "of no numbers": (_not_numbers, MetadataValue.PARSE_FAILED),
+    "of vectors": (_vectors, MetadataValue.PARSE_FAILED),
+}
+
+
 @pytest.fixture(scope="module")
 def loaded(engine: Engine, checkpoint: Path) -> Whole:
     """The demo model in ComfyUI's objects; `engine` has started ComfyUI."""
@@ -220,17 +230,7 @@ def notes(path: Path, loaded: Whole) -> tuple[GenMetadata, ...]:
     return fit_to_model(weights, loaded.model, loaded.clip).notes("Misfit")
 
 
-@pytest.mark.parametrize(
-    ("change", "value"),
-    [
-        (_foreign, MetadataValue.BASELINE_MISMATCH),
-        (_of_nothing_known, MetadataValue.BASELINE_MISMATCH),
-        (_for_flux, MetadataValue.BASELINE_MISMATCH),
-        (_without_halves, MetadataValue.PARSE_FAILED),
-        (_not_numbers, MetadataValue.PARSE_FAILED),
-        (_vectors, MetadataValue.PARSE_FAILED),
-    ],
-)
+@pytest.mark.parametrize(("change", "value"), MISFITS.values(), ids=MISFITS)
 def test_a_lora_that_does_not_fit_is_disclosed(
     loaded: Whole,
     lora: Lora,
@@ -372,7 +372,7 @@ def test_diffusers_name_of_an_attentions_output_is_understood(loaded: Whole):
 QUERY = PART.replace("to_v", "to_q")  # which the demo model's LoRA leaves alone
 
 
-def _spoilt(name: str, part: str) -> StateDict:
+def spoilt(name: str, part: str) -> StateDict:
     """What is changed about one part of the demo model's LoRA, or added to it."""
     ones = torch.ones
     return {
@@ -416,7 +416,7 @@ def test_a_part_that_can_not_be_applied_costs_itself_and_is_disclosed(
     state = load_file(lora.path)
     part = next(key for key in state if "_unet_" in key).partition(".")[0]
     path = tmp_path / "spoilt.safetensors"
-    save_file(state | _spoilt(name, part), path)
+    save_file(state | spoilt(name, part), path)
     job = replace(QUICK, steps=1, loras=(Lora("Spoilt", path),))
     made = engine.generate(job, checkpoint)
     (note,) = made.notes
