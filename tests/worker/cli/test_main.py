@@ -23,7 +23,7 @@ from tests.support.owner import PROJECT, Home, assert_nothing_left, config, runt
 from tests.support.sandbox_client import CLIENT_KEY, MODEL, NEWBIE_KEY, WORKER_KEY, Api, offer
 from worker.cli.exit_codes import ExitCode
 from worker.demo.sample_requests import ALL
-from worker.sandbox import Sandbox, State
+from worker.sandbox import Sandbox
 
 
 def test_help_names_every_command():
