@@ -15,8 +15,8 @@ from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
 from hordelib.job.params import GenerationParams, Lora
 from hordelib.job.payload import LoraRequest, TiRequest
 from hordelib.job.prompts import PlacedTi, pick_trigger
+from worker.loras.files import LoraFile
 from worker.loras.finder import LoraFinder, Wanted
-from worker.loras.store import LoraFile
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from hordelib.errors import DownloadFailed, DownloadRefused
-from worker.loras.store import SUFFIX
+from worker.loras.files import SUFFIX
 from worker.net.fetch import Web
 from worker.net.untrusted import Link, Name, read_json, reason_of
 
@@ -132,7 +132,7 @@ def first_that_knows(sites: tuple[str, ...], ask: Callable[[str], Answered]) -> 
 # ---- what the site sends ---------------------------------------------------------------------
 
 
-# An id of 0 is what the owner's own files have (worker.loras.store).
+# An id of 0 is what the owner's own files have (worker.loras.files).
 _Id = Annotated[int, Field(gt=0, lt=10**12)]
 
 

@@ -16,11 +16,10 @@ from hordelib.errors import (
 from hordelib.files.safetensors_header import ADAPTER_BYTES, read_header
 from worker.loras.base_models import may_fit
 from worker.loras.civitai import Civitai, CivitaiFile, CivitaiVersion, Hordeling
-from worker.loras.store import (
+from worker.loras.files import (
     Choice,
     LoraFile,
     LoraRecord,
-    LoraStore,
     close_to,
     closest,
     first_of,
@@ -29,6 +28,7 @@ from worker.loras.store import (
     of_version,
     owners,
 )
+from worker.loras.store import LoraStore
 from worker.net.downloads import Download, Downloader
 from worker.net.refusal_memo import DownloadMemo
 

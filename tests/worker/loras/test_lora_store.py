@@ -17,17 +17,8 @@ from hordelib.errors import DownloadFailed
 from hordelib.files.whole_files import PART
 from hordelib.job.families import FAMILIES
 from worker.loras.base_models import BASELINES, may_fit
-from worker.loras.store import (
-    LoraFile,
-    LoraRecord,
-    LoraStore,
-    Quota,
-    close_to,
-    closest,
-    named,
-    of_model,
-    of_version,
-)
+from worker.loras.files import LoraFile, LoraRecord, close_to, closest, named, of_model, of_version
+from worker.loras.store import LoraStore, Quota
 
 SIZE = 1000
 

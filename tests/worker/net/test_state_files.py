@@ -18,7 +18,8 @@ from tests.support.small_disk import small_disk
 from worker.errors import DocumentMissing
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
-from worker.loras.store import LoraRecord, LoraStore, Quota
+from worker.loras.files import LoraRecord
+from worker.loras.store import LoraStore, Quota
 from worker.models.checksums import VerifiedFiles
 from worker.net.cached_documents import Documents, Source
 from worker.net.refusal_memo import DownloadMemo
