@@ -19,21 +19,18 @@ from hordelib.errors import ModelBroken, ModelMissing
 from hordelib.files.headers import verify_checkpoint
 from hordelib.files.names import ModelStore
 from hordelib.files.whole_files import PART
-from hordelib.job.control_types import CONTROL_TYPES
 from worker.cli.exit_codes import ExitCode
-from worker.config.keys import is_word
-from worker.errors import DocumentMissing, UnknownModel
+from worker.cli.named_models import insist_on_lists, meant_entries
+from worker.errors import UnknownModel
 from worker.models.annotator_weights import annotator_entries
 from worker.models.fetching import ModelSupply, arrived_bytes
 from worker.models.inventory import Inventory, ModelsFolder, idle, take_inventory
 from worker.models.on_disk import DISK_FLOOR_BYTES, Plan, State, Stock, make_plan, size_text
 from worker.models.reference import Kind, ReferenceEntry
 from worker.models.safety_weights import safety_entry
-from worker.models.selection import Market, choose, nearest
-from worker.models.sites import Reference, read_uses
+from worker.models.sites import read_uses
 
 Row = Mapping[str, object]
-_QR_CODES = ("control_qr", "control_qr_sdxl")
 _POLL_SECONDS = 0.2
 
 
@@ -128,68 +125,13 @@ def _add(folder: ModelsFolder, options: argparse.Namespace) -> int:
     inventory = take_inventory(folder)
     stocks, plan = list(inventory.stocks.values()), inventory.plan
     if options.names:
-        reference = _insist_on_lists(folder.reference())
-        stocks = [folder.look(entry) for entry in _meant(folder, reference, options.names)]
+        reference = insist_on_lists(folder.reference())
+        stocks = [folder.look(entry) for entry in meant_entries(folder, reference, options.names)]
         kept = (*inventory.names, *(stock.name for stock in stocks))
         plan = make_plan(stocks, idle(folder, reference, kept), folder.free_bytes)
     else:
         _complain((*inventory.notes, *inventory.problems))
     return _supply(folder, stocks, plan, as_json=options.json, dry_run=options.dry_run)
-
-
-def _meant(
-    folder: ModelsFolder, reference: Reference, names: Sequence[str]
-) -> list[ReferenceEntry]:
-    """The rows that names and groups stand for. Raises UnknownModel with a line for each other."""
-    entries: dict[str, ReferenceEntry] = {}
-    problems: list[str] = []
-    for name in names:
-        if name.lower() in _GROUPS:
-            entries |= {row.name: row for row in _GROUPS[name.lower()](reference)}
-        elif name in reference.entries:
-            entries[name] = reference.entries[name]
-        elif is_word(name):
-            choice = choose([name], folder.config.models_to_skip, _market(folder, reference))
-            problems += (line.removeprefix("models_to_load: ") for line in choice.problems)
-            entries |= {each: reference.entries[each] for each in choice.names}
-        else:
-            hint = nearest(name, (*reference.entries, *_GROUPS))
-            problems.append(f"{name!r} is not in the model reference{hint}")
-    if problems:
-        raise UnknownModel("\n".join(problems))
-    return list(entries.values())
-
-
-def _market(folder: ModelsFolder, reference: Reference) -> Market:
-    config = folder.config
-    try:
-        uses = read_uses(folder.documents, config.horde_url)
-    except DocumentMissing:
-        uses = None
-    return Market(reference.models, uses, with_large=config.load_large_models)
-
-
-def _of_kinds(*kinds: Kind) -> Callable[[Reference], list[ReferenceEntry]]:
-    return lambda reference: [row for row in reference.entries.values() if row.kind in kinds]
-
-
-def _control_nets(reference: Reference) -> list[ReferenceEntry]:
-    """All that the horde's control types and QR codes need."""
-    needed = {f"{row.control_net}.safetensors" for row in CONTROL_TYPES.values()}
-    return [
-        row
-        for row in _of_kinds(Kind.control_net, Kind.annotator)(reference)
-        if row.kind is Kind.annotator or row.name in _QR_CODES or row.files[0].path.name in needed
-    ]
-
-
-_GROUPS: Mapping[str, Callable[[Reference], list[ReferenceEntry]]] = {
-    "controlnets": _control_nets,
-    "annotators": _of_kinds(Kind.annotator),
-    "upscalers": _of_kinds(Kind.upscaler),
-    "safety": _of_kinds(Kind.safety),
-    "face fixers": _of_kinds(Kind.face_fixer, Kind.codeformer),
-}
 
 
 def _supply(
@@ -246,11 +188,11 @@ def _carry_out(folder: ModelsFolder, stocks: Sequence[Stock]) -> dict[str, str]:
 
 
 def _remove(folder: ModelsFolder, options: argparse.Namespace) -> int:
-    reference = _insist_on_lists(folder.reference())
+    reference = insist_on_lists(folder.reference())
     own = [name for name in options.names if name in folder.customs]
     if own:
         raise UnknownModel(f"{own[0]!r} is yours (custom_models): its file is not removed")
-    leaving = [folder.look(entry) for entry in _meant(folder, reference, options.names)]
+    leaving = [folder.look(entry) for entry in meant_entries(folder, reference, options.names)]
     absent = [stock.name for stock in leaving if not stock.there_bytes]
     if absent:
         raise UnknownModel("\n".join(f"{name!r} is not on disk" for name in absent))
@@ -287,9 +229,9 @@ def _unlinked_bytes(path: Path) -> int:
 
 
 def _verify(folder: ModelsFolder, options: argparse.Namespace) -> int:
-    reference = _insist_on_lists(folder.reference())
+    reference = insist_on_lists(folder.reference())
     entries = (
-        _meant(folder, reference, options.names)
+        meant_entries(folder, reference, options.names)
         if options.names
         else list(reference.entries.values())
     )
@@ -339,7 +281,7 @@ def _header_verified(path: Path) -> Row:
 
 def _top(folder: ModelsFolder, options: argparse.Namespace) -> int:
     inventory = take_inventory(folder)
-    entries = _insist_on_lists(inventory.reference).entries
+    entries = insist_on_lists(inventory.reference).entries
     uses = read_uses(folder.documents, folder.config.horde_url)
     ranked = sorted((name for name in uses if name in entries), key=lambda name: -uses[name])
     rows = [
@@ -387,13 +329,6 @@ def _folder_bytes(folder: Path) -> dict[str, int]:
 
 
 # ---- printing --------------------------------------------------------------------------------
-
-
-def _insist_on_lists(reference: Reference) -> Reference:
-    """Raises DocumentMissing where there is no list of models at all."""
-    if not reference.models:
-        raise DocumentMissing("\n".join(reference.notes) or "model_reference: none is to be asked")
-    return reference
 
 
 _CELLS: Mapping[str, Callable[[Row], str]] = {

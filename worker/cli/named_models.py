@@ -1,0 +1,77 @@
+"""The models of the reference that names and groups on the command line stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from hordelib.job.control_types import CONTROL_TYPES
+from worker.config.keys import is_word
+from worker.errors import DocumentMissing, UnknownModel
+from worker.models.inventory import ModelsFolder
+from worker.models.reference import Kind, ReferenceEntry
+from worker.models.selection import Market, choose, nearest
+from worker.models.sites import Reference, read_uses
+
+_QR_CODES = ("control_qr", "control_qr_sdxl")
+
+
+def meant_entries(
+    folder: ModelsFolder, reference: Reference, names: Sequence[str]
+) -> list[ReferenceEntry]:
+    """The rows that names and groups stand for. Raises UnknownModel with a line for each other."""
+    entries: dict[str, ReferenceEntry] = {}
+    problems: list[str] = []
+    for name in names:
+        if name.lower() in _GROUPS:
+            entries |= {row.name: row for row in _GROUPS[name.lower()](reference)}
+        elif name in reference.entries:
+            entries[name] = reference.entries[name]
+        elif is_word(name):
+            choice = choose([name], folder.config.models_to_skip, _market(folder, reference))
+            problems += (line.removeprefix("models_to_load: ") for line in choice.problems)
+            entries |= {each: reference.entries[each] for each in choice.names}
+        else:
+            hint = nearest(name, (*reference.entries, *_GROUPS))
+            problems.append(f"{name!r} is not in the model reference{hint}")
+    if problems:
+        raise UnknownModel("\n".join(problems))
+    return list(entries.values())
+
+
+def insist_on_lists(reference: Reference) -> Reference:
+    """Raises DocumentMissing where there is no list of models at all."""
+    if not reference.models:
+        raise DocumentMissing("\n".join(reference.notes) or "model_reference: none is to be asked")
+    return reference
+
+
+def _market(folder: ModelsFolder, reference: Reference) -> Market:
+    config = folder.config
+    try:
+        uses = read_uses(folder.documents, config.horde_url)
+    except DocumentMissing:
+        uses = None
+    return Market(reference.models, uses, with_large=config.load_large_models)
+
+
+def _of_kinds(*kinds: Kind) -> Callable[[Reference], list[ReferenceEntry]]:
+    return lambda reference: [row for row in reference.entries.values() if row.kind in kinds]
+
+
+def _control_nets(reference: Reference) -> list[ReferenceEntry]:
+    """All that the horde's control types and QR codes need."""
+    needed = {f"{row.control_net}.safetensors" for row in CONTROL_TYPES.values()}
+    return [
+        row
+        for row in _of_kinds(Kind.control_net, Kind.annotator)(reference)
+        if row.kind is Kind.annotator or row.name in _QR_CODES or row.files[0].path.name in needed
+    ]
+
+
+_GROUPS: Mapping[str, Callable[[Reference], list[ReferenceEntry]]] = {
+    "controlnets": _control_nets,
+    "annotators": _of_kinds(Kind.annotator),
+    "upscalers": _of_kinds(Kind.upscaler),
+    "safety": _of_kinds(Kind.safety),
+    "face fixers": _of_kinds(Kind.face_fixer, Kind.codeformer),
+}
