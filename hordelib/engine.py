@@ -8,9 +8,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from hordelib.comfyui import boot
+from hordelib.comfyui import memory_hooks
+from hordelib.comfyui.boot import boot
+from hordelib.comfyui.device import Device, card_budget, default_folder, memory_record
+from hordelib.comfyui.executor import Executor, GraphRun
 from hordelib.comfyui.nodes.context import RunContext, Wanted
 from hordelib.errors import Cancelled, GenerationFailed, ModelBroken
 from hordelib.files.model import Model
@@ -32,6 +35,9 @@ from hordelib.memory.job_models import JobModels, Plan, read_ahead
 from hordelib.memory.lending import Lender
 from hordelib.memory.post_processing import ProcessingEstimates
 from hordelib.memory.readings import main_memory
+
+if TYPE_CHECKING:
+    from hordelib.memory.parts import LoadedPart
 
 OnLoaded = Callable[[], None]
 OnStep = Callable[[int, int], None]
@@ -120,7 +126,7 @@ class Engine:
         memory_file: Path | None = None,
     ):
         keep_heap()  # before there is a thread that computes
-        self._comfyui = comfyui or boot.default_folder()
+        self._comfyui = comfyui or default_folder()
         self._wanted_device = device
         self._vram_reserve_bytes = vram_reserve_bytes
         self._memory_file = memory_file
@@ -212,22 +218,26 @@ class Engine:
         self.close()
 
     def _start(self) -> str:
-        device = boot.Device.choose(self._wanted_device)
-        boot.boot(self._comfyui, device, reserve_vram_bytes=self._vram_reserve_bytes)
+        device = Device.choose(self._wanted_device)
+        boot(self._comfyui, device, reserve_vram_bytes=self._vram_reserve_bytes)
         if self._loaded is None:
             self._loaded = self._load(device)
         return device.name
 
-    def _load(self, device: boot.Device) -> _Loaded:
-        card = boot.card_budget(device, self._vram_reserve_bytes)
+    def _load(self, device: Device) -> _Loaded:
+        card = card_budget(device, self._vram_reserve_bytes)
         cache = ModelCache(
-            boot.read_part, self._ram, card, weigh=boot.reading_bytes, forget=boot.forget_models
+            memory_hooks.read_part,
+            self._ram,
+            card,
+            weigh=memory_hooks.reading_bytes,
+            forget=memory_hooks.forget_models,
         )
-        executor = boot.Executor(device)
+        executor = Executor(device)
         corrections = Corrections(device.title, self._memory_file)
         estimates = Estimates(4 if device.is_cpu else 2, corrections)
         processing = ProcessingEstimates(corrections)
-        record = boot.memory_record(device)
+        record = memory_record(device)
         models = JobModels(cache, executor.forget, estimates, processing, record)
         return _Loaded(device, executor, cache, models)
 
@@ -284,15 +294,13 @@ class Engine:
 class _Loaded:
     """What there is once ComfyUI runs."""
 
-    device: boot.Device
-    executor: boot.Executor
-    cache: ModelCache[boot.LoadedPart]
+    device: Device
+    executor: Executor
+    cache: ModelCache[LoadedPart]
     models: JobModels
 
 
-def _run(
-    executor: boot.Executor, graph: Graph, context: RunContext, lender: Lender
-) -> boot.GraphRun:
+def _run(executor: Executor, graph: Graph, context: RunContext, lender: Lender) -> GraphRun:
     """The model itself is loaded by now: a file that a node can't use is another one."""
     try:
         return executor.run(graph.to_api(), context, lender)
@@ -300,7 +308,7 @@ def _run(
         raise GenerationFailed(str(error)) from error
 
 
-def _part(whole: Generation, done: boot.GraphRun, context: RunContext, i: int) -> Generation:
+def _part(whole: Generation, done: GraphRun, context: RunContext, i: int) -> Generation:
     """What one of the jobs gets of a run."""
     pictures = tuple(context.pictures_of(i))
     share = len(pictures) / len(context.pictures)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.measure.gpu import Gpu, first_gpu
-from hordelib.comfyui.boot import default_folder
+from hordelib.comfyui.device import default_folder
 from hordelib.memory.readings import main_memory
 from hordelib.setup.comfyui_files import installed_comfyui
 

@@ -29,7 +29,7 @@ from benchmarks.peers.protocol import Answer, Job, Setup
 from benchmarks.peers.roster import BASE, PEERS, Peer
 from benchmarks.peers.works import CHECKPOINTS, LORA, QUICK, WORKS, Work
 from benchmarks.results.frame import Bench, positive
-from hordelib.comfyui.boot import default_folder
+from hordelib.comfyui.device import default_folder
 from hordelib.demo_model import ensure_checkpoint, ensure_lora
 
 START = Work("from the start of the process to the first picture")

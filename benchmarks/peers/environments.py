@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from benchmarks.peers.protocol import PeerFailed
-from hordelib.comfyui.boot import default_folder
+from hordelib.comfyui.device import default_folder
 
 BUILT = "built.txt"  # lists what was installed; written last
 

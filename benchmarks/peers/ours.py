@@ -6,15 +6,19 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.peers.protocol import Job, Setup, path_in, serve
 from hordelib import Engine, GenerationParams
-from hordelib.comfyui import boot
+from hordelib.comfyui import memory_hooks
 from hordelib.files.model import Model
 from hordelib.files.model_key import CHECKPOINT_PARTS, ModelKey
 from hordelib.job.batching import Member, share_key
 from hordelib.job.params import Lora
 from hordelib.job.samplers import SAMPLERS
+
+if TYPE_CHECKING:
+    from hordelib.memory.parts import LoadedPart
 
 
 class Ours:
@@ -76,13 +80,13 @@ def start(setup: Setup) -> Generator[Ours]:
 
 
 def _tell_of_reads(ours: Ours) -> None:
-    read = boot.read_part
+    read = memory_hooks.read_part
 
-    def counted(key: ModelKey) -> boot.LoadedPart:
+    def counted(key: ModelKey) -> LoadedPart:
         ours.count(key)
         return read(key)
 
-    boot.read_part = counted  # before the engine, which looks it up when it starts
+    memory_hooks.read_part = counted  # before the engine, which looks it up when it starts
 
 
 if __name__ == "__main__":

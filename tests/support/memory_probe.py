@@ -14,7 +14,9 @@ from typing import Any
 
 import psutil
 
-from hordelib.comfyui import boot
+from hordelib.comfyui.boot import boot
+from hordelib.comfyui.device import Device, default_folder
+from hordelib.comfyui.memory_hooks import forget_models, read_part
 from hordelib.files.model_key import CHECKPOINT_PARTS, ModelKey
 from hordelib.memory.budget import MemoryBudget
 from hordelib.memory.cache import ModelCache
@@ -23,13 +25,13 @@ from hordelib.memory.readings import main_memory
 
 
 def main(first: Path, second: Path) -> None:
-    boot.boot(boot.default_folder(), boot.Device("cpu"))
+    boot(default_folder(), Device("cpu"))
     from hordelib.comfyui.loaders import reading_bytes
     from hordelib.memory.parts import LoadedPart
 
     budget = MemoryBudget(lambda: main_memory().free_bytes, reserve_bytes=0)
     cache: ModelCache[LoadedPart] = ModelCache(
-        boot.read_part, budget, weigh=reading_bytes, forget=boot.forget_models
+        read_part, budget, weigh=reading_bytes, forget=forget_models
     )
     with ExitStack() as kept:
         for part in CHECKPOINT_PARTS:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from hordelib.comfyui.boot import default_folder
+from hordelib.comfyui.device import default_folder
 from hordelib.errors import ModelBroken
 from hordelib.files.model import Model
 from worker.config.config import BridgeConfig, load_config

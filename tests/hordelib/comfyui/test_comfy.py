@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from hordelib import Engine
-from hordelib.comfyui.boot import Device, Executor
+from hordelib.comfyui.device import Device
+from hordelib.comfyui.executor import Executor
 from hordelib.comfyui.nodes.context import RunContext, Wanted
 from hordelib.engine import unwatched
 from hordelib.errors import GenerationFailed

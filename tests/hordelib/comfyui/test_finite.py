@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hordelib import Engine
-from hordelib.comfyui.boot import Device, Executor
+from hordelib.comfyui.device import Device
+from hordelib.comfyui.executor import Executor
 from hordelib.comfyui.nodes.context import RunContext, Wanted
 from hordelib.demo_model import ensure_control_net
 from hordelib.engine import unwatched

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from hordelib import Engine
-from hordelib.comfyui.boot import Device, Executor
+from hordelib.comfyui.device import Device
+from hordelib.comfyui.executor import Executor
 from hordelib.comfyui.loaders import load
 from hordelib.comfyui.loaders.image_models import load_image_model
 from hordelib.comfyui.loaders.networks import on_patcher

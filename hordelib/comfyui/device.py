@@ -1,0 +1,105 @@
+"""Where ComfyUI lies and what it computes on, with the memory that a device has."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hordelib.memory.budget import MemoryBudget
+from hordelib.memory.peak import Record
+from hordelib.memory.readings import anonymous_bytes, card_memory
+
+
+def default_folder() -> Path:
+    """Where update-runtime.sh puts ComfyUI: in $DREAMER_RUNTIME, or beside the packages."""
+    runtime = os.environ.get("DREAMER_RUNTIME") or Path(__file__).parents[2]
+    return Path(runtime) / ".runtime" / "ComfyUI"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where ComfyUI computes: `cuda:N`, or the CPU."""
+
+    name: str
+
+    @classmethod
+    def choose(cls, wanted: str = "auto") -> Device:
+        """`auto` is the first NVIDIA card, or the CPU where there is none."""
+        if wanted != "auto":
+            return cls(wanted)
+        import torch
+
+        return cls("cuda:0" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.name == "cpu"
+
+    @property
+    def title(self) -> str:
+        """What it is called by its maker."""
+        import torch
+
+        return self.name if self.is_cpu else torch.cuda.get_device_name(self.name)
+
+    def select(self) -> None:
+        """Make it the one that ComfyUI computes on when called from this thread."""
+        import torch
+
+        if not self.is_cpu:
+            torch.cuda.set_device(torch.device(self.name))
+
+
+def card_budget(device: Device, reserve_bytes: int | None) -> MemoryBudget | None:
+    """The card's, with ComfyUI's own reserve where none is given; None where there is no card."""
+    import comfy.model_management
+
+    if device.is_cpu:
+        return None
+    if reserve_bytes is None:
+        reserve_bytes = int(comfy.model_management.EXTRA_RESERVED_VRAM)
+    comfy.model_management.EXTRA_RESERVED_VRAM = 0  # our budget knows of it already
+    return MemoryBudget(lambda: _card_free_bytes(device.name), reserve_bytes, "vram_to_leave_free")
+
+
+def _card_free_bytes(device: str) -> int:
+    """Of the whole card, whoever uses the rest, and of what torch has for us and does not use."""
+    import torch
+
+    cuda: Any = torch.cuda  # its types are incomplete
+    spare_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return card_memory(f"GPU-{cuda.get_device_properties(device).uuid}").free_bytes + spare_bytes
+
+
+def memory_record(device: Device) -> Record:
+    """Of what this process has of the device's memory for itself; no file's pages."""
+    return _HostRecord() if device.is_cpu else _CardRecord(device.name)
+
+
+class _HostRecord:
+    """Main memory keeps none."""
+
+    def most_bytes(self) -> int:
+        return anonymous_bytes()
+
+    def restart(self) -> None:
+        """There is nothing to forget."""
+
+
+@dataclass(frozen=True, slots=True)
+class _CardRecord:
+    """The one that torch keeps of its memory on a card, for the whole process."""
+
+    device: str
+
+    def most_bytes(self) -> int:
+        import torch
+
+        return torch.cuda.max_memory_allocated(self.device)
+
+    def restart(self) -> None:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(self.device)
