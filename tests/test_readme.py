@@ -33,7 +33,6 @@ def test_the_library_example_makes_the_picture(tmp_path: Path, checkpoint: Path)
 
 
 def test_every_link_leads_somewhere():
-    pages = [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")]
-    for page in pages:
+    for page in (*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
             assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
