@@ -237,12 +237,12 @@ def test_a_vae_with_a_nan_gives_none_in_32_bits_either(
 
 def test_a_model_that_overflows_in_16_bits_samples_in_32(
     engine: Engine,
-    checkpoint: Path,
+    frail: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    loud = changed(checkpoint, tmp_path / "loud.safetensors", loud_unet)
+    loud = changed(frail, tmp_path / "loud.safetensors", loud_unet)
     expected = engine.generate(QUICK, loud).images[0]
     assert TOLD not in caplog.text
     memory = import_module("comfy.model_management")
@@ -250,10 +250,10 @@ def test_a_model_that_overflows_in_16_bits_samples_in_32(
     os.utime(loud)  # it is read anew
     assert difference(engine.generate(QUICK, loud).images[0], expected) <= 2
     assert f"sampler: the diffusion model gives values that are {TOLD}" in caplog.text
-    os.utime(checkpoint)
-    assert engine.generate(replace(QUICK, seed=5), checkpoint).images
+    os.utime(frail)
+    assert engine.generate(replace(QUICK, seed=5), frail).images
     assert caplog.text.count(TOLD) == 1
-    os.utime(checkpoint)
+    os.utime(frail)
 
 
 def test_an_upscaler_of_16_bits_computes_in_32_where_it_has_to(engine: Engine, tmp_path: Path):
