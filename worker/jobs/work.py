@@ -22,5 +22,9 @@ class Work:
 
     @property
     def prompt(self) -> str:
-        """As it is drawn, the negative one after `###`."""
-        return f"{self.params.prompt}###{self.params.negative_prompt}"
+        """As it is drawn, the negative one after the first `###`.
+
+        What the positive one has of these, by its choices of words, is no such mark: left in, it
+        would hide what follows from the owner's list of words and the judges.
+        """
+        return f"{self.params.prompt.replace('###', ' ')}###{self.params.negative_prompt}"

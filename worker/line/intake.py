@@ -1,8 +1,10 @@
 """From a popped job to work for the engine: read it, fetch what it names, say what is left out.
 
-A job whose picture would not be what was asked for is faulted. What only makes a picture plainer is
-left out and disclosed to the client, as the horde's other workers do: faulting costs the client his
-turn, and the horde puts a worker that faults many jobs into maintenance.
+A job is faulted where its picture would not be what was asked for (no mask for what has to stay, no
+control map without a source), and where another worker may do better: files that are missing here,
+trouble of the network. What no worker could have (a source picture that is gone, a LoRA that is
+nowhere) is left out and disclosed to the client, as the horde's other workers do: faulting costs
+the client his turn, and the horde puts a worker that faults many jobs into maintenance.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from hordelib.errors import JobError, ModelMissing
+from hordelib.errors import BadSource, JobError, ModelMissing
 from hordelib.files.model import Model
 from hordelib.job import control_types, post_processors
 from hordelib.job.fitting import fit
@@ -109,6 +111,8 @@ class Intake:
     ) -> tuple[Control | None, tuple[GenMetadata, ...]]:
         if wanted is None:
             return None, ()
+        if image is None and wanted.return_control_map:
+            raise BadSource("return_control_map: there is no source image")
         if image is None:
             return None, (changed("control_type left out: there is no source image"),)
         missing = control_types.missing_files(self._folder)[wanted.type]

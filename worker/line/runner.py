@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 TRIES = 2  # a job whose engine dies gets a fresh one, once
 KEPT_FAILURES = 64  # requests that are remembered: the horde hands out again what was faulted
+BELIEVED_SECONDS = 600.0  # for which: the fault may have been this machine's, and be gone by then
 RESTARTS = (2.0, 30.0)  # seconds between two deaths of the engine: the first, the longest
 
 
@@ -88,9 +90,10 @@ class Runner:
         self._starts = starts
         self._forecast = books.forecast
         self._suspects = Suspects()
-        self._failed: OrderedDict[int, str] = OrderedDict()  # why, by what was asked for
+        # When and why, by what was asked for.
+        self._failed: OrderedDict[int, tuple[float, str]] = OrderedDict()
         self._backoff = Backoff(*RESTARTS)
-        self._stop_at = float("inf")
+        self._stop_at = inf
         self._at_work: _AtWork | None = None
 
     def stop_by(self, moment: float) -> None:
@@ -193,7 +196,8 @@ class Runner:
         """Make the job's pictures; an engine that dies under it is replaced, and tries once more.
 
         Where it can't be made with the LoRAs and textual inversions that its client has named, it
-        is made without them, and noted. A job that failed is not tried again when it comes again.
+        is made without them, and noted. A job that failed is not tried again when it comes again
+        within BELIEVED_SECONDS.
 
         Raises JobError where there will be none, NothingToServe when its model was the last one
         that could be used and nobody waits for its files, and EngineUnusable as `start` does, or
@@ -201,12 +205,14 @@ class Runner:
         """
         self._have_engine()  # a dead device is told as such, not as the request's fault
         key = hash((work.job.model, replace(work.params, images=1)))
-        if key in self._failed:
-            raise JobError(f"{self._failed[key]}; it was the same request")
+        failed_at, why = self._failed.pop(key, (-inf, ""))
+        if time.monotonic() - failed_at < BELIEVED_SECONDS:
+            self._failed[key] = failed_at, why
+            raise JobError(f"{why}; it was the same request")
         try:
             return self._run_with_less(work)
         except (GenerationFailed, KillsEngines) as error:
-            self._failed[key] = str(error)
+            self._failed[key] = time.monotonic(), str(error)
             if len(self._failed) > KEPT_FAILURES:
                 self._failed.popitem(last=False)
             raise

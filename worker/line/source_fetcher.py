@@ -42,8 +42,8 @@ _WHAT_A_STATUS_MEANS: Mapping[int, str] = MappingProxyType(
 )
 
 
-class _TryAgain(DownloadFailed):
-    """The same request may succeed a little later."""
+class TryLater(JobError):
+    """The same request may succeed a little later, or from another worker's network."""
 
     def __init__(self, message: str, pause_seconds: float | None = None):
         super().__init__(message)
@@ -74,17 +74,15 @@ class SourceFetcher:
     def fetch(self, reference: str, field: str = "source_image") -> bytes:
         """The bytes behind an http(s) URL, or in base64.
 
-        Raises BadSource where they can't be asked for or are too many, DownloadFailed where they
-        could not be had in time. Messages begin with `field`, and hold no more of a URL than its
-        host.
+        Raises BadSource where they can't be asked for or are too many, DownloadFailed where the
+        server says that they are not to be had, and TryLater where they were not had in time.
+        Messages begin with `field`, and hold no more of a URL than its host.
         """
         if "://" not in reference:
             return _from_base64(reference, field)
         try:
             return self._patiently(reference, time.monotonic() + self._seconds)
-        except _TryAgain as error:
-            raise DownloadFailed(f"{field}: {error}") from error
-        except (BadSource, DownloadFailed) as error:
+        except (BadSource, DownloadFailed, TryLater) as error:
             raise type(error)(f"{field}: {error}") from error
 
     def _patiently(self, url: str, until: float) -> bytes:
@@ -92,7 +90,7 @@ class SourceFetcher:
         while True:
             try:
                 return self._follow(url, min(until, time.monotonic() + self._try_seconds))
-            except _TryAgain as error:
+            except TryLater as error:
                 pause_seconds = backoff.delay(error.pause_seconds)
                 if time.monotonic() + pause_seconds >= until:
                     raise
@@ -131,13 +129,22 @@ class SourceFetcher:
         except NotTrusted as error:
             raise DownloadFailed(f"{target.host}: {error}") from error
         except HttpFailed as error:
-            raise _TryAgain(f"{target.host}: {error}") from error
+            raise TryLater(f"{target.host}: {error}") from error
+
+
+_LOST = (BadSource, DownloadFailed, InvalidParams)  # to every worker alike
 
 
 def fetch_sources(job: Job, fetcher: SourceFetcher) -> Sources:
-    """The decoded pictures of a job. What can't be had or read is left out, and disclosed."""
+    """The decoded pictures of a job. What nobody can have or read is left out, and disclosed.
+
+    A mask says what has to stay of its picture: with one that is lost, nothing may be repainted,
+    so that is a BadSource. Raises TryLater for what another worker may be able to fetch.
+    """
     image, image_notes = _one(job.source_image, "source_image", fetcher)
     mask, mask_notes = _one(job.source_mask, "source_mask", fetcher)
+    if image is not None and job.source_mask is not None and mask is None:
+        raise BadSource(str(mask_notes[0].ref))
     extras, extra_notes = _extras(job, fetcher)
     return Sources(
         image=image, mask=mask, extras=extras, notes=(*image_notes, *mask_notes, *extra_notes)
@@ -153,7 +160,7 @@ def _one(
     kind = MetadataType(field)
     try:
         decoded = read(fetcher.fetch(reference, field), field)
-    except JobError as error:
+    except _LOST as error:
         return None, [_left_out(kind, error)]
     return decoded.image, [
         GenMetadata(kind, MetadataValue.SEE_REF, change) for change in decoded.changes
@@ -172,7 +179,7 @@ def _extras(
         field = f"extra_source_images[{index}]"
         try:
             images.append(_extra(extra, field, fetcher))
-        except JobError as error:
+        except _LOST as error:
             notes.append(_left_out(MetadataType.EXTRA_SOURCE_IMAGES, error))
     return tuple(images), notes
 
@@ -218,7 +225,7 @@ def _location(target: Url, answer: HttpAnswer) -> str:
         return _joined(target.url, answer.leads_to)
     if answer.status in (408, 429) or answer.status >= 500:
         pause_seconds = retry_after_seconds(answer.headers)
-        raise _TryAgain(f"{target.host}: HTTP {answer.status}", pause_seconds)
+        raise TryLater(f"{target.host}: HTTP {answer.status}", pause_seconds)
     plain = f"HTTP {answer.status}"
     raise DownloadFailed(f"{target.host}: {_WHAT_A_STATUS_MEANS.get(answer.status, plain)}")
 

@@ -12,6 +12,12 @@ from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
 from hordelib.safety.verdict import Verdict
 
 _BETWEEN_WORDS = re.compile(r"[\W_]+")
+# Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt), which nobody sees.
+_HIDDEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
 _MOST_ACCENTS = 30  # on one letter, as in Unicode's stream-safe text (UAX 15)
 _LATE_TEXTS = 256  # prompts and words of the list that are kept as they are compared
 
@@ -86,7 +92,7 @@ def _without_hidden(text: str) -> str:
     """
     kept: list[str] = []
     accents = 0
-    for letter in text:
+    for letter in _HIDDEN.sub("", text):
         accents = accents + 1 if unicodedata.combining(letter) else 0
         if accents <= _MOST_ACCENTS and unicodedata.category(letter) != "Cf":
             kept.append(letter)

@@ -19,6 +19,9 @@ from hordelib.files.safetensors_header import ADAPTER_BYTES, read_header
 log = logging.getLogger(__name__)
 
 MOST = 65504.0  # the largest number of half precision
+# Of a part whose matrices are whole, it has no effect, and trainers write any number there, which
+# is infinite in half precision. Without it, ComfyUI takes the scale as 1.
+ALPHA = ".alpha"
 
 
 class ReadLora(dict[str, Tensor]):
@@ -36,14 +39,22 @@ def load_lora(key: ModelKey) -> ReadLora:
     """
     try:
         read_header(key.path, ADAPTER_BYTES)
-        tensors = load_file(key.path)
+        tensors = {
+            name: tensor
+            for name, tensor in load_file(key.path).items()
+            if not name.endswith(ALPHA) or _is_finite(tensor)
+        }
     except (OSError, ModelBroken, SafetensorError, ValueError, KeyError) as error:
         log.warning("LoRA %s can't be read: %s", key.path.name, first_line(error))
         return ReadLora()
-    if not all(map(is_sane, tensors.values())):
+    if not all(is_sane(tensor) for name, tensor in tensors.items() if not name.endswith(ALPHA)):
         log.warning("LoRA %s is broken: its values are not numbers, or too large", key.path.name)
         return ReadLora()
     return ReadLora(tensors)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_complex() and bool(tensor.float().isfinite().all())
 
 
 def is_sane(tensor: Tensor) -> bool:

@@ -20,7 +20,7 @@ from torch import Size, Tensor
 
 from hordelib.comfyui.loaders.loras import ReadLora
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, NodeNotes, RunContext, with_notes
-from hordelib.comfyui.nodes.patch_shapes import fits
+from hordelib.comfyui.nodes.patch_shapes import fits, with_whole_core
 from hordelib.files.model_key import ModelKey
 from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
 
@@ -116,7 +116,7 @@ class Fit:
     @property
     def is_usable(self) -> bool:
         is_foreign = self.reads_text and self.used < self.parts * LEAST_USED
-        is_shapely = self.misshapen <= self.parts * MOST_MISSHAPEN
+        is_shapely = self.misshapen <= (self.used + self.misshapen) * MOST_MISSHAPEN
         return bool(self.patches) and is_shapely and not is_foreign
 
     def notes(self, name: str) -> tuple[GenMetadata, ...]:
@@ -153,7 +153,11 @@ def fit_to_model(weights: Weights, model: Any, clip: Any) -> Fit:
         except _UNREADABLE:
             broken += 1
             continue
-        fitting = {place: patch for place, patch in found.items() if _fits(place, patch, shapes)}
+        fitting = {
+            place: with_whole_core(patch)
+            for place, patch in found.items()
+            if _fits(place, patch, shapes)
+        }
         patches |= fitting
         used += 0 < len(fitting) == len(found)
         misshapen += len(fitting) < len(found)
@@ -233,7 +237,7 @@ def _fits(place: Any, patch: Any, shapes: Mapping[str, Size]) -> bool:
     if _name(place) not in shapes:
         return False
     shape = list(shapes[_name(place)])
-    if not isinstance(place, str):
+    if not isinstance(place, str) and place[1] is not None:  # None: all of it, in another order
         axis, _, length = place[1]
         shape[axis] = length
     return fits(patch, tuple(shape))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Shape = Sequence[int]  # of a weight, a tuple
@@ -35,6 +36,24 @@ def fits(patch: Any, shape: Shape) -> bool:
     except Misfit:
         return False
     return True
+
+
+def with_whole_core(patch: Any) -> Any:
+    """The same patch, in a form that ComfyUI can apply; it is one that `fits`.
+
+    Of a LoKr's right side with a core, ComfyUI makes a tensor that is not contiguous, which torch's
+    `kron` refuses. So that side is made here, with its scale in it.
+    """
+    if getattr(patch, "name", "") != "lokr" or patch.weights[1] is not None:
+        return patch
+    left, _, alpha, left_a, left_b, right_a, right_b, core, dora_scale = patch.weights
+    if core is None:
+        return patch
+    factors = (each.float() for each in (core, right_b, right_a))
+    right = torch.einsum("i j k l, j r, i p -> p r k l", *factors).contiguous()
+    right *= 1.0 if alpha is None else alpha / right_b.shape[0]
+    whole = (left, right, None, left_a, left_b, None, None, None, dora_scale)
+    return type(patch)(patch.loaded_keys, whole)
 
 
 def _insist(holds: object) -> None:
@@ -114,15 +133,11 @@ def _factors(core: Tensor | None, first: Tensor | None, second: Tensor | None) -
 
 
 def _lokr(weights: Any, shape: Shape) -> None:
-    """A Kronecker product; each side is whole, or a product itself.
-
-    Of a right side with a core ComfyUI makes a tensor that torch's `kron` refuses.
-    """
+    """A Kronecker product; each side is whole, or a product itself."""
     left, right, _, left_a, left_b, right_a, right_b, core, dora_scale = weights
     rows, columns = _plain(left) if left is not None else _factors(None, left_a, left_b)
     if right is None:
-        _insist(core is None)
-        more_rows, more_columns = _factors(None, right_a, right_b)
+        more_rows, more_columns = _factors(core, right_a, right_b)
     else:
         _insist(right.ndim in (2, 4))
         more_rows, more_columns = _matrix(right)

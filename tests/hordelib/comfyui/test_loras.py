@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -483,6 +484,7 @@ ADAPTERS = (
     ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
     ("lokr_w1", "lokr_w2"),
     ("lokr_w1", "lokr_w2_a", "lokr_w2_b"),
+    ("lokr_w1", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
     ("lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
     ("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
     ("oft_blocks",),
@@ -519,7 +521,7 @@ def test_each_patch_that_is_taken_changes_the_weight_in_comfyui(
     shape: tuple[int, ...], state: StateDict
 ):
     """Its own adapters are the judges: none raises, or complains, or gives another shape."""
-    from hordelib.comfyui.nodes.patch_shapes import fits
+    from hordelib.comfyui.nodes.patch_shapes import fits, with_whole_core
 
     comfy_lora: Any = importlib.import_module("comfy.lora")
     try:
@@ -528,8 +530,8 @@ def test_each_patch_that_is_taken_changes_the_weight_in_comfyui(
         return
     for patch in found.values():
         if fits(patch, shape):
-            weight = torch.ones(shape)
-            made: Tensor = comfy_lora.calculate_weight([(0.5, patch, 1.0, None, None)], weight, "")
+            weight, whole = torch.ones(shape), with_whole_core(patch)
+            made: Tensor = comfy_lora.calculate_weight([(0.5, whole, 1.0, None, None)], weight, "")
             assert (made.shape, weight._version > 0) == (shape, True)
 
 
@@ -575,3 +577,120 @@ def test_the_demo_models_lora_is_the_same_each_time_it_is_made(
 
     write_lora(checkpoint, tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == lora.path.read_bytes()
+
+
+# ---- numbers, cores and families -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", [1e5, 1e10, float("nan")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_lokr_of_whole_matrices_may_have_any_alpha(
+    loaded: Whole, tmp_path: Path, dtype: torch.dtype, alpha: float
+):
+    tensors = {"lokr_w1": torch.ones(8, 8), "lokr_w2": torch.ones(40, 96)}
+    state = {f"{PART}.{name}": value for name, value in tensors.items()}
+    state[f"{PART}.alpha"] = torch.tensor(alpha)
+    path = tmp_path / "full.safetensors"
+    save_file({name: value.to(dtype) for name, value in state.items()}, path)
+    assert notes(path, loaded) == ()
+
+
+def test_a_lokr_with_a_core_changes_a_weight_as_its_factors_say(loaded: Whole):
+    from hordelib.comfyui.nodes.loras import fit_to_model
+
+    comfy_lora: Any = importlib.import_module("comfy.lora")
+    left, core = torch.rand(2, 4), torch.rand(2, 3, 3, 3)
+    rows, columns = torch.rand(2, 160), torch.rand(3, 80)
+    tensors = {"lokr_w1": left, "lokr_t2": core, "lokr_w2_a": rows, "lokr_w2_b": columns}
+    part = "lora_unet_input_blocks_1_0_in_layers_2"  # a convolution, 320 x 320 x 3 x 3
+    state = {f"{part}.{name}": tensor for name, tensor in tensors.items()}
+    fit = fit_to_model(state | {f"{part}.alpha": torch.tensor(1.5)}, loaded.model, loaded.clip)
+    ((name, patch),) = fit.patches.items()
+    made = comfy_lora.calculate_weight(
+        [(1.0, patch, 1.0, None, None)], torch.zeros(320, 320, 3, 3), name
+    )
+    right = torch.einsum("ijkl,jr,ip->prkl", core, columns, rows)
+    blocks = torch.einsum("ab,prkl->apbrkl", left, right).reshape(320, 320, 3, 3)
+    assert torch.allclose(made, blocks * (1.5 / 3), rtol=1e-4)
+
+
+@pytest.mark.usefixtures("engine")
+def test_each_name_that_diffusers_gives_a_weight_of_flux_has_a_place():
+    from hordelib.comfyui.nodes.loras import _fits
+
+    utils: Any = importlib.import_module("comfy.utils")
+    comfy_lora: Any = importlib.import_module("comfy.lora")
+    sizes = {"depth": 1, "depth_single_blocks": 1, "hidden_size": 8}
+    places: dict[str, Any] = utils.flux_to_diffusers(sizes)
+    assert "norm_out.linear.weight" in places
+    for place in places.values():
+        name, part = (place, None) if isinstance(place, str) else place[:2]
+        function = place[2] if len(place) == 3 and not isinstance(place, str) else None
+        weight = torch.zeros(56, 8) if name.endswith(".weight") else torch.zeros(56)
+        change = torch.ones(part[2], *weight.shape[1:]) if part else torch.ones_like(weight)
+        patch = ("diff", (change,))
+        assert _fits(place, patch, {name: weight.shape})
+        comfy_lora.calculate_weight([(1.0, patch, 1.0, part, function)], weight, name)
+        assert weight.sum() == change.sum()
+
+
+@pytest.mark.parametrize("of", ["SD1", "SD2", "SDXL"])
+@pytest.mark.parametrize("on", ["SD1", "SD2", "SDXL"])
+def test_a_lora_of_the_unet_alone_is_applied_to_its_own_family_only(
+    networks: dict[str, Any], loaded: Whole, of: str, on: str
+):
+    from hordelib.comfyui.nodes.loras import fit_to_model
+
+    state: StateDict = {}
+    for name, weight in networks[of].state_dict().items():
+        if "transformer_blocks" in name and weight.ndim == 2:
+            part = "lora_unet_" + name.removeprefix("diffusion_model.")[: -len(".weight")]
+            part = part.replace(".", "_")
+            state[f"{part}.lora_up.weight"] = torch.empty(len(weight), 1, device="meta")
+            state[f"{part}.lora_down.weight"] = torch.empty(1, weight.shape[1], device="meta")
+    model: Any = SimpleNamespace(model=networks[on])
+    assert fit_to_model(state, model, loaded.clip).is_usable is (of == on)
+
+
+@pytest.fixture(scope="module")
+def networks(engine: Engine) -> dict[str, Any]:
+    """The UNets of three families in full size, on the meta device, without memory."""
+    engine.start()
+    base: Any = importlib.import_module("comfy.model_base")
+    families: Any = importlib.import_module("comfy.supported_models")
+    common: dict[str, Any] = {
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": 320,
+        "use_spatial_transformer": True,
+        "legacy": False,
+        "dtype": torch.float16,
+        "num_heads": -1,
+        "num_head_channels": 64,
+    }
+    four: dict[str, Any] = {
+        "num_res_blocks": [2, 2, 2, 2],
+        "channel_mult": [1, 2, 4, 4],
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+        "transformer_depth_middle": 1,
+    }
+    three: dict[str, Any] = {
+        "num_res_blocks": [2, 2, 2],
+        "channel_mult": [1, 2, 4],
+        "transformer_depth": [0, 0, 2, 2, 10, 10],
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+        "transformer_depth_middle": 10,
+        "adm_in_channels": 2816,
+        "num_classes": "sequential",
+    }
+    linear = {"use_linear_in_transformer": True}
+    return {
+        name: base.BaseModel(family(common | settings), device="meta")
+        for name, family, settings in (
+            ("SD1", families.SD15, four | {"context_dim": 768}),
+            ("SD2", families.SD20, four | linear | {"context_dim": 1024}),
+            ("SDXL", families.SDXL, three | linear | {"context_dim": 2048}),
+        )
+    }

@@ -13,20 +13,21 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hordelib.errors import InvalidParams, JobError, ModelMissing, NotServed
+from hordelib.errors import BadSource, InvalidParams, JobError, ModelMissing, NotServed
 from hordelib.files.model import INPAINTING, Model
 from hordelib.job.control_types import ControlType, control_net_file
 from hordelib.job.families import SD1, SD2
 from hordelib.job.params import FromImage, Inpaint, Lora, TextOnly
 from tests.hordelib.job.test_payload import PAYLOAD
 from worker.config.config import BridgeConfig
-from worker.horde.api import Job
+from worker.horde.api import ExtraSource, Job
 from worker.jobs.work import Work
 from worker.line.intake import Intake
-from worker.line.source_fetcher import SourceFetcher
+from worker.line.source_fetcher import SourceFetcher, TryLater
 from worker.models.offer import make_offer
 from worker.models.offered import OfferedModels
 from worker.models.opening import Models as Found
+from worker.safety.censorship import asks_for
 from worker.service.assembly import make_adapters
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens there
@@ -186,9 +187,38 @@ def test_a_control_type_without_its_files_is_a_fault_that_names_them(intake: Int
 
 
 def test_a_control_type_without_a_picture_is_left_out_and_noted(intake: Intake):
-    work = intake.take_in(job({"control_type": "canny", "return_control_map": True}))
-    assert (work.params.control, work.params.return_control_map) == (None, False)
+    work = intake.take_in(job({"control_type": "canny"}))
+    assert work.params.control is None
     assert "control_type left out" in bodies(work)[0]["ref"]
+
+
+def test_a_control_map_of_no_picture_is_a_fault(intake: Intake):
+    with pytest.raises(BadSource, match="return_control_map: there is no source image"):
+        intake.take_in(job({"control_type": "canny", "return_control_map": True}))
+
+
+@pytest.mark.parametrize("processing", ["img2img", "inpainting", "outpainting"])
+@pytest.mark.parametrize("name", ["Deliberate", "Painter"])
+@pytest.mark.parametrize("payload", [{}, {"control_type": "canny"}])
+def test_nothing_is_repainted_whose_mask_can_not_be_had(
+    intake: Intake, processing: str, name: str, payload: dict[str, Any]
+):
+    sources = {"source_image": base64_png(), "source_mask": "no base64 at all"}
+    with pytest.raises(BadSource, match="source_mask: neither"):
+        intake.take_in(job(payload, model=name, source_processing=processing, **sources))
+
+
+@pytest.mark.parametrize("field", ["source_image", "source_mask", "extra_source_images"])
+def test_trouble_of_the_network_is_a_fault_since_another_worker_may_have_none(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch, field: str
+):
+    monkeypatch.setattr("worker.line.source_fetcher._FIRST_PAUSE_SECONDS", 60.0)
+    refused = f"{NOBODY}/x"
+    extras = field == "extra_source_images"
+    value = (ExtraSource(image=refused, strength=1.0),) if extras else refused
+    changes: dict[str, Any] = {"source_processing": "remix", field: value}
+    with pytest.raises(TryLater, match=f"^{field}.*connection refused"):
+        intake.take_in(job(**changes))
 
 
 def test_a_qr_code_that_can_not_fit_is_a_fault_before_anything_is_fetched(
@@ -223,6 +253,13 @@ def test_choices_of_words_are_made_with_the_jobs_seed(intake: Intake):
     prompts = {intake.take_in(job({"prompt": "{a|b|c|d} fox"})).params.prompt for _ in range(3)}
     assert len(prompts) == 1
     assert prompts < {"a fox", "b fox", "c fox", "d fox"}
+
+
+@pytest.mark.parametrize("mark", ["{##}#", "{#}##", "{##}{##}", "{###}", "{#####}"])
+def test_no_choice_of_words_hides_what_follows_from_the_censorlist(intake: Intake, mark: str):
+    work = intake.take_in(job({"prompt": f"a {mark} spider###fly"}))
+    assert asks_for(work.prompt, "spider")
+    assert not asks_for(work.prompt, "fly")
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,14 @@ def test_a_request_that_failed_is_not_tried_again_when_it_comes_again(stage: Sta
     assert stage.engine.pid == pid
 
 
+def test_a_failure_is_not_remembered_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("worker.line.runner.BELIEVED_SECONDS", 0.0)
+    bad = stage.work("kill")
+    for _ in range(2):
+        with pytest.raises(JobError, match=r"a second engine did no better$"):
+            stage.runner.run(bad)
+
+
 def test_the_last_model_that_leaves_ends_the_worker(stage: Stage):
     stage.offered.withdraw(OTHER, "it is broken")
     with pytest.raises(JobError):

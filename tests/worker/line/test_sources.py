@@ -29,7 +29,7 @@ from hordelib.job.notes import MetadataType, MetadataValue
 from tests.support import name_servers
 from tests.support.sandbox_client import CLIENT_KEY, MODEL, MODELS, WORKER_KEY, Api
 from worker.horde.api import ExtraSource, FullPop, Job
-from worker.line.source_fetcher import SourceFetcher, fetch_sources
+from worker.line.source_fetcher import SourceFetcher, TryLater, fetch_sources
 from worker.sandbox import Endpoint, Reply, Sandbox
 
 AGENT = "AI Horde Worker:24.1.0:https://example.org"
@@ -254,7 +254,7 @@ def test_a_name_that_moves_between_check_and_connection_leads_nowhere(tmp_path: 
 @pytest.mark.parametrize("answer", [dripping_headers, dripping_body, dripping_without_length])
 def test_a_drip_ends_at_the_time_limit(answer: Answering):
     began = time.monotonic()
-    with serving(answer) as files, pytest.raises(DownloadFailed, match="too slow"):
+    with serving(answer) as files, pytest.raises(TryLater, match="too slow"):
         impatient().fetch(files.url)
     assert time.monotonic() - began < 3
 
@@ -263,7 +263,7 @@ def test_silence_ends_at_the_time_limit():
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for scheme in ("http", "https"):
-            with pytest.raises(DownloadFailed, match=r"source_image: 127\.0\.0\.1: timed out"):
+            with pytest.raises(TryLater, match=r"source_image: 127\.0\.0\.1: timed out"):
                 impatient().fetch(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/")
     assert time.monotonic() - began < 4
 
@@ -303,7 +303,7 @@ def test_a_clear_no_is_taken_for_one(status: int, reason: str):
 def test_a_server_that_stays_broken_is_left_in_time():
     with (
         serving(giving(status=500)) as files,
-        pytest.raises(DownloadFailed, match=r"^source_image: 127\.0\.0\.1: HTTP 500$"),
+        pytest.raises(TryLater, match=r"^source_image: 127\.0\.0\.1: HTTP 500$"),
     ):
         impatient().fetch(files.url)
     assert len(files.seen) > 1
@@ -313,7 +313,7 @@ def test_a_wait_that_is_too_long_is_not_waited_for():
     began = time.monotonic()
     with (
         serving(giving(status=429, Retry_After="60")) as files,
-        pytest.raises(DownloadFailed, match="HTTP 429"),
+        pytest.raises(TryLater, match="HTTP 429"),
     ):
         fetcher().fetch(files.url)
     assert time.monotonic() - began < 2
@@ -322,9 +322,9 @@ def test_a_wait_that_is_too_long_is_not_waited_for():
 def test_nobody_there_is_told():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(DownloadFailed, match="connection refused"):
+    with pytest.raises(TryLater, match="connection refused"):
         impatient().fetch(f"http://127.0.0.1:{port}/")
-    with pytest.raises(DownloadFailed, match="no such host"):
+    with pytest.raises(TryLater, match="no such host"):
         impatient().fetch("http://no.such.host.invalid/")
 
 
@@ -370,7 +370,6 @@ def test_a_job_without_pictures_fetches_none():
         (encoded(RED)[:-40], MetadataValue.PARSE_FAILED),
         ("neither an address nor base64", MetadataValue.PARSE_FAILED),
         ("http://10.1.2.3/picture.png", MetadataValue.PARSE_FAILED),
-        ("http://no.such.host.invalid/", MetadataValue.DOWNLOAD_FAILED),
     ],
 )
 def test_a_picture_that_can_not_be_had_is_left_out_and_disclosed(
@@ -383,6 +382,12 @@ def test_a_picture_that_can_not_be_had_is_left_out_and_disclosed(
     assert (note.ref or "").startswith(f"{name}: ")
 
 
+def test_a_picture_that_is_gone_is_left_out_and_disclosed():
+    with serving(giving(b"", 410)) as files:
+        sources = fetch_sources(job(source_image=files.url), fetcher())
+    assert (sources.image, sources.notes[0].value) == (None, MetadataValue.DOWNLOAD_FAILED)
+
+
 def test_an_animation_is_disclosed():
     moving = encoded(RED, "WEBP", save_all=True, append_images=[BLUE], lossless=True)
     sources = fetch_sources(job(source_image=moving), fetcher())
@@ -393,19 +398,15 @@ def test_an_animation_is_disclosed():
 
 def test_an_extra_picture_that_can_not_be_had_is_left_out_and_disclosed():
     extras = (
-        ExtraSource(image="http://no.such.host.invalid/", strength=1.0),
+        ExtraSource(image="http://10.1.2.3/picture.png", strength=1.0),
         ExtraSource(image=encoded(BLUE), strength=0.5),
         ExtraSource(image=encoded(BLUE)[:40], strength=0.5),
         ExtraSource(image=encoded(BLUE), strength=nan),
     )
     remix = job(source_image=encoded(RED), source_processing="remix", extra_sources=extras)
-    sources = fetch_sources(remix, impatient())
+    sources = fetch_sources(remix, impatient(PUBLIC))
     assert [(colour(image), strength) for image, strength in sources.extras] == [((0, 0, 255), 0.5)]
-    assert [note.value for note in sources.notes] == [
-        MetadataValue.DOWNLOAD_FAILED,
-        MetadataValue.PARSE_FAILED,
-        MetadataValue.PARSE_FAILED,
-    ]
+    assert [note.value for note in sources.notes] == [MetadataValue.PARSE_FAILED] * 3
     assert all(note.type is MetadataType.EXTRA_SOURCE_IMAGES for note in sources.notes)
 
 
