@@ -169,11 +169,7 @@ KINDS: dict[str, Kind] = {
         ("source_image parse_failed source_image: *",),
     ),
     "mask page": Kind(
-        source(b"<html>", "source_mask", source_processing="inpainting"),
-        (
-            "source_mask parse_failed source_mask: *",
-            "source_mask parse_failed neither a mask nor transparent parts were found: *",
-        ),
+        source(b"<html>", "source_mask", source_processing="inpainting"), UNAVOIDABLE
     ),
     "control of nothing": Kind(
         payload(control_type="canny", control_strength=None),

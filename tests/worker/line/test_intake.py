@@ -208,16 +208,15 @@ def test_nothing_is_repainted_whose_mask_can_not_be_had(
         intake.take_in(job(payload, model=name, source_processing=processing, **sources))
 
 
-@pytest.mark.parametrize("field", ["source_image", "source_mask", "extra_source_images"])
+@pytest.mark.parametrize("field", ["source_image", "source_mask", "extra_sources"])
 def test_trouble_of_the_network_is_a_fault_since_another_worker_may_have_none(
     intake: Intake, monkeypatch: pytest.MonkeyPatch, field: str
 ):
     monkeypatch.setattr("worker.line.source_fetcher._FIRST_PAUSE_SECONDS", 60.0)
     refused = f"{NOBODY}/x"
-    extras = field == "extra_source_images"
-    value = (ExtraSource(image=refused, strength=1.0),) if extras else refused
+    value = (ExtraSource(image=refused),) if field == "extra_sources" else refused
     changes: dict[str, Any] = {"source_processing": "remix", field: value}
-    with pytest.raises(TryLater, match=f"^{field}.*connection refused"):
+    with pytest.raises(TryLater, match=rf"^{field[:6]}.*: connection refused"):
         intake.take_in(job(**changes))
 
 
