@@ -115,7 +115,8 @@ def test_a_worker_under_all_samples_at_once_delivers_the_good_jobs(
 ):
     owner.write(
         f"horde_url: {hostile.url}\napi_key: {WORKER_KEY}\ndreamer_name: tester\n"
-        f"ram_to_leave_free: 256 MiB\nmodels_to_load: ['{MODEL}']\nallow_lora: true\nallow_img2img: true\n"
+        f"ram_to_leave_free: 256 MiB\nmodels_to_load: ['{MODEL}']\nallow_lora: true\n"
+        "allow_img2img: true\n"
         "censorlist: [forbidden]\n"
     )
     before = os.umask(0)
