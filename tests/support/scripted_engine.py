@@ -33,7 +33,8 @@ from worker.children.messages import (
 )
 
 STEP_SECONDS = 0.05
-DEADLY_STEPS = 13
+DEADLY_STEPS = 7
+SLOW_WIDTH = 192  # pixels: as slow as the word "slow" in the prompt
 
 
 def main(pipe: Connection, settings: EngineSettings) -> None:
@@ -54,7 +55,7 @@ def main(pipe: Connection, settings: EngineSettings) -> None:
 
 def _generate(child: Child, job: Generate, cancelled: Event) -> None:
     params = job.members[0].params
-    words = params.prompt.split()
+    words = params.prompt.split() + ["slow"] * (params.width == SLOW_WIDTH)
     for step in range(1, params.steps + 1):
         if _kills(params):
             os.kill(os.getpid(), signal.SIGKILL)

@@ -77,6 +77,7 @@ class Intake:
         deadline = job.share_of_rest(FETCH_SHARE)
         processors = post_processors.resolve(self._folder, request.post_processing)
         qr_code, qr_notes = self._qr_code(request, baseline)
+        self._insist_on_control_files(request.control)
         pictures = fetch_sources(job, self._sources)
         found = self.adapters.find(
             request.loras, request.tis, params.seed, Search(job.id, baseline, deadline)
@@ -106,6 +107,12 @@ class Intake:
         notes = (*request.notes, *qr_notes, *source_notes, *control_notes, *found.notes)
         return completed, (*notes, *banned, *more_banned)
 
+    def _insist_on_control_files(self, wanted: ControlRequest | None) -> None:
+        missing = control_types.missing_files(self._folder)[wanted.type] if wanted else ()
+        if wanted and missing:
+            names = ", ".join(path.name for path in missing)
+            raise ModelMissing(f"control_type {wanted.type}: there is no {names}")
+
     def _control(
         self, wanted: ControlRequest | None, image: SourceImage | None
     ) -> tuple[Control | None, tuple[GenMetadata, ...]]:
@@ -115,10 +122,6 @@ class Intake:
             raise BadSource("return_control_map: there is no source image")
         if image is None:
             return None, (changed("control_type left out: there is no source image"),)
-        missing = control_types.missing_files(self._folder)[wanted.type]
-        if missing:
-            names = ", ".join(path.name for path in missing)
-            raise ModelMissing(f"control_type {wanted.type}: there is no {names}")
         control = Control(
             type=wanted.type,
             image=flattened(image),

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 TRIES = 2  # a job whose engine dies gets a fresh one, once
 KEPT_FAILURES = 64  # requests that are remembered: the horde hands out again what was faulted
 BELIEVED_SECONDS = 600.0  # for which: the fault may have been this machine's, and be gone by then
+TRIAL_STEPS = 8  # of the job that tells whether it is the model that the engine dies of
 RESTARTS = (2.0, 30.0)  # seconds between two deaths of the engine: the first, the longest
 
 
@@ -339,14 +340,23 @@ class Runner:
     def _is_deadly(self, work: Work) -> bool:
         """Whether the engine dies of the model itself: without any prompt or file of a client's.
 
-        The job that tells is as large and long as the one that it died of. Where it goes well,
-        nothing speaks against the model any more.
+        The job that tells is as large as the one that it died of, and has TRIAL_STEPS at most.
+        Where it goes well, nothing speaks against the model any more. The worker's stop ends it.
         """
-        names = ("width", "height", "steps", "cfg", "sampler", "scheduler", "seed")
+        names = ("width", "height", "cfg", "sampler", "scheduler", "seed")
         same: dict[str, Any] = {name: getattr(work.params, name) for name in names}
+        steps = min(work.params.steps, TRIAL_STEPS)
+
+        def on_step(_done: int, _total: int) -> None:
+            if self._hurry.is_set() or time.monotonic() > self._stop_at:
+                self._engine.cancel()
+
         self.start(unless=self._hurry)
         try:
-            self._engine.generate(GenerationParams(prompt="", **same), work.model)
+            plain = GenerationParams(prompt="", steps=steps, **same)
+            self._engine.generate(plain, work.model, on_step)
+        except Cancelled as error:
+            raise Stopping from error
         except JobError:
             log.info("%s: the engine survives a job without a prompt", work.job.model)
         except EngineError as error:

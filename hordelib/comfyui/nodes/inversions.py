@@ -22,23 +22,25 @@ class Inversions:
     def __init__(self, folder: Path | None, encoders: Widths):
         self._folder = folder
         self._encoders = encoders
+        self._looked: dict[str, Path] = {}  # by name, as it was counted
 
     def count(self, name: str) -> int:
         """How many vectors the file has. Raises Unusable, also where they are not numbers."""
         looked = look_at(name, self._folder, self._encoders)
         self._vectors(looked.path)
+        self._looked[name] = looked.path
         return looked.vectors
 
     def take(self, written: str, encoder: str) -> tuple[Tensor | None, str]:
         """What ComfyUI's tokenizer asks for: the vectors of a mention, and the words after it.
 
-        None where there is no such file: the words count all the same.
+        None where no such file was counted: the words count all the same. To look at a file again
+        for each mention and each encoder would take seconds, where its header is long.
         """
         name, *words = written.split()
         try:
-            path = look_at(name, self._folder, self._encoders).path
-            vectors = self._vectors(path)
-        except Unusable:
+            vectors = self._vectors(self._looked[name])
+        except (KeyError, OSError, Unusable):
             return None, " ".join(words)
         chosen = vectors[encoder] if encoder in vectors else next(iter(vectors.values()))
         return chosen, " ".join(words)

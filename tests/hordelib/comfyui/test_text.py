@@ -20,7 +20,7 @@ from hordelib import Engine, GenerationParams
 from hordelib.demo_model import EMBEDDING_FILE_NAME, ensure_embedding
 from hordelib.demo_model.shapes import Scene
 from hordelib.engine import Generation
-from hordelib.files.embeddings import MOST_VECTORS, find
+from hordelib.files.embeddings import MOST_VECTORS, Looked, find
 from hordelib.files.model import Model
 from hordelib.graphs.build import build_graph
 from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
@@ -339,3 +339,26 @@ def test_only_families_that_read_prompts_by_cross_attention_get_even_ones(checkp
 def test_the_demo_models_textual_inversion_is_the_vector_of_a_word(models: Path):
     (vector,) = load_file(ensure_embedding(models)).values()
     assert vector.shape == (1, 768)
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_textual_inversion_is_looked_at_once_for_all_mentions(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from hordelib.comfyui.nodes import inversions
+
+    looks: list[str] = []
+    look_at = inversions.look_at
+
+    def counted(name: str, *rest: Any) -> Looked:
+        looks.append(name)
+        return look_at(name, *rest)
+
+    monkeypatch.setattr(inversions, "look_at", counted)
+    known = inversions.Inversions(folder, {"clip_l": 768})
+    known.count(TI)
+    for _ in range(50):
+        vectors, words = known.take(f"{TI} circle", "clip_l")
+        assert (vectors is not None, words) == (True, "circle")
+    assert known.take("other circle", "clip_l") == (None, "circle")
+    assert looks == [TI]

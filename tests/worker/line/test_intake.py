@@ -183,7 +183,7 @@ def test_a_controlling_picture_is_started_from_where_the_job_says_how_much(intak
 
 def test_a_control_type_without_its_files_is_a_fault_that_names_them(intake: Intake):
     with pytest.raises(ModelMissing, match=r"hed.*diff_control_sd15_hed_fp16"):
-        intake.take_in(job({"control_type": "hed"}, source_image=base64_png()))
+        intake.take_in(job({"control_type": "hed"}, source_image=f"{NOBODY}/x"))
 
 
 def test_a_control_type_without_a_picture_is_left_out_and_noted(intake: Intake):

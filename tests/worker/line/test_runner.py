@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from hordelib.job.params import GenerationParams, Lora
 from tests.support import scripted_engine
 from tests.support.owner import wait_for
 from tests.support.sandbox_client import MODEL
-from tests.support.scripted_engine import DEADLY_STEPS
+from tests.support.scripted_engine import DEADLY_STEPS, SLOW_WIDTH, STEP_SECONDS
 from worker.children.engine import EngineProcess
 from worker.children.messages import EngineSettings
 from worker.config.config import BridgeConfig
@@ -262,6 +263,20 @@ def test_a_failure_is_not_remembered_for_ever(stage: Stage, monkeypatch: pytest.
     for _ in range(2):
         with pytest.raises(JobError, match=r"a second engine did no better$"):
             stage.runner.run(bad)
+
+
+def test_a_stop_ends_the_trial_of_a_model(stage: Stage):
+    stage.runner.start(unless=threading.Event())
+    work = stage.work(steps=400)
+    slow = replace(work, params=replace(work.params, width=SLOW_WIDTH))
+    stage.runner.stop_by(time.monotonic())
+    with pytest.raises(TooLate, match=STOPPING):
+        stage.runner._is_deadly(slow)
+    assert stage.engine.is_alive
+    stage.runner.stop_by(inf)
+    began = time.monotonic()
+    assert not stage.runner._is_deadly(slow)
+    assert time.monotonic() - began < 400 * STEP_SECONDS / 2
 
 
 def test_the_last_model_that_leaves_ends_the_worker(stage: Stage):
