@@ -57,7 +57,8 @@ class Stage:
         home = self.folder / "home"
         home.mkdir()
         (home / "bridgeData.yaml").write_text(
-            f"horde_url: {sandbox.url}\napi_key: {WORKER_KEY}\ndreamer_name: {NAME}\n{more}",
+            f"horde_url: {sandbox.url}\napi_key: {WORKER_KEY}\ndreamer_name: {NAME}\n"
+            f"ram_to_leave_free: 256 MiB\n{more}",
             "utf-8",
         )
         return home
