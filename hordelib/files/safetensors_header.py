@@ -2,7 +2,7 @@
 
 The format is a length of 8 bytes, that many bytes of JSON, then the tensors one after the other.
 Files come from strangers, so nothing of the JSON is parsed before it is known to be small: a header
-of ADAPTER_BYTES takes less than 0.1 s, whatever is in it.
+of ADAPTER_BYTES is counted and parsed in two stretches of less than 0.1 s, whatever is in it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any, NamedTuple, NoReturn, cast
 
 from hordelib.errors import ModelBroken
 
-ADAPTER_BYTES = 4 << 20  # of a LoRA's or textual inversion's header, of which a stranger is author
+# Of a LoRA's or textual inversion's header, of which a stranger is author. Trainers write how often
+# each word of their captions came into it, which makes some longer than 4 MB.
+ADAPTER_BYTES = 8 << 20
 CHECKPOINT_BYTES = 16 << 20  # real ones have 1 MB at most
 METADATA = "__metadata__"
 
@@ -68,10 +70,13 @@ def read_header(path: Path, most_bytes: int = CHECKPOINT_BYTES) -> SafetensorsHe
     try:
         with path.open("rb") as file:
             length_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            file_bytes = file.seek(0, 2)
+            if most_bytes < length_bytes < file_bytes:
+                raise ModelBroken(_too_long(path, length_bytes, most_bytes))
             if not 2 <= length_bytes <= most_bytes:
                 raise ValueError(f"a header of {length_bytes} bytes: 2 to {most_bytes} are read")
+            file.seek(_LENGTH_BYTES)
             content = file.read(length_bytes)
-            file_bytes = file.seek(0, 2)
         if len(content) < length_bytes:
             raise _cut_off(path, file_bytes, _LENGTH_BYTES + length_bytes)
         header, tensors_bytes = _parsed(content)
@@ -87,6 +92,13 @@ def shown(value: object) -> str:
     text = ascii(value[:_LONGEST_SHOWN]) if isinstance(value, str) else reprlib.repr(value)
     text = text.encode("ascii", "backslashreplace").decode()
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def _too_long(path: Path, length_bytes: int, most_bytes: int) -> str:
+    return (
+        f"{path}: a header of {length_bytes} bytes, and at most {most_bytes} are read:"
+        " it has too much text beside its tensors"
+    )
 
 
 def _cut_off(path: Path, file_bytes: int, promised_bytes: int) -> ModelBroken:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from hordelib.errors import ModelBroken
 from hordelib.files.safetensors_header import ADAPTER_BYTES, CHECKPOINT_BYTES, read_header
 
-LIMIT_SECONDS = 0.1  # for a stranger's file in the bridge's process
+LIMIT_SECONDS = 0.2  # for a stranger's file in the bridge's process, in two stretches
 LIMIT_BYTES = 32 << 20
 TENSOR = {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}
 
@@ -118,7 +118,7 @@ HOSTILE = {
     "texts": b'{"a":[' + b'"",' * MIB + b'""]}',
     "names": b"{" + b",".join(b'"%x":0' % i for i in range(380_000)) + b"}",
     "as many names as are read": b"{" + b",".join(b'"%x":0' % i for i in range(59_000)) + b"}",
-    "a text": b'{"a":"' + b"\\n" * (2 * MIB - 8) + b'"}',
+    "a text": b'{"a":"' + b"\\n" * (4 * MIB - 8) + b'"}',
     "a text without an end": b'{"a":"' + b"\\n" * (2 * MIB - 8) + b"}",
     "digits": b'{"a":' + b"9" * (4 * MIB - 8) + b"}",
     "numbers of many digits": b'{"a":[' + b",".join([b"9" * 4300] * 180) + b"]}",
@@ -142,7 +142,7 @@ def test_a_header_of_96_mb_is_refused_by_its_length(file: Path):
         opened.write((96 * MIB).to_bytes(8, "little") + b"{")
         opened.truncate(97 * MIB)
     for most_bytes in (ADAPTER_BYTES, CHECKPOINT_BYTES):
-        with pytest.raises(ModelBroken, match=rf"a header of {96 * MIB} bytes"):
+        with pytest.raises(ModelBroken, match=rf"a header of {96 * MIB} bytes.*too much text"):
             read_header(file, most_bytes)
 
 
@@ -151,7 +151,7 @@ def test_the_largest_headers_that_pass_are_read_in_a_moment(file: Path):
         f"lora_unet_{i}": {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]}
         for i in range(10_000)
     }
-    tags = json.dumps({f"tag {i}": i for i in range(120_000)})
+    tags = json.dumps({f"tag {i}": i for i in range(300_000)})
     file.write_bytes(packed({**tensors, "__metadata__": {"ss_tag_frequency": tags}}, bytes(40_000)))
     assert least_seconds(lambda: read_header(file, ADAPTER_BYTES)) < LIMIT_SECONDS
 
