@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hordelib.errors import ModelBroken
+from hordelib.errors import ModelBroken, shown
 from hordelib.files.headers import Shapes, read_shapes
 from hordelib.files.model import Model
-from hordelib.files.safetensors_header import shown
 from hordelib.job.families import CASCADE, FLUX, FLUX_DEV, SD1, SD2, SDXL, Family
 
 _MOST_NAMES = 3  # in an error

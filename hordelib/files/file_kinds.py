@@ -5,8 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
-from hordelib.errors import ModelBroken
-from hordelib.files.safetensors_header import shown
+from hordelib.errors import ModelBroken, shown
 
 _LOOK_BYTES = 512
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import IO, Final, cast
 
-from hordelib.files.safetensors_header import shown
+from hordelib.errors import shown
 
 TOO_LONG = "its list of tensors is longer than that of any checkpoint"
 _MOST_OPCODES = 500_000  # the largest checkpoints have about 200,000

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
-from hordelib.errors import ModelBroken
+from hordelib.errors import ModelBroken, shown
 
 # Of a LoRA's or textual inversion's header, of which a stranger is author. Trainers write how often
 # each word of their captions came into it, which makes some longer than 4 MB.
@@ -33,7 +32,6 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _LARGEST = 1 << 63  # more than any size or offset
 _MOST_DIMENSIONS = 16
-_LONGEST_SHOWN = 80  # characters of a name or a value in an error
 
 # Bits of a number, by the format's names for its types.
 _BITS = {
@@ -85,13 +83,6 @@ def read_header(path: Path, most_bytes: int = CHECKPOINT_BYTES) -> SafetensorsHe
     if file_bytes != _LENGTH_BYTES + length_bytes + tensors_bytes:
         raise _cut_off(path, file_bytes, _LENGTH_BYTES + length_bytes + tensors_bytes)
     return header
-
-
-def shown(value: object) -> str:
-    """A stranger's text or value, on one printable line and cut to a length."""
-    text = ascii(value[:_LONGEST_SHOWN]) if isinstance(value, str) else reprlib.repr(value)
-    text = text.encode("ascii", "backslashreplace").decode()
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _too_long(path: Path, length_bytes: int, most_bytes: int) -> str:
