@@ -114,6 +114,10 @@ class Service:
         return "\n".join(text.splitlines()[-LINES_OF_LOG:])
 
     @property
+    def pid(self) -> int:
+        return self._running.pid
+
+    @property
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None
         return self._process

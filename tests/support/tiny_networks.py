@@ -99,6 +99,25 @@ def write_brightness(path: Path, slope: float = 1.0) -> Path:
     return path
 
 
+def write_with_data_elsewhere(path: Path, location: str, *, as_attribute: bool = False) -> Path:
+    """As `write_brightness`, plus a constant that the file `location` has the 4 bytes of."""
+    picture, mask = _tensor("picture", 3), _tensor("mask", 1)
+    entry = _bytes(13, _text(1, "location") + _text(2, location))
+    constant = _number(1, 1) + _number(2, 1) + _text(8, "constant") + entry + _number(14, 1)
+    value = _text(1, "value") + _bytes(5, constant) + _number(20, 4)
+    made = _text(2, "constant") + _text(4, "Constant") + _bytes(5, value)
+    axes = _text(1, "axes") + _number(8, 1) + _number(20, 7)
+    mean = _text(1, "picture") + _text(2, "mean") + _text(4, "ReduceMean") + _bytes(5, axes)
+    plus = _text(1, "mean") + _text(1, "constant") + _text(2, "mask") + _text(4, "Add")
+    data = _bytes(1, made) if as_attribute else _bytes(5, constant)
+    first, last = (data, b"") if as_attribute else (b"", data)
+    graph = first + _bytes(1, mean) + _bytes(1, plus) + _text(2, "elsewhere") + last
+    graph += _bytes(11, picture) + _bytes(12, mask)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_number(1, 8) + _bytes(7, graph) + _bytes(8, _text(1, "") + _number(2, 13)))
+    return path
+
+
 def _zeros(make: Callable[[], nn.Module]) -> dict[str, Tensor]:
     """A state of zeros that takes no room in its file."""
     with torch.device("meta"):

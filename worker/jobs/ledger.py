@@ -25,6 +25,7 @@ from worker.horde.api import Slot
 from worker.jobs.durable_sqlite import DurableSqlite, Format, Value, opened_for_reading
 from worker.jobs.owed import ImageRow, Owed, read_owed
 from worker.jobs.results import STOPPING, Failed, ImageEnd, JobState, Made
+from worker.jobs.steady_clock import SteadyClock
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +88,14 @@ class Totals:
 class Ledger:
     """One worker's ledger. Any thread may use it; no method raises for the disk's sake.
 
-    `path` is the file, None keeps it in memory alone. `now` gives seconds since 1970.
+    `path` is the file, None keeps it in memory alone.
     """
 
-    def __init__(self, path: Path | None, *, now: Callable[[], float] = time.time):
-        self._now = now
+    def __init__(self, path: Path | None, *, clock: SteadyClock | None = None):
+        self._now = clock or SteadyClock()
         self._db = DurableSqlite(path, FORMAT)
+        now = self._now()
+        self._db.write((_END_BY_NOW, [(now, now)]))
 
     @property
     def trouble(self) -> str:
@@ -184,8 +187,14 @@ class Ledger:
         )
 
     def tend(self) -> None:
-        """To be called often: now and then it returns to the disk, and forgets old rows."""
+        """To be called often: now and then it returns to the disk, and forgets old rows.
+
+        Where the machine's clock was set, the rows follow it first: the next life reads them by it.
+        """
         if self._db.tend():
+            if ahead := self._now.catch_up():
+                log.warning("this machine's clock was set by %+.0f s", ahead)
+                self._db.write((_MOVE_DEADLINES, [(ahead,)]), (_MOVE_ENDS, [(ahead,)]))
             before = self._now() - KEPT_SECONDS
             self._db.write((_SUMMARISE, [(before,)]), (_FORGET, [(before,)]))
 
@@ -230,7 +239,7 @@ class Ledger:
         now = self._now()
         rows = self._db.read(
             f"SELECT ended_at FROM images WHERE {which} AND ended_at BETWEEN ? AND ?",
-            (*values, now - KEPT_SECONDS, now),  # one of the future is of a clock that was set back
+            (*values, now - KEPT_SECONDS, now),
         )
         return [now - row["ended_at"] for row in rows]
 
@@ -238,6 +247,10 @@ class Ledger:
         return _totals(self._db.read)
 
 
+# What ended in the future did so by a clock that was set back between two lives: nobody knows when.
+_END_BY_NOW = "UPDATE images SET ended_at = ? WHERE typeof(ended_at) = 'real' AND ended_at > ?"
+_MOVE_DEADLINES = "UPDATE images SET over_at = over_at + ? WHERE typeof(over_at) = 'real'"
+_MOVE_ENDS = "UPDATE images SET ended_at = ended_at + ? WHERE typeof(ended_at) = 'real'"
 _SUMMARISE = (
     "INSERT INTO days"
     " SELECT date(ended_at, 'unixepoch'), model, state, count(*), sum(kudos) FROM images"

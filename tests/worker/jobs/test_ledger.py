@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from tests.support.small_disk import remount, small_disk
 from worker.horde.api import CLEANER_SECONDS, ExtraSource, Job, Slot, slots_of
 from worker.jobs.ledger import FILE, KEPT_SECONDS, LONGEST_ASKED, LOST_POPS, Ledger
 from worker.jobs.results import Failed, ImageEnd, JobState, Made
+from worker.jobs.steady_clock import SteadyClock
 
 NOTE = GenMetadata(MetadataType.LORA, MetadataValue.DOWNLOAD_FAILED, "a LoRA")
 DONE = ImageEnd(JobState.submitted, 5.0)
@@ -39,6 +40,10 @@ def made(slot: Slot, webp: bytes = b"picture") -> Made:
     return Made(slot, seed, webp, "a cat###a dog", use_nsfw_censor=True, notes=(NOTE,))
 
 
+def clock_of(now: Callable[[], float]) -> SteadyClock:
+    return SteadyClock(now, now)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / FILE
@@ -52,7 +57,7 @@ def ledger(path: Path) -> Generator[Ledger]:
 
 def reopened(path: Path, now: float | None = None) -> Ledger:
     """What the next life of the worker finds."""
-    return Ledger(path, now=time.time if now is None else lambda: now)
+    return Ledger(path, clock=None if now is None else clock_of(lambda: now))
 
 
 def test_a_picture_that_was_made_is_found_with_all_that_judging_and_delivery_need(
@@ -254,7 +259,7 @@ def test_drops_of_the_last_hour_are_known_to_the_next_life(ledger: Ledger, path:
 def test_totals_count_rows_and_days_and_lost_replies(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("worker.jobs.durable_sqlite.TEND_SECONDS", 0.0)
     now = [1_800_000_000.0]
-    with closing(Ledger(path, now=lambda: now[0])) as ledger:
+    with closing(Ledger(path, clock=clock_of(lambda: now[0]))) as ledger:
         for number in range(6):
             (slot,) = job(f"{number}")
             ledger.popped([slot], "m")
@@ -272,7 +277,7 @@ def test_totals_count_rows_and_days_and_lost_replies(path: Path, monkeypatch: py
 def test_it_stays_small_however_much_is_served(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("worker.jobs.durable_sqlite.TEND_SECONDS", 0.0)
     now = [1_800_000_000.0]
-    with closing(Ledger(path, now=lambda: now[0])) as ledger:
+    with closing(Ledger(path, clock=clock_of(lambda: now[0]))) as ledger:
         for number in range(300):
             slots = job(str(number), images=2)
             ledger.popped(slots, "m")
@@ -425,6 +430,47 @@ def test_a_clock_that_was_set_makes_nothing_wait_for_ever(ledger: Ledger, path: 
             left_seconds = image.slot.over_at - time.monotonic()
         assert left_seconds <= KEPT_SECONDS
         assert (left_seconds > 0) == (jump < 0)
+
+
+@pytest.mark.parametrize("jump", [3 * 86400.0, -3 * 86400.0, 30 * 365 * 86400.0, -600.0])
+def test_a_clock_that_is_set_while_it_serves_changes_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+):
+    monkeypatch.setattr("worker.jobs.durable_sqlite.TEND_SECONDS", 0.0)
+    began = time.time()
+    ahead, elapsed = 0.0, 0.0
+    clock = SteadyClock(lambda: began + elapsed + ahead, lambda: elapsed)
+    with closing(Ledger(path, clock=clock)) as ledger:
+        ledger.popped(job("ended"), "m")
+        ledger.ended("ended-0", DROPPED)
+        ledger.popped(job("open", seconds=200), "m")
+        ahead = jump
+        ledger.tend()
+        elapsed = 60.0
+        ledger.tend()
+        assert ledger.known(["ended-0"]) == {"ended-0"}
+        assert ledger.drop_ages() == [pytest.approx(60, abs=2)]
+    with closing(reopened(path, began + elapsed + jump)) as later:
+        assert later.drop_ages() == [pytest.approx(60, abs=2)]
+        (owed,) = later.owed()
+    left_seconds = owed.results.images[0].slot.over_at - time.monotonic()
+    assert left_seconds == pytest.approx(140, abs=5)
+
+
+def test_what_ended_in_the_future_counts_for_an_hour_and_is_forgotten(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The clock was set back between two lives."""
+    monkeypatch.setattr("worker.jobs.durable_sqlite.TEND_SECONDS", 0.0)
+    ledger.popped(job("a"), "m")
+    ledger.ended("a-0", DROPPED)
+    earlier = time.time() - 3 * 86400
+    with closing(reopened(path, earlier)) as later:
+        assert later.drop_ages() == [0.0]
+    with closing(reopened(path, earlier + KEPT_SECONDS + 1)) as later:
+        later.tend()
+        assert (later.drop_ages(), later.known(["a-0"])) == ([], frozenset())
+        assert later.totals().images == {JobState.faulted: 1}
 
 
 def test_many_threads_write_at_once(ledger: Ledger):

@@ -17,6 +17,7 @@ from worker.horde.api import Job
 from worker.jobs.durable_sqlite import DurableSqlite, Format
 from worker.jobs.ledger import FILE, LOST_POPS, Ledger, read_totals
 from worker.jobs.results import Failed, JobState, Made
+from worker.jobs.steady_clock import SteadyClock
 
 DAMAGES = 100  # of the fuzz test
 SEED = 20
@@ -99,7 +100,7 @@ def test_a_file_of_the_format_before_is_taken_up_with_all_that_is_in_it(path: Pa
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as db:
         db.executescript(FORMAT_1)
-    with closing(Ledger(path, now=lambda: 1_800_000_000.0)) as ledger:
+    with closing(Ledger(path, clock=SteadyClock(lambda: 1_800_000_000.0, lambda: 0.0))) as ledger:
         assert not ledger.trouble
         lost, finished = ledger.owed()
         assert (lost.job, type(lost.results.images[0])) == (None, Failed)

@@ -1,0 +1,332 @@
+"""What months bring, in minutes: `python -m tests.chaos.long_life PART [JOBS]`.
+
+A real worker with stand-ins for engine and judge, which never fail here, serves a local horde. Each
+part prints what came of it, and ends with an error where a job was lost. `clock` needs a C
+compiler for Linux, `disk` the right to mount, `links` to be root.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from hordelib.job.families import SD1
+from tests.chaos import orders
+from tests.chaos.customer import Customer
+from tests.chaos.monkey import NAME
+from tests.chaos.orders import IMPOSSIBLE, UNREADABLE_SEED
+from tests.chaos.service import Service
+from tests.chaos.stand_in import LIVES, be_good
+from tests.support.family_files import HEADERS, completed, write_header
+from tests.support.owner import wait_for
+from tests.support.sandbox_client import WORKER_KEY
+from tests.support.small_disk import remount, small_disk
+from worker.jobs.ledger import FILE as LEDGER
+from worker.sandbox import ReferenceModel, Sandbox, State
+
+MODEL = "Plain Model"
+DAY_SECONDS = 86400
+WRITTEN = {
+    "state": (
+        *("lock", "pid", "order", "doing", "seconds.json", "memory.json"),
+        *("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.sqlite-journal"),
+    ),
+    "logs": ("dreamer.log", "engine.log", "judge.log", "engine.old.log"),
+    "models": ("verified.json", "refused.json"),
+}
+CLOCK = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+static volatile int64_t none, *ahead = &none;
+__attribute__((constructor)) static void begin(void) {
+    int file = open(getenv("CLOCK_FILE"), O_RDONLY | O_CLOEXEC);
+    void *shared = mmap(0, sizeof none, PROT_READ, MAP_SHARED, file, 0);
+    if (shared != MAP_FAILED) ahead = shared;
+    close(file);
+}
+int clock_gettime(clockid_t which, struct timespec *now) {
+    int failed = syscall(SYS_clock_gettime, which, now);
+    if (!failed && (which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE)) {
+        now->tv_sec += *ahead;
+    }
+    return failed;
+}
+time_t time(time_t *out) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (out) *out = now.tv_sec;
+    return now.tv_sec;
+}
+int gettimeofday(struct timeval *restrict out, void *restrict zone) {
+    struct timespec now;
+    (void)zone;
+    clock_gettime(CLOCK_REALTIME, &now);
+    out->tv_sec = now.tv_sec;
+    out->tv_usec = now.tv_nsec / 1000;
+    return 0;
+}
+"""
+
+
+@dataclass
+class Life:
+    """One worker, its horde and its client."""
+
+    sandbox: Sandbox
+    service: Service
+    customer: Customer
+    asked: int = 0
+
+    def work(self, images: int, seconds: float = 240) -> str:
+        """Ask for so many images, and wait until each has ended; how that went."""
+        began, before = time.monotonic(), self.ended()
+        self.asked += images
+        self.customer.ask_for(self.asked)
+        try:
+            wait_for(lambda: not self.open_images(), seconds, every=0.5)
+        except AssertionError:
+            say(self.rows(), self.figures(), self.service.last_words())
+            raise
+        ended = {state: n - before.get(state, 0) for state, n in self.ended().items()}
+        told = " ".join(f"{state} {number}" for state, number in ended.items() if number)
+        return f"{told} in {time.monotonic() - began:.1f} s"
+
+    def open_images(self) -> int:
+        self.service.insist_on_life()
+        books = self.sandbox.books()
+        waiting = sum(row.waiting for row in books.requests if not (row.done or row.expired))
+        return waiting + len(books.in_state(State.processing))
+
+    def ended(self) -> Mapping[str, int]:
+        books = self.sandbox.books()
+        return {state.value: len(books.in_state(state)) for state in State}
+
+    def rows(self) -> list[tuple[str, int]]:
+        """The ledger's, by state."""
+        with closing(sqlite3.connect(self.service.home / "state" / LEDGER, timeout=5)) as db:
+            return db.execute("SELECT state, count(*) FROM images GROUP BY 1").fetchall()
+
+    def figures(self) -> str:
+        """Of the worker and its children: memory, threads, open files; and of the files."""
+        mother = psutil.Process(self.service.pid)
+        told = [
+            f"{name}: {process.memory_info().rss >> 10} KiB, {process.num_threads()} threads,"
+            f" {process.num_fds()} files"
+            for name, process in [
+                ("worker", mother),
+                *((f"child {i}", child) for i, child in enumerate(self.service.children(), 1)),
+            ]
+        ]
+        sizes = [
+            f"{path.relative_to(self.service.home)} {path.stat().st_size >> 10} KiB"
+            for path in sorted(self.service.home.rglob("*"))
+            if path.is_file() and "models" not in path.parts
+        ]
+        return "\n  ".join(["", *told, ", ".join(sizes)])
+
+
+@contextmanager
+def life(home: Path, faked: bool = False) -> Generator[Life]:
+    """A home in `home`, its worker not started yet. `faked`: it has the clock of home/clock."""
+    (home / LIVES).mkdir(parents=True, exist_ok=True)
+    be_good(home / LIVES)
+    checkpoints = home / "models" / "compvis"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    header = completed(SD1, HEADERS["stable diffusion 1"])
+    write_header(checkpoints / f"{MODEL}.safetensors", header, prefix="")
+    command = [sys.executable, "-P", "-m", "tests.chaos.worker_process", str(home), "1"]
+    if faked:
+        set_clock(home, 0)
+        library, source = home / "clock.so", home / "clock.c"
+        source.write_text(CLOCK, "ascii")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+        command = ["env", f"LD_PRELOAD={library}", f"CLOCK_FILE={home / 'clock'}", *command]
+    draw = random.Random(7)
+    with Sandbox({MODEL: ReferenceModel("stable diffusion 1")}, limits={}) as sandbox:
+        (home / "bridgeData.yaml").write_text(
+            f"horde_url: {sandbox.url}\napi_key: {WORKER_KEY}\ndreamer_name: {NAME}\n"
+            f"models_to_load: ['{MODEL}']\n",
+            "utf-8",
+        )
+        service = Service(command, home)
+        customer = Customer(sandbox, draw, lambda: _order(draw))
+        with closing(service), closing(customer):
+            yield Life(sandbox, service, customer)
+
+
+def _order(draw: random.Random) -> orders.Order:
+    """One that can be made."""
+    while True:
+        order = orders.order(draw, (MODEL,))
+        if IMPOSSIBLE not in order.prompt and order.params.get("seed") != UNREADABLE_SEED:
+            return order
+
+
+def set_clock(home: Path, seconds: int) -> None:
+    """The worker's wall clock goes ahead by so many seconds from now on."""
+    with os.fdopen(os.open(home / "clock", os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+        file.write(struct.pack("<q", seconds))
+
+
+def say(*words: object) -> None:
+    print(time.strftime("%H:%M:%S"), *words, flush=True)
+
+
+# ---- the parts -------------------------------------------------------------------------------
+
+
+def soak(home: Path, images: int) -> None:
+    """Figures at the start and after each fifth."""
+    with life(home) as it:
+        it.service.start()
+        say("warm-up:", it.work(50), it.figures())
+        for fifth in range(1, 6):
+            say(f"{fifth}/5:", it.work(images // 5, 3600), it.figures())
+        it.service.stop()
+        say("rows:", it.rows(), it.service.complaints())
+
+
+def clock(home: Path, images: int) -> None:
+    """The wall clock jumps by days, while it serves and between two lives."""
+    with life(home, faked=True) as it:
+        it.service.start()
+        say("before:", it.work(images), it.rows())
+        for number, days in enumerate((3, -3, 10_000, 0), 1):
+            set_clock(home, days * DAY_SECONDS)
+            say(f"{days:+} days while it serves:", it.work(images), it.rows())
+            wait_for(partial(_has_told, home / "output.log", number), every=1)
+            say("noticed, and the ledger tended:", it.work(images), it.rows())
+        for days in (3, -3, 0):
+            it.sandbox.stop()  # what it has is left to the next life
+            it.service.kill()
+            set_clock(home, days * DAY_SECONDS)
+            it.sandbox.start()
+            it.service.start()
+            say(f"{days:+} days between two lives:", it.work(images), it.rows())
+        it.service.stop()
+        say(it.service.complaints(), it.figures())
+
+
+def _has_told(log: Path, times: int) -> bool:
+    return log.read_text("utf-8").count("clock was set") >= times
+
+
+def links(home: Path, images: int) -> None:
+    """Another account has put links to what is not its own into folders that all may write to."""
+    home.chmod(0o755)
+    victims = home / "victims"
+    victims.mkdir(0o700)
+    for folder, names in WRITTEN.items():
+        (home / folder).mkdir(parents=True, exist_ok=True)
+        (home / folder).chmod(0o777)
+        for name in (each + ending for each in names for ending in ("", ".new", ".part", ".1")):
+            victim = victims / f"{folder.replace('/', '-')}-{name}"
+            victim.write_text("precious")
+            link = ["ln", "-s", str(victim), str(home / folder / name)]
+            subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", *link], check=True)
+    with life(home) as it:
+        for _ in range(2):
+            it.service.start()
+            say(it.work(images))
+            it.service.stop()
+        changed = [file.name for file in victims.iterdir() if file.read_text() != "precious"]
+        say("changed:", changed, it.service.complaints(), it.service.last_words())
+
+
+def freeze(home: Path, seconds: int) -> None:
+    """SIGSTOP of the worker and its children, in the midst of work, and SIGCONT."""
+    with life(home) as it:
+        it.service.start()
+        say("before:", it.work(20))
+        it.asked += 40
+        it.customer.ask_for(it.asked)
+        processes = [psutil.Process(it.service.pid), *it.service.children()]
+        for process in processes:
+            process.suspend()
+        say("frozen:", it.open_images(), "open")
+        time.sleep(seconds)
+        for process in reversed(processes):
+            process.resume()
+        say("thawed:", it.work(20, 400), it.rows())
+        same = {each.pid for each in processes} == {
+            each.pid for each in [psutil.Process(it.service.pid), *it.service.children()]
+        }
+        say("the same processes:", same, it.service.complaints(), it.service.last_words())
+        it.service.stop()
+
+
+def disk(home: Path, images: int) -> None:
+    """A home that is full to the byte, or read-only, at the start and while it serves."""
+    with small_disk(home, 40_000) as mounted:
+        (mounted / LIVES).mkdir()
+        with small_disk(mounted / LIVES, 100), life(mounted) as it:
+            it.service.start()
+            say("room:", it.work(images), it.rows())
+            fill(mounted)
+            say("full while it serves:", it.work(images))
+            it.service.stop()
+            it.service.start()
+            say("full at the start:", it.work(images))
+            (mounted / "filler").unlink()
+            say("room again:", it.work(images))
+            time.sleep(2)
+            say(it.rows())
+            it.service.stop()
+            assert not it.service.leftovers()
+            remount(mounted, "ro")
+            it.service.start()
+            say("read-only at the start:", it.work(images))
+            remount(mounted, "rw")
+            say("writable again:", it.work(images))
+            time.sleep(2)
+            say(it.rows(), it.service.complaints(), it.service.last_words())
+            it.service.stop()
+
+
+def fill(folder: Path) -> None:
+    """Not a byte is left."""
+    with (folder / "filler").open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while file.write(bytes(size)) == size:
+                    pass
+            except OSError:
+                continue
+
+
+PARTS: Mapping[str, Callable[[Path, int], None]] = {
+    "soak": soak,
+    "clock": clock,
+    "links": links,
+    "freeze": freeze,
+    "disk": disk,
+}
+
+
+def main(part: str, number: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        PARTS[part](Path(folder), int(number))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,42 @@
+"""The time of day, for what outlives the process, although the machine's clock is set meanwhile."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+LEAST_SECONDS = 1.0  # that the clock was set by; less is the usual drift
+
+
+def elapsed_seconds() -> float:
+    """Since some moment before the process began; time that the machine slept counts."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    if sys.platform == "darwin":
+        return time.clock_gettime(time.CLOCK_MONOTONIC)
+    return time.monotonic()
+
+
+class SteadyClock:
+    """Seconds since 1970, as of the latest `catch_up`; they pass evenly between two of them."""
+
+    def __init__(
+        self,
+        wall: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = elapsed_seconds,
+    ):
+        self._wall = wall
+        self._elapsed = elapsed
+        self._offset = wall() - elapsed()
+
+    def __call__(self) -> float:
+        return self._offset + self._elapsed()
+
+    def catch_up(self) -> float:
+        """Follow the machine's clock again; seconds by which it was set since, 0 for none."""
+        ahead = self._wall() - self()
+        if abs(ahead) < LEAST_SECONDS:
+            return 0.0
+        self._offset += ahead
+        return ahead
