@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from hordelib.errors import HordelibError
-from hordelib.files.whole_files import for_owner, make_private
+from hordelib.files.whole_files import for_owner, make_private, size_on_disk
 from worker.children.messages import Alive, Broken, Stop
 from worker.children.signals import STOP_SIGNALS
 
 HEARTBEAT_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1  # prctl(2)
-LOG_BYTES = 5 << 20  # a longer log is put aside at the next start
+LOG_BYTES = 5 << 20  # a longer log is put aside
+LOG_SECONDS = 60.0  # between two looks whether it is
 
 log = logging.getLogger(__name__)
 
@@ -113,20 +114,35 @@ def _leave_signals_to_the_bridge() -> None:
 
 def _write_to(log_file: Path) -> None:
     """Send all that this process prints to a file: the terminal is the bridge's."""
-    file = open_log(log_file)
-    os.dup2(file.fileno(), sys.stdout.fileno())
-    os.dup2(file.fileno(), sys.stderr.fileno())
-    faulthandler.enable(file)
+    _redirect_to(log_file)
+    faulthandler.enable(sys.stderr)
     logging.basicConfig(
-        stream=file, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    threading.Thread(target=_keep_short, args=(log_file,), name="log", daemon=True).start()
+
+
+def _redirect_to(log_file: Path) -> None:
+    with open_log(log_file) as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+
+
+def _keep_short(log_file: Path) -> None:
+    """A child may live for months."""
+    while True:
+        time.sleep(LOG_SECONDS)
+        if size_on_disk(log_file) > LOG_BYTES:
+            _redirect_to(log_file)
 
 
 def open_log(log_file: Path) -> TextIO:
     """The file, or nowhere: a child does not fail for want of a log."""
     try:
         make_private(log_file.parent)
-        if log_file.is_file() and log_file.stat().st_size > LOG_BYTES:
+        if size_on_disk(log_file) > LOG_BYTES:
             log_file.replace(log_file.with_suffix(".old.log"))
         return open(log_file, "a", 1, "utf-8", "replace", opener=for_owner)
     except OSError:

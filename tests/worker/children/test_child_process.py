@@ -491,3 +491,34 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
     while not condition():
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.02)
+
+
+LOGGING = """
+import logging, os, sys
+from pathlib import Path
+from worker.children import child_side
+
+child_side.LOG_BYTES, child_side.LOG_SECONDS = 10_000, 0.01
+file = Path(sys.argv[1])
+child_side.set_up_process(file)
+put_aside = file.with_suffix(".old.log")
+while not (put_aside.is_file() and file.is_file() and os.fstat(2).st_ino == file.stat().st_ino):
+    logging.info("a job")
+    print("a library's own words", file=sys.stderr)
+logging.info("the last word")
+"""
+
+
+def test_the_log_of_a_child_that_lives_for_long_stays_short(tmp_path: Path):
+    file = tmp_path / "logs" / "engine.log"
+    subprocess.run(
+        [sys.executable, "-P", "-c", LOGGING, str(file)],
+        check=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )
+    logs = {path.name: path.read_text("utf-8") for path in file.parent.iterdir()}
+    assert logs.keys() == {"engine.log", "engine.old.log"}
+    assert len(logs["engine.old.log"]) > 10_000
+    assert logs["engine.log"].endswith("the last word\n")
+    assert "INFO root: a job\na library's own words\n" in logs["engine.old.log"]
