@@ -221,15 +221,18 @@ PARTS: Mapping[tuple[Family, str], tuple[Part, ...]] = {
 # Rows of blocks that are all alike, as transformers have them.
 _ROW = re.compile(
     r"(.*?(?:double_blocks|single_blocks|transformer_blocks|encoder\.block|layers|refiner))"
-    r"\.(\d+)\.(.+\.(?:weight|bias|scale))"
+    r"\.(\d{1,3})\.(.+)",
+    re.DOTALL,
 )
+_NUMBERS = (".weight", ".bias", ".scale")  # as the names of their tensors end
 
 
 def _lacking_in_rows(shapes: Shapes) -> Iterator[str]:
     """What one block of a row lacks that most of the others have, and blocks left out between."""
     rows: defaultdict[str, defaultdict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for name in shapes:
-        if (found := _ROW.fullmatch(name)) and len(found[2]) < 4:
+        found = _ROW.fullmatch(name) if name.endswith(_NUMBERS) else None
+        if found and "." in found[3]:
             rows[found[1]][int(found[2])].add(found[3])
     for row, blocks in rows.items():
         usual = Counter(name for names in blocks.values() for name in names)

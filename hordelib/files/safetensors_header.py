@@ -28,7 +28,9 @@ _MOST_TENSORS = 10_000  # the largest models have about 5,000
 _MOST_STRINGS = 6 * _MOST_TENSORS  # a name, three keys, a type, and room for metadata
 _MOST_BRACKETS = 4 * _MOST_TENSORS
 _MOST_PUNCTUATION_BYTES = 80 * _MOST_TENSORS  # what a header has beside its strings
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# One that never ends goes to the end of the header: looked for from each quotation mark in it
+# again, its end would take a time that grows with the square.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+["\\]?', re.DOTALL)
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _LARGEST = 1 << 63  # more than any size or offset
 _MOST_DIMENSIONS = 16

@@ -26,6 +26,7 @@ from hordelib.job.families import FAMILIES, SD1, Family
 from tests.hordelib.test_engine import SMALL
 from tests.support.family_files import HEADERS, UNET, Shapes, completed, write_header
 from tests.support.layouts import kl_vae, write_sd2, write_sdxl
+from tests.support.linear import MOST_GROWTH, growth
 from worker.config.config import BridgeConfig
 from worker.models.opening import find_models
 
@@ -206,6 +207,18 @@ def test_what_one_block_of_many_lacks_is_noticed(tmp_path: Path):
     write_header(path, shapes)
     with pytest.raises(ModelBroken, match=r"transformer_blocks\.2\.attn\.to_q\.bias"):
         insist_on_whole(model)
+
+
+def test_names_of_tensors_are_read_in_a_time_that_grows_with_their_length(tmp_path: Path):
+    family: Family = FAMILIES["qwen_image"]
+    path = tmp_path / "model.safetensors"
+    model = Model("m", family, {"diffusion_model": path})
+
+    def read(size: int) -> None:
+        write_header(path, {**HEADERS["qwen_image"], "layers.1." * size: (2,)})
+        insist_on_whole(model)
+
+    assert growth(read, 2_000) <= MOST_GROWTH
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from hordelib.errors import ModelBroken
 from hordelib.files.safetensors_header import ADAPTER_BYTES, CHECKPOINT_BYTES, read_header
+from tests.support.linear import MOST_GROWTH, growth
 
 LIMIT_SECONDS = 0.2  # for a stranger's file in the bridge's process, in two stretches
 LIMIT_BYTES = 32 << 20
@@ -219,3 +220,12 @@ def read_or_refuse(file: Path) -> None:
         assert all(type(size) is int for each in header.tensors.values() for size in each.shape)
     assert str(file) in told
     assert told.isprintable()
+
+
+def test_a_text_that_never_ends_is_read_in_a_time_that_grows_with_its_length(file: Path):
+    def read(size: int) -> None:
+        file.write_bytes(framed(b'{"' + b'\\"' * size))
+        with pytest.raises(ModelBroken, match="Unterminated"):
+            read_header(file)
+
+    assert growth(read, 10_000) <= MOST_GROWTH
