@@ -160,10 +160,11 @@ class Bridge:
         for job in to_make:
             if self._paused.is_set():
                 self._finishing.add(failed(job, "the worker is paused"))
-            elif self._places.take():
-                self._popped.put(job)
-            else:
+            elif self._stopping.is_set():
                 self._give_back(job)
+            else:
+                self._places.take_anyway()
+                self._popped.put(job)
 
     def _give_back(self, job: Job) -> None:
         """Nothing was made of it: the next life does it where one begins at once, and another

@@ -30,6 +30,11 @@ class Places:
             self._taken += is_taken
             return is_taken
 
+    def take_anyway(self) -> None:
+        """For a job that is in hand already, whatever room there is."""
+        with self._changed:
+            self._taken += 1
+
     def hold(self) -> None:
         """No more places, until `resume`."""
         self._set_held(True)

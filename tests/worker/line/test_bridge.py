@@ -642,6 +642,27 @@ def test_a_paused_worker_gives_back_what_an_earlier_life_had(stage: Stage):
     assert bridge.join(30), bridge.busy
 
 
+def test_a_pause_waits_for_what_an_earlier_life_had_and_then_frees_the_device(stage: Stage):
+    """They are more than there are places for."""
+    stage.pace = Pace(waiting_jobs=0)
+    requests = [stage.ask(seed=seed, steps=30) for seed in ("1", "20", "40")]
+    for request in requests:
+        with Api(stage.sandbox.url, WORKER) as worker:
+            job = FullPop.model_validate(worker.pop_job(), strict=False)
+        (image,) = stage.sandbox.books().of_request(request)
+        popped = job.job((image.id,), time.monotonic())
+        stage.ledger.popped(popped.slots, MODEL, popped.asked)
+    board = Board()
+    bridge = stage.bridge(board)
+    bridge.start()
+    wait_until(lambda: board.view().running is not None, 60)
+    bridge.pause()
+    wait_until(lambda: bridge.is_device_free, 60)
+    assert stage.states(*requests) == [State.ok] * 3
+    bridge.stop()
+    assert bridge.join(30), bridge.busy
+
+
 # ---- what the horde says twice ---------------------------------------------------------------
 
 

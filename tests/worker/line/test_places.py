@@ -90,3 +90,15 @@ def test_who_waits_for_a_place_is_told_at_once(
         change(places)
         assert answer.result(5) is is_taken
     assert places.take(0) is False
+
+
+def test_a_job_that_is_in_hand_already_waits_for_no_place():
+    places = Places(waiting=1, seconds=0, most=2)
+    places.hold()
+    for _ in range(3):
+        places.take_anyway()
+    places.resume()
+    assert taken(places) == 0
+    places.free()
+    places.free()
+    assert taken(places) == 1
