@@ -85,7 +85,9 @@ class Delivery:
         try:
             while True:
                 try:
-                    return call()
+                    answer = call()
+                    trouble.over(slot.id)
+                    return answer
                 except HordeUnreachable as error:
                     delay = backoff.delay(error.retry_after_seconds)
                     if time.monotonic() + delay > slot.over_at:
@@ -95,4 +97,4 @@ class Delivery:
                     trouble.failed(f"{what} failed and is tried again: {error}", slot.id)
                     self._hurry.wait(delay)
         finally:
-            trouble.over(slot.id)
+            trouble.given_up(slot.id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from worker.jobs.journal import Books
 from worker.jobs.status import Board, Kind, Obstacle
 from worker.jobs.timeline import Phase
 from worker.line.limits import Pace
-from worker.line.trouble import Trouble, duration
+from worker.line.trouble import Trouble, duration, without_numbers
 
 log = logging.getLogger(__name__)
 
@@ -218,9 +217,10 @@ class Told:
     def state(self, line: str, calls: str = "", kind: Kind = Kind.trouble) -> None:
         """What keeps jobs away; "" is nothing any more. Only what is new is logged.
 
-        `calls` names what fails again and again, so that it is summed up while it lasts.
+        `calls` names what fails again and again, so that it is summed up while it lasts; another
+        cause of the same is new.
         """
-        subject = calls or _kind(line)
+        subject = calls or without_numbers(line)
         if not line:
             self._trouble.over()
         elif subject != self._subject:
@@ -254,8 +254,3 @@ class Told:
                     self._messages.clear()
                 self._messages.add(message.id)
                 log.warning("message from the horde: %s", message.message)
-
-
-def _kind(line: str) -> str:
-    """A line without its numbers, which change from call to call."""
-    return re.sub(r"\d+", "", line)

@@ -13,16 +13,17 @@ import pytest
 from rich.console import Console
 
 from tests.support.sandbox_client import AGENT, MODEL, MODELS, WORKER_KEY, MovableClock
-from worker.horde.api import Offer, slots_of
+from worker.horde.api import Offer, Slot, slots_of
 from worker.horde.client import HordeClient
 from worker.jobs.journal import Books
 from worker.jobs.ledger import Ledger
-from worker.jobs.results import STOPPING, ImageEnd, JobState
+from worker.jobs.results import STOPPING, Cleared, ImageEnd, JobState
 from worker.jobs.status import Board, Kind
+from worker.line.delivery import Delivery
 from worker.line.limits import Pace
 from worker.line.popper import IDLE_SECONDS, Popper, Told
 from worker.line.trouble import Trouble, duration
-from worker.sandbox import Sandbox
+from worker.sandbox import Reply, Sandbox
 from worker.service.terminal import screen_handler
 
 HINT = "a hint of many words " * 10
@@ -66,6 +67,64 @@ def test_a_hiccup_is_one_line_and_several_callers_are_one_trouble(
     clock.move(1)
     trouble.over("b")
     assert [record.getMessage() for record in caplog.records] == ["upload failed"]
+
+
+def test_a_caller_that_gives_up_ends_no_trouble_and_a_call_that_works_does(
+    clock: MovableClock, caplog: pytest.LogCaptureFixture
+):
+    trouble = Trouble("upload failing", logging.getLogger("it"), over="it works", clock=clock)
+    trouble.failed("upload failed", "a")
+    clock.move(40)
+    trouble.given_up("a")
+    assert len(caplog.records) == 1
+    trouble.failed("upload failed", "b")
+    trouble.over("b")
+    trouble.over("b")
+    trouble.given_up("b")
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["upload failed", "it works, after 40 s, 2 tries"]
+
+
+def test_a_submit_that_is_given_up_is_not_said_to_work_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("worker.line.trouble.SHORT_SECONDS", 0.0)
+    with Sandbox(MODELS) as horde:
+        horde.faults.inject("submit", Reply(503))
+        client = HordeClient(horde.url, WORKER_KEY, client_agent="a test:1:url")
+        over_at = time.monotonic() + 2.5
+        slot = Slot(id="a", upload_url="", index=0, batch=1, over_at=over_at)
+        end = Delivery(client, threading.Event()).submit(Cleared(slot, 1, b""))
+        client.close()
+    assert end.state is JobState.given_up
+    assert "submit failed and is tried again" in caplog.text
+    assert "works again" not in caplog.text
+
+
+def test_another_cause_is_told_at_once_and_the_same_one_at_least_every_hour(
+    clock: MovableClock, caplog: pytest.LogCaptureFixture
+):
+    told = Told(Board(), clock)
+    causes = ["TimeoutIP: shut out"] * 480 + ["WorkerMaintenance: too many dropped"] * 1440
+    for tries, cause in enumerate(causes):  # 8 hours
+        told.state(f"on hold: {cause}. Remedy: wait {tries} s", "on hold", Kind.trouble)
+        clock.move(15)
+    begun, *summed_up = caplog.records[:4]
+    assert begun.getMessage() == "on hold: TimeoutIP: shut out. Remedy: wait 0 s"
+    assert all(" for " in record.getMessage() for record in summed_up)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines.count("on hold: WorkerMaintenance: too many dropped. Remedy: wait 480 s") == 1
+    assert len(lines) == 13
+
+
+def test_causes_that_are_always_new_fill_no_log(
+    clock: MovableClock, caplog: pytest.LogCaptureFixture
+):
+    trouble = Trouble("pop failing", logging.getLogger("it"), over="it works", clock=clock)
+    for number in range(200):
+        trouble.failed("x" * number)
+        clock.move(15)
+    assert len(caplog.records) < 20
 
 
 def test_a_live_horde_that_skips_something_each_time_fills_no_log(
