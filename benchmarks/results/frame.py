@@ -34,6 +34,7 @@ from benchmarks.results.run_file import Run
 from benchmarks.results.terminal_table import in_words, show
 from hordelib.errors import HordelibError
 from worker.errors import WorkerError
+from worker.service.terminal import make_console
 
 INTERRUPTED = 130  # as a shell has it for Ctrl-C
 
@@ -100,7 +101,7 @@ def _check_files(options: argparse.Namespace) -> None:
 
 def _measure(bench: Bench, options: argparse.Namespace, rows: list[Row]) -> int:
     """Fill `rows`; the exit code says whether all of them are there."""
-    terminal = Console(stderr=True)
+    terminal = make_console(sys.stderr)
     total = bench.count(options)
     with _progress(terminal) as progress:
         task = progress.add_task(bench.name, total=total)

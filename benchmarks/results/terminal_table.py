@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.results.figures import NOTHING, in_units, unit_name
 from benchmarks.results.run_file import Figures, is_number
+from worker.service.terminal import make_console
 
 WORDS = 12  # characters of a column of words, at least
 WIDE = 240  # characters: a table that goes into a file is not wrapped
@@ -22,11 +20,11 @@ def show(rows: Sequence[Figures], keep: Collection[str] = ()) -> None:
     What was the same for all is said once, above, but for columns to `keep`. Where a terminal has
     no room for the columns, each row is a line of words.
     """
-    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    console = make_console(columns=WIDE)
     names = list(dict.fromkeys(name for row in rows for name in row))
     same = [name for name in names if len(rows) > 1 and name not in keep and _is_same(name, rows)]
     if told := in_words(rows[0], same):
-        console.print(f"all: {told}", markup=False)
+        console.print(f"all: {told}")
     columns = [name for name in names if name not in same]
     for is_narrow, padding in ((False, 1), (True, 1), (True, 0)):
         widths = {name: _width(name, rows, is_narrow=is_narrow) for name in columns}
@@ -34,7 +32,7 @@ def show(rows: Sequence[Figures], keep: Collection[str] = ()) -> None:
             console.print(_table(rows, widths, padding))
             return
     for row in rows:
-        console.print(in_words(row, columns), markup=False)
+        console.print(in_words(row, columns))
 
 
 def in_words(row: Figures, names: Iterable[str]) -> str:
@@ -56,7 +54,7 @@ def _table(rows: Sequence[Figures], widths: Mapping[str, int], padding: int) -> 
         else:
             table.add_column(_heading(name), min_width=width)
     for row in rows:
-        table.add_row(*(escape(in_units(name, row.get(name))) for name in widths))
+        table.add_row(*(in_units(name, row.get(name)) for name in widths))
     return table
 
 

@@ -139,11 +139,12 @@ def _keep_short(log_file: Path) -> None:
 
 
 def open_log(log_file: Path) -> TextIO:
-    """The file, or nowhere: a child does not fail for want of a log."""
+    """The file; where it can't be had, nowhere, and that is said: no child fails for want of it."""
     try:
         make_private(log_file.parent)
         if size_on_disk(log_file) > LOG_BYTES:
             log_file.replace(log_file.with_suffix(".old.log"))
         return open(log_file, "a", 1, "utf-8", "replace", opener=for_owner)
-    except OSError:
+    except OSError as error:
+        print(f"nothing is logged to {log_file}: {error.strerror}", file=sys.stderr, flush=True)
         return open(os.devnull, "a", encoding="utf-8")

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -29,6 +28,7 @@ from worker.models.on_disk import DISK_FLOOR_BYTES, Plan, State, Stock, make_pla
 from worker.models.reference import Kind, ReferenceEntry
 from worker.models.safety_weights import safety_entry
 from worker.models.sites import read_uses
+from worker.service.terminal import make_console
 
 Row = Mapping[str, object]
 _POLL_SECONDS = 0.2
@@ -169,7 +169,7 @@ def _supply(
 def _carry_out(folder: ModelsFolder, stocks: Sequence[Stock]) -> dict[str, str]:
     """Complete the models; the problem of each that failed."""
     problems: dict[str, str] = {}
-    console = Console(stderr=True)
+    console = make_console(sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         total_bytes = sum(stock.entry.size_bytes or stock.there_bytes for stock in stocks)
@@ -180,7 +180,7 @@ def _carry_out(folder: ModelsFolder, stocks: Sequence[Stock]) -> dict[str, str]:
             if outcome is not None and outcome.problem:
                 problems[outcome.stock.name] = outcome.problem
             elif outcome is not None:
-                console.print(f"{outcome.stock.name}: verified", markup=False, highlight=False)
+                console.print(f"{outcome.stock.name}: verified")
     return problems
 
 
@@ -344,9 +344,7 @@ def _print_table(rows: Iterable[Row], columns: Sequence[str]) -> None:
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_CELLS.get(name, lambda r, n=name: str(r[n]))(row) for name in columns))
-    console = Console(highlight=False, markup=False)
-    console.width = console.width if console.is_terminal else 160
-    console.print(table)
+    make_console(columns=160).print(table)
 
 
 def _print_json(document: Row) -> int:

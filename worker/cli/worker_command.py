@@ -6,9 +6,8 @@ import argparse
 import re
 from collections.abc import Iterator
 
-from rich.console import Console
-
 from worker.cli.exit_codes import ExitCode
+from worker.command_line import as_typed
 from worker.config.config import BridgeConfig
 from worker.errors import UsageError
 from worker.horde.api import ChangedWorker, WorkerChanges, WorkerRecord
@@ -16,6 +15,7 @@ from worker.horde.client import HordeClient
 from worker.horde.refusals import END_MAINTENANCE
 from worker.line.popper import insist_on_own_name
 from worker.service.assembly import make_client
+from worker.service.terminal import make_console
 
 MAX_MESSAGE_LENGTH, MAX_INFO_LENGTH = 300, 1000  # of the horde
 NO_TEAM = "none"
@@ -24,7 +24,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 def run_worker_command(config: BridgeConfig, options: argparse.Namespace) -> int:
     """Show the record, or make the changes that `options` name. Raises HordeError, UsageError."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     with make_client(config) as client:
         changes = _changes(client, options)
         record = _own_record(client, config.dreamer_name)
@@ -34,10 +34,10 @@ def run_worker_command(config: BridgeConfig, options: argparse.Namespace) -> int
             return ExitCode.FAILED
         if changes.body():
             for line in _changed(client.change_worker(record.id, changes)):
-                console.print(line, markup=False)
+                console.print(line)
         else:
             for name, value in _shown(record):
-                console.print(f"{name + ':':14}{value}", markup=False)
+                console.print(f"{name + ':':14}{value}")
     return ExitCode.OK
 
 
@@ -87,7 +87,7 @@ def _changed(now: ChangedWorker) -> Iterator[str]:
     if now.team is not None:
         yield f"team is now: {now.team}"
     if now.maintenance:
-        yield f"The horde gives this worker your own jobs alone; {END_MAINTENANCE}"
+        yield f"The horde gives this worker your own jobs alone; {as_typed(END_MAINTENANCE)}"
 
 
 def _shown(record: WorkerRecord) -> Iterator[tuple[str, str]]:
@@ -95,7 +95,7 @@ def _shown(record: WorkerRecord) -> Iterator[tuple[str, str]]:
     yield "worker", record.name
     yield "id", record.id
     yield "online", "yes" if record.online else "no"
-    yield "maintenance", f"on; {END_MAINTENANCE}" if record.maintenance_mode else "off"
+    yield "maintenance", f"on; {as_typed(END_MAINTENANCE)}" if record.maintenance_mode else "off"
     yield "info", record.info or "none"
     yield "team", team or NO_TEAM
     yield "trusted", "yes" if record.trusted else "no"

@@ -127,7 +127,7 @@ def run_demo(home: Path, console: Console, wishes: Sequence[Wish], signals: Stop
     page = write_contact_sheet(home / "demo-output", shots, remark)
     wanted = sum(wish.images for wish in wishes)
     console.print(f"{len(shots)} of {wanted} pictures, {board.view().kudos:.2f} kudos")
-    console.print(str(page), soft_wrap=True, highlight=False)
+    console.print(str(page), soft_wrap=True)
     return len(shots) == wanted
 
 

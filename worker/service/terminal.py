@@ -11,7 +11,7 @@ from dataclasses import replace
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -43,9 +43,23 @@ _STYLES = {
 }
 
 
-def make_console() -> Console:
-    """Standard output; where it is no terminal, lines are long enough for a table's row."""
-    return Console(width=None if sys.stdout.isatty() else PLAIN_COLUMNS)
+def make_console(
+    file: TextIO | None = None, *, columns: int = PLAIN_COLUMNS, soft_wrap: bool = False
+) -> Console:
+    """Where everything is shown as it is: brackets and colons in it, which strangers may have
+    written, are no orders to rich.
+
+    `file`: standard output by default. Where it is no terminal, lines have so many columns.
+    """
+    file = file or sys.stdout
+    return Console(
+        file=file,
+        width=None if file.isatty() else columns,
+        soft_wrap=soft_wrap,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
 
 
 class BoardView(Protocol):
@@ -93,7 +107,7 @@ class LiveView:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
-        self._live.console.print(status_line(self._board.view()))
+        self._live.console.print(Text(status_line(self._board.view())))
 
 
 class _LaidOutTable:
@@ -183,12 +197,9 @@ class _OwnersLog(RotatingFileHandler):
 
 
 def open_log(log_file: Path) -> RotatingFileHandler:
-    """The rotated log, which is written from its first line on, for the owner alone.
-
-    Raises OSError where its folder can't be had.
-    """
+    """The rotated log, for the owner alone. Raises OSError where it can't be written."""
     make_private(log_file.parent)
-    return _OwnersLog(log_file, "a", LOG_FILE_BYTES, LOG_FILES, "utf-8", delay=True)
+    return _OwnersLog(log_file, "a", LOG_FILE_BYTES, LOG_FILES, "utf-8")
 
 
 def screen_handler(console: Console) -> logging.Handler:
@@ -214,7 +225,9 @@ def set_up_logging(console: Console, log_file: Path, screen_level: int = logging
     try:
         file = open_log(log_file)
     except OSError as error:
-        logging.getLogger(__name__).warning("no log file: %s", error)
+        remedy = "remove the link" if log_file.is_symlink() else "make it writable for you"
+        told = "nothing is logged to %s (%s): %s, then start again"
+        logging.getLogger(__name__).warning(told, log_file, error.strerror, remedy)
         return
     file.setFormatter(file_lines)
     logging.getLogger().addHandler(file)

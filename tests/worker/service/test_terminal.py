@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from hordelib.job.params import GenerationParams
+from tests.support.owner import PROJECT
 from worker.jobs.results import ImageEnd, JobState
-from worker.jobs.status import Board, JobRow
-from worker.service.terminal import board_view
+from worker.jobs.status import Board, JobRow, Kind, Obstacle
+from worker.service.terminal import board_view, make_console, set_up_logging
 
 
 @dataclass
@@ -90,3 +94,51 @@ def test_the_live_view_is_drawn_again_after_a_while(board: Board, monkeypatch: p
         monkeypatch.setattr("worker.service.terminal.REDRAWN_SECONDS", 0.0)
         view.refresh()
         assert "a red circle" in screen.news()
+
+
+HOSTILE = ["on hold: back at [/5pm]", "skipped: [/x] 3", "[bold", ":warning: [link=file:///x]"]
+
+
+@pytest.mark.parametrize("said", HOSTILE)
+def test_what_strangers_write_is_shown_as_it_is(said: str):
+    screen, board = Screen(), Board()
+    with board_view(screen.console, board) as view:
+        board.say(Obstacle(said, Kind.maintenance))
+        view.refresh()
+        assert said in screen.news()
+    assert said in screen.news()
+    out = StringIO()
+    console, table = make_console(out), Table()
+    table.add_column(said)
+    table.add_row(said)
+    console.print(said)
+    console.print(table)
+    assert out.getvalue().count(said) == 3
+
+
+def test_every_console_is_made_in_one_place():
+    makers = [
+        str(path.relative_to(PROJECT))
+        for room in ("worker", "hordelib", "benchmarks")
+        for path in (PROJECT / room).rglob("*.py")
+        if " Console(" in path.read_text("utf-8")
+    ]
+    assert makers == ["worker/service/terminal.py"]
+
+
+def test_a_log_that_is_a_link_is_told_with_the_remedy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "dreamer.log").symlink_to(tmp_path / "elsewhere.log")
+    before = logging.raiseExceptions
+    try:
+        set_up_logging(make_console(StringIO()), logs / "dreamer.log")
+    finally:
+        logging.raiseExceptions = before
+    (record,) = caplog.records
+    told = record.getMessage()
+    assert f"nothing is logged to {logs / 'dreamer.log'}" in told
+    assert "remove the link" in told
+    assert not (tmp_path / "elsewhere.log").exists()
