@@ -17,6 +17,7 @@ from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
 from hordelib.job.params import SEEDS, GenerationParams, between
 from hordelib.job.prompts import LONGEST_PROMPT
 from hordelib.job.samplers import Sampler, Scheduler, find_sampler, nearest_sampler
+from hordelib.texts import harmless
 
 Payload = Mapping[str, Any]
 Entry = TypeVar("Entry")
@@ -147,11 +148,11 @@ def _prompt(key: str, value: object) -> str:
 
 
 def _text(key: str, value: object) -> str:
-    """A word or a name: the first MAX_NAME characters of one line; unprintable ones are spaces."""
+    """A word or a name: the first MAX_NAME characters of one line, which can do no harm."""
     if not isinstance(value, str):
         raise InvalidParams(key, value, "a text")
     whole = value[: MAX_NAME + 1].encode("utf-8", "replace").decode("utf-8")
-    return "".join(letter if letter.isprintable() else " " for letter in whole)
+    return harmless(whole)
 
 
 def _name(key: str, value: object) -> str:

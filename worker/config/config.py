@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from hordelib.job.families import BASELINES
+from hordelib.texts import harmless
 from worker.config.document import ConfigDocument, read_document
 from worker.config.keys import KEYS, is_word
 from worker.errors import ConfigError
@@ -108,7 +109,7 @@ def _api_key(key: SecretStr) -> SecretStr:
 
 def _worker_name(name: str) -> str:
     name = name.strip()
-    if not name or not name.isprintable() or _REFUSED_IN_NAMES.search(name):
+    if not name or harmless(name) != name or _REFUSED_IN_NAMES.search(name):
         raise ValueError
     return name
 

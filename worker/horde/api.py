@@ -19,7 +19,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hordelib.job.notes import GenMetadata, MetadataType
-from worker.net.untrusted import Count, Id, Link, Name, Number, Remark, one_line
+from worker.net.untrusted import Count, Id, Label, Link, Name, Number, Remark, one_line
 
 Payload = Mapping[str, Any]
 
@@ -135,10 +135,10 @@ class Reply(BaseModel):
 class HordeMessage(Reply):
     """A moderator's message to this worker; it comes with each pop until `expiry`."""
 
-    id: Name
+    id: Label
     message: Remark
-    origin: Name | None = None
-    expiry: Name
+    origin: Label | None = None
+    expiry: Label
 
 
 def _readable(messages: Any) -> tuple[HordeMessage, ...]:
@@ -297,7 +297,7 @@ class FullPop(Reply):
     messages: Messages = ()
     source_image: str | None = None
     source_mask: str | None = None
-    source_processing: Name = "img2img"
+    source_processing: Label = "img2img"
     extra_source_images: tuple[ExtraSource, ...] | None = None
 
     def job(self, ids: tuple[str, ...], popped_at: float) -> Job:
@@ -326,7 +326,7 @@ class Submitted(Reply):
 class Account(Reply):
     """The owner of an api key. `username` is alias#id."""
 
-    username: Name
+    username: Label
     id: Count
     kudos: Number
     trusted: bool = False
@@ -350,7 +350,7 @@ class Account(Reply):
 
 
 class TeamOfWorker(Reply):
-    name: Name | None = None
+    name: Label | None = None
 
 
 class Team(Reply):
@@ -370,11 +370,11 @@ class WorkerRecord(Reply):
 
     id: Id
     name: Name
-    type: Name
+    type: Label
     online: bool
     maintenance_mode: bool
     paused: bool | None = None
-    owner: Name | None = None
+    owner: Label | None = None
     trusted: bool | None = None
     requests_fulfilled: Count | None = None
     kudos_rewards: Number | None = None
@@ -412,7 +412,7 @@ class ChangedWorker(Reply):
 
     maintenance: bool | None = None
     info: Remark | None = None
-    team: Name | None = None
+    team: Label | None = None
 
 
 class ServedModel(Reply):

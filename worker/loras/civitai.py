@@ -13,14 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from hordelib.errors import DownloadFailed, DownloadRefused
 from worker.loras.files import SUFFIX
 from worker.net.fetch import Web
-from worker.net.untrusted import Link, Name, read_json, reason_of
+from worker.net.untrusted import Label, Link, Name, read_json, reason_of
 
 SITES = ("https://civitai.com", "https://civitai.red")  # one data base; the second shows all of it
 HORDELING = "https://hordeling.aihorde.net"
 
 _MOST_BYTES = 16 << 20
 _SEARCH_LIMIT = 20
-_LORA_TAG = re.compile(r"<[^:<>]*:([^:<>]*)[^<>]*>")  # of another program's prompts
+_LORA_TAG = re.compile(r"<[^:<>]*+:([^:<>]*+)[^<>]*+>")  # of another program's prompts
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MODEL_FILES = ("Model", "Pruned Model")
 _MOST_TRIGGERS, _LONGEST_TRIGGER = 100, 1000
@@ -153,7 +153,7 @@ class _Metadata(_Part):
 class _File(_Part):
     name: Name
     sizeKB: float | None = Field(default=None, ge=0, lt=1e12)
-    type: Name = "Model"
+    type: Label = "Model"
     primary: bool | None = None
     metadata: _Metadata | None = None
     hashes: _Hashes | None = None
@@ -162,14 +162,14 @@ class _File(_Part):
 
 class _ModelHead(_Part):
     name: Name
-    type: Name
+    type: Label
     nsfw: bool = False
 
 
 class _Version(_Part):
     id: _Id
     name: Name = ""
-    baseModel: Name | None = None
+    baseModel: Label | None = None
     trainedWords: tuple[str, ...] | None = None
     availability: str | None = None
     usageControl: str | None = None

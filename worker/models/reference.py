@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from hordelib.job.families import BASELINES, FAMILIES
 from hordelib.safety import csam
-from worker.net.untrusted import LONGEST_NAME, Count, Link, Name, one_line, read_json, reason_of
+from hordelib.texts import harmless
+from worker.net.untrusted import LONGEST_NAME, Count, Label, Link, one_line, read_json, reason_of
 
 
 class Kind(StrEnum):
@@ -136,14 +137,14 @@ class _Part(BaseModel):
 class _File(_Part):
     path: str
     sha256sum: str | None = None
-    file_type: Name | None = None
+    file_type: Label | None = None
 
 
 class _Download(_Part):
     file_name: str
     file_url: Link
     sha256sum: str | None = None
-    file_purpose: Name | None = None
+    file_purpose: Label | None = None
     size_bytes: Count | None = None
 
 
@@ -154,8 +155,8 @@ class _Config(_Part):
 
 class _Row(_Part):
     config: _Config = Field(default=_Config())
-    baseline: Name | None = None
-    style: Name | None = None
+    baseline: Label | None = None
+    style: Label | None = None
     nsfw: bool | None = None
     inpainting: bool | None = None
     size_on_disk_bytes: Count | None = None
@@ -163,7 +164,7 @@ class _Row(_Part):
 
 def _entry(name: str, row: object, kind: Kind) -> ReferenceEntry:
     """Raises ValueError for a row that is broken, or that would lead outside of the folder."""
-    if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
+    if harmless(name) != name or not 0 < len(name) <= LONGEST_NAME:
         raise ValueError("not a name that a model can have")
     read = _Row.model_validate(row)
     baseline = BASELINES.get((read.baseline or "").lower(), "")

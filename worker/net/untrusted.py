@@ -10,6 +10,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
+from hordelib.texts import harmless
+
 LONGEST_NAME = 255  # characters, as of a file's name
 _LONGEST_REMARK = 500
 _LONGEST_URL = 8192
@@ -21,7 +23,9 @@ _LONE_SURROGATE = re.compile(
     rb"|\\(?!u[dD][89a-fA-F]).)*+)\\u[dD][89a-fA-F][\da-fA-F]{2}",
     re.DOTALL,
 )
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# One that never ends goes to the end of the document: looked for from each quotation mark in it
+# again, its end would take a time that grows with the square.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+["\\]?', re.DOTALL)
 
 Read = TypeVar("Read")
 
@@ -36,10 +40,16 @@ def one_line(text: str, longest: int = _LONGEST_REMARK) -> str:
 
 
 def _name(text: str) -> str:
+    return harmless(text[:LONGEST_NAME])
+
+
+def _label(text: str) -> str:
     return one_line(text, LONGEST_NAME)
 
 
+# What is compared or sent back stays as it is but for what does harm; the others are only shown.
 Name = Annotated[str, AfterValidator(_name)]
+Label = Annotated[str, AfterValidator(_label)]
 Remark = Annotated[str, AfterValidator(one_line)]
 
 # What goes back to whoever sent it can't be changed, so it is refused where it is not safe to show.

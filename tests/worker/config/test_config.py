@@ -164,6 +164,7 @@ def test_every_problem_is_named_at_once(written: Written):
         ("dreamer_name: 123", "(put it in quotes)"),
         (f"dreamer_name: {'x' * 101}", "1 to 100 characters"),
         ("dreamer_name: my Colab", "without colab"),
+        ('dreamer_name: "a \\u202e rig"', "1 to 100"),
         ('dreamer_name: "  "', "1 to 100"),
         ("custom_models: [{name: top 2, baseline: flux_1, filepath: a}]", "[0].name: 'top 2'"),
         ("custom_models: [{name: ALL SDXL, baseline: flux_1, filepath: a}]", "[0].name: 'ALL"),

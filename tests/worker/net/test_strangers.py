@@ -20,16 +20,29 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter
 
 from hordelib.errors import BadSource, DownloadFailed, InvalidParams, shown
+from hordelib.job.payload import read_payload
+from hordelib.texts import harmless
 from tests.support.civitai_server import Model, Version
 from tests.support.linear import MOST_GROWTH, growth
 from tests.support.raw_server import Talk, raw_server
 from tests.support.reference_server import new_row, old_row
 from tests.support.sandbox_client import MODEL
 from worker.errors import HordeError, UnusableJob
-from worker.horde.api import Account, Job, NothingToDo, Offer, WorkerChanges
+from worker.horde.api import (
+    Account,
+    FullPop,
+    Job,
+    NothingToDo,
+    Offer,
+    ServedModel,
+    Team,
+    WorkerChanges,
+    WorkerRecord,
+)
 from worker.horde.client import HordeClient
 from worker.line.source_fetcher import SourceFetcher
-from worker.loras.civitai import Civitai, CivitaiVersion
+from worker.loras.civitai import Civitai, CivitaiVersion, triggers
+from worker.loras.store import closest
 from worker.models.reference import Kind, read_list
 from worker.net.addresses import parsed
 from worker.net.fetch import Web
@@ -43,12 +56,18 @@ ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 EVIL = (
     "\x1b[2J\x1b]0;mine\x07 all\r\n2026 ERROR paid \u202egnihton\u2066\u200b\x9b31m" + "z" * 200_000
 )
-SIGNS = ["\x1b", "\n", "\r", "\x07", "\u202e", "\u2066", "\u200b", "\x9b", "z" * 1000]
+SIGNS = ["\x1b", "\n", "\r", "\x07", "\u202e", "\u2066", "\x9b", "z" * 1000]
 
 
 def insist_on_plain(text: str) -> None:
-    assert not [sign for sign in SIGNS if sign in text]
+    insist_on_harmless(text)
     assert text.isprintable()
+
+
+def insist_on_harmless(text: str) -> None:
+    """It may have spaces of all kinds, and what joins letters or has no width."""
+    assert not [sign for sign in SIGNS if sign in text]
+    assert harmless(text) == text
 
 
 def peak_bytes() -> int:
@@ -139,8 +158,31 @@ def _fields(value: object) -> str:
 def test_what_the_horde_calls_things_is_safe_to_show(name: str):
     answer, call = ANSWERS[name]
     said = said_by(call, 200, json.dumps(answer).encode())
-    insist_on_plain(said)
+    insist_on_harmless(said)
     assert "zzz" in said
+
+
+NAMES = [
+    "Mon\u00a0modèle",
+    "日本\u3000風景",
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+    "rig \U0001f469\u200d\U0001f3a8",
+    "a  b",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_are_compared_or_sent_back_stay_what_they_are(name: str):
+    assert FullPop.model_validate(POP | {"model": name}, strict=False).model == name
+    assert Team(id="a", name=name).name == name
+    assert ServedModel(name=name, count=1).name == name
+    row = {"id": "a", "name": name, "type": "image", "online": True, "maintenance_mode": False}
+    assert WorkerRecord.model_validate(row).name == name
+    rows = {name: old_row(name, "a.ckpt", "https://host/a", "ab" * 32)}
+    assert [entry.name for entry in read_list(json.dumps(rows), Kind.model).entries] == [name]
+    asked = read_payload({"prompt": "a", "width": 64, "height": 64, "loras": [{"name": name}]})
+    assert asked.loras[0].name == name.strip()
+    assert closest(name, [name]) == name
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 302])
@@ -413,7 +455,8 @@ def insist_on_a_version(version: CivitaiVersion) -> None:
     assert version.version_id > 0
     assert version.model_id > 0
     texts = (version.model_name, version.version_name, version.type, version.base_model)
-    insist_on_plain(" ".join((*texts, *version.triggers)))
+    insist_on_harmless(" ".join(texts))
+    insist_on_plain(" ".join(version.triggers))
     assert max(map(len, texts)) <= 255
     if version.file is not None:
         assert 0 < version.file.size_bytes < 10**16
@@ -478,7 +521,8 @@ LISTS = {
 def test_any_list_of_the_reference_gives_rows_or_an_error(text: bytes):
     with suppress(ValueError):
         listed = read_list(text.decode(), Kind.model)
-        insist_on_plain(" ".join((*listed.problems, *(entry.name for entry in listed.entries))))
+        insist_on_plain(" ".join(listed.problems))
+        insist_on_harmless(" ".join(entry.name for entry in listed.entries))
         for entry in listed.entries:
             insist_on_plain(" ".join((entry.style, *(str(file.path) for file in entry.files))))
             assert all(len(Path(file.path).name.encode()) <= 240 for file in entry.files)
@@ -494,3 +538,20 @@ def test_the_ids_of_a_job_with_a_wide_payload_are_not_lost():
     ):
         client.pop(OFFER)
     assert caught.value.ids == ("first", "second")
+
+
+def read_unended(size: int) -> None:
+    with pytest.raises(ValueError, match="EOF"):
+        read_json(ANYTHING, b'{"x":["' + b',\\"' * size, 5)
+
+
+def read_tags(size: int) -> None:
+    for _ in range(20):
+        triggers(("<:" + "a" * size,) * 20)
+
+
+@pytest.mark.parametrize(("read", "size"), [(read_unended, 10_000), (read_tags, 400)])
+def test_texts_that_never_end_are_read_in_a_time_that_grows_with_their_length(
+    read: Callable[[int], None], size: int
+):
+    assert growth(read, size) <= MOST_GROWTH

@@ -1,0 +1,32 @@
+"""How the owner runs this program, for remedies that can be typed as they are told."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+
+LAUNCHER = "./horde-bridge.sh"
+INSTALL_SAFETY = "./update-runtime.sh --safety"
+FETCH_SAFETY = f"{LAUNCHER} fetch --safety"
+
+
+def as_typed(told: str, argv: Sequence[str] | None = None) -> str:
+    """A text with what runs this program, for the folder it was run for, in LAUNCHER's place.
+
+    The launcher knows one folder, its own. `argv` is sys.argv by default.
+    """
+    started, *options = sys.argv if argv is None else argv
+    parser = ArgumentParser(add_help=False)
+    parser.add_argument("--home", default="")
+    home = str(parser.parse_known_args(options)[0].home)
+    if (Path(home) / LAUNCHER).is_file():
+        return told
+    is_installed = Path(started).name == "dreamer"
+    program = "dreamer" if is_installed else f"{quote(sys.executable)} -m worker"
+    command = f"{program} --home {quote(home)}" if home else program
+    install = "pip install '.[safety]' where its source is" if is_installed else INSTALL_SAFETY
+    told = told.replace(INSTALL_SAFETY, f"{install}, then {FETCH_SAFETY}")
+    return told.replace(LAUNCHER, command)
