@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts Dreamer. Sets up what it runs on when that is missing or outdated.
 set -euo pipefail
-umask go-w # nobody else shall write what is installed and served
+umask o-w # a group may share the models folder; update-runtime.sh keeps what it installs from it
 
 usage() {
     cat <<'USAGE'

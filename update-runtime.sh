@@ -2,7 +2,7 @@
 # Installs what Dreamer runs on. See usage() below; the launcher calls it by itself.
 # shellcheck disable=SC2329 # functions that a trap or run_job calls
 set -euo pipefail
-umask go-w # nobody else shall write what is installed and served
+umask go-w # nobody else shall write what is installed
 
 usage() {
     cat <<'USAGE'

@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     signals = StopSignals.caught()
     options = _parser().parse_args(argv)
-    os.umask(os.umask(0o022) | 0o022)  # no file of ours is for others to write, whatever they ask
+    os.umask(os.umask(0o022) | 0o002)  # no file of ours is for anybody to write, whatever they ask
 
     def run() -> int:
         from worker.cli.commands import run_command

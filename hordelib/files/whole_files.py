@@ -1,13 +1,15 @@
-"""Files that are there with all their content or as they were before, and are their owner's.
+"""Files that are there with all their content or as they were before.
 
-No link is followed where one is written: in a folder that others may write to, they could lead
-anywhere.
+State, configuration and logs are their owner's alone. What lies in a folder of models may be read
+by whom the umask lets: several accounts may share one. No link is followed where one is written: in
+a folder that others may write to, they could lead anywhere.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,25 +26,41 @@ def size_on_disk(path: Path) -> int:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write it at once or not at all, for the owner alone. Raises OSError."""
+    _write(path, content, for_owner)
+
+
+def write_shared(path: Path, content: bytes) -> None:
+    """Write it at once or not at all, for those whom the umask lets. Raises OSError."""
+    _write(path, content, _for_readers)
+
+
+def _write(path: Path, content: bytes, opener: Callable[[str, int], int]) -> None:
     fresh = path.with_name(f"{path.name}.new")
-    with open_new(fresh) as file:
+    with _open_new(fresh, opener) as file:
         file.write(content)
     fresh.replace(path)
 
 
 def open_new(path: Path) -> BinaryIO:
     """An empty file for the owner alone, in place of what had the name. Raises OSError."""
+    return _open_new(path, for_owner)
+
+
+def _open_new(path: Path, opener: Callable[[str, int], int]) -> BinaryIO:
     path.unlink(missing_ok=True)
-    return open(path, "xb", opener=for_owner)
+    return open(path, "xb", opener=opener)
 
 
 def open_to_append(path: Path) -> BinaryIO:
-    """A file that others may read, such as a model's, to be read and to grow. Raises OSError."""
+    """A file for those whom the umask lets, such as a model's, to be read and to grow.
+
+    Raises OSError.
+    """
     return open(path, "a+b", opener=_for_readers)
 
 
 def _for_readers(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+    return os.open(path, flags | os.O_NOFOLLOW, 0o664)
 
 
 def for_owner(path: str, flags: int) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from hordelib.errors import DiskTrouble, DownloadFailed
-from hordelib.files.whole_files import PART, size_on_disk, write_whole
+from hordelib.files.whole_files import PART, size_on_disk, write_shared
 from worker.loras.files import SUFFIX, Choice, LoraFile, LoraRecord
 
 _RECORD = ".dreamer.json"
@@ -231,7 +231,7 @@ class LoraStore:
 
 
 def _write(file: LoraFile) -> None:
-    write_whole(_record_of(file.path), _RECORDS.dump_json(file.about, indent=1))
+    write_shared(_record_of(file.path), _RECORDS.dump_json(file.about, indent=1))
 
 
 def _read(path: Path, record: Path) -> LoraFile | None:

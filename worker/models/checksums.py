@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from hordelib.files.whole_files import write_whole
+from hordelib.files.whole_files import write_shared
 
 FILE = "verified.json"
 
@@ -63,7 +63,7 @@ class VerifiedFiles:
         with self._lock, suppress(OSError):  # then it is read again the next time
             seen = {key: each for key, each in self._read().items() if self._is_there(key)}
             seen[self._key(path)] = _Seen(*stamp, sha256)
-            write_whole(self._folder / FILE, _SEEN.dump_json(seen, indent=1))
+            write_shared(self._folder / FILE, _SEEN.dump_json(seen, indent=1))
 
     def _read(self) -> dict[str, _Seen]:
         """From the disk each time: another process may have verified something meanwhile."""

@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from hordelib.files.whole_files import write_whole
+from hordelib.files.whole_files import write_shared
 from worker.errors import DocumentMissing
 from worker.net.addresses import as_asked
 from worker.net.call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
@@ -150,7 +150,7 @@ class Documents:
     def _keep(self, source: Source[Read], copy: _Copy) -> None:
         with suppress(OSError):  # then it is asked for again the next time
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path(source), _COPIES.dump_json(copy))
+            write_shared(self._path(source), _COPIES.dump_json(copy))
 
     def _path(self, source: Source[Read]) -> Path:
         return self._folder / f"{source.name}.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from hordelib.errors import DownloadRefused
-from hordelib.files.whole_files import write_whole
+from hordelib.files.whole_files import write_shared
 
 _MOST_ENTRIES = 10_000
 _LONGEST_SECONDS = 7 * 86400.0  # of any word: what counts for longer is of a clock that was ahead
@@ -74,7 +74,7 @@ class DownloadMemo:
             words = {**words, key: fresh}
             self._words = dict(list(words.items())[-_MOST_ENTRIES:])
             with suppress(OSError):  # then it counts until the worker ends
-                write_whole(self._path, _WORDS.dump_json(self._words, indent=1))
+                write_shared(self._path, _WORDS.dump_json(self._words, indent=1))
 
 
 def _read(path: Path) -> dict[str, _Word]:

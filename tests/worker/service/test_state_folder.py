@@ -28,6 +28,8 @@ from worker.children.child_side import open_log as open_child_log
 from worker.errors import StateTaken
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
+from worker.models.checksums import VerifiedFiles
+from worker.net.refusal_memo import DownloadMemo
 from worker.service.orders import Order, Orders
 from worker.service.state_folder import StateFolder, is_taken
 from worker.service.terminal import open_log
@@ -111,6 +113,20 @@ def test_state_and_logs_are_closed_whatever_the_umask(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("open_umask")
+@pytest.mark.parametrize(("umask", "mode"), [(0, 0o664), (0o022, 0o644), (0o027, 0o640)])
+def test_what_lies_in_the_models_folder_is_for_whom_the_umask_lets(
+    tmp_path: Path, umask: int, mode: int
+):
+    os.umask(umask)
+    (tmp_path / "a").touch(0o600)
+    VerifiedFiles(tmp_path).sha256(tmp_path / "a")
+    DownloadMemo(tmp_path / "refused.json").remember_version("one", 7, 60.0)
+    open_to_append(tmp_path / "a.part").close()
+    for name in ("verified.json", "refused.json", "a.part"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode, name
+
+
+@pytest.mark.usefixtures("open_umask")
 def test_no_link_is_followed_where_something_is_written(tmp_path: Path):
     """As another account of this machine could leave them in a folder that it may write to."""
     victim = tmp_path / "victim"
@@ -125,8 +141,8 @@ def test_no_link_is_followed_where_something_is_written(tmp_path: Path):
     write_whole(folder / "order", b"drain")
     with open_child_log(folder / "engine.log") as file:
         file.write("nowhere")
-    with closing(open_log(folder / "dreamer.log")) as log, pytest.raises(OSError, match="symbolic"):
-        log.stream = log._open()
+    with pytest.raises(OSError, match="symbolic"):
+        open_log(folder / "dreamer.log")
     with pytest.raises(OSError, match="symbolic"):
         open_to_append(folder / "a.part")
     assert victim.read_text() == "precious"
