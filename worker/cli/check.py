@@ -30,7 +30,8 @@ from worker.models.memory_fit import ComputeMemory, Misfit, misfit, most_at_once
 from worker.models.offer import find_capabilities, introduce
 from worker.models.on_disk import FileStock
 from worker.models.opening import Models, find_models
-from worker.safety.policy import COMMAND, judge_settings, unfound
+from worker.safety.policy import judge_settings, unfound
+from worker.safety.policy import remedy as safety_remedy
 from worker.service.assembly import make_client
 
 MIN_PYTHON = (3, 11)
@@ -248,9 +249,11 @@ def _safety(config: BridgeConfig, home: Path) -> Finding:
     try:
         lack = unfound(config, home)
     except JudgeUnusable as error:
-        return failed("safety", str(error), f"run {COMMAND}")
+        return failed("safety", str(error), f"run {safety_remedy()}")
     if lack:
-        return Finding("safety", Verdict.warning, lack, f"run {COMMAND}, for the sake of the horde")
+        return Finding(
+            "safety", Verdict.warning, lack, f"run {safety_remedy()}, for the sake of the horde"
+        )
     judges = "NudeNet, horde_safety" if judge_settings(config, home).horde_safety else "NudeNet"
     return ok("safety", judges)
 

@@ -12,8 +12,6 @@ import warnings
 from contextlib import closing, suppress
 from pathlib import Path
 
-from rich.console import Console
-
 from hordelib.errors import HordelibError
 from hordelib.files.whole_files import anybody_may_write, close_to_others, make_private, write_whole
 from worker.children.signals import StopSignals
@@ -21,6 +19,7 @@ from worker.cli.check import Verdict, findings
 from worker.cli.exit_codes import ExitCode, exit_code
 from worker.cli.models_command import fetch_annotators, fetch_safety, run_models_command
 from worker.cli.worker_command import run_worker_command
+from worker.command_line import as_typed
 from worker.config.config import BridgeConfig, load_config, models_place
 from worker.demo.run import REFERENCE, run_demo
 from worker.demo.sample_requests import ALL, FEW
@@ -56,7 +55,7 @@ def run_command(options: argparse.Namespace, signals: StopSignals) -> int:
             return _STOPPABLE[options.command](options, signals)
         return _COMMANDS[options.command](options)
     except (WorkerError, HordelibError, OSError) as error:
-        print(f"dreamer: {_line(error)}", file=sys.stderr)
+        print(f"dreamer: {as_typed(_line(error))}", file=sys.stderr)
         return exit_code(error)
     finally:
         _let_go_of_output()
@@ -104,11 +103,11 @@ def run_worker(
 ) -> None:
     """Serve as `config` says until a signal. Raises what ends it otherwise."""
     with closing(StateFolder.open(home / STATE)) as state:
+        orders = Orders(state.path)
+        orders.begin()  # first of all: what the folder still says is an earlier life's
         console = make_console()
         set_up_logging(console, home / "logs" / "dreamer.log")
         log = logging.getLogger("worker")
-        orders = Orders(state.path)
-        orders.begin()
         if state.trouble:
             log.error("%s: orders can't be given; make the folder writable", state.trouble)
         unfound(config, home)  # raises where it has to, before models are downloaded in vain
@@ -118,7 +117,7 @@ def run_worker(
             orders.end()
             return
         for line in warnings_of(config, home, models):
-            log.warning(line)
+            log.warning(as_typed(line))
         board = Board()
         intake = make_intake(config, home, models)
         with closing(Ledger(state.path / LEDGER)) as ledger, offering.kept_up(intake.offered):
@@ -196,14 +195,14 @@ def _order(folder: Path, order: Order, later: str) -> int:
     if not is_taken(folder):
         print(f"no worker runs with {folder}; {later}")
         return ExitCode.OK
-    print(f"the worker is {_wait_for_answer(orders, order)}")
+    print(f"the worker is {_wait_for_answer(folder, order)}")
     return ExitCode.OK
 
 
-def _wait_for_answer(orders: Orders, order: Order) -> str:
+def _wait_for_answer(folder: Path, order: Order) -> str:
     """What the worker answers, once it does as it was told or has had time enough."""
-    began = time.monotonic()
-    while (answer := orders.answered() or STARTING) not in _DOING[order]:
+    began, orders = time.monotonic(), Orders(folder)
+    while (answer := _doing(folder)) not in _DOING[order]:
         waited = time.monotonic() - began
         if waited > (START_SECONDS if answer == STARTING else ANSWER_SECONDS):
             return f"{answer}; it will do that as soon as it can"
@@ -211,6 +210,13 @@ def _wait_for_answer(orders: Orders, order: Order) -> str:
             orders.give(order)
         time.sleep(ANSWER_SECONDS / 50)
     return answer
+
+
+def _doing(folder: Path) -> str:
+    """What the folder's worker said last. That it has ended counts once it has let go of the
+    folder: until then, that may be the word of an earlier one."""
+    answer = Orders(folder).answered() or STARTING
+    return STARTING if answer == ENDED and is_taken(folder) else answer
 
 
 # What a worker answers that does as it was told.
@@ -226,11 +232,11 @@ def _status(options: argparse.Namespace) -> int:
     folder = options.home / STATE
     running = is_taken(folder)
     orders = Orders(folder)
-    print(f"worker: {orders.answered() or STARTING if running else 'not running'}")
+    print(f"worker: {_doing(folder) if running else 'not running'}")
     if running and (obstacle := orders.obstacle()):
         print(f"        {obstacle}")
     if (folder / LEDGER).is_file():
-        print_totals(Console(highlight=False), read_totals(folder / LEDGER))
+        print_totals(make_console(), read_totals(folder / LEDGER))
     return ExitCode.OK if running else ExitCode.FAILED
 
 
@@ -264,7 +270,7 @@ def _worker(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    console = Console(highlight=False)
+    console = make_console(soft_wrap=True)
     styles = {
         Verdict.ok: "green",
         Verdict.failed: "bold red",
@@ -274,9 +280,9 @@ def _check(options: argparse.Namespace) -> int:
     code = ExitCode.OK
     for finding in findings(options.home, options.home / CONFIG_FILE):
         console.print(f"{finding.verdict:8}", style=styles[finding.verdict], end="")
-        console.print(f"{finding.name:23}{finding.detail}", markup=False, soft_wrap=True)
+        console.print(f"{finding.name:23}{as_typed(finding.detail)}")
         if finding.remedy:
-            console.print(f"{'':31}remedy: {finding.remedy}", markup=False, soft_wrap=True)
+            console.print(f"{'':31}remedy: {as_typed(finding.remedy)}")
         if finding.verdict is Verdict.failed:
             code = ExitCode.FAILED
     return code

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
+from worker.command_line import LAUNCHER, as_typed
 from worker.errors import (
     HordeError,
     HordeOnHold,
@@ -54,7 +55,7 @@ INVALID_BODY = "InvalidBody"  # 400: the server's check of fields said no
 UNREADABLE_BODY = "UnreadableBody"  # 400: what came was no JSON
 NOWHERE = "Nowhere"  # no answer: the address of an upload is none that may be asked
 
-END_MAINTENANCE = "end it with ./horde-bridge.sh worker --maintenance off"
+END_MAINTENANCE = f"end it with {LAUNCHER} worker --maintenance off"
 _WRONG_KEY = "put the key of your account into api_key; a shared key can't run a worker"
 _ASK_MODERATORS = "ask the horde's moderators (the link is on its website)"
 _FEWER_WORKERS = "retire a worker at the horde's website, or use the name of one you have"
@@ -227,7 +228,7 @@ def refusal(
         case Answer.STOP:
             return NotAllowed(rc, message, row.remedy)
         case Answer.HOLD:
-            return HordeOnHold(rc, message, row.remedy, row.wait_seconds)
+            return HordeOnHold(rc, message, as_typed(row.remedy), row.wait_seconds)
         case Answer.RETRY:
             return HordeUnreachable(
                 f"{rc}: {message}; {row.remedy}",

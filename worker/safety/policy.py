@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from hordelib.safety.csam import PACKAGE, is_installed
 from worker.children.messages import JudgeSettings
+from worker.command_line import FETCH_SAFETY, INSTALL_SAFETY
 from worker.config.config import BridgeConfig
 from worker.errors import JudgeUnusable
 from worker.models.checksums import VerifiedFiles
@@ -16,7 +17,6 @@ from worker.net.addresses import is_this_machine
 
 # The names of the one public horde: the second is its older one.
 PUBLIC_HORDES = ("aihorde.net", "stablehorde.net")
-COMMAND = "./update-runtime.sh --safety"
 COSTS = "20 MB of packages, 1.6 GB of weights and 3.5 GB of memory"  # docs/benchmarks.md
 
 
@@ -48,15 +48,20 @@ def missing(models: Path) -> str:
     A file whose content is not known is read for it once.
     """
     if not is_installed():
-        return f"{PACKAGE} is not installed: {COMMAND} does it (it takes {COSTS})"
+        return f"{PACKAGE} is not installed: run {remedy()} (it takes {COSTS})"
     verified = VerifiedFiles(models)
     for file in look(models, safety_entry(), verified).files:
         if file.state in (State.missing, State.incomplete):
             told = f"the weights of {PACKAGE} are not all in {file.path.parent}"
-            return f"{told}: {COMMAND} fetches them (it takes {COSTS})"
+            return f"{told}: run {remedy()} (it takes {COSTS})"
         if verified.sha256(file.path) != file.about.sha256:
-            return f"{file.path} is damaged, or another file: remove it, then run {COMMAND}"
+            return f"{file.path} is damaged, or another file: remove it, then run {remedy()}"
     return ""
+
+
+def remedy() -> str:
+    """What the owner types to have horde_safety."""
+    return FETCH_SAFETY if is_installed() else INSTALL_SAFETY
 
 
 def is_required(config: BridgeConfig) -> bool:

@@ -51,10 +51,10 @@ def make_console(
 
     `file`: standard output by default. Where it is no terminal, lines have so many columns.
     """
-    file = file or sys.stdout
+    out: TextIO = sys.stdout if file is None else file
     return Console(
-        file=file,
-        width=None if file.isatty() else columns,
+        file=out,
+        width=None if out.isatty() else columns,
         soft_wrap=soft_wrap,
         markup=False,
         emoji=False,

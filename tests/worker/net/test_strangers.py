@@ -42,7 +42,7 @@ from worker.horde.api import (
 from worker.horde.client import HordeClient
 from worker.line.source_fetcher import SourceFetcher
 from worker.loras.civitai import Civitai, CivitaiVersion, triggers
-from worker.loras.store import closest
+from worker.loras.files import closest
 from worker.models.reference import Kind, read_list
 from worker.net.addresses import parsed
 from worker.net.fetch import Web

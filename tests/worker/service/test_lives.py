@@ -182,11 +182,14 @@ def test_status_says_maintenance_why_and_what_ends_it(home: Home, horde: Sandbox
 def test_a_worker_that_has_just_begun_is_drained_although_it_forgets_earlier_orders(home: Home):
     folder = home.folder / "state"
     orders = Orders(folder)
-    with closing(StateFolder.open(folder)), home.start("drain") as drain:
+    state = StateFolder.open(folder)
+    orders.end()  # the last word of an earlier life
+    with home.start("drain") as drain:
         wait_for(lambda: orders.given() is Order.drain, every=0.01)
         orders.begin()  # a moment after it took its folder, as a slow machine may let it
         wait_for(lambda: orders.given() is Order.drain, every=0.01)
         orders.end()
+        state.close()
         output, _ = drain.communicate(timeout=30)
     assert (drain.returncode, output) == (ExitCode.OK, "the worker is ended\n")
 
