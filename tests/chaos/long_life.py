@@ -33,7 +33,7 @@ from tests.chaos.stand_in import LIVES, be_good
 from tests.support.family_files import HEADERS, completed, write_header
 from tests.support.owner import wait_for
 from tests.support.sandbox_client import WORKER_KEY
-from tests.support.small_disk import small_disk
+from tests.support.small_disk import fill, small_disk
 from worker.jobs.ledger import FILE as LEDGER
 from worker.sandbox import ReferenceModel, Sandbox, State
 
@@ -293,17 +293,6 @@ def disk(home: Path, images: int) -> None:
             say(it.rows())
             it.service.stop()
             say(it.service.complaints(), it.service.last_words())
-
-
-def fill(folder: Path) -> None:
-    """Not a byte is left."""
-    with (folder / "filler").open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            try:
-                while file.write(bytes(size)) == size:
-                    pass
-            except OSError:
-                continue
 
 
 PARTS: Mapping[str, Callable[[Path, int], None]] = {

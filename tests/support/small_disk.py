@@ -29,3 +29,14 @@ def small_disk(folder: Path, size_kib: int, options: str = "rw") -> Generator[Pa
 
 def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Not a byte is left: the file `filler` takes them."""
+    with (folder / "filler").open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while file.write(bytes(size)) == size:
+                    pass
+            except OSError:
+                continue

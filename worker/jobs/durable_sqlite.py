@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -21,6 +22,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +147,27 @@ class DurableSqlite:
             return self._on_disk(self._path)
         except (*FILE_ERRORS, OSError) as error:
             self._complain(str(error))
-        return self._in_memory()
+        return self._copied(self._path) or self._in_memory()
+
+    def _copied(self, path: Path) -> sqlite3.Connection | None:
+        """In memory, with what a disk that can't be written has; None where it can't be read.
+
+        SQLite reads no such file without others beside it: it is copied to where there is room.
+        """
+        memory = _connected(":memory:")
+        try:
+            with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                copy = Path(folder) / path.name
+                shutil.copyfile(path, copy)
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(f"{path}-wal", f"{copy}-wal")
+                with closing(_connected(str(copy))) as disk:
+                    disk.backup(memory)
+            _make_ready(memory, self._form)
+        except (*FILE_ERRORS, OSError):
+            memory.close()
+            return None
+        return memory
 
     def _on_disk(self, path: Path) -> sqlite3.Connection:
         """Raises FILE_ERRORS and OSError where the disk is at fault."""

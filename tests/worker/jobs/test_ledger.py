@@ -19,7 +19,7 @@ import pytest
 
 from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
 from tests.support.owner import PROJECT
-from tests.support.small_disk import remount, small_disk
+from tests.support.small_disk import fill, remount, small_disk
 from worker.horde.api import CLEANER_SECONDS, ExtraSource, Job, Slot, slots_of
 from worker.jobs.ledger import FILE, KEPT_SECONDS, LONGEST_ASKED, LOST_POPS, Ledger
 from worker.jobs.results import Failed, ImageEnd, JobState, Made
@@ -395,6 +395,37 @@ def test_a_full_disk_is_told_once_and_the_ledger_goes_on_and_returns(
         assert "kept on disk again" in caplog.text
         with closing(reopened(folder / FILE)) as later:
             assert [type(image) for image in later.owed()[0].results.images] == [Made] * 2
+
+
+@pytest.mark.parametrize("is_full", [True, False], ids=["full", "read-only"])
+def test_what_an_earlier_life_left_is_read_from_a_disk_that_can_not_be_written(
+    tmp_path: Path, is_full: bool
+):
+    script = (
+        "import os, sys\n"
+        "from tests.worker.jobs.test_ledger import *\n"
+        "ledger = Ledger(Path(sys.argv[1]))\n"
+        "ledger.popped(job('a'), 'm')\n"
+        "ledger.made([made(job('a')[0])])\n"
+        "os._exit(0)\n"
+    )
+    with small_disk(tmp_path / "disk", 600) as folder:
+        path = folder / FILE
+        subprocess.run([sys.executable, "-c", script, str(path)], cwd=PROJECT, check=True)
+        if is_full:
+            fill(folder)
+        else:
+            remount(folder, "ro")
+        with closing(Ledger(path)) as ledger:
+            assert ledger.trouble
+            ledger.popped(job("b"), "m")
+            assert [each.results.job_id for each in ledger.owed()] == ["a-0", "b-0"]
+            if is_full:
+                (folder / "filler").unlink()
+            else:
+                remount(folder, "rw")
+        with closing(Ledger(path)) as later:
+            assert [each.results.job_id for each in later.owed()] == ["a-0", "b-0"]
 
 
 def test_a_folder_that_can_not_be_written_is_told_and_nothing_stops(
