@@ -77,7 +77,8 @@ class Intake:
         deadline = job.share_of_rest(FETCH_SHARE)
         processors = post_processors.resolve(self._folder, request.post_processing)
         qr_code, qr_notes = self._qr_code(request, baseline)
-        self._insist_on_control_files(request.control)
+        if job.source_image is not None:
+            self._insist_on_control_files(request.control)
         pictures = fetch_sources(job, self._sources)
         found = self.adapters.find(
             request.loras, request.tis, params.seed, Search(job.id, baseline, deadline)
