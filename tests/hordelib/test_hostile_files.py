@@ -16,6 +16,8 @@ from hordelib import Engine
 from hordelib.comfyui.loaders.backgrounds import load_subject_finder
 from hordelib.errors import ModelBroken
 from hordelib.files.model_key import ModelKey
+from hordelib.job.notes import MetadataType
+from hordelib.job.params import Lora
 from tests.hordelib.test_engine import SMALL
 from tests.support.tiny_networks import write_with_data_elsewhere
 
@@ -74,6 +76,24 @@ def test_a_hostile_checkpoint_is_refused_by_name(engine: Engine, tmp_path: Path)
     for path in write_all(tmp_path):
         with pytest.raises(ModelBroken, match=path.name):
             engine.generate(ONCE, path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_hostile_loras_and_inversions_cost_only_themselves(
+    engine: Engine, checkpoint: Path, tmp_path: Path
+):
+    """Inversions are looked for under one ending, whatever else lies there."""
+    paths = write_all(tmp_path)
+    params = replace(
+        ONCE,
+        prompt=f"{ONCE.prompt} {' '.join(f'(embedding:{path.name}:1)' for path in paths)}",
+        embeddings_folder=tmp_path,
+        loras=tuple(Lora(path.name, path) for path in paths),
+    )
+    notes = engine.generate(params, checkpoint).notes
+    assert {note.type for note in notes} == {MetadataType.TI, MetadataType.LORA}
+    failed = {note.ref for note in notes if note.type is MetadataType.LORA}
+    assert failed == {path.name for path in paths}
     assert not (tmp_path / "ran").exists()
 
 
