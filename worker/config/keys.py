@@ -99,8 +99,8 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "safety": Key(
             "required or best_effort",
             "required: nothing is served without horde_safety, which finds CSAM. best_effort: it "
-            "is, with a warning at start and in `check`. Not set: required at aihorde.net, and "
-            "best_effort at a horde of one's own.",
+            "is, with a warning at start and in `check` unless the horde runs on this machine. "
+            "Not set: required at aihorde.net, and best_effort at a horde of one's own.",
         ),
         "blacklist": Key(
             "a list of at most 200 words of 1 to 15 characters",
