@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
 from tests.support.owner import PROJECT, Home
 from worker.command_line import FETCH_SAFETY, INSTALL_SAFETY, as_typed
 
-MODULE = f"{sys.executable} -m worker"
+MODULE = f"{quote(sys.executable)} -m worker"
 
 
 @pytest.mark.parametrize(

@@ -122,14 +122,15 @@ class App:
             seconds, effect = self._faults.draw(endpoint)
             await asyncio.sleep(seconds)
             reply = await _instead_of_work(request, effect)
-            if isinstance(effect, HandedOutAgain) and self._last_job:
+            is_pop = endpoint is Endpoint.POP
+            if is_pop and isinstance(effect, HandedOutAgain) and self._last_job:
                 reply = web.json_response(self._last_job)
             if reply is None:
                 reply = await self._work(endpoint, handler, request)
-            if isinstance(effect, NamedTwice):
+            if is_pop and isinstance(effect, NamedTwice):
                 reply = _naming_twice(reply)
             self._tally.answered(endpoint, reply.status)
-            if endpoint is Endpoint.POP and isinstance(effect, LostReply | CutShort):
+            if is_pop and isinstance(effect, LostReply | CutShort):
                 self._horde.lose_pop(json.loads(reply.text or "").get("ids", ()))
             return await _after_work(request, effect, reply)
 

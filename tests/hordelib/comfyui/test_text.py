@@ -208,6 +208,7 @@ def test_a_textual_inversion_is_the_same_to_the_tokenizer_as_by_comfyuis_own_rea
     own.embedding_directory = str(folder)
     (pointed,) = DreamerEmbeddings().point(clip, str(folder))
     expected: list[list[Any]] = own.tokenize_with_weights(text)
+    pointed.tokenizer.inversions.count(TI)
     tokens: list[list[Any]] = pointed.tokenizer.clip_l.tokenize_with_weights(text)
     for ours, theirs in zip(chain(*tokens), chain(*expected), strict=True):
         assert ours[1] == theirs[1]

@@ -152,7 +152,7 @@ def test_weights_that_are_missing_or_damaged_are_named_with_the_remedy(
     file.unlink()
     told = missing(models)
     assert str(models / FOLDER) in told
-    assert "./update-runtime.sh --safety" in told
+    assert "fetch --safety" in told
     assert "20 MB of packages, 1.6 GB of weights and 3.5 GB of memory" in told
     assert "horde_safety" not in sys.modules  # only the judge's child may import it
 
@@ -162,5 +162,5 @@ def test_a_package_that_is_not_installed_is_named_with_the_remedy(
 ):
     monkeypatch.setattr(sys, "path", [str(PROJECT)])
     told = missing(tmp_path)
-    assert "not installed: ./update-runtime.sh --safety" in told
+    assert "not installed: run ./update-runtime.sh --safety" in told
     assert "1.6 GB of weights" in told

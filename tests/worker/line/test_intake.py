@@ -254,7 +254,7 @@ def test_choices_of_words_are_made_with_the_jobs_seed(intake: Intake):
     assert prompts < {"a fox", "b fox", "c fox", "d fox"}
 
 
-@pytest.mark.parametrize("mark", ["{##}#", "{#}##", "{##}{##}", "{###}", "{#####}"])
+@pytest.mark.parametrize("mark", ["{##}#", "{#}##", "{##}{##}"])
 def test_no_choice_of_words_hides_what_follows_from_the_censorlist(intake: Intake, mark: str):
     work = intake.take_in(job({"prompt": f"a {mark} spider###fly"}))
     assert asks_for(work.prompt, "spider")

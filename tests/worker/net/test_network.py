@@ -668,7 +668,10 @@ WALL_CLOCK = {
     "date.today",
 }
 # For what outlives the process.
-MAY_ASK_THE_WALL_CLOCK = {"net/cached_documents.py", "net/refusal_memo.py", "jobs/ledger.py"}
+MAY_ASK_THE_WALL_CLOCK = {
+    *("net/cached_documents.py", "net/refusal_memo.py"),
+    *("jobs/ledger.py", "jobs/steady_clock.py"),
+}
 
 
 def wall_clock_uses(path: Path) -> set[str]:
