@@ -20,7 +20,7 @@ from hordelib.files.model import Model
 from worker.config.config import BridgeConfig, load_config
 from worker.devices import first_card
 from worker.errors import ConfigError, EngineUnusable, HordeError, JudgeUnusable, NotAllowed
-from worker.horde.api import Account
+from worker.horde.accounts import Account
 from worker.horde.client import HordeClient
 from worker.horde.refusals import END_MAINTENANCE
 from worker.line.popper import insist_on_own_name

@@ -10,7 +10,7 @@ from worker.cli.exit_codes import ExitCode
 from worker.command_line import as_typed
 from worker.config.config import BridgeConfig
 from worker.errors import UsageError
-from worker.horde.api import ChangedWorker, WorkerChanges, WorkerRecord
+from worker.horde.accounts import ChangedWorker, WorkerChanges, WorkerRecord
 from worker.horde.client import HordeClient
 from worker.horde.refusals import END_MAINTENANCE
 from worker.line.popper import insist_on_own_name

@@ -1,4 +1,4 @@
-"""What goes over the wire to and from the horde, as frozen types.
+"""What goes over the wire to and from the horde for jobs, as frozen types.
 
 Requests are dataclasses with a `body()`. Replies are read by pydantic and handed on as
 dataclasses: fields that we use are checked strictly, fields that we don't know are ignored,
@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from html import escape
 from typing import Annotated, Any, Self, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hordelib.job.notes import GenMetadata, MetadataType
-from worker.net.untrusted import Count, Id, Label, Link, Name, Number, Remark, one_line
+from worker.net.untrusted import Id, Label, Link, Name, Number, Remark, one_line
 
 Payload = Mapping[str, Any]
 
@@ -321,105 +320,6 @@ class FullPop(Reply):
 
 class Submitted(Reply):
     reward: Number
-
-
-class Account(Reply):
-    """The owner of an api key. `username` is alias#id."""
-
-    username: Label
-    id: Count
-    kudos: Number
-    trusted: bool = False
-    moderator: bool = False
-    customizer: bool = False
-    flagged: bool = False
-    worker_count: Count = 0
-    worker_ids: tuple[Id, ...] = ()
-
-    def owns(self, worker: WorkerRecord) -> bool | None:
-        """None where the horde does not say.
-
-        Its list of an account's workers is up to minutes old and lacks alchemists, and the owner
-        of a worker is told of those alone who make their workers public.
-        """
-        if worker.id in self.worker_ids:
-            return True
-        if worker.owner is None:
-            return None
-        return worker.owner.rpartition("#")[2] == str(self.id)  # the alias may change
-
-
-class TeamOfWorker(Reply):
-    name: Label | None = None
-
-
-class Team(Reply):
-    """A row of teams."""
-
-    id: Id
-    name: Name
-
-
-def spellings_of(name: str) -> tuple[str, ...]:
-    """What the horde may have made of a worker's name: most hordes keep it as HTML."""
-    return tuple(dict.fromkeys((escape(name, quote=False).strip(), name)))
-
-
-class WorkerRecord(Reply):
-    """A worker as the horde knows it. `owner` is None where the horde keeps it private."""
-
-    id: Id
-    name: Name
-    type: Label
-    online: bool
-    maintenance_mode: bool
-    paused: bool | None = None
-    owner: Label | None = None
-    trusted: bool | None = None
-    requests_fulfilled: Count | None = None
-    kudos_rewards: Number | None = None
-    uncompleted_jobs: Count | None = None
-    info: Remark | None = None
-    team: TeamOfWorker | None = None
-    performance: Remark | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerChanges:
-    """What its owner changes of a worker's record; None leaves it as it is.
-
-    `maintenance_message` is for maintenance that begins; `team` is a team's id, "" for none.
-    """
-
-    maintenance: bool | None = None
-    maintenance_message: str | None = None
-    info: str | None = None
-    team: str | None = None
-
-    def body(self) -> dict[str, Any]:
-        """The body of PUT workers/{id}."""
-        given = {
-            "maintenance": self.maintenance,
-            "maintenance_msg": self.maintenance_message,
-            "info": self.info,
-            "team": self.team,
-        }
-        return {name: value for name, value in given.items() if value is not None}
-
-
-class ChangedWorker(Reply):
-    """What a record holds now, of what was changed. `team` is the team's name."""
-
-    maintenance: bool | None = None
-    info: Remark | None = None
-    team: Label | None = None
-
-
-class ServedModel(Reply):
-    """A row of status/models."""
-
-    name: Name
-    count: Count
 
 
 def _code(text: str) -> str:

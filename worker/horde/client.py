@@ -20,9 +20,16 @@ from pydantic import TypeAdapter
 from worker.backoff import retry_after_seconds
 from worker.errors import HordeError, HordeRefused, HordeUnreachable, UnusableJob
 from worker.horde import refusals
-from worker.horde.api import (
+from worker.horde.accounts import (
     Account,
     ChangedWorker,
+    ServedModel,
+    Team,
+    WorkerChanges,
+    WorkerRecord,
+    spellings_of,
+)
+from worker.horde.api import (
     EmptyPop,
     FullPop,
     NothingToDo,
@@ -30,13 +37,8 @@ from worker.horde.api import (
     PopIds,
     Popped,
     Refused,
-    ServedModel,
     Submission,
     Submitted,
-    Team,
-    WorkerChanges,
-    WorkerRecord,
-    spellings_of,
 )
 from worker.net.addresses import Neighbourhood, NoBusiness, parsed, written_out
 from worker.net.call import AnswerTooLong, Http, HttpFailed, HttpRequest

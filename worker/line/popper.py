@@ -10,7 +10,8 @@ from collections.abc import Callable
 from worker.backoff import Backoff
 from worker.errors import HordeOnHold, HordeRefused, HordeUnreachable, NotAllowed, UnusableJob
 from worker.horde import refusals
-from worker.horde.api import Account, HordeMessage, Job, NothingToDo, Offer, WorkerRecord
+from worker.horde.accounts import Account, WorkerRecord
+from worker.horde.api import HordeMessage, Job, NothingToDo, Offer
 from worker.horde.client import HordeClient
 from worker.jobs.journal import Books
 from worker.jobs.status import Board, Kind, Obstacle

@@ -17,7 +17,8 @@ from worker.errors import (
     NotAllowed,
     UploadRefused,
 )
-from worker.horde.api import Job, Offer, Submission, WorkerChanges
+from worker.horde.accounts import WorkerChanges
+from worker.horde.api import Job, Offer, Submission
 from worker.horde.client import HordeClient
 from worker.horde.refusals import (
     BY_ENDPOINT,

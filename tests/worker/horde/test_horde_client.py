@@ -24,7 +24,8 @@ from worker.errors import (
     UnusableJob,
     UploadRefused,
 )
-from worker.horde.api import Job, NothingToDo, Offer, Submission, WorkerChanges
+from worker.horde.accounts import WorkerChanges
+from worker.horde.api import Job, NothingToDo, Offer, Submission
 from worker.horde.client import HordeClient
 from worker.sandbox import ReferenceModel, Sandbox
 

@@ -22,7 +22,7 @@ from worker.cli.exit_codes import ExitCode
 from worker.cli.worker_command import run_worker_command
 from worker.config.config import load_config
 from worker.errors import NotAllowed, UsageError
-from worker.horde.api import Account, WorkerRecord
+from worker.horde.accounts import Account, WorkerRecord
 from worker.horde.client import HordeClient
 from worker.line.popper import insist_on_own_name
 from worker.sandbox import Sandbox

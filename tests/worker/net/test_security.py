@@ -15,7 +15,8 @@ import pytest
 from hordelib.errors import JobError
 from tests.support.raw_server import Raw, Talk, raw_server, saying
 from worker.errors import JobFate, UploadRefused, WorkerError
-from worker.horde.api import Account, Offer, Submission, WorkerChanges
+from worker.horde.accounts import Account, WorkerChanges
+from worker.horde.api import Offer, Submission
 from worker.horde.client import HordeClient
 from worker.line.source_fetcher import SourceFetcher
 from worker.net.fetch import Web

@@ -28,17 +28,8 @@ from tests.support.raw_server import Talk, raw_server
 from tests.support.reference_server import new_row, old_row
 from tests.support.sandbox_client import MODEL
 from worker.errors import HordeError, UnusableJob
-from worker.horde.api import (
-    Account,
-    FullPop,
-    Job,
-    NothingToDo,
-    Offer,
-    ServedModel,
-    Team,
-    WorkerChanges,
-    WorkerRecord,
-)
+from worker.horde.accounts import Account, ServedModel, Team, WorkerChanges, WorkerRecord
+from worker.horde.api import FullPop, Job, NothingToDo, Offer
 from worker.horde.client import HordeClient
 from worker.line.source_fetcher import SourceFetcher
 from worker.loras.civitai import Civitai, CivitaiVersion, triggers
