@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Any, Self, cast
 
@@ -33,7 +33,10 @@ _MOST_IDS = 100  # of a pop; the horde hands out 20 at most
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """What this worker takes at one pop. `amount` is the most images of one request (1..20)."""
+    """What this worker takes at one pop. `amount` is the most images of one request (1..20).
+
+    `allow_extended_controlnet` is None towards a server that does not know the word.
+    """
 
     name: str
     models: tuple[str, ...]
@@ -52,32 +55,15 @@ class Offer:
     allow_painting: bool = False
     allow_post_processing: bool = False
     allow_controlnet: bool = False
+    allow_extended_controlnet: bool | None = None
     allow_sdxl_controlnet: bool = False
     allow_lora: bool = False
 
     def body(self) -> dict[str, Any]:
         """The body of POST generate/pop: every key, so that no server default decides."""
-        return {
-            "name": self.name,
-            "models": list(self.models),
-            "bridge_agent": self.bridge_agent,
-            "max_pixels": self.max_pixels,
-            "amount": self.amount,
-            "threads": self.threads,
-            "nsfw": self.nsfw,
-            "blacklist": list(self.blacklist),
-            "priority_usernames": list(self.priority_usernames),
-            "require_upfront_kudos": self.require_upfront_kudos,
-            "allow_unsafe_ipaddr": self.allow_unsafe_ip,
-            "extra_slow_worker": self.extra_slow_worker,
-            "limit_max_steps": self.limit_max_steps,
-            "allow_img2img": self.allow_img2img,
-            "allow_painting": self.allow_painting,
-            "allow_post_processing": self.allow_post_processing,
-            "allow_controlnet": self.allow_controlnet,
-            "allow_sdxl_controlnet": self.allow_sdxl_controlnet,
-            "allow_lora": self.allow_lora,
-        }
+        told = asdict(self)
+        told["allow_unsafe_ipaddr"] = told.pop("allow_unsafe_ip")
+        return {key: value for key, value in told.items() if value is not None}
 
 
 class State(StrEnum):

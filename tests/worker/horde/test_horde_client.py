@@ -160,14 +160,14 @@ def test_the_pop_body_names_every_key_of_the_horde():
     offer = replace(OFFER, blacklist=("spider",), priority_usernames=("db0#1",), nsfw=False)
     assert offer.body() == {
         "name": "a worker",
-        "models": [MODEL],
+        "models": (MODEL,),
         "bridge_agent": AGENT,
         "max_pixels": 1048576,
         "amount": 4,
         "threads": 1,
         "nsfw": False,
-        "blacklist": ["spider"],
-        "priority_usernames": ["db0#1"],
+        "blacklist": ("spider",),
+        "priority_usernames": ("db0#1",),
         "require_upfront_kudos": False,
         "allow_unsafe_ipaddr": True,
         "extra_slow_worker": False,
@@ -179,6 +179,13 @@ def test_the_pop_body_names_every_key_of_the_horde():
         "allow_sdxl_controlnet": False,
         "allow_lora": False,
     }
+
+
+@pytest.mark.parametrize("offered", [True, False])
+def test_extended_control_types_are_spoken_of_only_to_a_server_that_knows_them(offered: bool):
+    assert "allow_extended_controlnet" not in OFFER.body()
+    told = replace(OFFER, allow_extended_controlnet=offered).body()
+    assert told == {**OFFER.body(), "allow_extended_controlnet": offered}
 
 
 def test_a_submit_body_carries_seed_and_notes():
