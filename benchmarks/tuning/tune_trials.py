@@ -9,7 +9,7 @@ from hordelib import Engine, GenerationParams
 from hordelib.comfyui.phases import SAMPLING
 from hordelib.files.model import Model
 from hordelib.job.samplers import SAMPLERS
-from worker.sandbox import pricing
+from worker.sandbox.rules import pricing
 from worker.sandbox.wire import Params
 
 STEPS = 30  # of the job that is reckoned with, as the horde does where a client names none

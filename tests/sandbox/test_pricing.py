@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from worker.sandbox import ReferenceModel, pricing
-from worker.sandbox.capabilities import BridgeAgent, shortcomings
+from worker.sandbox import ReferenceModel
+from worker.sandbox.rules import pricing
+from worker.sandbox.rules.capabilities import BridgeAgent, shortcomings
 from worker.sandbox.wire import GenerateBody, Params
 
 SD1 = ReferenceModel("stable diffusion 1")

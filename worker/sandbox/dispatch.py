@@ -7,10 +7,10 @@ import random
 import uuid
 from dataclasses import dataclass
 
-from worker.sandbox import matching, pricing
 from worker.sandbox.errors import Refusal
-from worker.sandbox.matching import Offer
 from worker.sandbox.records import Generation, Records, Request
+from worker.sandbox.rules import matching, pricing
+from worker.sandbox.rules.matching import Offer
 
 LIFE_SECONDS = 20 * 60
 EXTRA_SLOW_LIFE_SECONDS = 60 * 60

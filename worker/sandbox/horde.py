@@ -14,21 +14,9 @@ from functools import wraps
 from threading import RLock
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
-from worker.sandbox import (
-    admission,
-    books,
-    dispatch,
-    matching,
-    pages,
-    pricing,
-    registration,
-    replies,
-    settlement,
-)
-from worker.sandbox.admission import Asked
+from worker.sandbox import books, dispatch, pages, registration, replies, settlement
 from worker.sandbox.books import Absence, Books, Tally
 from worker.sandbox.dispatch import Handout
-from worker.sandbox.matching import Offer
 from worker.sandbox.objects import ObjectStore
 from worker.sandbox.pages import Cache
 from worker.sandbox.records import (
@@ -42,6 +30,9 @@ from worker.sandbox.records import (
     Worker,
 )
 from worker.sandbox.replies import Json, Links
+from worker.sandbox.rules import admission, matching, pricing
+from worker.sandbox.rules.admission import Asked
+from worker.sandbox.rules.matching import Offer
 from worker.sandbox.sources import Pictures
 from worker.sandbox.wire import GenerateBody, PopBody, SubmitBody, WorkerBody
 

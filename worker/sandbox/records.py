@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from worker.sandbox.capabilities import BridgeAgent
 from worker.sandbox.errors import Refusal
+from worker.sandbox.rules.capabilities import BridgeAgent
 from worker.sandbox.wire import GenerateBody, Metadata, PopBody
 
 STALE_SECONDS = 300

@@ -10,9 +10,9 @@ import uuid
 from html import escape
 
 from worker.sandbox.errors import Refusal, ServerBug
-from worker.sandbox.matching import Offer
 from worker.sandbox.records import ANONYMOUS_KEY, Account, Records, Worker
 from worker.sandbox.replies import Json
+from worker.sandbox.rules.matching import Offer
 from worker.sandbox.wire import PopBody, WorkerBody
 
 CHECK_IN_SECONDS = 30

@@ -6,10 +6,10 @@ import math
 from base64 import b64encode
 from email.utils import formatdate
 
-from worker.sandbox.capabilities import BridgeAgent
 from worker.sandbox.dispatch import Handout, Nothing
 from worker.sandbox.objects import Bucket, ObjectStore
 from worker.sandbox.records import Generation, Message, Records, Request, State
+from worker.sandbox.rules.capabilities import BridgeAgent
 
 Json = dict[str, object]
 

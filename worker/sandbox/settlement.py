@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from worker.sandbox import pricing
 from worker.sandbox.dispatch import LIFE_SECONDS
 from worker.sandbox.errors import Refusal, SandboxError, ServerBug
 from worker.sandbox.records import Generation, Records, Request, Settling, State, Worker
+from worker.sandbox.rules import pricing
 from worker.sandbox.wire import SubmitBody
 
 MAX_METADATA = 50

@@ -13,7 +13,7 @@ from worker.cli.commands import warnings_of
 from worker.config.config import BridgeConfig
 from worker.models.capabilities import AGENT_WITHOUT_QR, NEWEST_AGENT, introduction
 from worker.models.opening import Models
-from worker.sandbox.capabilities import BridgeAgent
+from worker.sandbox.rules.capabilities import BridgeAgent
 
 QR_NET = "control_v1p_sd15_qrcode_monster_v2.safetensors"
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from worker.sandbox import pricing
-from worker.sandbox.capabilities import shortcomings
 from worker.sandbox.records import Records, Request, Worker
+from worker.sandbox.rules import pricing
+from worker.sandbox.rules.capabilities import shortcomings
 from worker.sandbox.wire import PopBody
 
 SLOW_PIXELSTEPS_PER_SECOND = 500_000

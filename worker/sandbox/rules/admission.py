@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from worker.horde.kudos import UPSCALERS
-from worker.sandbox import pricing
 from worker.sandbox.errors import Refusal
 from worker.sandbox.records import Account, Records, Request, Sources, State
+from worker.sandbox.rules import pricing
 from worker.sandbox.sources import Pictures
 from worker.sandbox.wire import GenerateBody
 
