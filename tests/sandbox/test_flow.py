@@ -79,6 +79,22 @@ def test_a_job_has_the_payload_the_server_sends(client: Api, worker: Api):
     assert job["r2_uploads"] == [job["r2_upload"]]
 
 
+def test_options_of_sampling_are_in_the_payload_as_asked_for(client: Api, worker: Api):
+    options = {"sampler_name": "k_dpmpp_sde", "scheduler": "gits", "sampler_eta": 0.5}
+    client.ask_id(options)
+    payload = worker.pop_job(bridge_agent="AI Horde Worker reGen:18.0.0:x")["payload"]
+    assert {name: payload[name] for name in options} == options
+    assert not payload.keys() & {"sampler_order", "sampler_solver_type", "flow_shift"}
+
+
+@pytest.mark.parametrize(("scheduler", "karras"), [("karras", True), ("normal", False)])
+def test_a_schedule_that_karras_stands_for_sets_it(
+    client: Api, worker: Api, scheduler: str, karras: bool
+):
+    client.ask_id({"scheduler": scheduler, "karras": not karras})
+    assert worker.pop_job()["payload"]["karras"] is karras
+
+
 def test_the_censor_flag_is_sent_only_for_censored_safe_requests(client: Api, worker: Api):
     for nsfw, censor in ((False, True), (False, False), (True, True)):
         client.ask(nsfw=nsfw, censor_nsfw=censor)

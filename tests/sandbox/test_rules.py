@@ -280,3 +280,26 @@ def test_time_in_maintenance_is_not_paid(player: Player):
         player.clock.move(100)
         assert player.refusal(player.pop) == "WorkerMaintenance"
     assert player.books().worker_kudos == {"tester": 0}
+
+
+@pytest.mark.parametrize(
+    ("params", "promise", "fits"),
+    [
+        ({"steps": 30}, "", True),
+        ({"steps": 31}, "", False),
+        ({"steps": 15, "sampler_name": "k_heun"}, "", True),
+        ({"steps": 16, "sampler_name": "k_heun"}, "", False),
+        ({"steps": 8, "sampler_name": "k_dpm_adaptive"}, "", False),
+        ({"steps": 8, "sampler_name": "k_dpm_adaptive"}, "1.0", True),
+        ({"steps": 9, "sampler_name": "k_dpm_adaptive"}, "1.0", False),
+        ({"steps": 12, "sampler_name": "k_dpm_adaptive", "sampler_order": 2}, "1.0", True),
+        ({"steps": 8, "sampler_name": "k_dpm_adaptive"}, "2.0", False),
+    ],
+)
+def test_a_limit_of_steps_counts_what_they_cost_at_most(
+    player: Player, params: Change, promise: str, fits: bool
+):
+    """Of a model with 20 to 40 steps, 30 runs of the network are the limit."""
+    player.ask(params)
+    job = player.pop(limit_max_steps=True, sampler_execution_contract_version=promise)
+    assert (job["id"] is not None) is fits

@@ -19,6 +19,7 @@ MODEL = "Dreamer Demo"
 MODELS = {
     MODEL: ReferenceModel("stable diffusion 1"),
     "Demo XL": ReferenceModel("stable_diffusion_xl"),
+    "Demo Flux": ReferenceModel("flux_1"),
     "Demo Inpainting": ReferenceModel("stable diffusion 1", inpainting=True),
 }
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"

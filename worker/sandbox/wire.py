@@ -7,9 +7,17 @@ server's own shape; an explicit null is refused as the server refuses it, unknow
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from worker.sandbox.errors import InvalidInput, NotJson
@@ -33,10 +41,26 @@ def _refuse_repetition(values: tuple[str, ...]) -> tuple[str, ...]:
 Given: TypeAlias = Annotated[T | None, BeforeValidator(_refuse_null)]
 """Absent is None; null in the JSON is an error."""
 
-Sampler = Literal[
+LegacySampler = Literal[
     "k_dpmpp_sde", "k_dpmpp_2m", "k_euler", "k_dpmpp_2s_a", "k_dpm_adaptive", "k_dpm_2",
     "k_dpm_fast", "k_lms", "lcm", "k_dpm_2_a", "DDIM", "k_euler_a", "k_heun", "dpmsolver",
 ]  # fmt: skip
+ExtendedSampler = Literal[
+    "uni_pc", "uni_pc_bh2", "dpmpp_2m_sde", "dpmpp_3m_sde", "ddpm", "deis", "ipndm",
+    "res_multistep", "gradient_estimation", "heunpp2", "er_sde", "sa_solver",
+]  # fmt: skip
+KnobSampler = Literal[
+    "euler_cfg_pp", "euler_ancestral_cfg_pp", "dpmpp_2s_ancestral_cfg_pp", "dpmpp_2m_cfg_pp",
+    "dpmpp_2m_sde_heun", "ipndm_v", "res_multistep_cfg_pp", "res_multistep_ancestral",
+    "res_multistep_ancestral_cfg_pp", "gradient_estimation_cfg_pp", "seeds_2", "seeds_3",
+    "sa_solver_pece", "exp_heun_2_x0", "exp_heun_2_x0_sde",
+]  # fmt: skip
+Sampler = Literal[LegacySampler, ExtendedSampler, KnobSampler]
+Scheduler = Literal[
+    "normal", "karras", "simple", "sgm_uniform", "exponential", "ddim_uniform", "beta",
+    "linear_quadratic", "kl_optimal", "align_your_steps", "gits",
+]  # fmt: skip
+SolverType = Literal["midpoint", "heun", "phi_1", "phi_2"]
 ControlType = Literal[
     "canny", "hed", "depth", "normal", "openpose", "seg", "scribble", "fakescribbles", "hough"
 ]
@@ -58,6 +82,7 @@ MetadataValue = Literal[
 Fraction: TypeAlias = Annotated[float, Field(ge=0.01, le=1.0)]
 Side: TypeAlias = Annotated[int, Field(ge=64, le=3072, multiple_of=64)]
 Strength: TypeAlias = Annotated[float, Field(ge=-5.0, le=5.0)]
+Knob: TypeAlias = Annotated[float, Field(ge=0)]
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=255)]
 ModelName: TypeAlias = Annotated[str, Field(min_length=3, max_length=255)]
 
@@ -100,6 +125,15 @@ class Params(Body):
     sampler_name: Sampler = "k_euler_a"
     cfg_scale: Annotated[float, Field(ge=0, le=100)] = 5.0
     karras: bool = True
+    scheduler: Given[Scheduler] = None
+    sampler_eta: Given[Knob] = None
+    sampler_s_noise: Given[Knob] = None
+    sampler_s_churn: Given[Knob] = None
+    sampler_s_tmin: Given[Knob] = None
+    sampler_s_tmax: Given[Knob] = None
+    sampler_solver_type: Given[SolverType] = None
+    sampler_order: Given[Annotated[int, Field(ge=1)]] = None
+    flow_shift: Given[float] = None
     tiling: bool = False
     hires_fix: bool = False
     transparent: bool = False
@@ -112,11 +146,19 @@ class Params(Body):
     facefixer_strength: Given[Annotated[float, Field(ge=0, le=1.0)]] = None
     clip_skip: Given[Annotated[int, Field(ge=1, le=12)]] = None
     control_type: Given[ControlType] = None
+    control_strength: Given[Annotated[float, Field(ge=0.01, le=3.0)]] = None
     post_processing: Annotated[tuple[PostProcessor, ...], AfterValidator(_refuse_repetition)] = ()
     loras: tuple[Lora, ...] = ()
     tis: tuple[TextualInversion, ...] = ()
     extra_texts: tuple[ExtraText, ...] = ()
     workflow: Given[Literal["qr_code"]] = None
+
+    @model_validator(mode="after")
+    def _tell_old_bridges(self) -> Self:
+        """These two schedules are what `karras` says, which every bridge reads."""
+        if self.scheduler in ("karras", "normal"):
+            return self.model_copy(update={"karras": self.scheduler == "karras"})
+        return self
 
     @property
     def pixels(self) -> int:
@@ -178,6 +220,12 @@ class PopBody(Body):
     allow_lora: bool = False
     limit_max_steps: bool = False
     extra_slow_worker: bool = False
+    sampler_execution_contract_version: object = None
+
+    @property
+    def bounds_adaptive_solvers(self) -> bool:
+        """Promises to end k_dpm_adaptive in time; of what is no known version, nothing follows."""
+        return self.sampler_execution_contract_version == "1.0"
 
 
 class Metadata(Body):

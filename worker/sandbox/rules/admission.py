@@ -10,8 +10,9 @@ from worker.horde.kudos import UPSCALERS
 from worker.sandbox.errors import Refusal
 from worker.sandbox.records import Account, Records, Request, Sources, State
 from worker.sandbox.rules import pricing
+from worker.sandbox.rules.sampling import check_options
 from worker.sandbox.sources import Pictures
-from worker.sandbox.wire import GenerateBody
+from worker.sandbox.wire import GenerateBody, Params
 
 MAX_LORAS = 5
 MAX_STEPS_FOR_FREE = 40
@@ -22,6 +23,9 @@ MIN_SIDE_FOR_FREE = 576
 LIFE_SECONDS = 20 * 60
 
 _NO_CONTROLNET = frozenset({"stable_diffusion_xl", "stable_cascade", "flux_1"})
+_SIGMA_GENERATORS = frozenset({"align_your_steps", "gits"})
+_WITH_SIGMA_GENERATORS = frozenset({"stable_diffusion_1", "stable_diffusion_xl"})
+_WITH_FLOW_SHIFT = frozenset({"flux_1", "flux_schnell", "flux_dev", "qwen_image"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,23 @@ class Asked:
         return pricing.baseline_of(self.records.requested_model(self.body))
 
     @property
+    def baselines(self) -> set[str]:
+        """Of all models that may serve the request."""
+        named = [self.records.model(name) for name in self.body.models]
+        return {pricing.baseline_of(row) for row in named} or {self.baseline}
+
+    @property
     def open_images(self) -> int:
         mine = [row for row in self.records.unfinished() if row.account is self.account]
         return sum(row.waiting + row.count(State.processing) for row in mine)
 
 
 Rule = Callable[[Asked], bool]
+
+
+def _implied_schedule(params: Params) -> str:
+    return "karras" if params.karras else "normal"
+
 
 RULES: Mapping[str, Rule] = {
     "MaintenanceMode": lambda asked: asked.records.maintenance_mode,
@@ -64,6 +79,18 @@ RULES: Mapping[str, Rule] = {
     "ControlNetMismatch": lambda asked: (
         asked.body.params.control_type is not None and asked.baseline in _NO_CONTROLNET
     ),
+    "SamplerSchedulerMismatch": lambda asked: (
+        asked.body.params.sampler_name == "dpmpp_3m_sde"
+        and (asked.body.params.scheduler or _implied_schedule(asked.body.params)) == "normal"
+    ),
+    "SchedulerBaselineMismatch": lambda asked: (
+        asked.body.params.scheduler in _SIGMA_GENERATORS
+        and not asked.baselines <= _WITH_SIGMA_GENERATORS
+    ),
+    "FlowShiftInapplicable": lambda asked: (
+        asked.body.params.flow_shift is not None and not asked.baselines <= _WITH_FLOW_SHIFT
+    ),
+    "FlowShiftOutOfRange": lambda asked: not 0 <= (asked.body.params.flow_shift or 0) <= 100,
     "InpaintingMissingMask": lambda asked: (
         asked.body.paints and asked.pictures.mask is None and not asked.pictures.has_alpha
     ),
@@ -78,6 +105,7 @@ def admit(asked: Asked, *, threads: int) -> GenerateBody:
     for rc, broken in RULES.items():
         if broken(asked):
             raise Refusal(rc)
+    check_options(asked.body.params)
     _check_workers(asked)
     _check_concurrency(asked)
     return _check_upfront(asked, threads)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from worker.sandbox.records import Records, Request, Worker
 from worker.sandbox.rules import pricing
 from worker.sandbox.rules.capabilities import shortcomings
+from worker.sandbox.rules.sampling import most_sampler_work
 from worker.sandbox.wire import PopBody
 
 SLOW_PIXELSTEPS_PER_SECOND = 500_000
@@ -61,7 +62,10 @@ def _step_count(records: Records, offer: Offer, request: Request) -> bool:
     if not offer.settings.limit_max_steps:
         return False
     model = records.requested_model(request.body)
-    return request.body.params.effective_steps > (model.min_steps + model.max_steps) / 2
+    most = most_sampler_work(
+        request.body.params, bounds_adaptive_solvers=offer.settings.bounds_adaptive_solvers
+    )
+    return most > (model.min_steps + model.max_steps) / 2
 
 
 def _blacklist(_: Records, offer: Offer, request: Request) -> bool:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from worker.horde.kudos import BASIS_PIXELS, UPSCALERS, PricedImage, image_kudos, image_reward
 from worker.sandbox.records import ReferenceModel
+from worker.sandbox.rules.sampling import sampler_work
 from worker.sandbox.wire import GenerateBody, Params
 
 ACCEPTANCE_KUDOS = 3
 
-SECOND_ORDER = frozenset({"k_heun", "k_dpm_2", "k_dpm_2_a", "k_dpmpp_2s_a", "k_dpmpp_sde"})
 LARGE_BASELINES = frozenset({"flux_1", "qwen_image", "z_image_turbo"})
 HEAVY_POST_PROCESSORS = frozenset(
     {
@@ -72,12 +72,7 @@ def time_to_live(
     params: Params, baselines: set[str], *, extra_slow: bool, minimum_seconds: int
 ) -> int:
     """Seconds that a worker has for one image of the request, whatever the batch."""
-    steps = params.effective_steps
-    if params.sampler_name in SECOND_ORDER:
-        steps *= 2
-    elif params.sampler_name == "k_dpm_adaptive":
-        steps = 40
-    seconds = 30 + 2 * steps * params.pixels / BASIS_PIXELS
+    seconds = 30 + 2 * sampler_work(params) * params.pixels / BASIS_PIXELS
     if params.control_type is not None:
         seconds *= 2
     if baselines & LARGE_BASELINES:
