@@ -38,7 +38,7 @@ from hordelib.job.samplers import SAMPLERS, UNBATCHABLE
 from worker.demo.run import CLIENT_KEY, Client
 from worker.demo.sample_requests import Wish
 from worker.jobs.ledger import FILE as LEDGER
-from worker.line.limits import Pace
+from worker.line.limits import Limits
 from worker.sandbox import ReferenceModel
 
 WARM_UP = 10  # jobs of each device before those that count
@@ -67,7 +67,7 @@ class Case:
     @property
     def ahead(self) -> int:
         """Jobs in hand and at the horde, so that no worker ever waits for one."""
-        return self.devices * (max(self.queue_size, Pace().most_ahead) + AHEAD)
+        return self.devices * (max(self.queue_size, Limits().most_ahead) + AHEAD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from hordelib.job.families import Family
 from hordelib.job.params import MAX_SIDE, SIDE_STEP, GenerationParams
 from worker.errors import StateTaken
 from worker.prediction.predictor import SecondsPredictor
-from worker.service.assembly import make_forecast
+from worker.service.assembly import make_predictor
 from worker.service.state_folder import StateFolder
 
 ROUND = 1_000_000  # by which the numbers in prompts and the seeds differ from round to round
@@ -97,10 +97,10 @@ class Course:
     def teach(self, folder: Path) -> None:
         """The worker of this state folder predicts as if it had served these jobs."""
         with closing(_open(folder)) as state:
-            forecast = make_forecast(state.path)
+            predictor = make_predictor(state.path)
             for each in self.done:
-                forecast.learn(each.job, each.family, each.seconds)
-            forecast.keep()
+                predictor.learn(each.job, each.family, each.seconds)
+            predictor.keep()
 
     def _take(self, job: GenerationParams, runs: list[float]) -> None:
         """The last run of a job, and what is learnt of all of them."""

@@ -30,14 +30,13 @@ from worker.children.judge_main import HEARTBEAT_SECONDS
 from worker.children.messages import Asked, EngineSettings, Judged, JudgeSettings, Ready, Unjudged
 from worker.children.signals import StopSignals
 from worker.demo.run import demo_config
-from worker.jobs.journal import Books
+from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
-from worker.jobs.status import Board
 from worker.models.opening import Models
-from worker.service.assembly import Children, make_bridge, make_forecast
+from worker.service.assembly import Children, make_bridge, make_predictor
 from worker.service.serve import serve
-from worker.service.terminal import board_view, make_console, set_up_logging
+from worker.service.terminal import make_console, make_display, set_up_logging
 
 MODEL = "simulated model"
 ANY_NUMBER = 1_000_000_000
@@ -109,12 +108,12 @@ def run(home: Path, checkpoint: Path, url: str, name: str, job_ms: int, queue_si
     changes = {"dreamer_name": name, "queue_size": queue_size}
     config = demo_config(url, models=(MODEL,)).model_copy(update=changes)
     models = Models({MODEL: Model.of_checkpoint(checkpoint, MODEL)}, ())
-    board, console, state = Board(), make_console(), home / "state"
+    console, state = make_console(), home / "state"
     set_up_logging(console, home / "logs" / "dreamer.log")
     with closing(Ledger(state / LEDGER)) as ledger:
-        books = Books(ledger, board, ANY_NUMBER, make_forecast(state))
-        bridge = make_bridge(config, home, models, books, children=children(job_ms / 1000))
-        serve(bridge, board_view(console, board), signals=StopSignals.caught())
+        journal = Journal(ledger, ANY_NUMBER, make_predictor(state))
+        bridge = make_bridge(config, home, models, journal, children=children(job_ms / 1000))
+        serve(bridge, make_display(console, journal), signals=StopSignals.caught())
 
 
 def _engine(job_seconds: float, pipe: Connection, settings: EngineSettings) -> None:

@@ -27,11 +27,10 @@ from hordelib.demo_model import ensure_checkpoint
 from hordelib.files.model import Model
 from worker.demo.run import CLIENT_KEY, Client, demo_config
 from worker.demo.sample_requests import Wish
-from worker.jobs.journal import Books
+from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
-from worker.jobs.status import Board
-from worker.jobs.timeline import Phase, busy_share
+from worker.jobs.timeline import Phase, Timeline, busy_share
 from worker.line.bridge import Bridge
 from worker.models.offer import make_offer
 from worker.models.opening import Models
@@ -87,11 +86,12 @@ def measure(workload: Workload, jobs: int, latency_seconds: float, checkpoint: P
         wishes = list(workload.wishes(WARM_UP + jobs + RUN_OUT))
         for wish in wishes:
             client.post(wish)
-        home, board = Path(folder), Board()
-        with _serving(_bridge(workload, horde.url(), home, checkpoint, board)) as bridge:
+        home = Path(folder)
+        journal = Journal(Ledger(home / "state" / LEDGER))
+        with _serving(_bridge(workload, horde.url(), home, checkpoint, journal)) as bridge:
             before = _wait_for(_images(wishes[:WARM_UP]), horde, bridge)
             wanted = _images(wishes[WARM_UP : WARM_UP + jobs])
-            window = _window(board, lambda: _wait_for(before + wanted, horde, bridge))
+            window = _window(journal.timeline, lambda: _wait_for(before + wanted, horde, bridge))
         counted = horde.settled()[before : before + wanted]
     return _row(workload, round(1000 * latency_seconds), jobs, window, counted)
 
@@ -100,10 +100,10 @@ def _images(wishes: Sequence[Wish]) -> int:
     return sum(wish.images for wish in wishes)
 
 
-def _window(board: Board, until: Callable[[], object]) -> Window:
-    started, before, cpu = time.monotonic(), board.timeline.divided(), _cpu_seconds()
+def _window(timeline: Timeline, until: Callable[[], object]) -> Window:
+    started, before, cpu = time.monotonic(), timeline.divided(), _cpu_seconds()
     until()
-    after = board.timeline.divided()
+    after = timeline.divided()
     spent = {phase: after[phase] - before[phase] for phase in Phase}
     return Window(time.monotonic() - started, _cpu_seconds() - cpu, spent)
 
@@ -130,7 +130,7 @@ def _row(
     )
 
 
-def _bridge(workload: Workload, url: str, home: Path, checkpoint: Path, board: Board) -> Bridge:
+def _bridge(workload: Workload, url: str, home: Path, checkpoint: Path, journal: Journal) -> Bridge:
     """Each model has a name and a place in memory of its own; on disk they are one file.
 
     Of each kind of job that the workloads have is enough there to offer it.
@@ -146,8 +146,7 @@ def _bridge(workload: Workload, url: str, home: Path, checkpoint: Path, board: B
         make_offer(config, home, models), allow_controlnet=True, allow_post_processing=True
     )
     intake = make_intake(config, home, models, offer)
-    books = Books(Ledger(home / "state" / LEDGER), board)
-    return make_bridge(config, home, models, books, intake=intake)
+    return make_bridge(config, home, models, journal, intake=intake)
 
 
 @contextmanager

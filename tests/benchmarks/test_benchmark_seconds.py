@@ -11,7 +11,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.measure.drawn_jobs import Kinds, draw_jobs
 from hordelib.job.families import SD1
-from worker.service.assembly import make_forecast
+from worker.service.assembly import make_predictor
 from worker.service.state_folder import StateFolder
 
 
@@ -25,7 +25,7 @@ def test_jobs_are_predicted_before_they_are_learnt_and_a_worker_can_be_taught(tm
     assert (row["rounds"], row["learnt"], row["jobs"]) == (2, 1, 3)
     assert row["median_seconds"] > 0
     job = draw_jobs(1, 7, Kinds(64))[0]
-    assert make_forecast(state).predict(job, SD1).jobs == 3
+    assert make_predictor(state).predict(job, SD1).jobs == 3
 
 
 def test_a_worker_that_runs_is_not_taught(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

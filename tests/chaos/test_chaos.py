@@ -32,6 +32,8 @@ from tests.chaos.verdict import Fate, Judgement
 from tests.conftest import SHOWN
 from tests.support.family_files import HEADERS, completed, write_header
 from tests.support.sandbox_client import MODEL, MODELS, WORKER_KEY
+from worker.jobs.ledger import FILE as LEDGER
+from worker.jobs.ledger import read_totals
 from worker.sandbox import GenerationEntry, ReferenceModel, RequestEntry, Sandbox, Timing
 from worker.service.state_folder import is_taken
 
@@ -141,6 +143,7 @@ def assert_right(judgement: Judgement, world: World, show: Callable[[str], None]
     assert world.service.complaints() == []
     assert not is_taken(world.state_folder)
     assert bytes_of(world.state_folder) <= STATE_BYTES
+    assert read_totals(world.state_folder / LEDGER).open == 0, "the journal is not empty"
 
 
 def is_possible(request: RequestEntry) -> bool:

@@ -24,21 +24,20 @@ from worker.config.config import BridgeConfig, load_config, models_place
 from worker.demo.run import REFERENCE, run_demo
 from worker.demo.sample_requests import ALL, FEW
 from worker.errors import ConfigError, NotAllowed, WorkerError
-from worker.jobs.journal import Books
+from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger, read_totals
-from worker.jobs.status import Board
 from worker.models.inventory import ModelsFolder, take_inventory
 from worker.models.keeper import ModelOffering
 from worker.models.offer import find_capabilities, introduce
 from worker.models.opening import Models
 from worker.safety.policy import unfound
 from worker.sandbox import serve as serve_sandbox
-from worker.service.assembly import OURS, Children, make_bridge, make_forecast, make_intake
+from worker.service.assembly import OURS, Children, make_bridge, make_intake, make_predictor
 from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
 from worker.service.serve import serve
 from worker.service.state_folder import STATE, StateFolder, is_taken
-from worker.service.terminal import board_view, make_console, print_totals, set_up_logging
+from worker.service.terminal import make_console, make_display, print_totals, set_up_logging
 
 CONFIG_FILE = "bridgeData.yaml"
 ANSWER_SECONDS, START_SECONDS = 5.0, 60.0  # for a worker that serves, and for one that starts
@@ -118,15 +117,14 @@ def run_worker(
             return
         for line in warnings_of(config, home, models):
             log.warning(as_typed(line))
-        board = Board()
         intake = make_intake(config, home, models)
         with closing(Ledger(state.path / LEDGER)) as ledger, offering.kept_up(intake.offered):
-            books = Books(ledger, board, children.most_drops, make_forecast(state.path))
-            bridge = make_bridge(config, home, models, books, intake=intake, children=children)
+            journal = Journal(ledger, children.most_drops, make_predictor(state.path))
+            bridge = make_bridge(config, home, models, journal, intake=intake, children=children)
             log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
             serve(
                 bridge,
-                board_view(console, board, config.stats_output_frequency),
+                make_display(console, journal, config.stats_output_frequency),
                 signals=signals,
                 orders=orders,
                 look_after=state.keep,

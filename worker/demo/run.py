@@ -26,9 +26,8 @@ from worker.demo.sample_requests import (
     USUAL,
     Wish,
 )
-from worker.jobs.journal import Books
+from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
-from worker.jobs.status import Board
 from worker.line.bridge import Bridge
 from worker.models.capabilities import NEWEST_AGENT
 from worker.models.offer import make_offer
@@ -36,7 +35,7 @@ from worker.models.opening import find_models
 from worker.sandbox import ReferenceModel, Sandbox
 from worker.service.assembly import make_bridge, make_intake
 from worker.service.serve import serve
-from worker.service.terminal import board_view, jobs_table, set_up_logging
+from worker.service.terminal import jobs_table, make_display, set_up_logging
 
 REFERENCE = {
     MODEL: ReferenceModel(baseline="stable diffusion 1"),
@@ -114,19 +113,19 @@ def run_demo(home: Path, console: Console, wishes: Sequence[Wish], signals: Stop
         console.print(f"A local horde listens at {sandbox.url}")
         client = Client(sandbox.url, CLIENT_KEY)
         ids = [client.post(wish) for wish in wishes]
-        board = Board()
+        journal = Journal(Ledger(None))
         config = config_of(sandbox.url)
         console.print(f"{len(ids)} requests are posted; the worker starts …")
-        bridge = _make_bridge(config, home, board)
+        bridge = _make_bridge(config, home, journal)
         is_done = Waiting(client, ids).is_done
-        if serve(bridge, board_view(console, board), is_done, signals=signals):
+        if serve(bridge, make_display(console, journal), is_done, signals=signals):
             raise KeyboardInterrupt
-        console.print(jobs_table(board.view().rows))
+        console.print(jobs_table(journal.view().rows))
         shots = _collect(client, ids, wishes)
     remark = "" if wishes is FEW else NOT_SHOWN
     page = write_contact_sheet(home / "demo-output", shots, remark)
     wanted = sum(wish.images for wish in wishes)
-    console.print(f"{len(shots)} of {wanted} pictures, {board.view().kudos:.2f} kudos")
+    console.print(f"{len(shots)} of {wanted} pictures, {journal.view().kudos:.2f} kudos")
     console.print(str(page), soft_wrap=True)
     return len(shots) == wanted
 
@@ -140,7 +139,7 @@ def _prepare(home: Path, wishes: Sequence[Wish]) -> Callable[[str], BridgeConfig
     return lambda url: demo_config(url, cache_home=ALL_MODELS, models=tuple(REFERENCE))
 
 
-def _make_bridge(config: BridgeConfig, home: Path, board: Board) -> Bridge:
+def _make_bridge(config: BridgeConfig, home: Path, journal: Journal) -> Bridge:
     """Offers a kind of job although some of its files are not there: no wish asks for those."""
     models = find_models(config, home)
     offer = replace(
@@ -150,7 +149,7 @@ def _make_bridge(config: BridgeConfig, home: Path, board: Board) -> Bridge:
         allow_post_processing=True,
     )
     intake = make_intake(config, home, models, offer)
-    return make_bridge(config, home, models, Books(Ledger(None), board), intake=intake)
+    return make_bridge(config, home, models, journal, intake=intake)
 
 
 def demo_config(

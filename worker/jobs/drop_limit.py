@@ -1,7 +1,7 @@
 """Keeps the worker from being put into maintenance: the horde does that to one that drops jobs.
 
 The 21st faulted or aborted image within an hour is one too many (horde API: "dropping too many
-jobs"). The guard has so few images in hand that all of them could fail and the limit would still be
+jobs"). The limit has so few images in hand that all of them could fail and the limit would still be
 some way off; and what makes one job fail often makes the next one fail too, so after some drops the
 worker asks for less.
 """
@@ -22,7 +22,7 @@ STRAINED_SHARE = 3  # from a third of them on, less is offered
 SMALLEST_PIXELS = 512 * 512
 
 
-class FaultGuard:
+class DropLimit:
     """Counts the images that were not delivered within the last hour. Any thread may use it.
 
     Args:

@@ -1,58 +1,157 @@
-"""The worker's books: what happens to a job is told to the ledger, the board and the fault guard.
+"""Where each job in hand is: one dictionary, which all threads of the line write through `Journal`.
 
-The ledger keeps it over the worker's death, the board shows it, the guard counts what failed.
+A job is in it from its pop until its last image has ended. What has to outlive the worker is
+written to the ledger in the same call, and images that failed are counted for the drop limit.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from hordelib.job.params import GenerationParams
 from worker.horde.api import Job, Offer, Slot
-from worker.jobs.drop_limit import MOST_DROPS, FaultGuard
+from worker.jobs.drop_limit import MOST_DROPS, DropLimit
 from worker.jobs.ledger import LOST_POPS, Ledger
-from worker.jobs.results import Failed, ImageEnd, Made, Results
-from worker.jobs.status import Board, JobRow
+from worker.jobs.results import Failed, ImageEnd, JobStage, Made, Results
+from worker.jobs.status import JobRow, Obstacle, Status, StatusView
+from worker.jobs.timeline import Timeline
 from worker.prediction.predictor import SecondsPredictor
 
 
-class Books:
-    """Any thread may write.
+class Journal:
+    """Any thread may write and read.
 
     Args:
         most_drops: images that may fail within an hour.
-        forecast: learns from the jobs; None knows nothing yet.
+        predictor: learns from the jobs; None knows nothing yet.
+
+    `on_over` is told the id of each job of which no image is in hand any more, before it is gone.
     """
 
     def __init__(
         self,
         ledger: Ledger,
-        board: Board,
         most_drops: int = MOST_DROPS,
-        forecast: SecondsPredictor | None = None,
+        predictor: SecondsPredictor | None = None,
     ):
-        self.board = board
-        self.forecast = forecast or SecondsPredictor()
-        self.guard = FaultGuard(most_drops, ledger.drop_ages(), ledger.stop_ages())
+        self.predictor = predictor or SecondsPredictor()
+        self.drop_limit = DropLimit(most_drops, ledger.drop_ages(), ledger.stop_ages())
+        self.timeline = Timeline()
+        self.on_over: Callable[[str], None] = lambda _: None
         self._ledger = ledger
+        self._status = Status()
         self._changed = threading.Condition()
-        self._open: dict[str, frozenset[str]] = {}  # the ids of each job that is not over
+        self._jobs: dict[str, JobRow] = {}
+
+    # ---- the way of a job --------------------------------------------------------------------
+
+    def owed(self) -> list[Job | Results]:
+        """What an earlier life of the worker has left: to be made again, delivered or faulted."""
+        debts = self._ledger.owed()
+        for debt in debts:
+            slots = [image.slot for image in debt.results.images]
+            self._enter(debt.results.job_id, debt.model, slots)
+        return [debt.job or debt.results for debt in debts]
+
+    def popped(self, slots: Sequence[Slot], model: str, asked: str = "") -> None:
+        """The first thing to be done with a job, whose ids have to be `fresh`.
+
+        `asked` (Job.asked) is what the next life makes it of, if this one does not live to see it.
+        """
+        self._ledger.popped(slots, model, asked)
+        self._enter(slots[0].id, model, slots)
+
+    def move(self, job_id: str, to: JobStage, of: Collection[JobStage] = tuple(JobStage)) -> bool:
+        """It is at that stage now; False, and nothing done, where it is at none `of` these.
+
+        So of several threads that would take a job over, one does.
+        """
+        with self._changed:
+            row = self._jobs.get(job_id)
+            if row is None or row.stage not in of:
+                return False
+            self._change(job_id, stage=to)
+            self._changed.notify_all()
+            return True
+
+    def understood(self, job_id: str, params: GenerationParams, own_seconds: float) -> None:
+        self._change(job_id, params=params, own_seconds=own_seconds)
+
+    def expected(self, job_id: str, seconds: float, kudos: float) -> None:
+        """What it takes on the device, with those that share its batch, and brings."""
+        self._change(job_id, expected_seconds=seconds, expected_kudos=kudos)
+
+    def stepped(self, job_id: str, step: int, steps: int) -> None:
+        self._change(job_id, step=step, steps=steps)
+
+    def made(self, results: Results, seconds: float) -> None:
+        """Its pictures took so long on the device; from here on they survive the worker."""
+        self._change(results.job_id, seconds=seconds)
+        self._ledger.made([image for image in results.images if isinstance(image, Made)])
+
+    def failed(self, image: Failed) -> None:
+        """Before the horde is told: a later life of the worker tells it the same."""
+        self._ledger.failed(image)
+
+    def ended(self, job_id: str, image_id: str, end: ImageEnd | None) -> None:
+        """One image is not in hand any more; without an end, it is left to the next life."""
+        if end is not None:
+            self._ledger.ended(image_id, end)
+        with self._changed:
+            row = self._jobs.get(job_id)
+            if row is None or image_id not in row.left:
+                return
+            ends = row.ends if end is None else (*row.ends, end)
+            left = row.left - {image_id}
+            self._change(job_id, left=left, ends=ends)
+            if end is not None and end.is_drop:
+                self.drop_limit.count(1)  # before anybody pops again
+            self._changed.notify_all()
+        if not left:
+            self._let_go(job_id)
+
+    def leave(self, job_id: str) -> None:
+        """Its next stages are those of the worker's next life."""
+        self._let_go(job_id)
+
+    # ---- what is in hand ---------------------------------------------------------------------
+
+    def jobs(self) -> tuple[JobRow, ...]:
+        """All that are in hand, oldest first."""
+        with self._changed:
+            return tuple(self._jobs.values())
 
     @property
     def in_hand(self) -> int:
-        """Images that were popped and are not over."""
-        with self._changed:
-            return self._images()
+        """Images that were popped and have not ended."""
+        return sum(len(row.left) for row in self.jobs())
 
-    def wait_for_fewer(self, images: int, seconds: float) -> None:
-        """Until fewer than so many are in hand, but no longer than `seconds`."""
+    def wait_for(self, condition: Callable[[], bool], seconds: float | None = None) -> None:
+        """Until it holds, which is looked at after each change, but no longer than `seconds`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._images() < images, seconds)
+            self._changed.wait_for(condition, seconds)
+
+    def wake(self) -> None:
+        """Whoever waits looks again: something has changed that is not written here."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def fresh(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """Of ids that were popped just now those that are new, each once.
+
+        The horde never hands an id out twice: one that it gives up gets another one. Whatever goes
+        by ids relies on that.
+        """
+        known = {slot.id for row in self.jobs() for slot in row.slots} | self._ledger.known(ids)
+        return tuple(id for id in dict.fromkeys(ids) if id not in known)
 
     def cautious(self, offer: Offer) -> Offer:
         """The offer with no more than may be asked for; no images at all if its amount is 0."""
-        return self.guard.cautious(offer, self.in_hand)
+        return self.drop_limit.cautious(offer, self.in_hand)
+
+    # ---- how the worker is -------------------------------------------------------------------
 
     def lost_pop(self, *, may_be_drop: bool) -> None:
         """The horde may have handed out a job in an answer that never came. It can't be known.
@@ -62,68 +161,45 @@ class Books:
         """
         self._ledger.count(LOST_POPS)
         if may_be_drop:
-            self.guard.count(1)
-        self.board.lost_pop()
-
-    def fresh(self, ids: Sequence[str]) -> tuple[str, ...]:
-        """Of ids that were popped just now those that are new, each once.
-
-        The horde never hands an id out twice: one that it gives up gets another one. Whatever goes
-        by ids relies on that.
-        """
-        known = set(self._ledger.known(ids))
+            self.drop_limit.count(1)
         with self._changed:
-            known.update(*self._open.values())
-        return tuple(id for id in dict.fromkeys(ids) if id not in known)
+            self._status.lost_pops += 1
 
-    def owed(self) -> list[Job | Results]:
-        """What an earlier life of the worker has left: to be made again, delivered or faulted."""
-        debts = self._ledger.owed()
-        for debt in debts:
-            ids = [image.slot.id for image in debt.results.images]
-            self._enter(debt.results.job_id, debt.model, ids)
-        return [debt.job or debt.results for debt in debts]
+    @property
+    def obstacle(self) -> Obstacle:
+        return self._status.obstacle
 
-    def popped(self, slots: Sequence[Slot], model: str, asked: str = "") -> None:
-        """The first thing to be done with a job, whose ids have to be `fresh`.
+    def say(self, obstacle: Obstacle) -> None:
+        """What keeps the worker from jobs now."""
+        self._status.obstacle = obstacle
 
-        `asked` (Job.asked) is what the next life makes it of, if this one does not live to see it.
-        """
-        self._ledger.popped(slots, model, asked)
-        self._enter(slots[0].id, model, [slot.id for slot in slots])
+    def silent(self, seconds: float) -> None:
+        """The engine has not said a word for so long; 0 when it has."""
+        self._status.silent_seconds = seconds
 
-    def understood(self, job_id: str, params: GenerationParams) -> None:
-        self.board.understood(job_id, params)
-
-    def made(self, results: Results, seconds: float) -> None:
-        """Its pictures took so long on the device; from here on they survive the worker."""
-        self.board.generated(results.job_id, seconds)
-        self._ledger.made([image for image in results.images if isinstance(image, Made)])
-
-    def failed(self, image: Failed) -> None:
-        """Before the horde is told: a later life of the worker tells it the same."""
-        self._ledger.failed(image)
-
-    def ended(self, image_id: str, end: ImageEnd) -> None:
-        self._ledger.ended(image_id, end)
-
-    def over(self, job_id: str, ends: Sequence[ImageEnd]) -> None:
-        """No image of the job is in hand any more; those without an end are the next life's."""
+    def view(self) -> StatusView:
         with self._changed:
-            if self._open.pop(job_id, None) is None:
-                return
-            self.guard.count(sum(end.is_drop for end in ends))  # before anybody pops again
-            self._changed.notify_all()
-        self.board.over(job_id, ends)
+            return self._status.view(self.jobs())
 
     def tend(self) -> None:
         """To be called often: keeps the ledger small and on the disk."""
         self._ledger.tend()
 
-    def _images(self) -> int:
-        return sum(map(len, self._open.values()))
-
-    def _enter(self, job_id: str, model: str, ids: Sequence[str]) -> None:
+    def _enter(self, job_id: str, model: str, slots: Sequence[Slot]) -> None:
+        left = frozenset(slot.id for slot in slots)
         with self._changed:
-            self._open[job_id] = frozenset(ids)
-        self.board.add(JobRow(job_id, model, len(ids)))
+            self._jobs[job_id] = JobRow(job_id, model, tuple(slots), left)
+
+    def _change(self, job_id: str, **changes: object) -> None:
+        """What is said of a job that is over comes too late."""
+        with self._changed:
+            if row := self._jobs.get(job_id):
+                self._jobs[job_id] = replace(row, **changes)  # pyright: ignore[reportArgumentType]
+
+    def _let_go(self, job_id: str) -> None:
+        self.on_over(job_id)
+        with self._changed:
+            row = self._jobs.pop(job_id, None)
+            if row is not None and (end := row.best_end):
+                self._status.over(replace(row, stage=end.stage))
+            self._changed.notify_all()

@@ -24,7 +24,7 @@ from hordelib.job.notes import GenMetadata
 from worker.horde.api import Slot
 from worker.jobs.durable_sqlite import DurableSqlite, Format, Value, opened_for_reading
 from worker.jobs.owed import ImageRow, Owed, read_owed
-from worker.jobs.results import STOPPING, Failed, ImageEnd, JobState, Made
+from worker.jobs.results import ENDS, STOPPING, Failed, ImageEnd, JobStage, Made
 from worker.jobs.steady_clock import SteadyClock
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ _IS_OPEN = "typeof(ended_at) <> 'real'"  # a damaged end is none
 class Totals:
     """Images by how they ended, since the ledger was begun. `open`: not ended yet."""
 
-    images: Mapping[JobState, int]
+    images: Mapping[JobStage, int]
     kudos: float
     open: int
     lost_pops: int
@@ -173,7 +173,7 @@ class Ledger:
             (
                 "UPDATE images SET state = ?, reason = ?, kudos = ?, is_drop = ?, ended_at = ?,"
                 " webp = NULL, prompt = '' WHERE id = ?",
-                [(end.state, end.reason, end.kudos, end.is_drop, self._now(), image_id)],
+                [(end.stage, end.reason, end.kudos, end.is_drop, self._now(), image_id)],
             )
         )
 
@@ -279,9 +279,9 @@ def _totals(read: Callable[[str], list[sqlite3.Row]]) -> Totals:
     )
     waiting = read(f"SELECT total(1) AS n FROM images WHERE {_IS_OPEN}")
     lost = read(f"SELECT total(count) AS n FROM counters WHERE name = '{LOST_POPS}'")
-    known = [row for row in ended if row["state"] in list(JobState)]
+    known = [row for row in ended if row["state"] in ENDS]
     return Totals(
-        images={JobState(row["state"]): _whole(row["images"]) for row in known},
+        images={JobStage(row["state"]): _whole(row["images"]) for row in known},
         kudos=math.fsum(row["kudos"] for row in known if math.isfinite(row["kudos"])),
         open=sum(_whole(row["n"]) for row in waiting),
         lost_pops=sum(_whole(row["n"]) for row in lost),

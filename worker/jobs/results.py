@@ -88,22 +88,30 @@ def fault_reason(error: Exception) -> str:
     return f"internal error: {type(error).__name__}: {error}"
 
 
-class JobState(StrEnum):
+class JobStage(StrEnum):
     """Where a job is, or one image of it; the last three are the ends of every popped id."""
 
+    popped = "popped"
+    reading = "reading"
     waiting = "waiting"
     running = "running"
+    encoding = "encoding"
+    judging = "judging"
     delivering = "delivering"
     submitted = "submitted"
     faulted = "faulted"
     given_up = "given up"  # for the horde's own reason: it has no use for the result any more
 
 
+UNMADE = (JobStage.popped, JobStage.reading, JobStage.waiting, JobStage.running)
+ENDS = (JobStage.submitted, JobStage.faulted, JobStage.given_up)  # the best first
+
+
 @dataclass(frozen=True, slots=True)
 class ImageEnd:
-    """How one popped id ended: `state` is one of the three that are over."""
+    """How one popped id ended: `stage` is one of ENDS."""
 
-    state: JobState
+    stage: JobStage
     kudos: float = 0.0
     reason: str = ""
     is_drop: bool = False  # the horde holds it against the worker

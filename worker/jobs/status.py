@@ -1,42 +1,57 @@
-"""What the worker has done and is doing, for those who look: the terminal and the demo."""
+"""What the worker has done and is doing, for those who look: the terminal, the demo, a debugger."""
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 
 from hordelib.job.params import GenerationParams
-from worker.jobs.results import ImageEnd, JobState
-from worker.jobs.timeline import Timeline
+from worker.horde.api import Slot
+from worker.jobs.results import ENDS, Failed, ImageEnd, JobStage, Results
 
 KEPT_ROWS = 100  # rows of finished jobs; the totals count on
 
 
-_ORDER = (JobState.submitted, JobState.faulted, JobState.given_up)
-
-
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """One popped job as a line of the table."""
+    """One popped job as a line of the journal."""
 
     job_id: str
     model: str
-    images: int
+    slots: tuple[Slot, ...]
+    left: frozenset[str]  # ids of its images that have not ended
+    stage: JobStage = JobStage.popped
     params: GenerationParams | None = None  # None: not read yet, or not readable
-    state: JobState = JobState.waiting
+    own_seconds: float = inf  # that it would take alone, on the device; infinite: not known
+    expected_seconds: float = 0.0  # with those that share its batch; 0: not known yet
+    expected_kudos: float = 0.0  # an estimate
     step: int = 0
     steps: int = 0
     seconds: float = 0.0  # on the device
-    kudos: float = 0.0
-    expected_seconds: float = 0.0  # on the device; 0: not known yet
-    expected_kudos: float = 0.0  # an estimate
-    reason: str = ""  # of a fault
+    ends: tuple[ImageEnd, ...] = ()
+
+    @property
+    def kudos(self) -> float:
+        return sum(end.kudos for end in self.ends)
+
+    @property
+    def reason(self) -> str:
+        """Of a fault; "" for none."""
+        return self.best_end.reason if self.best_end else ""
+
+    @property
+    def best_end(self) -> ImageEnd | None:
+        """A job of several images is submitted when any of them is."""
+        return min(self.ends, key=lambda end: ENDS.index(end.stage), default=None)
+
+    def failed(self, reason: str) -> Results:
+        """No image of this job will come."""
+        return Results(self.job_id, tuple(Failed(slot, reason) for slot in self.slots))
 
 
-class Kind(Enum):
+class ObstacleKind(Enum):
     """Of what keeps the worker from jobs."""
 
     none = 0
@@ -51,12 +66,12 @@ class Obstacle:
     """What keeps the worker from jobs, in one line for its owner."""
 
     told: str = ""
-    kind: Kind = Kind.none
+    kind: ObstacleKind = ObstacleKind.none
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """A moment of the board."""
+class StatusView:
+    """A moment of the journal."""
 
     rows: tuple[JobRow, ...]  # oldest first
     images_done: int
@@ -67,13 +82,17 @@ class View:
     doing: str = ""  # what keeps the worker from jobs; "" is nothing
     silent_seconds: float = 0.0  # of an engine that does not answer
 
+    def count(self, *stages: JobStage) -> int:
+        """Jobs at any of these stages."""
+        return sum(row.stage in stages for row in self.rows)
+
     @property
     def waiting(self) -> int:
-        return sum(row.state is JobState.waiting for row in self.rows)
+        return self.count(JobStage.popped, JobStage.reading, JobStage.waiting)
 
     @property
     def running(self) -> JobRow | None:
-        return next((row for row in self.rows if row.state is JobState.running), None)
+        return next((row for row in self.rows if row.stage is JobStage.running), None)
 
     @property
     def seconds_per_image(self) -> float | None:
@@ -81,85 +100,35 @@ class View:
 
 
 @dataclass
-class Board:
-    """Written by the bridge's threads, read by anybody."""
+class Status:
+    """What came of the jobs that are over, and how the worker is. The journal writes it, locked."""
 
-    timeline: Timeline = field(default_factory=Timeline)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _open: dict[str, JobRow] = field(default_factory=dict[str, JobRow])
+    obstacle: Obstacle = Obstacle()
+    silent_seconds: float = 0.0
+    lost_pops: int = 0
     _over: deque[JobRow] = field(default_factory=lambda: deque[JobRow](maxlen=KEPT_ROWS))
     _images: int = 0
-    _faulted: int = 0
+    _failed: int = 0
     _kudos: float = 0.0
     _device_seconds: float = 0.0
-    _lost_pops: int = 0
-    obstacle: Obstacle = Obstacle()
-    _silent_seconds: float = 0.0
 
-    def add(self, row: JobRow) -> None:
-        with self._lock:
-            self._open[row.job_id] = row
+    def over(self, row: JobRow) -> None:
+        """All of its images have ended."""
+        done = sum(end.stage is JobStage.submitted for end in row.ends)
+        self._over.append(row)
+        self._images += done
+        self._failed += len(row.ends) - done
+        self._kudos += row.kudos
+        self._device_seconds += row.seconds
 
-    def understood(self, job_id: str, params: GenerationParams) -> None:
-        self._change(job_id, params=params)
-
-    def stepped(self, job_id: str, step: int, steps: int) -> None:
-        self._change(job_id, step=step, steps=steps)
-
-    def running(self, job_id: str) -> None:
-        self._change(job_id, state=JobState.running)
-
-    def expected(self, job_id: str, seconds: float, kudos: float) -> None:
-        self._change(job_id, expected_seconds=seconds, expected_kudos=kudos)
-
-    def generated(self, job_id: str, seconds: float) -> None:
-        self._change(job_id, state=JobState.delivering, seconds=seconds)
-
-    def lost_pop(self) -> None:
-        with self._lock:
-            self._lost_pops += 1
-
-    def say(self, obstacle: Obstacle) -> None:
-        """What keeps the worker from jobs now."""
-        self.obstacle = obstacle
-
-    def silent(self, seconds: float) -> None:
-        """The engine has not said a word for so long; 0 when it has."""
-        with self._lock:
-            self._silent_seconds = seconds
-
-    def over(self, job_id: str, ends: Sequence[ImageEnd]) -> None:
-        """The job's end. A job of several images is submitted when any of them is.
-
-        Without any, it is left to the next life of the worker.
-        """
-        with self._lock:
-            row = self._open.pop(job_id, None)
-            if row is None or not ends:
-                return
-            best = min(ends, key=lambda end: _ORDER.index(end.state))
-            kudos = sum(end.kudos for end in ends)
-            self._over.append(replace(row, state=best.state, kudos=kudos, reason=best.reason))
-            self._images += sum(end.state is JobState.submitted for end in ends)
-            self._faulted += sum(end.state is not JobState.submitted for end in ends)
-            self._kudos += kudos
-            self._device_seconds += row.seconds
-
-    def view(self) -> View:
-        with self._lock:
-            return View(
-                rows=(*self._over, *self._open.values()),
-                images_done=self._images,
-                images_failed=self._faulted,
-                kudos=self._kudos,
-                device_seconds=self._device_seconds,
-                lost_pops=self._lost_pops,
-                doing=self.obstacle.told,
-                silent_seconds=self._silent_seconds,
-            )
-
-    def _change(self, job_id: str, **changes: object) -> None:
-        """What is said of a job that is over comes too late to be shown."""
-        with self._lock:
-            if job_id in self._open:
-                self._open[job_id] = replace(self._open[job_id], **changes)  # pyright: ignore[reportArgumentType]
+    def view(self, in_hand: tuple[JobRow, ...]) -> StatusView:
+        return StatusView(
+            rows=(*self._over, *in_hand),
+            images_done=self._images,
+            images_failed=self._failed,
+            kudos=self._kudos,
+            device_seconds=self._device_seconds,
+            lost_pops=self.lost_pops,
+            doing=self.obstacle.told,
+            silent_seconds=self.silent_seconds,
+        )

@@ -4,8 +4,8 @@
 
 One thread pops ahead, a few read jobs and fetch what they name, one feeds the engine, one encodes,
 a few finish pictures; a job moves through them in the order of this file. Every popped id ends
-exactly once: submitted, faulted, or over because the horde said so. The books know each that has
-not ended yet, so that the next life of a killed worker goes on with it.
+exactly once: submitted, faulted, or over because the horde said so. The journal knows each that has
+not ended yet and where it is, so that the next life of a killed worker goes on with it.
 """
 
 from __future__ import annotations
@@ -14,53 +14,48 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import TypeVar
 
 from hordelib.engine import Generation
 from worker.children.engine import EngineProcess
 from worker.errors import NotAllowed, UnusableJob, WorkerError
-from worker.horde.api import Job, slots_of
+from worker.horde.api import Job, Slot, slots_of
 from worker.horde.client import HordeClient
-from worker.jobs.journal import Books
-from worker.jobs.results import STOPPING, Results, failed, failed_slots, fault_reason
-from worker.jobs.status import Kind, Obstacle
+from worker.jobs.journal import Journal
+from worker.jobs.results import (
+    STOPPING,
+    UNMADE,
+    JobStage,
+    Results,
+    failed,
+    failed_slots,
+    fault_reason,
+)
+from worker.jobs.status import Obstacle, ObstacleKind
 from worker.jobs.timeline import Phase
 from worker.jobs.work import Work
 from worker.line.delivery import Delivery
 from worker.line.encoding import encoded
 from worker.line.finishing import Finishing
 from worker.line.intake import Intake
-from worker.line.limits import Pace
-from worker.line.places import Places
+from worker.line.limits import Limits
 from worker.line.popper import Popper
 from worker.line.runner import Runner, Stopping
-from worker.line.waiting_jobs import Line
+from worker.line.waiting_jobs import WaitingJobs
 from worker.safety.judging import Judging
 from worker.service_manager import restart_follows
 
 log = logging.getLogger(__name__)
 
-Item = TypeVar("Item")
-
 POLL_SECONDS = 0.2  # between two looks, where several things may end the wait
 IDLE_SECONDS = 1.0  # without jobs, between two looks whether the device is to be freed
 FAULT_SECONDS = 60.0  # for telling the horde of a job that could not be read
 SILENCE_SECONDS = 1.5  # of the engine, until it is shown
+UNDELIVERED = (JobStage.judging, JobStage.delivering)
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A job whose pictures are made."""
-
-    work: Work
-    generation: Generation
-
-
-class _Crew:
+class _Threads:
     """The threads by what they do, once there are any."""
 
     popper: threading.Thread
@@ -77,7 +72,7 @@ class Bridge:
     Args:
         intake: has the models that are offered, and makes work of jobs.
         judging: says which pictures may leave.
-        books: are told of every job's way, and know what an earlier life has left.
+        journal: where each job is, and what an earlier life has left.
     """
 
     def __init__(
@@ -86,15 +81,16 @@ class Bridge:
         engine: EngineProcess,
         intake: Intake,
         judging: Judging,
-        books: Books,
-        pace: Pace | None = None,
+        journal: Journal,
+        limits: Limits | None = None,
     ):
-        self._pace = pace = pace or Pace()
+        self._limits = limits = limits or Limits()
         self._restart_follows = cache(restart_follows)
         self._horde = horde
         self._intake = intake
-        self._books = books
-        self._timeline = books.board.timeline
+        self._journal = journal
+        journal.on_over = intake.adapters.release
+        self._timeline = journal.timeline
         self._stopping = threading.Event()  # take no more jobs
         self._hurry = threading.Event()  # and don't wait for anything
         self._paused = threading.Event()
@@ -103,38 +99,35 @@ class Bridge:
         self._runner = Runner(
             engine,
             intake.offered,
-            books,
+            journal,
             ban=intake.adapters.ban,
             hurry=self._hurry,
-            starts=pace.engine_starts,
+            starts=limits.engine_starts,
         )
         self._finishing = Finishing(
             judging,
             Delivery(horde, self._hurry),
-            books,
-            abreast=max(1, pace.finishers - 1),
-            over=intake.adapters.release,
+            journal,
+            abreast=max(1, limits.finishers - 1),
             fail=self._fail,
         )
-        self._places = Places(pace.waiting_jobs, pace.seconds_ahead, pace.most_ahead)
         self._popped: queue.Queue[Job | None] = queue.Queue()
-        self._being_read: dict[str, Job] = {}
-        self._waiting = Line()
-        self._done: queue.Queue[Done | None] = queue.Queue()
+        self._waiting = WaitingJobs()
+        self._made: queue.Queue[tuple[Work, Generation] | None] = queue.Queue()
         self._threads: list[threading.Thread] = []
-        self._crew = _Crew()
+        self._by_work = _Threads()
         self.failure: WorkerError | None = None
 
     # ---- pop -------------------------------------------------------------------------------
 
     def _pop_jobs(self) -> None:
-        """Keeps `waiting_jobs` ahead of the engine. Ends when the bridge stops."""
+        """Keeps some jobs ahead of the engine. Ends when the bridge stops."""
         popper = Popper(
             self._horde,
             self._intake.offered.offer,
             self._stopping,
-            books=self._books,
-            pace=self._pace,
+            journal=self._journal,
+            limits=self._limits,
         )
         with self._timeline.during(Phase.STARTING):
             popper.introduce()
@@ -142,14 +135,22 @@ class Bridge:
             self._settle_debts()
             self._engine_ready.wait()
             self._finishing.wait_for_judge()
-        while self._places.take():
+        while self._wait_for_room():
             self._when_popped(popper.pop())
+
+    def _wait_for_room(self) -> bool:
+        """Until one more job may be popped; False where the bridge stops."""
+        self._journal.wait_for(lambda: self._stopping.is_set() or self._has_room())
+        return not self._stopping.is_set()
+
+    def _has_room(self) -> bool:
+        return not self._paused.is_set() and self._limits.have_room(self._journal.jobs())
 
     def _settle_debts(self) -> None:
         """What an earlier life of the worker has left: deliver what it has finished, make again
         what can still be in time, and fault the rest."""
         to_make: list[Job] = []
-        for debt in self._books.owed():
+        for debt in self._journal.owed():
             match debt:
                 case Job():
                     to_make.append(debt)
@@ -161,33 +162,30 @@ class Bridge:
             if self._paused.is_set():
                 self._finishing.add(failed(job, "the worker is paused"))
             elif self._stopping.is_set():
-                self._give_back(job)
+                self._give_back(job.id, job.slots)
             else:
-                self._places.take_anyway()
                 self._popped.put(job)
 
-    def _give_back(self, job: Job) -> None:
+    def _give_back(self, job_id: str, slots: Sequence[Slot]) -> None:
         """Nothing was made of it: the next life does it where one begins at once, and another
         worker otherwise."""
         if self._restart_follows():
-            log.info("job %s: left to the next life", job.id)
-            self._intake.adapters.release(job.id)
-            self._books.over(job.id, [])
+            log.info("job %s: left to the next life", job_id)
+            self._journal.leave(job_id)
         else:
-            self._finishing.add(failed(job, STOPPING))
+            self._finishing.add(failed_slots(slots, STOPPING))
 
     def _when_popped(self, popped: Job | UnusableJob | None) -> None:
         match popped:
             case Job():
-                self._books.popped(popped.slots, popped.model, popped.asked)
+                self._journal.popped(popped.slots, popped.model, popped.asked)
                 self._popped.put(popped)
             case UnusableJob(ids=ids):
                 slots = slots_of(ids, ("",) * len(ids), time.monotonic() + FAULT_SECONDS)
-                self._books.popped(slots, "")
+                self._journal.popped(slots, "")
                 self._finishing.add(failed_slots(slots, str(popped)))
-                self._places.free()
             case None:
-                self._places.free()
+                pass
 
     # ---- take in: parse and fetch ----------------------------------------------------------
 
@@ -197,30 +195,22 @@ class Bridge:
             self._take_in(job)
 
     def _take_in(self, job: Job) -> None:
-        """What can't be served is faulted at once, and its place is free again."""
-        self._being_read[job.id] = job
-        taken: Work | Results | None = None
+        """What can't be served is faulted at once. In a hurry, nothing is read any more, and what
+        was given back meanwhile is done with."""
+        is_ours = self._journal.move(job.id, JobStage.reading, of=[JobStage.popped])
+        if self._hurry.is_set() or not is_ours:
+            return
         try:
-            if not self._hurry.is_set():
-                with self._timeline.during(Phase.TAKING_IN):
-                    taken = self._intake.take_in(job)
+            with self._timeline.during(Phase.TAKING_IN):
+                work = self._intake.take_in(job)
         except Exception as error:  # noqa: BLE001 - the job boundary
-            taken = failed(job, fault_reason(error))
-        if self._being_read.pop(job.id, None) is None:
-            return  # it was given back meanwhile
-        match taken:
-            case Work():
-                self._books.understood(job.id, taken.params)
-                self._runner.prepare(taken)
-                seconds = self._runner.expected_seconds(taken.params, taken.model.family)
-                self._places.expect(job.id, seconds)  # before somebody can be done with it
-                self._waiting.add(taken)
-                return
-            case Results():
-                self._finishing.add(taken)
-            case None:
-                self._give_back(job)
-        self._places.free()
+            self._finishing.add(failed(job, fault_reason(error)))
+            return
+        seconds = self._runner.expected_seconds(work.params, work.model.family)
+        self._journal.understood(job.id, work.params, seconds)
+        if self._journal.move(job.id, JobStage.waiting, of=[JobStage.reading]):
+            self._runner.prepare(work)
+            self._waiting.add(work)
 
     # ---- run -------------------------------------------------------------------------------
 
@@ -232,23 +222,23 @@ class Bridge:
         self._engine_ready.set()
         while batch := self._next_batch():
             with self._timeline.during(Phase.HANDING_OVER):
-                for outcome in self._run(batch):
-                    match outcome:
-                        case Done():
-                            self._done.put(outcome)
-                        case Results():
-                            self._finishing.add(outcome)
-                        case Job():
-                            self._give_back(outcome)
-                for work in batch:
-                    self._places.free(work.job.id)
+                for work, outcome in zip(batch, self._run(batch), strict=True):
+                    self._hand_over(work, outcome)
 
-    def _run(self, batch: list[Work]) -> Iterator[Done | Results | Job]:
+    def _hand_over(self, work: Work, outcome: Generation | Results | None) -> None:
+        match outcome:
+            case Generation():
+                self._journal.move(work.job.id, JobStage.encoding)
+                self._made.put((work, outcome))
+            case Results():
+                self._finishing.add(outcome)
+            case None:
+                self._give_back(work.job.id, work.job.slots)
+
+    def _run(self, batch: list[Work]) -> Iterable[Generation | Results | None]:
         """Jobs that share a batch; each alone, where there is one or where that did not work."""
         generations = self._run_together(batch) if len(batch) > 1 else ()
-        if generations:
-            return map(Done, batch, generations)
-        return map(self._run_alone, batch)
+        return generations or map(self._run_alone, batch)
 
     def _run_together(self, batch: list[Work]) -> tuple[Generation, ...]:
         """Nothing where it did not work, for whatever reason: no job fails for another's sake."""
@@ -260,12 +250,12 @@ class Bridge:
                 log.warning("%d jobs in one batch: %s; one by one now", len(batch), why)
             return ()
 
-    def _run_alone(self, work: Work) -> Done | Results | Job:
-        """A job that the worker has no time for any more comes back as it was."""
+    def _run_alone(self, work: Work) -> Generation | Results | None:
+        """Nothing of a job that the worker has no time for any more."""
         try:
-            return Done(work, self._runner.run(work))
+            return self._runner.run(work)
         except Stopping:
-            return work.job
+            return None
         except WorkerError as error:  # it stops the worker, which owes this job an end
             self._fail(error)
             return failed(work.job, str(error))
@@ -276,24 +266,27 @@ class Bridge:
 
     def _encode_pictures(self) -> None:
         """Waits for nothing but the disk: from here on the pictures survive a killed worker."""
-        while (done := self._done.get()) is not None:
+        while (made := self._made.get()) is not None:
+            work, generation = made
             try:
-                results = encoded(done.work, done.generation)
+                results = encoded(work, generation)
             except Exception as error:  # noqa: BLE001 - the job boundary
-                results = failed(done.work.job, fault_reason(error))
-            self._books.made(results, _seconds_of(done.generation))
+                results = failed(work.job, fault_reason(error))
+            self._journal.made(results, _seconds_of(generation))
             self._finishing.add(results)
 
     # ---- life ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        crew = self._crew
-        crew.popper = self._spawn("popper", self._pop_jobs)
-        crew.preparers = self._spawn_all("preparer", self._take_in_jobs, self._pace.preparers)
-        crew.feeder = self._spawn("feeder", self._run_jobs)
-        crew.encoder = self._spawn("encoder", self._encode_pictures)
-        crew.finishers = self._spawn_all("finisher", self._finishing.work, self._pace.finishers)
-        crew.judge_starter = self._spawn("judge starter", self._start_judge)
+        threads = self._by_work
+        threads.popper = self._spawn("popper", self._pop_jobs)
+        threads.preparers = self._spawn_all("preparer", self._take_in_jobs, self._limits.preparers)
+        threads.feeder = self._spawn("feeder", self._run_jobs)
+        threads.encoder = self._spawn("encoder", self._encode_pictures)
+        threads.finishers = self._spawn_all(
+            "finisher", self._finishing.work, self._limits.finishers
+        )
+        threads.judge_starter = self._spawn("judge starter", self._start_judge)
         self._spawn("closer", self._close)
 
     def stop(self, within: float = float("inf")) -> None:
@@ -303,7 +296,7 @@ class Bridge:
         if not self._stopping.is_set():
             self._timeline.begin(Phase.STOPPING)
         self._stopping.set()
-        self._places.close()
+        self._journal.wake()
         if not self._engine_ready.is_set():
             self._runner.kill()  # it is still starting, for nothing
         self._introduced.set()
@@ -322,75 +315,70 @@ class Bridge:
 
     def _close(self) -> None:
         """Once it is to stop: let each thread end after those that it gets its work from."""
-        crew = self._crew
+        threads = self._by_work
         self._stopping.wait()
-        crew.popper.join()
+        threads.popper.join()
         self._end_preparers()
         self._waiting.close()
-        crew.feeder.join()
-        self._give_back_what_waits()
+        threads.feeder.join()
+        self._give_back_the_rest()
         self._runner.stop()
-        self._done.put(None)
-        crew.encoder.join()
-        while crew.judge_starter.is_alive():  # it is still starting, for nothing but debts
+        self._made.put(None)
+        threads.encoder.join()
+        while threads.judge_starter.is_alive():  # it is still starting, for nothing but debts
             self._finishing.dismiss_judge()
-            crew.judge_starter.join(POLL_SECONDS)
-        for _ in crew.finishers:
+            threads.judge_starter.join(POLL_SECONDS)
+        for _ in threads.finishers:
             self._finishing.close()
-        for finisher in crew.finishers:
+        for finisher in threads.finishers:
             finisher.join()
         self._finishing.stop_judge()
-        self._books.forecast.keep()
+        self._journal.predictor.keep()
+        for row in self._journal.jobs():
+            log.error("a bug of ours: job %s is still in hand, %s", row.job_id, row.stage)
 
     def _end_preparers(self) -> None:
         """Once they have read all jobs; in a hurry, downloads are left that nobody waits for."""
-        preparers = self._crew.preparers
+        preparers = self._by_work.preparers
         for _ in preparers:
             self._popped.put(None)
         while any(each.is_alive() for each in preparers) and not self._hurry.is_set():
             self._hurry.wait(POLL_SECONDS)
-        given_back = [self._being_read.pop(job_id, None) for job_id in list(self._being_read)]
-        for job in (*given_back, *_rest_of(self._popped)):
-            if job is not None:
-                self._give_back(job)
-        for _ in preparers:  # those that come back late
-            self._popped.put(None)
 
     def _give_back_what_is_late(self) -> None:
         """At once, so that others make what would wait here for nothing."""
         for work in self._waiting.take_out(self._runner.late_ones):
-            self._give_back(work.job)
-            self._places.free(work.job.id)
+            self._give_back(work.job.id, work.job.slots)
 
-    def _give_back_what_waits(self) -> None:
-        """Where the engine failed, nobody takes it any more."""
-        for work in self._waiting.rest():
-            self._give_back(work.job)
+    def _give_back_the_rest(self) -> None:
+        """What nobody makes any more, once the feeder has ended."""
+        for row in self._journal.jobs():
+            if row.stage in UNMADE:
+                self._give_back(row.job_id, row.slots)
 
     def pause(self) -> None:
         """Finish what is in hand, then free the device, until `resume`."""
         if not self._paused.is_set():
             self._paused.set()
-            self._places.hold()
             self._timeline.begin(Phase.PAUSED)
-            self._books.board.say(Obstacle("paused", Kind.paused))
+            self._journal.say(Obstacle("paused", ObstacleKind.paused))
 
     def resume(self) -> None:
         if self._paused.is_set():
             self._paused.clear()
-            self._places.resume()
+            self._journal.wake()
             self._timeline.end(Phase.PAUSED)
-            self._books.board.say(Obstacle())
+            self._journal.say(Obstacle())
 
     @property
     def obstacle(self) -> Obstacle:
         """What keeps it from jobs."""
-        return self._books.board.obstacle
+        return self._journal.obstacle
 
     @property
     def stop_seconds(self) -> float:
         """What its owner gives the jobs in hand at a signal."""
-        return self._pace.stop_seconds
+        return self._limits.stop_seconds
 
     @property
     def is_paused(self) -> bool:
@@ -399,7 +387,7 @@ class Bridge:
     @property
     def is_device_free(self) -> bool:
         """Whether nothing is in hand, and no engine there."""
-        return not self._books.in_hand and not self._runner.is_running
+        return not self._journal.in_hand and not self._runner.is_running
 
     @property
     def is_ready(self) -> bool:
@@ -412,14 +400,14 @@ class Bridge:
 
     @property
     def in_hand(self) -> int:
-        """Images that were popped and are not over."""
-        return self._books.in_hand
+        """Images that were popped and have not ended."""
+        return self._journal.in_hand
 
     def watch(self) -> None:
-        """To be called often: shows an engine that does not answer, and looks after the books."""
-        self._books.tend()
+        """To be called often: shows an engine that does not answer, and looks after the ledger."""
+        self._journal.tend()
         silent_seconds = self._runner.silent_seconds
-        self._books.board.silent(silent_seconds if silent_seconds > SILENCE_SECONDS else 0.0)
+        self._journal.silent(silent_seconds if silent_seconds > SILENCE_SECONDS else 0.0)
 
     def join(self, timeout: float) -> bool:
         """Wait for the end of all threads, up to `timeout` seconds; whether they have ended."""
@@ -445,15 +433,18 @@ class Bridge:
         A paused worker without jobs has no engine.
         """
         with self._timeline.during(Phase.DELIVERING):
-            most = self._pace.most_unfinished
-            while self._finishing.unfinished >= most and not self._hurry.is_set():
-                self._hurry.wait(POLL_SECONDS)  # undelivered is enough: nothing more is made
+            self._journal.wait_for(lambda: self._hurry.is_set() or not self._is_much_undelivered())
         while True:
             try:
                 return self._waiting.take(self._runner.are_in_time, IDLE_SECONDS)
             except queue.Empty:
-                if self._paused.is_set() and not self._books.in_hand and self._runner.is_running:
+                if self._paused.is_set() and not self._journal.in_hand and self._runner.is_running:
                     self._runner.stop()
+
+    def _is_much_undelivered(self) -> bool:
+        """Nothing more is made then."""
+        undelivered = sum(row.stage in UNDELIVERED for row in self._journal.jobs())
+        return undelivered >= self._limits.most_unfinished
 
     def _spawn_all(self, name: str, work: Callable[[], None], count: int) -> list[threading.Thread]:
         return [self._spawn(f"{name}-{number}", work) for number in range(count)]
@@ -484,11 +475,3 @@ class Bridge:
 def _seconds_of(generation: Generation) -> float:
     """The job's own part of the time on the device."""
     return generation.share * (generation.load_seconds + generation.run_seconds)
-
-
-def _rest_of(waiting: queue.Queue[Item | None]) -> Iterator[Item]:
-    """What nobody has taken yet."""
-    with suppress(queue.Empty):
-        while True:
-            if (item := waiting.get_nowait()) is not None:
-                yield item

@@ -12,7 +12,7 @@ from worker.backoff import Backoff
 from worker.errors import HordeRefused, HordeUnreachable, JobFate
 from worker.horde.api import Slot, State, Submission
 from worker.horde.client import HordeClient
-from worker.jobs.results import Cleared, Failed, ImageEnd, JobState
+from worker.jobs.results import Cleared, Failed, ImageEnd, JobStage
 from worker.line.trouble import Trouble
 
 log = logging.getLogger(__name__)
@@ -60,21 +60,21 @@ class Delivery:
 
     def _submit(self, submission: Submission, slot: Slot, reason: str = "") -> ImageEnd:
         is_fault = submission.state is State.FAULTED
-        state = JobState.faulted if is_fault else JobState.submitted
+        stage = JobStage.faulted if is_fault else JobStage.submitted
         try:
             kudos = self._insist("submit", lambda: self._horde.submit(submission), slot)
         except HordeRefused as error:
             if error.fate is JobFate.DELIVERED:  # an earlier try went through, its answer was lost
-                return ImageEnd(JobState.submitted, 0.0, reason)
+                return ImageEnd(JobStage.submitted, 0.0, reason)
             if error.fate is JobFate.OPEN and not is_fault:
                 return self.submit(Failed(slot, str(error), submission.seed))
             log.warning("job %s is over: %s", slot.id, error)
             given_up_by_time = error.rc == "AbortedGen"
-            return ImageEnd(JobState.given_up, 0.0, str(error), is_drop=given_up_by_time)
+            return ImageEnd(JobStage.given_up, 0.0, str(error), is_drop=given_up_by_time)
         except HordeUnreachable as error:
             log.error("job %s could not be submitted: %s", slot.id, error)
-            return ImageEnd(JobState.given_up, 0.0, str(error), is_drop=True)
-        return ImageEnd(state, kudos, reason, is_drop=is_fault)
+            return ImageEnd(JobStage.given_up, 0.0, str(error), is_drop=True)
+        return ImageEnd(stage, kudos, reason, is_drop=is_fault)
 
     def _insist(self, what: str, call: Callable[[], Answer], slot: Slot) -> Answer:
         """Repeat a call while the horde can't be reached, and still waits for this image.

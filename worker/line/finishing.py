@@ -5,36 +5,23 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from worker.errors import JudgeUnusable, WorkerError
-from worker.jobs.journal import Books
-from worker.jobs.results import Cleared, Failed, ImageEnd, Made, Result, Results, fault_reason
+from worker.jobs.journal import Journal
+from worker.jobs.results import (
+    UNMADE,
+    Cleared,
+    Failed,
+    JobStage,
+    Made,
+    Result,
+    Results,
+    fault_reason,
+)
 from worker.line.delivery import Delivery, Untold
 from worker.safety.judging import Judging
-
-
-class _Ending:
-    """A job of which some images are in hand. Its threads share the images among themselves."""
-
-    def __init__(self, results: Results):
-        self.job_id = results.job_id
-        self.ends: list[ImageEnd] = []
-        self._images = deque(results.images)
-        self._in_hand = len(self._images)
-        self._lock = threading.Lock()
-
-    def next_image(self) -> Result | None:
-        with self._lock:
-            return self._images.popleft() if self._images else None
-
-    def note(self, end: ImageEnd | None) -> bool:
-        """One of its images is no more in hand, with this end; whether that was the last one."""
-        with self._lock:
-            self._in_hand -= 1
-            if end is not None:
-                self.ends.append(end)
-            return not self._in_hand
 
 
 class Finishing:
@@ -44,7 +31,6 @@ class Finishing:
     their way at once too; with one thread more, no job holds up all others.
 
     Args:
-        over: is told when no image of a job is in hand any more, before the books are.
         fail: is told what the worker can't go on with.
     """
 
@@ -52,40 +38,36 @@ class Finishing:
         self,
         judging: Judging,
         delivery: Delivery,
-        books: Books,
+        journal: Journal,
         *,
         abreast: int,
-        over: Callable[[str], None],
         fail: Callable[[WorkerError], None],
     ):
         self._judging = judging
         self._delivery = delivery
-        self._books = books
+        self._journal = journal
         self._abreast = abreast
-        self._over = over
         self._fail = fail
-        self._turns: queue.SimpleQueue[_Ending | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._unfinished = 0
+        self._turns: queue.SimpleQueue[tuple[str, deque[Result]] | None] = queue.SimpleQueue()
         self._judge_awaited = threading.Event()  # it is there, or nobody is to wait for it
         self._judge_dismissed = threading.Event()
 
-    @property
-    def unfinished(self) -> int:
-        """Jobs of which some images are in hand."""
-        return self._unfinished
-
     def add(self, results: Results) -> None:
-        self._count(1)
-        ending = _Ending(results)
-        for _ in range(min(self._abreast, len(results.images))):
-            self._turns.put(ending)
+        """Bring a job to its end, unless somebody else has begun with that."""
+        is_made = any(isinstance(image, Made) for image in results.images)
+        stage = JobStage.judging if is_made else JobStage.delivering
+        if not self._journal.move(results.job_id, stage, of=(*UNMADE, JobStage.encoding)):
+            return
+        images = deque(results.images)  # its threads share them among themselves
+        for _ in range(min(self._abreast, len(images))):
+            self._turns.put((results.job_id, images))
 
     def work(self) -> None:
         """A thread's work: as long as there is any, until `close` has been called for it too."""
-        while (ending := self._turns.get()) is not None:
-            while (image := ending.next_image()) is not None:
-                self._bring_to_end(image, ending)
+        while (turn := self._turns.get()) is not None:
+            job_id, images = turn
+            for image in _taken_from(images):
+                self._bring_to_end(job_id, image)
 
     def close(self) -> None:
         """Let one thread end, once all that was added is done."""
@@ -116,34 +98,22 @@ class Finishing:
     def stop_judge(self) -> None:
         self._judging.stop()
 
-    def _bring_to_end(self, image: Result, ending: _Ending) -> None:
+    def _bring_to_end(self, job_id: str, image: Result) -> None:
+        """Without an end where that of the worker comes first."""
         end = None
         try:
-            end = self._end(image)
-        finally:
-            if ending.note(end):
-                self._count(-1)
-                self._over(ending.job_id)
-                self._books.over(ending.job_id, ending.ends)
-
-    def _count(self, jobs: int) -> None:
-        with self._lock:
-            self._unfinished += jobs
-
-    def _end(self, image: Result) -> ImageEnd | None:
-        """Bring one image to its end; None where the worker's own end comes first."""
-        try:
-            outcome = self._uploaded(image) if isinstance(image, Made) else image
+            outcome = self._uploaded(job_id, image) if isinstance(image, Made) else image
             if isinstance(outcome, Failed):
-                self._books.failed(outcome)
+                self._journal.failed(outcome)
             end = self._delivery.submit(outcome)
         except Untold:
-            return None
-        self._books.ended(image.slot.id, end)
-        return end
+            pass
+        finally:
+            self._journal.ended(job_id, image.slot.id, end)
 
-    def _uploaded(self, made: Made) -> Cleared | Failed:
+    def _uploaded(self, job_id: str, made: Made) -> Cleared | Failed:
         judged = self._judged(made)
+        self._journal.move(job_id, JobStage.delivering)
         return self._delivery.upload(judged) if isinstance(judged, Cleared) else judged
 
     def _judged(self, made: Made) -> Cleared | Failed:
@@ -159,3 +129,10 @@ class Finishing:
         if isinstance(judged, Failed) and self._judge_dismissed.is_set():
             raise Untold  # the next life of the worker asks it again
         return judged
+
+
+def _taken_from(images: deque[Result]) -> Iterator[Result]:
+    """Those that no other thread has taken before."""
+    with suppress(IndexError):
+        while True:
+            yield images.popleft()

@@ -1,17 +1,21 @@
-"""The bridge's own times and counts, which no owner has to know."""
+"""The bridge's own times and counts, which no owner has to know, and how far to pop ahead."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from worker.jobs.results import UNMADE
+from worker.jobs.status import JobRow
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Limits:
     """How many of each there are, and how long is waited."""
 
     waiting_jobs: int = 1  # popped ahead, beside the one at work, however long they take
     seconds_ahead: float = 10.0  # of work: more jobs wait where all of them take less
-    most_ahead: int = 8  # jobs in hand, then
+    most_ahead: int = 8  # jobs in hand, then; where none may wait, none does
     preparers: int = 2
     finishers: int = 3  # images on their way to the horde at once
     most_unfinished: int = 6  # jobs made and not delivered: nothing more is made then
@@ -19,3 +23,15 @@ class Pace:
     idle_seconds: tuple[float, float] = (1.0, 5.0)  # between empty pops: the first, the longest
     stop_seconds: float = 60.0  # for the jobs in hand, after the first signal to stop
     first_contact_seconds: float = 30.0  # a horde never reached for so long has a wrong address
+
+    def have_room(self, jobs: Iterable[JobRow]) -> bool:
+        """Whether one more job may be popped beside these.
+
+        `waiting_jobs` may always wait. Where all that are to be made together take less than
+        `seconds_ahead`, so that they would be done before others are there, more may.
+        """
+        unmade = [job.own_seconds for job in jobs if job.stage in UNMADE]
+        if len(unmade) <= self.waiting_jobs:
+            return True
+        most = self.most_ahead if self.waiting_jobs else 1
+        return len(unmade) < most and sum(unmade) < self.seconds_ahead

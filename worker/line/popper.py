@@ -13,10 +13,10 @@ from worker.horde import refusals
 from worker.horde.accounts import Account, WorkerRecord
 from worker.horde.api import HordeMessage, Job, NothingToDo, Offer
 from worker.horde.client import HordeClient
-from worker.jobs.journal import Books
-from worker.jobs.status import Board, Kind, Obstacle
+from worker.jobs.journal import Journal
+from worker.jobs.status import Obstacle, ObstacleKind
 from worker.jobs.timeline import Phase
-from worker.line.limits import Pace
+from worker.line.limits import Limits
 from worker.line.trouble import Trouble, duration, without_numbers
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Popper:
 
     Args:
         offer: what the worker takes, asked at each pop, since a model may drop out.
-        books: say how many images may be asked for; are told of answers that were lost, and why
+        journal: says how many images may be asked for; is told of answers that were lost, and why
             there are no jobs.
     """
 
@@ -42,19 +42,19 @@ class Popper:
         offer: Callable[[], Offer],
         stopping: threading.Event,
         *,
-        books: Books,
-        pace: Pace,
+        journal: Journal,
+        limits: Limits,
     ):
         self._horde = horde
         self._offer = offer
         self._stopping = stopping
-        self._books = books
-        self._idle = Backoff(*pace.idle_seconds)
+        self._journal = journal
+        self._idle = Backoff(*limits.idle_seconds)
         self._trouble = Backoff(*TROUBLE_SECONDS)
-        self._give_up_at = time.monotonic() + pace.first_contact_seconds
+        self._give_up_at = time.monotonic() + limits.first_contact_seconds
         self._reached = False
         self._was_answered = False  # the last time
-        self._told = Told(books.board)
+        self._told = Told(journal)
 
     def introduce(self) -> None:
         """Reach the horde, and see that it knows the api key and that the name is not taken.
@@ -81,8 +81,8 @@ class Popper:
         Raises NotAllowed when the horde won't have this worker, and HordeUnreachable when it was
         never reached since the start.
         """
-        in_hand = self._books.in_hand  # first: what ends from here on is noticed below
-        offer = self._books.cautious(self._offer())
+        in_hand = self._journal.in_hand  # first: what ends from here on is noticed below
+        offer = self._journal.cautious(self._offer())
         if not offer.models:
             self._told.state("no model is left to offer: waiting until the files of one are whole")
             self._stopping.wait(LOOK_SECONDS)
@@ -91,13 +91,17 @@ class Popper:
             self._wait_for_allowance(in_hand)
             return None
         try:
-            with self._books.board.timeline.during(Phase.POPPING):
+            with self._journal.timeline.during(Phase.POPPING):
                 popped = self._horde.pop(offer)
             return self._when_answered(popped)
         except HordeUnreachable as error:
             self._when_pop_failed(error)
         except HordeOnHold as error:
-            kind = Kind.maintenance if error.rc == "WorkerMaintenance" else Kind.trouble
+            kind = (
+                ObstacleKind.maintenance
+                if error.rc == "WorkerMaintenance"
+                else ObstacleKind.trouble
+            )
             self._told.state(f"on hold: {error}. Remedy: {error.remedy}", "on hold", kind)
             self._stopping.wait(error.retry_after_seconds)
         except HordeRefused as error:
@@ -111,7 +115,7 @@ class Popper:
     def _fresh(self, ids: tuple[str, ...]) -> tuple[str, ...]:
         """Without those that were handed out before, so that nothing ends twice; it has waited
         where none is left."""
-        fresh = self._books.fresh(ids)
+        fresh = self._journal.fresh(ids)
         if len(fresh) < len(ids):
             again = next(id for n, id in enumerate(ids) if id not in fresh or id in ids[:n])
             told = f"the horde has handed out {again} twice: dropped"
@@ -125,8 +129,8 @@ class Popper:
     def _wait_for_allowance(self, in_hand: int) -> None:
         """So many images have failed, or are in hand and could, that one more is too many."""
         if in_hand:
-            self._books.wait_for_fewer(in_hand, LOOK_SECONDS)
-        elif seconds := self._books.guard.wait_seconds():
+            self._journal.wait_for(lambda: self._journal.in_hand < in_hand, LOOK_SECONDS)
+        elif seconds := self._journal.drop_limit.wait_seconds():
             self._told.state(
                 f"too many jobs failed within the last hour: asking for no more for"
                 f" {seconds / 60:.0f} minutes, before the horde sets this worker to maintenance"
@@ -136,7 +140,7 @@ class Popper:
     def _when_pop_failed(self, error: HordeUnreachable) -> None:
         if error.may_have_worked:
             may_be_drop = self._was_answered and not error.was_answered
-            self._books.lost_pop(may_be_drop=may_be_drop)
+            self._journal.lost_pop(may_be_drop=may_be_drop)
             self._was_answered = False
         self._when_unreachable(error)
 
@@ -160,17 +164,17 @@ class Popper:
 
     def _strain(self) -> str:
         """What the owner is told while less is offered, long before the horde would mind."""
-        guard = self._books.guard
-        if not guard.is_strained:
+        limit = self._journal.drop_limit
+        if not limit.is_strained:
             return ""
-        given_back = f", {guard.stops} of them given back at a stop" if guard.stops else ""
+        given_back = f", {limit.stops} of them given back at a stop" if limit.stops else ""
         remedy = (
             "stops count, too"
-            if guard.stops >= guard.drops
+            if limit.stops >= limit.drops
             else "see the log for the reasons, and lower max_power or max_batch where it was time"
         )
         return (
-            f"{guard.drops} images were not delivered within the last hour{given_back}, and the"
+            f"{limit.drops} images were not delivered within the last hour{given_back}, and the"
             " horde sets a worker that drops 21 to maintenance: offering smaller pictures with"
             f" fewer steps; {remedy}"
         )
@@ -206,8 +210,8 @@ def insist_on_own_name(account: Account, record: WorkerRecord | None) -> None:
 class Told:
     """Tells the owner in few lines what keeps jobs away, when that ends, and messages."""
 
-    def __init__(self, board: Board, clock: Callable[[], float] = time.monotonic):
-        self._board = board
+    def __init__(self, journal: Journal, clock: Callable[[], float] = time.monotonic):
+        self._journal = journal
         self._clock = clock
         self._subject = ""
         self._trouble = Trouble("", log, over="")
@@ -215,7 +219,7 @@ class Told:
         self._idle_due = IDLE_SECONDS
         self._messages: set[str] = set()
 
-    def state(self, line: str, calls: str = "", kind: Kind = Kind.trouble) -> None:
+    def state(self, line: str, calls: str = "", kind: ObstacleKind = ObstacleKind.trouble) -> None:
         """What keeps jobs away; "" is nothing any more. Only what is new is logged.
 
         `calls` names what fails again and again, so that it is summed up while it lasts; another
@@ -230,14 +234,14 @@ class Told:
         elif calls:
             self._trouble.failed(line)
         self._subject = subject
-        self._board.say(Obstacle(line, kind) if line else Obstacle())
+        self._journal.say(Obstacle(line, kind) if line else Obstacle())
 
     def idle(self, skipped: str) -> None:
         """The horde has no job that fits: `skipped` are the others, by why. A live one always has
         some, so that is shown, and logged only where no job has come for long."""
         told = f"no job fits this worker; skipped requests: {skipped}" if skipped else ""
         if told and not self._subject:
-            self._board.say(Obstacle(told, Kind.idle))
+            self._journal.say(Obstacle(told, ObstacleKind.idle))
         seconds = self._clock() - self._worked_at
         if seconds >= self._idle_due:
             self._idle_due = 2 * seconds

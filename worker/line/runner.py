@@ -29,8 +29,8 @@ from worker.backoff import Backoff
 from worker.children.engine import EngineProcess
 from worker.errors import EngineUnusable, NothingToServe
 from worker.horde.kudos import estimated_kudos
-from worker.jobs.journal import Books
-from worker.jobs.results import STOPPING
+from worker.jobs.journal import Journal
+from worker.jobs.results import STOPPING, JobStage
 from worker.jobs.timeline import Phase
 from worker.jobs.work import Work
 from worker.line.crash_counts import Suspects
@@ -77,7 +77,7 @@ class Runner:
         self,
         engine: EngineProcess,
         offered: OfferedModels,
-        books: Books,
+        journal: Journal,
         *,
         ban: Callable[[Path], None],
         hurry: threading.Event,
@@ -86,10 +86,10 @@ class Runner:
         self._engine = engine
         self._offered = offered
         self._ban = ban
-        self._board = books.board
+        self._journal = journal
         self._hurry = hurry
         self._starts = starts
-        self._forecast = books.forecast
+        self._predictor = journal.predictor
         self._suspects = Suspects()
         # When and why, by what was asked for.
         self._failed: OrderedDict[int, tuple[float, str]] = OrderedDict()
@@ -112,7 +112,7 @@ class Runner:
         at_work, late = self._at_work, list[Work]()
         end = time.monotonic() + (at_work.seconds_left() or 0.0 if at_work else 0.0)
         for work in waiting:
-            prediction = self._forecast.predict(work.params, work.model.family)
+            prediction = self._predictor.predict(work.params, work.model.family)
             if end + prediction.seconds > self._stop_at:
                 late.append(work)
             else:
@@ -131,7 +131,7 @@ class Runner:
             if unless.is_set():
                 return
             try:
-                with self._board.timeline.during(Phase.STARTING):
+                with self._journal.timeline.during(Phase.STARTING):
                     log.info("engine ready on %s", self._engine.start())
             except EngineError as error:
                 if unless.is_set():
@@ -166,13 +166,13 @@ class Runner:
 
     def expected_seconds(self, params: GenerationParams, family: Family) -> float:
         """What it will probably take; infinite where nothing is known yet. From any thread."""
-        prediction = self._forecast.predict(params, family)
+        prediction = self._predictor.predict(params, family)
         return prediction.seconds if prediction.is_known else float("inf")
 
     def are_in_time(self, batch: Sequence[Work]) -> bool:
         """Whether jobs that share a batch will all be done before the first of them is over."""
         whole = common_params(members_of(batch))
-        seconds = self._forecast.predict(whole, batch[0].model.family).high
+        seconds = self._predictor.predict(whole, batch[0].model.family).high
         now = time.monotonic()
         return all(now + seconds < self._limit(work) for work in batch)
 
@@ -258,12 +258,12 @@ class Runner:
     def _generate(self, batch: Sequence[Work]) -> tuple[Generation, ...]:
         ids = [work.job.id for work in batch]
         for job_id in ids:
-            self._board.running(job_id)
+            self._journal.move(job_id, JobStage.running)
         at_work = _AtWork(batch, self._expect(batch))
 
         def on_step(done: int, total: int) -> None:
             for job_id in ids:
-                self._board.stepped(job_id, done, total)
+                self._journal.stepped(job_id, done, total)
             end = time.monotonic() + at_work.progress.seconds_left(done, total)
             if all(end > work.job.over_at for work in batch):
                 self._engine.cancel()
@@ -271,7 +271,7 @@ class Runner:
 
         self._at_work = at_work
         try:
-            with self._board.timeline.during(Phase.ENGINE):
+            with self._journal.timeline.during(Phase.ENGINE):
                 generations = self._engine.generate_together(
                     members_of(batch), batch[0].model, on_step
                 )
@@ -280,7 +280,7 @@ class Runner:
         finally:
             self._at_work = None
         seconds = {"loading": generations[0].load_seconds, **generations[0].phases}
-        self._board.timeline.explain(seconds)
+        self._journal.timeline.explain(seconds)
         return generations
 
     def _stop_if_too_late(self, at_work: _AtWork) -> None:
@@ -304,10 +304,10 @@ class Runner:
     def _expect(self, batch: Sequence[Work]) -> Prediction:
         """Show what the jobs will take and bring, as far as that is known."""
         family = batch[0].model.family
-        expected = self._forecast.predict(common_params(members_of(batch)), family)
+        expected = self._predictor.predict(common_params(members_of(batch)), family)
         for work in batch:
             kudos = estimated_kudos(work.params, family)
-            self._board.expected(work.job.id, expected.seconds, kudos)
+            self._journal.expected(work.job.id, expected.seconds, kudos)
         return expected
 
     def _learn(self, batch: Sequence[Work], generation: Generation) -> None:
@@ -317,7 +317,7 @@ class Runner:
             return
         for work in batch:
             self._suspects.did_well(work.job.model, files_of(work.params))
-        self._forecast.learn(whole, family, generation.run_seconds)
+        self._predictor.learn(whole, family, generation.run_seconds)
 
     def _after_death(self, work: Work, error: EngineError) -> None:
         """Say it, and hold it against what was at work. Raises JobError where that is out now."""
@@ -395,12 +395,12 @@ class Runner:
 
     def _raise_if_too_late(self, work: Work) -> None:
         params, family, now = work.params, work.model.family, time.monotonic()
-        probable = self._forecast.predict(params, family).seconds  # 0 where nothing is known
+        probable = self._predictor.predict(params, family).seconds  # 0 where nothing is known
         would_be_stopped = now + probable > self._stop_at
         if (
             self._hurry.is_set()
             or would_be_stopped
-            or self._forecast.takes_longer(work.job.over_at - now, params, family)
+            or self._predictor.takes_longer(work.job.over_at - now, params, family)
         ):
             raise self._too_late(work)
 

@@ -32,7 +32,7 @@ class Waiting:
         return cls(work, None if key is None else (hash(key), key, work.model))
 
 
-def company_of(lead: Waiting, waiting: Sequence[Waiting], fits: Fits) -> list[Work]:
+def batch_for(lead: Waiting, waiting: Sequence[Waiting], fits: Fits) -> list[Work]:
     """The lead, and those of the waiting jobs that share its batch, in their order.
 
     `fits` says of a batch whether all of its jobs would be done in time. The lead is always the job
@@ -57,7 +57,7 @@ def _images(batch: Sequence[Work]) -> int:
     return sum(work.params.images for work in batch)
 
 
-class Line:
+class WaitingJobs:
     """Jobs that wait for the device, the oldest first. Any thread adds, one takes batches."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Line:
             self._receive_all()
             if not self._waiting:
                 return []
-            batch = company_of(self._waiting[0], self._waiting[1:], fits)
+            batch = batch_for(self._waiting[0], self._waiting[1:], fits)
             self._remove(batch)
             return batch
 

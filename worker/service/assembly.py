@@ -20,10 +20,10 @@ from worker.errors import NothingToServe
 from worker.horde.api import Offer
 from worker.horde.client import HordeClient
 from worker.jobs.drop_limit import MOST_DROPS
-from worker.jobs.journal import Books
+from worker.jobs.journal import Journal
 from worker.line.bridge import Bridge
 from worker.line.intake import TI_FOLDER, Intake
-from worker.line.limits import Pace
+from worker.line.limits import Limits
 from worker.line.source_fetcher import SourceFetcher
 from worker.loras.adapters import Adapters
 from worker.loras.civitai import SITES, Civitai, Hordeling
@@ -72,7 +72,7 @@ def make_bridge(
     config: BridgeConfig,
     home: Path,
     models: Models,
-    books: Books,
+    journal: Journal,
     *,
     intake: Intake | None = None,
     children: Children = OURS,
@@ -99,12 +99,12 @@ def make_bridge(
         engine,
         intake or make_intake(config, home, models),
         make_judging(config, home, children),
-        books,
-        Pace(waiting_jobs=config.queue_size, stop_seconds=config.stop_timeout),
+        journal,
+        Limits(waiting_jobs=config.queue_size, stop_seconds=config.stop_timeout),
     )
 
 
-def make_forecast(state: Path) -> SecondsPredictor:
+def make_predictor(state: Path) -> SecondsPredictor:
     """What the state folder says of the speed of this machine's device."""
     card = first_card()
     device = card.name if card else "cpu"

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from worker.children.signals import StopSignals
-from worker.jobs.status import Kind
+from worker.jobs.status import ObstacleKind
 from worker.line.bridge import Bridge
 from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
-from worker.service.terminal import BoardView
+from worker.service.terminal import Display
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +23,15 @@ _STOPPING = (
     "stopping: jobs in hand have %.0f s, and those that would take longer are given back;"
     " press Ctrl-C again to stop at once"
 )
-_TOLD = (Kind.maintenance, Kind.trouble)  # what `status` says beside what the worker does
+_TOLD = (
+    ObstacleKind.maintenance,
+    ObstacleKind.trouble,
+)  # what `status` says beside what the worker does
 
 
 def serve(
     bridge: Bridge,
-    view: BoardView,
+    view: Display,
     is_done: Callable[[], bool] = lambda: False,
     *,
     signals: StopSignals,
@@ -145,7 +148,7 @@ class _Watch:
             return "paused" if self._bridge.is_device_free else "pausing"
         if not self._bridge.is_ready:
             return STARTING
-        return MAINTENANCE if self._bridge.obstacle.kind is Kind.maintenance else SERVING
+        return MAINTENANCE if self._bridge.obstacle.kind is ObstacleKind.maintenance else SERVING
 
     def _stop_soon(self) -> None:
         self._deadline = time.monotonic() + self._stop_seconds

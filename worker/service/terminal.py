@@ -22,9 +22,10 @@ from rich.table import Table
 from rich.text import Text
 
 from hordelib.files.whole_files import for_owner, make_private
+from worker.jobs.journal import Journal
 from worker.jobs.ledger import Totals
-from worker.jobs.results import JobState
-from worker.jobs.status import Board, JobRow, View
+from worker.jobs.results import ENDS, JobStage
+from worker.jobs.status import JobRow, StatusView
 from worker.net.untrusted import one_line
 
 LIVE_ROWS = 10
@@ -34,12 +35,16 @@ PLAIN_COLUMNS = 140
 LOG_FILE_BYTES, LOG_FILES = 5 << 20, 3
 
 _STYLES = {
-    JobState.waiting: "dim",
-    JobState.running: "cyan",
-    JobState.delivering: "blue",
-    JobState.submitted: "green",
-    JobState.faulted: "red",
-    JobState.given_up: "yellow",
+    JobStage.popped: "dim",
+    JobStage.reading: "dim",
+    JobStage.waiting: "dim",
+    JobStage.running: "cyan",
+    JobStage.encoding: "blue",
+    JobStage.judging: "blue",
+    JobStage.delivering: "blue",
+    JobStage.submitted: "green",
+    JobStage.faulted: "red",
+    JobStage.given_up: "yellow",
 }
 
 
@@ -62,29 +67,31 @@ def make_console(
     )
 
 
-class BoardView(Protocol):
-    """A picture of the board that `refresh` brings up to date; a context manager."""
+class Display(Protocol):
+    """A picture of the journal that `refresh` brings up to date; a context manager."""
 
     def refresh(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
 
 
-def board_view(console: Console, board: Board, plain_seconds: float = PLAIN_SECONDS) -> BoardView:
+def make_display(
+    console: Console, journal: Journal, plain_seconds: float = PLAIN_SECONDS
+) -> Display:
     """The live view where `console` is a terminal, else lines at most every `plain_seconds`.
 
     0 seconds: no lines but the last one.
     """
     if console.is_terminal:
-        return LiveView(console, board)
-    return PlainView(board, plain_seconds or math.inf)
+        return LiveView(console, journal)
+    return PlainView(journal, plain_seconds or math.inf)
 
 
 class LiveView:
     """Redrawn in place where something has changed; log lines scroll above it."""
 
-    def __init__(self, console: Console, board: Board):
-        self._board = board
+    def __init__(self, console: Console, journal: Journal):
+        self._journal = journal
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._shown: object = None
@@ -92,7 +99,7 @@ class LiveView:
         self._table = _LaidOutTable(console)
 
     def refresh(self) -> None:
-        view, now = self._board.view(), time.monotonic()
+        view, now = self._journal.view(), time.monotonic()
         shows = view, self._console.size
         if shows == self._shown and now - self._drawn_at < REDRAWN_SECONDS:
             return
@@ -107,7 +114,7 @@ class LiveView:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
-        self._live.console.print(Text(status_line(self._board.view())))
+        self._live.console.print(Text(status_line(self._journal.view())))
 
 
 class _LaidOutTable:
@@ -129,8 +136,8 @@ class _LaidOutTable:
 class PlainView:
     """A line when something has changed, not more often than asked; for logs and pipes."""
 
-    def __init__(self, board: Board, seconds: float):
-        self._board = board
+    def __init__(self, journal: Journal, seconds: float):
+        self._journal = journal
         self._seconds = seconds
         self._last_line: str = ""
         self._last_time = 0.0
@@ -138,7 +145,7 @@ class PlainView:
     def refresh(self) -> None:
         if time.monotonic() - self._last_time < self._seconds:
             return
-        line = status_line(self._board.view())
+        line = status_line(self._journal.view())
         if line != self._last_line:
             with suppress(OSError):  # whoever read it is gone, or the disk is full: serve on
                 print(line, flush=True)
@@ -152,7 +159,7 @@ class PlainView:
         self.refresh()
 
 
-def status_line(view: View) -> str:
+def status_line(view: StatusView) -> str:
     """Queue, current step, images, kudos and speed, on one line."""
     parts = [f"queue {view.waiting}", _activity(view), f"images {view.images_done}"]
     if view.images_failed:
@@ -184,8 +191,8 @@ def jobs_table(rows: tuple[JobRow, ...]) -> Table:
 
 def print_totals(console: Console, totals: Totals) -> None:
     """What the ledger has counted since it was begun, a line each."""
-    for state in (JobState.submitted, JobState.faulted, JobState.given_up):
-        console.print(f"{state.value + ':':16}{totals.images.get(state, 0)} images")
+    for end in ENDS:
+        console.print(f"{end.value + ':':16}{totals.images.get(end, 0)} images")
     console.print(f"{'in hand:':16}{totals.open} images")
     console.print(f"{'kudos:':16}{totals.kudos:.2f}")
     console.print(f"{'replies lost:':16}{totals.lost_pops}; a job in one of them can't be known")
@@ -233,7 +240,7 @@ def set_up_logging(console: Console, log_file: Path, screen_level: int = logging
     logging.getLogger().addHandler(file)
 
 
-def _picture(table: RenderableType, view: View) -> RenderableType:
+def _picture(table: RenderableType, view: StatusView) -> RenderableType:
     line = Text(status_line(view), style="bold")
     return Group(Text(""), table, Text(""), _progress(view.running), line)
 
@@ -246,10 +253,10 @@ def _progress(running: JobRow | None) -> RenderableType:
     return bar
 
 
-def _activity(view: View) -> str:
+def _activity(view: StatusView) -> str:
     running = view.running
     if running is None:
-        delivering = any(row.state is JobState.delivering for row in view.rows)
+        delivering = view.count(JobStage.encoding, JobStage.judging, JobStage.delivering)
         return view.doing or ("delivering" if delivering else "idle")
     steps = f"step {running.step}/{running.steps}" if running.steps else "starting"
     silence = f", silent for {view.silent_seconds:.0f} s" if view.silent_seconds else ""
@@ -265,18 +272,18 @@ def _expected(row: JobRow) -> str:
 
 def _cells(row: JobRow) -> list[RenderableType]:
     reason = f": {row.reason}" if row.reason else ""
-    state = _cut(row.state.value + reason, _STYLES[row.state])
+    state = _cut(row.stage.value + reason, _STYLES[row.stage])
     seconds = f"{row.seconds:.1f}" if row.seconds else ""
     kudos = f"{row.kudos:.2f}" if row.kudos else ""
     if row.params is None:
-        return [_cut(row.model), "", "", "", str(row.images), seconds, kudos, state]
+        return [_cut(row.model), "", "", "", str(len(row.slots)), seconds, kudos, state]
     params = row.params
     return [
         _cut(one_line(params.prompt)),
         f"{params.width}x{params.height}",
         str(params.seed),
         params.sampler.name,
-        str(row.images),
+        str(len(row.slots)),
         seconds,
         kudos,
         state,

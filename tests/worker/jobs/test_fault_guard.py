@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.sandbox_client import MovableClock
 from worker.horde.api import Offer
-from worker.jobs.drop_limit import MOST_DROPS, WINDOW_SECONDS, FaultGuard
+from worker.jobs.drop_limit import MOST_DROPS, WINDOW_SECONDS, DropLimit
 
 OFFER = Offer(name="w", models=("m",), bridge_agent="a:1:b", max_pixels=1 << 21, amount=20)
 
@@ -17,11 +17,11 @@ def clock() -> MovableClock:
 
 
 @pytest.fixture
-def guard(clock: MovableClock) -> FaultGuard:
-    return FaultGuard(clock=clock)
+def guard(clock: MovableClock) -> DropLimit:
+    return DropLimit(clock=clock)
 
 
-def test_what_is_in_hand_may_all_fail_and_there_is_room_left(guard: FaultGuard):
+def test_what_is_in_hand_may_all_fail_and_there_is_room_left(guard: DropLimit):
     assert guard.cautious(OFFER, in_hand=0).amount == MOST_DROPS < 20
     assert guard.cautious(OFFER, in_hand=MOST_DROPS - 3).amount == 3
     guard.count(2)
@@ -31,13 +31,13 @@ def test_what_is_in_hand_may_all_fail_and_there_is_room_left(guard: FaultGuard):
 
 def test_earlier_stops_count_as_drops_and_are_known_to_be_stops():
     clock = MovableClock(10_000.0)
-    guard = FaultGuard(16, ages=[10, 20, 3500], stop_ages=[20, 3500], clock=clock)
+    guard = DropLimit(16, ages=[10, 20, 3500], stop_ages=[20, 3500], clock=clock)
     assert (guard.drops, guard.stops) == (3, 2)
     clock.move(200)
     assert (guard.drops, guard.stops) == (2, 1)
 
 
-def test_a_third_of_the_drops_makes_it_offer_less(guard: FaultGuard):
+def test_a_third_of_the_drops_makes_it_offer_less(guard: DropLimit):
     guard.count(5)
     assert not guard.is_strained
     assert guard.cautious(OFFER, in_hand=0).max_pixels == OFFER.max_pixels
@@ -47,12 +47,12 @@ def test_a_third_of_the_drops_makes_it_offer_less(guard: FaultGuard):
     assert (less.limit_max_steps, less.max_pixels) == (True, OFFER.max_pixels // 2)
 
 
-def test_after_the_most_drops_nothing_is_asked_for(guard: FaultGuard):
+def test_after_the_most_drops_nothing_is_asked_for(guard: DropLimit):
     guard.count(MOST_DROPS)
     assert guard.cautious(OFFER, in_hand=0).amount == 0
 
 
-def test_drops_count_for_an_hour(guard: FaultGuard, clock: MovableClock):
+def test_drops_count_for_an_hour(guard: DropLimit, clock: MovableClock):
     guard.count(MOST_DROPS - 1)
     clock.move(10)
     guard.count(1)
@@ -63,7 +63,7 @@ def test_drops_count_for_an_hour(guard: FaultGuard, clock: MovableClock):
 
 
 def test_those_of_an_earlier_life_count_too(clock: MovableClock):
-    guard = FaultGuard(ages=[WINDOW_SECONDS - 5, 10.0], clock=clock)
+    guard = DropLimit(ages=[WINDOW_SECONDS - 5, 10.0], clock=clock)
     assert guard.drops == 2
     clock.move(5)
     assert guard.drops == 1

@@ -22,12 +22,12 @@ from tests.support.owner import PROJECT
 from tests.support.small_disk import fill, remount, small_disk
 from worker.horde.api import CLEANER_SECONDS, ExtraSource, Job, Slot, slots_of
 from worker.jobs.ledger import FILE, KEPT_SECONDS, LONGEST_ASKED, LOST_POPS, Ledger
-from worker.jobs.results import Failed, ImageEnd, JobState, Made
+from worker.jobs.results import Failed, ImageEnd, JobStage, Made
 from worker.jobs.steady_clock import SteadyClock
 
 NOTE = GenMetadata(MetadataType.LORA, MetadataValue.DOWNLOAD_FAILED, "a LoRA")
-DONE = ImageEnd(JobState.submitted, 5.0)
-DROPPED = ImageEnd(JobState.faulted, reason="it broke", is_drop=True)
+DONE = ImageEnd(JobStage.submitted, 5.0)
+DROPPED = ImageEnd(JobStage.faulted, reason="it broke", is_drop=True)
 
 
 def job(name: str, images: int = 1, seconds: float = 200.0) -> tuple[Slot, ...]:
@@ -241,7 +241,7 @@ def test_everything_survives_a_process_that_is_killed_at_once(path: Path):
     with closing(reopened(path)) as later:
         (owed,) = later.owed()
         assert [type(image) for image in owed.results.images] == [Failed, Made]
-        assert later.totals().images == {JobState.submitted: 1}
+        assert later.totals().images == {JobStage.submitted: 1}
 
 
 def test_drops_of_the_last_hour_are_known_to_the_next_life(ledger: Ledger, path: Path):
@@ -270,7 +270,7 @@ def test_totals_count_rows_and_days_and_lost_replies(path: Path, monkeypatch: py
         ledger.count(LOST_POPS)
         ledger.count(LOST_POPS)
         totals = ledger.totals()
-    assert totals.images == {JobState.submitted: 5, JobState.faulted: 1}
+    assert totals.images == {JobStage.submitted: 5, JobStage.faulted: 1}
     assert (totals.kudos, totals.open, totals.lost_pops) == (25.0, 2, 2)
 
 
@@ -286,7 +286,7 @@ def test_it_stays_small_however_much_is_served(path: Path, monkeypatch: pytest.M
                 ledger.ended(slot.id, DONE)
             ledger.tend()
             now[0] += KEPT_SECONDS / 20
-        assert ledger.totals().images == {JobState.submitted: 600}
+        assert ledger.totals().images == {JobStage.submitted: 600}
         with closing(sqlite3.connect(path)) as db:
             assert db.execute("SELECT count(*) FROM images").fetchone()[0] < 60
         used_bytes = sum(file.stat().st_size for file in path.parent.iterdir())
@@ -326,7 +326,7 @@ def test_pages_overwritten_while_it_runs_do_not_stop_it(ledger: Ledger, path: Pa
     ledger.popped([slot], "m")
     ledger.made([made(slot)])
     ledger.ended(slot.id, DONE)
-    assert ledger.totals().images.get(JobState.submitted) == 1
+    assert ledger.totals().images.get(JobStage.submitted) == 1
 
 
 def test_a_file_that_is_damaged_while_it_runs_is_put_aside_with_all_jobs_in_the_next(
@@ -501,7 +501,7 @@ def test_what_ended_in_the_future_counts_for_an_hour_and_is_forgotten(
     with closing(reopened(path, earlier + KEPT_SECONDS + 1)) as later:
         later.tend()
         assert (later.drop_ages(), later.known(["a-0"])) == ([], frozenset())
-        assert later.totals().images == {JobState.faulted: 1}
+        assert later.totals().images == {JobStage.faulted: 1}
 
 
 def test_many_threads_write_at_once(ledger: Ledger):
@@ -518,4 +518,4 @@ def test_many_threads_write_at_once(ledger: Ledger):
     for thread in threads:
         thread.join()
     totals = ledger.totals()
-    assert (totals.images, totals.open) == ({JobState.submitted: 160}, 0)
+    assert (totals.images, totals.open) == ({JobStage.submitted: 160}, 0)

@@ -16,7 +16,7 @@ from tests.worker.jobs.test_ledger import DONE, DROPPED, job, made
 from worker.horde.api import Job
 from worker.jobs.durable_sqlite import DurableSqlite, Format
 from worker.jobs.ledger import FILE, LOST_POPS, Ledger, read_totals
-from worker.jobs.results import Failed, JobState, Made
+from worker.jobs.results import Failed, JobStage, Made
 from worker.jobs.steady_clock import SteadyClock
 
 DAMAGES = 100  # of the fuzz test
@@ -107,7 +107,7 @@ def test_a_file_of_the_format_before_is_taken_up_with_all_that_is_in_it(path: Pa
         (image,) = finished.results.images
         assert isinstance(image, Made)
         assert (image.webp, image.seed, image.notes[0].ref) == (b"pictures", 7, "1")
-        assert ledger.totals().images == {JobState.submitted: 40}
+        assert ledger.totals().images == {JobStage.submitted: 40}
         slots = job("a-new", images=2)
         ledger.popped(slots, "m", asked(2).asked)
         ledger.ended("b-0", DONE)
@@ -225,7 +225,7 @@ def test_totals_count_what_can_be_read(written: sqlite3.Connection, path: Path):
         written.execute("INSERT INTO counters VALUES (?, 'some')", (LOST_POPS,))
     written.close()
     totals = read_totals(path)
-    assert (totals.images[JobState.submitted], totals.kudos, totals.open) == (3, 9.0, 3)
+    assert (totals.images[JobStage.submitted], totals.kudos, totals.open) == (3, 9.0, 3)
     with closing(Ledger(path)) as ledger:
         assert ledger.totals() == totals
 

@@ -37,12 +37,11 @@ from worker.children.judge import JudgeProcess
 from worker.children.messages import EngineSettings, JudgeSettings
 from worker.config.config import BridgeConfig
 from worker.config.keys import CLIENT_AGENT
-from worker.jobs.journal import Books
+from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
-from worker.jobs.status import Board
 from worker.line.bridge import Bridge
 from worker.line.intake import Intake
-from worker.line.limits import Pace
+from worker.line.limits import Limits
 from worker.line.source_fetcher import SourceFetcher
 from worker.models.offer import make_offer
 from worker.models.offered import OfferedModels
@@ -308,13 +307,14 @@ def stage(
         hostile_horde(horde.url, spoils, [], {}) as hostile,
         closing(Ledger(None)) as ledger,
     ):
-        books = Books(ledger, Board(), most_drops=10**6)
-        bridge = make_bridge(hostile, folder, checkpoint, site.url, books)
+        journal = Journal(ledger, most_drops=10**6)
+        bridge = make_bridge(hostile, folder, checkpoint, site.url, journal)
         yield Stage(bridge, horde, names)
+        assert journal.jobs() == ()
 
 
 def make_bridge(
-    hostile: HostileHorde, folder: Path, checkpoint: Path, site: str, books: Books
+    hostile: HostileHorde, folder: Path, checkpoint: Path, site: str, journal: Journal
 ) -> Bridge:
     """Real in all its parts; what jobs name is found at `site`."""
     config = BridgeConfig.model_validate(
@@ -343,8 +343,8 @@ def make_bridge(
             JudgeProcess(JudgeSettings(logs, False, logs / "judge.log")),
             Censorship(config.nsfw, config.censor_nsfw, config.censorlist),
         ),
-        books,
-        Pace(waiting_jobs=8),
+        journal,
+        Limits(waiting_jobs=8),
     )
 
 

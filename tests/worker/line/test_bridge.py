@@ -37,12 +37,11 @@ from worker.config.config import BridgeConfig
 from worker.errors import EngineUnusable, HordeUnreachable, JudgeUnusable, NotAllowed
 from worker.horde.api import FullPop, Slot, slots_of
 from worker.jobs.drop_limit import MOST_DROPS
-from worker.jobs.journal import Books
+from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE, Ledger
-from worker.jobs.results import JobState, Made
-from worker.jobs.status import Board
+from worker.jobs.results import JobStage, Made
 from worker.line.bridge import Bridge
-from worker.line.limits import Pace
+from worker.line.limits import Limits
 from worker.line.runner import TRIES
 from worker.models.opening import Models
 from worker.prediction.predictor import SecondsPredictor
@@ -84,8 +83,8 @@ class Stage:
     checkpoint: Path
     folder: Path  # an owner's, with nothing in it
     ledger: Ledger
-    pace: Pace = field(default_factory=Pace)
-    forecast: SecondsPredictor = field(default_factory=SecondsPredictor)
+    limits: Limits = field(default_factory=Limits)
+    predictor: SecondsPredictor = field(default_factory=SecondsPredictor)
 
     def config(self, **changes: object) -> BridgeConfig:
         values = {
@@ -96,7 +95,10 @@ class Stage:
         }
         return BridgeConfig.model_validate(values | changes)
 
-    def bridge(self, board: Board | None = None, **changes: object) -> Bridge:
+    def journal(self) -> Journal:
+        return Journal(self.ledger, predictor=self.predictor)
+
+    def bridge(self, journal: Journal | None = None, **changes: object) -> Bridge:
         config = self.config(**changes)
         model = Model.of_checkpoint(self.checkpoint, MODEL)
         gone = {"checkpoint": self.checkpoint.with_name("gone.safetensors")}
@@ -106,8 +108,8 @@ class Stage:
             self.engine,
             make_intake(config, self.folder, Models(models, ())),
             Judging(self.judge, Censorship(config.nsfw, config.censor_nsfw, config.censorlist)),
-            Books(self.ledger, board or Board(), forecast=self.forecast),
-            self.pace,
+            journal or self.journal(),
+            self.limits,
         )
 
     def ask(self, prompt: str = PROMPT, model: str = MODEL, **params: object) -> str:
@@ -176,7 +178,7 @@ class Service:
     """A worker that serves for the whole module: tests post jobs and look at their own."""
 
     stage: Stage
-    board: Board
+    journal: Journal
 
     def finish(self, *ids: str) -> list[State]:
         """The states of these requests' images, once nothing of them is open any more."""
@@ -191,10 +193,10 @@ def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Gener
     judge = JudgeProcess(JudgeSettings(folder, False, folder / "judge.log"))
     with Sandbox(MODELS, limits={}) as sandbox, Api(sandbox.url, CLIENT) as client:
         stage = Stage(sandbox, client, engine, judge, checkpoint, folder, Ledger(None))
-        board = Board()
-        bridge = stage.bridge(board)
+        journal = stage.journal()
+        bridge = stage.bridge(journal)
         bridge.start()
-        yield Service(stage, board)
+        yield Service(stage, journal)
         bridge.stop()
         assert bridge.join(60)
 
@@ -241,13 +243,13 @@ def test_every_job_is_served_with_the_picture_it_asked_for(
     assert books.user_kudos["owner#1"] > 0
 
 
-def test_the_board_tells_what_the_horde_paid(service: Service):
-    before = service.board.view().kudos
+def test_the_journal_tells_what_the_horde_paid(service: Service):
+    before = service.journal.view().kudos
     done = service.stage.ask()
     service.finish(done)
-    wait_until(lambda: service.board.view().kudos > before, 10)
+    wait_until(lambda: service.journal.view().kudos > before, 10)
     (image,) = service.stage.sandbox.books().of_request(done)
-    assert service.board.view().kudos - before == pytest.approx(image.reward)
+    assert service.journal.view().kudos - before == pytest.approx(image.reward)
 
 
 def _webp(engine: Engine, checkpoint: Path, params: GenerationParams) -> list[bytes]:
@@ -260,7 +262,7 @@ def test_a_model_that_cannot_be_used_faults_its_job_and_leaves_the_offer(service
     assert service.finish(served) == [State.ok]
     popped = service.stage.states(refused)
     assert set(popped) == {State.faulted}  # two, if a pop was then under way
-    assert any("gone.safetensors" in row.reason for row in service.board.view().rows)
+    assert any("gone.safetensors" in row.reason for row in service.journal.view().rows)
     again = service.stage.ask()
     assert service.finish(again) == [State.ok]
     assert service.stage.states(refused) == popped  # not popped again
@@ -297,33 +299,33 @@ def test_an_image_that_the_storage_refuses_is_faulted(service: Service):
 
 def test_an_engine_killed_under_a_job_is_replaced_and_the_job_is_served(stage: Stage):
     stage.ask(steps=30)
-    board = Board()
+    journal = stage.journal()
     killed: list[int] = []
 
     def kill_once() -> bool:
-        running = board.view().running
+        running = journal.view().running
         if running is not None and running.step > 2 and not killed:
             assert stage.engine.pid is not None
             os.kill(stage.engine.pid, signal.SIGKILL)
             killed.append(stage.engine.pid)
         return stage.all_done()
 
-    stage.serve(stage.bridge(board), kill_once)
+    stage.serve(stage.bridge(journal), kill_once)
     assert killed
     assert [g.state for g in stage.sandbox.books().generations] == [State.ok]
 
 
 def test_an_engine_that_does_not_answer_is_shown_within_two_seconds(stage: Stage):
     stage.ask(steps=100)
-    board = Board()
-    bridge = stage.bridge(board)
+    journal = stage.journal()
+    bridge = stage.bridge(journal)
 
     def is_silent() -> bool:
         bridge.watch()
-        return "silent for" in status_line(board.view())
+        return "silent for" in status_line(journal.view())
 
     bridge.start()
-    wait_until(lambda: (row := board.view().running) is not None and row.step > 2, 60)
+    wait_until(lambda: (row := journal.view().running) is not None and row.step > 2, 60)
     assert stage.engine.pid is not None
     assert not is_silent()
     os.kill(stage.engine.pid, signal.SIGSTOP)
@@ -391,8 +393,8 @@ def base64_png(image: Image.Image) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def first_at_work_second_waiting(board: Board) -> bool:
-    view = board.view()
+def first_at_work_second_waiting(journal: Journal) -> bool:
+    view = journal.view()
     return view.running is not None and view.running.step > 1 and view.waiting == 1
 
 
@@ -414,8 +416,8 @@ def test_a_picture_that_takes_long_to_upload_holds_up_none_of_its_job(stage: Sta
 
 def test_stopping_finishes_what_is_in_hand_and_takes_no_more(stage: Stage):
     first, second = stage.ask(steps=60), stage.ask()
-    board = Board()
-    stage.serve(stage.bridge(board), lambda: first_at_work_second_waiting(board))
+    journal = stage.journal()
+    stage.serve(stage.bridge(journal), lambda: first_at_work_second_waiting(journal))
     states = {g.request_id: g.state for g in stage.sandbox.books().generations}
     assert states == {first: State.ok, second: State.ok}
     assert not stage.engine.is_alive
@@ -426,7 +428,7 @@ def test_waiting_jobs_share_a_batch_and_each_client_gets_the_own_picture(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG, "worker.line.runner")
-    stage.pace = Pace(waiting_jobs=3)
+    stage.limits = Limits(waiting_jobs=3)
     scenes = [Scene("circle", colour, "blue") for colour in ("red", "green", "yellow")]
     stage.ask(steps=60)  # at work while the others come
     asked = [
@@ -445,10 +447,10 @@ def test_waiting_jobs_share_a_batch_and_each_client_gets_the_own_picture(
 
 def test_stopping_soon_faults_what_would_take_longer(stage: Stage):
     first, second = stage.ask(steps=500), stage.ask(steps=500)
-    board = Board()
-    bridge = stage.bridge(board)
+    journal = stage.journal()
+    bridge = stage.bridge(journal)
     bridge.start()
-    wait_until(lambda: first_at_work_second_waiting(board), 60)
+    wait_until(lambda: first_at_work_second_waiting(journal), 60)
     bridge.stop(within=3)
     assert bridge.join(30)  # each of the two would take longer
     states = {g.request_id: g.state for g in stage.sandbox.books().generations}
@@ -458,10 +460,10 @@ def test_stopping_soon_faults_what_would_take_longer(stage: Stage):
 
 def test_abandoning_faults_the_job_at_work_at_once(stage: Stage):
     stage.ask(steps=400)
-    board = Board()
-    bridge = stage.bridge(board)
+    journal = stage.journal()
+    bridge = stage.bridge(journal)
     bridge.start()
-    wait_until(lambda: (row := board.view().running) is not None and row.step > 1, 60)
+    wait_until(lambda: (row := journal.view().running) is not None and row.step > 1, 60)
     bridge.abandon()
     assert bridge.join(5), bridge.busy
     assert [g.state for g in stage.sandbox.books().generations] == [State.faulted]
@@ -514,9 +516,9 @@ def test_jobs_that_share_a_batch_end_when_no_engine_starts_any_more(
     monkeypatch.setattr("worker.line.runner.RESTARTS", (0.01, 0.02))
     settings = EngineSettings(None, "auto", 0, None, tmp_path / "engine.log")
     stage.engine = EngineProcess(settings, main=dies_twice_and_stays_dead)
-    stage.pace = Pace(waiting_jobs=3)
+    stage.limits = Limits(waiting_jobs=3)
     params = GenerationParams(prompt="a", width=64, height=64, steps=6)
-    stage.forecast.learn(params, FAMILIES["stable diffusion 1"], 1.0)
+    stage.predictor.learn(params, FAMILIES["stable diffusion 1"], 1.0)
     for _ in range(4):
         stage.ask()
     bridge = stage.bridge()
@@ -544,7 +546,7 @@ def dies_twice_and_stays_dead(pipe: Connection, settings: EngineSettings) -> Non
 
 def test_a_horde_that_was_never_there_stops_the_worker(stage: Stage):
     stage.sandbox.stop()
-    stage.pace = Pace(first_contact_seconds=2)
+    stage.limits = Limits(first_contact_seconds=2)
     bridge = stage.bridge()
     stage.serve(bridge, lambda: False)
     assert isinstance(bridge.failure, HordeUnreachable)
@@ -583,12 +585,12 @@ def test_a_finished_picture_of_an_earlier_life_is_judged_delivered_and_paid(
 ):
     first, second = debt.made(PICTURE), debt.made(replace(PICTURE, seed=12), 1)
     stage.ledger.made([first, second])
-    board = Board()
-    stage.serve(stage.bridge(board), lambda: board.view().images_done == 2)
+    journal = stage.journal()
+    stage.serve(stage.bridge(journal), lambda: journal.view().images_done == 2)
     images = stage.sandbox.books().of_request(debt.request)
     assert [(image.state, image.seed) for image in images] == [(State.ok, 11), (State.ok, 12)]
     assert stage.sandbox.image(images[0].id) == first.webp
-    assert stage.ledger.totals().images == {JobState.submitted: 2}
+    assert stage.ledger.totals().images == {JobStage.submitted: 2}
 
 
 def test_a_picture_that_was_submitted_before_the_end_is_known_to_be(stage: Stage, debt: Debt):
@@ -596,7 +598,7 @@ def test_a_picture_that_was_submitted_before_the_end_is_known_to_be(stage: Stage
     with Api(stage.sandbox.url, WORKER) as worker:
         assert worker.submit(debt.slots[0].id, seed=11).status_code == 200
     stage.serve(stage.bridge(), lambda: stage.ledger.totals().open == 0)
-    assert stage.ledger.totals().images[JobState.submitted] == 1
+    assert stage.ledger.totals().images[JobStage.submitted] == 1
     assert stage.states(debt.request)[0] is State.ok
 
 
@@ -613,10 +615,10 @@ def test_what_waits_at_a_stop_that_a_restart_follows_is_made_by_the_next_life(
 ):
     monkeypatch.setattr("worker.line.bridge.restart_follows", lambda: True)
     at_work, waiting = stage.ask(steps=80), stage.ask(n=2, seed="30")
-    board = Board()
-    bridge = stage.bridge(board, max_batch=2)
+    journal = stage.journal()
+    bridge = stage.bridge(journal, max_batch=2)
     bridge.start()
-    wait_until(lambda: first_at_work_second_waiting(board), 60)
+    wait_until(lambda: first_at_work_second_waiting(journal), 60)
     bridge.abandon()
     assert bridge.join(30), bridge.busy
     assert_no_bug(bridge)
@@ -644,7 +646,7 @@ def test_a_paused_worker_gives_back_what_an_earlier_life_had(stage: Stage):
 
 def test_a_pause_waits_for_what_an_earlier_life_had_and_then_frees_the_device(stage: Stage):
     """They are more than there are places for."""
-    stage.pace = Pace(waiting_jobs=0)
+    stage.limits = Limits(waiting_jobs=0)
     requests = [stage.ask(seed=seed, steps=30) for seed in ("1", "20", "40")]
     for request in requests:
         with Api(stage.sandbox.url, WORKER) as worker:
@@ -652,10 +654,10 @@ def test_a_pause_waits_for_what_an_earlier_life_had_and_then_frees_the_device(st
         (image,) = stage.sandbox.books().of_request(request)
         popped = job.job((image.id,), time.monotonic())
         stage.ledger.popped(popped.slots, MODEL, popped.asked)
-    board = Board()
-    bridge = stage.bridge(board)
+    journal = stage.journal()
+    bridge = stage.bridge(journal)
     bridge.start()
-    wait_until(lambda: board.view().running is not None, 60)
+    wait_until(lambda: journal.view().running is not None, 60)
     bridge.pause()
     wait_until(lambda: bridge.is_device_free, 60)
     assert stage.states(*requests) == [State.ok] * 3
@@ -670,12 +672,12 @@ def test_a_pause_waits_for_what_an_earlier_life_had_and_then_frees_the_device(st
 def test_an_id_that_was_handed_out_before_is_dropped_and_told_once(
     stage: Stage, moment: str, caplog: pytest.LogCaptureFixture
 ):
-    stage.pace = Pace(waiting_jobs=2)
+    stage.limits = Limits(waiting_jobs=2)
     first = stage.ask(n=2, steps=60 if moment == "in hand" else 6)
-    board = Board()
-    bridge = stage.bridge(board, max_batch=2)
+    journal = stage.journal()
+    bridge = stage.bridge(journal, max_batch=2)
     bridge.start()
-    wait_until(lambda: board.view().running is not None, 60)
+    wait_until(lambda: journal.view().running is not None, 60)
     if moment == "ended":
         wait_until(stage.all_done, 60)
     stage.sandbox.faults.inject("pop", HandedOutAgain(), calls=3)
@@ -710,14 +712,14 @@ def test_what_the_horde_has_forgotten_is_given_up(stage: Stage):
     stage.ledger.popped(slots, MODEL)
     stage.ledger.made([Debt(slots, "").made(PICTURE)])
     stage.serve(stage.bridge(), lambda: stage.ledger.totals().open == 0)
-    assert stage.ledger.totals().images == {JobState.given_up: 2}
+    assert stage.ledger.totals().images == {JobStage.given_up: 2}
 
 
 def test_what_can_not_be_delivered_at_the_end_is_left_to_the_next_life(stage: Stage):
     """More jobs than finishers, which are all busy with uploads that fail."""
     asked = [stage.ask(seed=str(seed)) for seed in range(7)]
     stage.sandbox.faults.inject("upload", Reply(503))
-    stage.pace = replace(Pace(), waiting_jobs=2)
+    stage.limits = replace(Limits(), waiting_jobs=2)
     bridge = stage.bridge()
     bridge.start()
 
@@ -795,18 +797,18 @@ def test_an_engine_that_never_starts_leaves_no_debt_unread(stage: Stage, tmp_pat
     bridge = stage.bridge()
     stage.serve(bridge, lambda: False)
     assert isinstance(bridge.failure, EngineUnusable)
-    assert stage.ledger.totals().images == {JobState.given_up: len(ids)}
+    assert stage.ledger.totals().images == {JobStage.given_up: len(ids)}
 
 
 # ---- orders ----------------------------------------------------------------------------------
 
 
 def test_a_paused_worker_finishes_frees_the_device_and_serves_again(stage: Stage):
-    board = Board()
-    bridge = stage.bridge(board)
+    journal = stage.journal()
+    bridge = stage.bridge(journal)
     first = stage.ask()
     bridge.start()
-    wait_until(lambda: board.view().running is not None, 60)
+    wait_until(lambda: journal.view().running is not None, 60)
     bridge.pause()
     wait_until(lambda: not stage.engine.is_alive, 60)
     assert stage.states(first) == [State.ok]
@@ -824,23 +826,23 @@ def test_a_paused_worker_finishes_frees_the_device_and_serves_again(stage: Stage
 def test_an_answer_lost_at_pop_is_counted(stage: Stage):
     stage.ask()
     stage.sandbox.faults.inject("pop", LostReply(), calls=1)
-    board = Board()
-    stage.serve(stage.bridge(board), lambda: board.view().lost_pops == 1)
+    journal = stage.journal()
+    stage.serve(stage.bridge(journal), lambda: journal.view().lost_pops == 1)
     assert stage.ledger.totals().lost_pops == 1
 
 
 def test_an_outage_counts_as_one_drop_at_most(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("worker.line.popper.TROUBLE_SECONDS", (0.01, 0.02))
     served = stage.ask()
-    board = Board()
-    bridge = stage.bridge(board)
+    journal = stage.journal()
+    bridge = stage.bridge(journal)
     bridge.start()
     wait_until(lambda: stage.sandbox.books().request(served).done, 60)
     stage.sandbox.faults.inject("pop", LostReply())
-    wait_until(lambda: board.view().lost_pops >= 25, 60)
+    wait_until(lambda: journal.view().lost_pops >= 25, 60)
     stage.sandbox.faults.clear()
     later = stage.ask()
     wait_until(lambda: stage.sandbox.books().request(later).done, 60)
     bridge.stop()
     assert bridge.join(30), bridge.busy
-    assert bridge._books.guard.drops <= 2
+    assert journal.drop_limit.drops <= 2

@@ -24,10 +24,9 @@ from worker.children.messages import EngineSettings
 from worker.config.config import BridgeConfig
 from worker.errors import EngineUnusable
 from worker.horde.api import Job
-from worker.jobs.journal import Books
+from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
-from worker.jobs.results import STOPPING, JobState
-from worker.jobs.status import Board, JobRow
+from worker.jobs.results import STOPPING, JobStage
 from worker.jobs.work import Work
 from worker.line.runner import Runner, TooLate
 from worker.models.offered import OfferedModels
@@ -47,7 +46,7 @@ class Stage:
     offered: OfferedModels
     model: Model
     hurry: threading.Event
-    board: Board
+    journal: Journal
     tis: Path
     jobs: int = 0
 
@@ -75,7 +74,7 @@ class Stage:
         )
         if lora:
             wanted = replace(wanted, loras=(Lora(lora, Path(lora)),))
-        self.board.add(JobRow(job.id, model, 1))
+        self.journal.popped(job.slots, model)
         return Work(job, wanted, replace(self.model, name=model))
 
 
@@ -86,10 +85,9 @@ def make_stage(engine: EngineProcess, checkpoint: Path, folder: Path) -> Stage:
         {"api_key": "k", "dreamer_name": "w", "models_to_load": [MODEL]}
     )
     intake = make_intake(config, folder, Models({MODEL: model, OTHER: model}, ()))
-    hurry, board = threading.Event(), Board()
-    books, offered = Books(Ledger(None), board), intake.offered
-    runner = Runner(engine, offered, books, ban=intake.adapters.ban, hurry=hurry, starts=1)
-    return Stage(runner, engine, offered, model, hurry, board, folder / "ti")
+    hurry, journal, offered = threading.Event(), Journal(Ledger(None)), intake.offered
+    runner = Runner(engine, offered, journal, ban=intake.adapters.ban, hurry=hurry, starts=1)
+    return Stage(runner, engine, offered, model, hurry, journal, folder / "ti")
 
 
 @pytest.fixture
@@ -118,7 +116,7 @@ def test_a_job_that_can_not_be_done_in_time_is_not_begun(stage: Stage):
     with pytest.raises(TooLate, match=r"within the 2 s that the horde gives it; lower max_power"):
         stage.runner.run(stage.work("slow", steps=400, ttl_seconds=2))
     assert time.monotonic() - begun_at < 0.5
-    assert all(row.state is not JobState.running for row in stage.board.view().rows[1:])
+    assert all(row.stage is not JobStage.running for row in stage.journal.view().rows[1:])
 
 
 def test_a_job_that_turns_out_too_slow_is_stopped_early_and_the_engine_lives(stage: Stage):
@@ -173,7 +171,7 @@ def test_a_job_at_work_that_would_take_too_long_is_given_back_at_the_stop(
 
 
 def _step_of(stage: Stage, work: Work) -> int:
-    return next(row.step for row in stage.board.view().rows if row.job_id == work.job.id)
+    return next(row.step for row in stage.journal.view().rows if row.job_id == work.job.id)
 
 
 def test_what_waits_and_would_be_too_late_is_known_at_the_stop(stage: Stage):
@@ -251,7 +249,7 @@ def test_a_request_that_failed_is_not_tried_again_when_it_comes_again(stage: Sta
     stage.runner.run(stage.work())
     pid = stage.engine.pid
     again = replace(bad, job=replace(bad.job, ids=("job-again",)))
-    stage.board.add(JobRow(again.job.id, MODEL, 1))
+    stage.journal.popped(again.job.slots, MODEL)
     with pytest.raises(JobError, match="it was the same request"):
         stage.runner.run(again)
     assert stage.engine.pid == pid

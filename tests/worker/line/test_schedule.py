@@ -16,7 +16,7 @@ from hordelib.job.params import MOST_IMAGES
 from worker.horde.api import Job
 from worker.jobs.work import Work
 from worker.line import waiting_jobs
-from worker.line.waiting_jobs import Fits, Line, Waiting, company_of
+from worker.line.waiting_jobs import Fits, Waiting, WaitingJobs, batch_for
 
 MODEL = Model("a", FAMILIES["stable diffusion 1"], {})
 PARAMS = GenerationParams(prompt="a", width=64, height=64, steps=5)
@@ -35,7 +35,7 @@ def work(name: str, model: Model = MODEL, **changes: object) -> Work:
 
 
 def company(lead: Work, waiting: Sequence[Work], fits: Fits) -> list[str]:
-    return names(company_of(Waiting.of(lead), [Waiting.of(each) for each in waiting], fits))
+    return names(batch_for(Waiting.of(lead), [Waiting.of(each) for each in waiting], fits))
 
 
 def always(_batch: object) -> bool:
@@ -74,7 +74,7 @@ def test_what_jobs_have_in_common_is_found_out_once_for_each(monkeypatch: pytest
         return share_key(params, family)
 
     monkeypatch.setattr(waiting_jobs, "share_key", counted)
-    line = Line()
+    line = WaitingJobs()
     for steps in range(1, 21):
         line.add(work(f"job {steps}", steps=steps))
     taken = [line.take(always, 0.01) for _ in range(20)]
@@ -83,7 +83,7 @@ def test_what_jobs_have_in_common_is_found_out_once_for_each(monkeypatch: pytest
 
 
 def test_nobody_is_waited_for_and_the_oldest_is_always_next():
-    line = Line()
+    line = WaitingJobs()
     for each in (work("a"), work("b", steps=9), work("c"), work("d", steps=9)):
         line.add(each)
     assert names(line.take(always, 0.01)) == ["a", "c"]
@@ -93,7 +93,7 @@ def test_nobody_is_waited_for_and_the_oldest_is_always_next():
 
 
 def test_after_the_last_one_nothing_comes():
-    line = Line()
+    line = WaitingJobs()
     line.add(work("a"))
     line.close()
     assert names(line.take(always, 0.01)) == ["a"]
@@ -101,7 +101,7 @@ def test_after_the_last_one_nothing_comes():
 
 
 def test_some_of_those_that_wait_can_be_taken_out():
-    line = Line()
+    line = WaitingJobs()
     for each in (work("a"), work("b", steps=9), work("c")):
         line.add(each)
     assert names(line.take_out(lambda waiting: waiting[1:])) == ["b", "c"]
@@ -109,7 +109,7 @@ def test_some_of_those_that_wait_can_be_taken_out():
 
 
 def test_what_was_not_taken_is_given_back():
-    line = Line()
+    line = WaitingJobs()
     line.add(work("a"))
     line.add(work("b", steps=9))
     line.take(always, 0.01)

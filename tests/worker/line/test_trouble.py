@@ -15,12 +15,12 @@ from rich.console import Console
 from tests.support.sandbox_client import AGENT, MODEL, MODELS, WORKER_KEY, MovableClock
 from worker.horde.api import Offer, Slot, slots_of
 from worker.horde.client import HordeClient
-from worker.jobs.journal import Books
+from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
-from worker.jobs.results import STOPPING, Cleared, ImageEnd, JobState
-from worker.jobs.status import Board, Kind
+from worker.jobs.results import STOPPING, Cleared, ImageEnd, JobStage
+from worker.jobs.status import ObstacleKind
 from worker.line.delivery import Delivery
-from worker.line.limits import Pace
+from worker.line.limits import Limits
 from worker.line.popper import IDLE_SECONDS, Popper, Told
 from worker.line.trouble import Trouble, duration
 from worker.sandbox import Reply, Sandbox
@@ -96,7 +96,7 @@ def test_a_submit_that_is_given_up_is_not_said_to_work_again(
         slot = Slot(id="a", upload_url="", index=0, batch=1, over_at=over_at)
         end = Delivery(client, threading.Event()).submit(Cleared(slot, 1, b""))
         client.close()
-    assert end.state is JobState.given_up
+    assert end.stage is JobStage.given_up
     assert "submit failed and is tried again" in caplog.text
     assert "works again" not in caplog.text
 
@@ -104,10 +104,10 @@ def test_a_submit_that_is_given_up_is_not_said_to_work_again(
 def test_another_cause_is_told_at_once_and_the_same_one_at_least_every_hour(
     clock: MovableClock, caplog: pytest.LogCaptureFixture
 ):
-    told = Told(Board(), clock)
+    told = Told(Journal(Ledger(None)), clock)
     causes = ["TimeoutIP: shut out"] * 480 + ["WorkerMaintenance: too many dropped"] * 1440
     for tries, cause in enumerate(causes):  # 8 hours
-        told.state(f"on hold: {cause}. Remedy: wait {tries} s", "on hold", Kind.trouble)
+        told.state(f"on hold: {cause}. Remedy: wait {tries} s", "on hold", ObstacleKind.trouble)
         clock.move(15)
     begun, *summed_up = caplog.records[:4]
     assert begun.getMessage() == "on hold: TimeoutIP: shut out. Remedy: wait 0 s"
@@ -130,16 +130,16 @@ def test_causes_that_are_always_new_fill_no_log(
 def test_a_live_horde_that_skips_something_each_time_fills_no_log(
     clock: MovableClock, caplog: pytest.LogCaptureFixture
 ):
-    board = Board()
-    told = Told(board, clock)
+    journal = Journal(Ledger(None))
+    told = Told(journal, clock)
     for job in range(100):
         told.state("")
         told.idle(f"nsfw {job}, bridge_version 3")
-        assert board.obstacle.kind is Kind.idle
+        assert journal.obstacle.kind is ObstacleKind.idle
         clock.move(5)
         told.state("")
         told.worked()
-        assert board.obstacle.kind is Kind.none
+        assert journal.obstacle.kind is ObstacleKind.none
     assert not caplog.records
     for _ in range(int(2 * 3600 / 5)):
         told.state("")
@@ -154,13 +154,13 @@ def test_a_live_horde_that_skips_something_each_time_fills_no_log(
 def test_what_keeps_jobs_away_is_told_once_and_its_end(
     clock: MovableClock, caplog: pytest.LogCaptureFixture
 ):
-    told = Told(Board(), clock)
+    told = Told(Journal(Ledger(None)), clock)
     for tries in range(3):
         told.state(f"too many failed: asking for no more for {tries} minutes")
         clock.move(20)
-    told.state("on hold: why", "on hold", Kind.maintenance)
+    told.state("on hold: why", "on hold", ObstacleKind.maintenance)
     clock.move(15)
-    told.state("on hold: why", "on hold", Kind.maintenance)
+    told.state("on hold: why", "on hold", ObstacleKind.maintenance)
     told.state("")
     told.state("")
     assert [record.getMessage() for record in caplog.records] == [
@@ -179,23 +179,23 @@ def test_images_that_a_stop_gave_back_are_told_as_such(tmp_path: Path, others: i
         for number, reason in enumerate(reasons):
             slots = slots_of((f"id-{number}",), ("",), time.monotonic() + 60)
             earlier.popped(slots, "m")
-            end = ImageEnd(JobState.faulted, reason=reason, is_drop=True)
+            end = ImageEnd(JobStage.faulted, reason=reason, is_drop=True)
             earlier.ended(slots[0].id, end)
-    board = Board()
     with closing(Ledger(path)) as ledger, Sandbox(MODELS, limits={}) as horde:
         client = HordeClient(horde.url, WORKER_KEY, client_agent="a test:1:url")
-        books = Books(ledger, board)
+        journal = Journal(ledger)
         offer = Offer(name="tester", models=(MODEL,), bridge_agent=AGENT, max_pixels=1 << 20)
-        pace = Pace(idle_seconds=(0.01, 0.01))
-        popper = Popper(client, lambda: offer, threading.Event(), books=books, pace=pace)
+        limits = Limits(idle_seconds=(0.01, 0.01))
+        popper = Popper(client, lambda: offer, threading.Event(), journal=journal, limits=limits)
         popper.pop()
         client.close()
     drops = len(reasons)
     assert (
-        f"{drops} images were not delivered within the last hour, 8 of them" in board.obstacle.told
+        f"{drops} images were not delivered within the last hour, 8 of them"
+        in journal.obstacle.told
     )
-    assert ("lower max_power" in board.obstacle.told) == bool(others)
-    assert books.guard.allowance(0) == 16 - drops
+    assert ("lower max_power" in journal.obstacle.told) == bool(others)
+    assert journal.drop_limit.allowance(0) == 16 - drops
 
 
 @pytest.mark.parametrize(

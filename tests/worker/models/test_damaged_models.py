@@ -19,9 +19,8 @@ from tests.support.owner import wait_for
 from tests.support.reference_server import old_row, reference_server
 from tests.support.sandbox_client import CLIENT_KEY, WORKER_KEY, Api
 from worker.config.config import BridgeConfig
-from worker.jobs.journal import Books
+from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
-from worker.jobs.status import Board
 from worker.models.inventory import ModelsFolder, take_inventory
 from worker.models.keeper import ModelOffering
 from worker.models.offered import OfferedModels
@@ -39,7 +38,7 @@ class Service:
     sandbox: Sandbox
     client: Api
     offered: OfferedModels
-    board: Board
+    journal: Journal
     path: Path  # of the frail model's file
     whole: Path  # what belongs there
 
@@ -94,11 +93,11 @@ def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Gener
         offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
         models = offering.first_models()
         intake = make_intake(config, home, models)
-        board = Board()
-        bridge = make_bridge(config, home, models, Books(ledger, board), intake=intake)
+        journal = Journal(ledger)
+        bridge = make_bridge(config, home, models, journal, intake=intake)
         with offering.kept_up(intake.offered):
             bridge.start()
-            service = Service(sandbox, client, intake.offered, board, frail, whole)
+            service = Service(sandbox, client, intake.offered, journal, frail, whole)
             wait_for(lambda: len(intake.offered.models) == 2)
             yield service
             bridge.stop()
@@ -153,7 +152,7 @@ def test_a_file_that_is_cut_short_under_its_job_costs_that_job_and_no_other(
 ):
     """What is looked at of a mapped file that is not there any more ends the process: SIGBUS."""
     lost = service.ask(FRAIL, steps=60)
-    wait_for(lambda: (row := service.board.view().running) is not None and row.step > 2)
+    wait_for(lambda: (row := service.journal.view().running) is not None and row.step > 2)
     cut_short(service)
     assert_only_the_other_is_served_until_it_is_whole(service, caplog)
     images = service.sandbox.books().of_request(lost)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -13,9 +14,12 @@ from rich.table import Table
 
 from hordelib.job.params import GenerationParams
 from tests.support.owner import PROJECT
-from worker.jobs.results import ImageEnd, JobState
-from worker.jobs.status import Board, JobRow, Kind, Obstacle
-from worker.service.terminal import board_view, make_console, set_up_logging
+from worker.horde.api import slots_of
+from worker.jobs.journal import Journal
+from worker.jobs.ledger import Ledger
+from worker.jobs.results import ImageEnd, JobStage
+from worker.jobs.status import Obstacle, ObstacleKind
+from worker.service.terminal import make_console, make_display, set_up_logging
 
 
 @dataclass
@@ -43,40 +47,41 @@ class Screen:
 
 
 @pytest.fixture
-def board() -> Board:
+def journal() -> Journal:
     """One job at work."""
-    board = Board()
+    journal = Journal(Ledger(None))
     prompt = "a red circle in the very middle of a plain blue background"
     params = GenerationParams(prompt=prompt, width=512, height=768, steps=20)
-    board.add(JobRow("a-long-job-id", "demo", 1, params))
-    board.running("a-long-job-id")
-    return board
+    journal.popped(slots_of(("a-long-job-id",), ("",), time.monotonic() + 60), "demo")
+    journal.understood("a-long-job-id", params, 1.0)
+    journal.move("a-long-job-id", JobStage.running)
+    return journal
 
 
-def test_the_live_view_is_drawn_anew_where_something_has_changed(board: Board):
+def test_the_live_view_is_drawn_anew_where_something_has_changed(journal: Journal):
     screen = Screen()
-    with board_view(screen.console, board) as view:
+    with make_display(screen.console, journal) as view:
         view.refresh()
         first = screen.news()
         assert "a red circle" in first
         assert "512x768" in first
         view.refresh()
         assert screen.news() == ""
-        board.stepped("a-long-job-id", 5, 20)
+        journal.stepped("a-long-job-id", 5, 20)
         view.refresh()
         stepped = screen.news()
         assert "step 5/20" in stepped
         assert "a red circle" in stepped
-        board.over("a-long-job-id", [ImageEnd(JobState.submitted, 12.5)])
+        journal.ended("a-long-job-id", "a-long-job-id", ImageEnd(JobStage.submitted, 12.5))
         view.refresh()
         over = screen.news()
         assert "submitted" in over
         assert "12.50" in over
 
 
-def test_the_live_view_fits_a_terminal_that_was_made_narrower(board: Board):
+def test_the_live_view_fits_a_terminal_that_was_made_narrower(journal: Journal):
     screen = Screen(columns=120)
-    with board_view(screen.console, board) as view:
+    with make_display(screen.console, journal) as view:
         view.refresh()
         screen.news()
         screen.console.width = 80
@@ -86,9 +91,11 @@ def test_the_live_view_fits_a_terminal_that_was_made_narrower(board: Board):
     assert "running" in last_columns
 
 
-def test_the_live_view_is_drawn_again_after_a_while(board: Board, monkeypatch: pytest.MonkeyPatch):
+def test_the_live_view_is_drawn_again_after_a_while(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+):
     screen = Screen()
-    with board_view(screen.console, board) as view:
+    with make_display(screen.console, journal) as view:
         view.refresh()
         screen.news()
         monkeypatch.setattr("worker.service.terminal.REDRAWN_SECONDS", 0.0)
@@ -101,9 +108,9 @@ HOSTILE = ["on hold: back at [/5pm]", "skipped: [/x] 3", "[bold", ":warning: [li
 
 @pytest.mark.parametrize("said", HOSTILE)
 def test_what_strangers_write_is_shown_as_it_is(said: str):
-    screen, board = Screen(), Board()
-    with board_view(screen.console, board) as view:
-        board.say(Obstacle(said, Kind.maintenance))
+    screen, journal = Screen(), Journal(Ledger(None))
+    with make_display(screen.console, journal) as view:
+        journal.say(Obstacle(said, ObstacleKind.maintenance))
         view.refresh()
         assert said in screen.news()
     assert said in screen.news()
