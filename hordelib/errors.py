@@ -130,16 +130,15 @@ class GenerationFailed(JobError):
 class NotNumbers(GenerationFailed):
     """A part of the job gave values of which no picture can be made.
 
-    `part` says which. `is_of_model`: it is one of the model's own, or one that works inside of it.
+    `part` says which.
 
     >>> str(NotNumbers("decode: the VAE"))
     'decode: the VAE gives values that are not numbers'
     """
 
-    def __init__(self, part: str, *, is_of_model: bool = False):
+    def __init__(self, part: str):
         super().__init__(f"{part} gives values that are not numbers")
         self.part = part
-        self.is_of_model = is_of_model
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuilt, (type(self), str(self), dict(self.__dict__))

@@ -1,10 +1,9 @@
 """An engine's child without ComfyUI, which does what the job's prompt says.
 
 "" makes pictures at once; "slow" takes 50 ms a step, and "stuck" a second; "kill" ends the process
-with SIGKILL, and so do a LoRA or a textual inversion that is called "bad", and DEADLY_STEPS, as a
-model would that kills engines. A LoRA that is called "odd" fails the job. "blank" is a model that
-gives no numbers, "smear" an upscaler. The pictures are plain, of a colour that follows from their
-seeds.
+with SIGKILL, and so do a LoRA or a textual inversion that is called "bad", and every job of a model
+called DEADLY. "fail" fails the job, and so do a LoRA that is called "odd", and every job of a model
+called BROKEN. The pictures are plain, of a colour that follows from their seeds.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from multiprocessing.connection import Connection
 from threading import Event, Thread
 
 from hordelib.engine import Generation
-from hordelib.errors import Cancelled, GenerationFailed, NotNumbers
+from hordelib.errors import Cancelled, GenerationFailed
 from hordelib.job.batching import Member
 from hordelib.job.images import Picture
 from hordelib.job.params import GenerationParams
@@ -33,7 +32,7 @@ from worker.children.messages import (
 )
 
 STEP_SECONDS = 0.05
-DEADLY_STEPS = 7
+DEADLY, BROKEN = "Deadly", "Broken"
 SLOW_WIDTH = 192  # pixels: as slow as the word "slow" in the prompt
 
 
@@ -57,9 +56,9 @@ def _generate(child: Child, job: Generate, cancelled: Event) -> None:
     params = job.members[0].params
     words = params.prompt.split() + ["slow"] * (params.width == SLOW_WIDTH)
     for step in range(1, params.steps + 1):
-        if _kills(params):
+        if _kills(params) or job.model.name == DEADLY:
             os.kill(os.getpid(), signal.SIGKILL)
-        if any(lora.name == "odd" for lora in params.loras):
+        if _fails(params) or job.model.name == BROKEN:
             child.report(Failed(job.number, GenerationFailed("sampler: shapes differ")))
             return
         cancelled.wait(STEP_SECONDS * ("slow" in words) + 20 * STEP_SECONDS * ("stuck" in words))
@@ -67,9 +66,6 @@ def _generate(child: Child, job: Generate, cancelled: Event) -> None:
         if cancelled.is_set():
             child.report(Failed(job.number, Cancelled("stopped on request")))
             return
-    if "blank" in words or "smear" in words:
-        child.report(Failed(job.number, NotNumbers("x", is_of_model="blank" in words)))
-        return
     for picture in _pictures(job):
         child.report(Drawn(job.number, picture))
     seconds = STEP_SECONDS * params.steps
@@ -79,7 +75,11 @@ def _generate(child: Child, job: Generate, cancelled: Event) -> None:
 
 def _kills(params: GenerationParams) -> bool:
     is_bad = any(lora.name == "bad" for lora in params.loras) or "embedding:bad" in params.prompt
-    return is_bad or "kill" in params.prompt.split() or params.steps == DEADLY_STEPS
+    return is_bad or "kill" in params.prompt.split()
+
+
+def _fails(params: GenerationParams) -> bool:
+    return any(lora.name == "odd" for lora in params.loras) or "fail" in params.prompt.split()
 
 
 def _pictures(job: Generate) -> Iterator[Picture]:

@@ -39,9 +39,10 @@ from worker.line.delivery import Delivery
 from worker.line.encoding import encoded
 from worker.line.finishing import Finishing
 from worker.line.intake import Intake
+from worker.line.job_ends import Stopping
 from worker.line.limits import Limits
 from worker.line.popper import Popper
-from worker.line.runner import Runner, Stopping
+from worker.line.runner import Runner
 from worker.line.waiting_jobs import WaitingJobs
 from worker.safety.judging import Judging
 from worker.service_manager import restart_follows

@@ -1,7 +1,6 @@
-"""Which model or client's file is at fault when jobs end badly: it is not used any more.
+"""Which model or client's file is suspected when jobs end badly: the engine dies, or they fail.
 
-The engine dies of it again and again, or what the model gives are not numbers. A file is a LoRA or
-a textual inversion.
+A file is a LoRA or a textual inversion.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DEATHS = 3  # of the engine, until the one that they have in common is not used any more
-BLANKS = 3  # jobs without a picture one after the other, until their model is not used any more
+FAILURES = 3  # of different jobs one after the other, until their model is accused
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class _Case:
 
 
 class Suspects:
-    """Counts the engine's deaths by what was at work; a job that goes well clears what it used.
+    """Counts what ended badly by what was at work; a job that goes well clears what it used.
 
     A file is suspected before the model: deaths with one and the same set of files count only once
     against the model. A model is no more than accused: the prompts may be at fault as well.
@@ -50,7 +49,7 @@ class Suspects:
     def __init__(self) -> None:
         self._models: dict[str, _Case] = defaultdict(_Case)
         self._files: dict[Path, _Case] = defaultdict(_Case)
-        self._blanks: dict[str, set[Hashable]] = defaultdict(set)
+        self._failures: dict[str, set[Hashable]] = defaultdict(set)
 
     def died(self, model: str, files: Collection[Path], job: Hashable) -> Convicted:
         """The engine died over a job with these; `job` is the same when that job comes again."""
@@ -64,19 +63,19 @@ class Suspects:
             tuple(file for file in used if self._files[file].is_closed),
         )
 
-    def gave_no_numbers(self, model: str, job: Hashable) -> bool:
-        """For a job that brought nothing of a client's; whether it was one too many.
+    def failed(self, model: str, job: Hashable) -> bool:
+        """A job of the model failed; whether that was one too many, and the model is accused.
 
-        They count anew after that, since the model's file may be mended.
+        `job` is the same when that job comes again.
         """
-        self._blanks[model].add(job)
-        is_last = len(self._blanks[model]) >= BLANKS
-        if is_last:
-            del self._blanks[model]
-        return is_last
+        self._failures[model].add(job)
+        return len(self._failures[model]) >= FAILURES
 
     def did_well(self, model: str, files: Collection[Path]) -> None:
-        self._models.pop(model, None)
-        self._blanks.pop(model, None)
+        self.acquit(model)
         for file in files:
             self._files.pop(file, None)
+
+    def acquit(self, model: str) -> None:
+        self._models.pop(model, None)
+        self._failures.pop(model, None)

@@ -5,37 +5,35 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from typing import Any
 
 from hordelib.engine import Generation
 from hordelib.errors import (
     Cancelled,
     EngineError,
     GenerationFailed,
-    JobError,
     ModelBroken,
     ModelMissing,
-    NotNumbers,
 )
 from hordelib.job.batching import common_params
 from hordelib.job.families import Family
 from hordelib.job.params import GenerationParams
 from worker.backoff import Backoff
 from worker.children.engine import EngineProcess
-from worker.errors import EngineUnusable, NothingToServe
+from worker.errors import EngineUnusable
 from worker.horde.kudos import estimated_kudos
 from worker.jobs.journal import Journal
-from worker.jobs.results import STOPPING, JobStage
+from worker.jobs.results import JobStage
 from worker.jobs.timeline import Phase
 from worker.jobs.work import Work
-from worker.line.crash_counts import Suspects
+from worker.line.blame import Blame
+from worker.line.failed_requests import FailedRequests
+from worker.line.job_ends import KillsEngines, Stopping, TooLate
 from worker.line.waiting_jobs import members_of
-from worker.loras.adapters import files_of, without_files
+from worker.loras.adapters import without_files
 from worker.models.offered import OfferedModels
 from worker.prediction.predictor import Prediction
 from worker.prediction.progress import Progress
@@ -43,25 +41,7 @@ from worker.prediction.progress import Progress
 log = logging.getLogger(__name__)
 
 TRIES = 2  # a job whose engine dies gets a fresh one, once
-KEPT_FAILURES = 64  # requests that are remembered: the horde hands out again what was faulted
-BELIEVED_SECONDS = 600.0  # for which: the fault may have been this machine's, and be gone by then
-TRIAL_STEPS = 8  # of the job that tells whether it is the model that the engine dies of
 RESTARTS = (2.0, 30.0)  # seconds between two deaths of the engine: the first, the longest
-
-
-class TooLate(JobError):
-    """The job can't be done before the horde gives it up, or before the worker stops."""
-
-
-class Stopping(TooLate):
-    """It could be done in time, but the worker stops before."""
-
-    def __init__(self) -> None:
-        super().__init__(STOPPING)
-
-
-class KillsEngines(JobError):
-    """The engine died of the job, and so did a second one."""
 
 
 class Runner:
@@ -84,15 +64,19 @@ class Runner:
         starts: int,
     ):
         self._engine = engine
-        self._offered = offered
-        self._ban = ban
         self._journal = journal
         self._hurry = hurry
         self._starts = starts
         self._predictor = journal.predictor
-        self._suspects = Suspects()
-        # When and why, by what was asked for.
-        self._failed: OrderedDict[int, tuple[float, str]] = OrderedDict()
+        self._blame = Blame(
+            engine,
+            offered,
+            ban=ban,
+            start=self._have_engine,
+            is_over=lambda: hurry.is_set() or time.monotonic() > self._stop_at,
+            hurry=hurry,
+        )
+        self._failed = FailedRequests()
         self._backoff = Backoff(*RESTARTS)
         self._stop_at = inf
         self._at_work: _AtWork | None = None
@@ -183,7 +167,7 @@ class Runner:
         death against nobody: each job is to be run alone then.
         """
         log.debug("%d jobs share a batch", len(batch))
-        self._insist_on_same_files(batch[0].job.model)
+        self._blame.insist_on_same_files(batch[0].job.model)
         self._have_engine()
         try:
             generations = self._generate(batch)
@@ -198,24 +182,20 @@ class Runner:
 
         Where it can't be made with the LoRAs and textual inversions that its client has named, it
         is made without them, and noted. A job that failed is not tried again when it comes again
-        within BELIEVED_SECONDS.
+        soon.
 
         Raises JobError where there will be none, NothingToServe when its model was the last one
         that could be used and nobody waits for its files, and EngineUnusable as `start` does, or
         when the last one kills engines.
         """
         self._have_engine()  # a dead device is told as such, not as the request's fault
-        key = hash((work.job.model, replace(work.params, images=1)))
-        failed_at, why = self._failed.pop(key, (-inf, ""))
-        if time.monotonic() - failed_at < BELIEVED_SECONDS:
-            self._failed[key] = failed_at, why
-            raise JobError(f"{why}; it was the same request")
+        self._failed.insist_on_new(work)
         try:
             return self._run_with_less(work)
         except (GenerationFailed, KillsEngines) as error:
-            self._failed[key] = time.monotonic(), str(error)
-            if len(self._failed) > KEPT_FAILURES:
-                self._failed.popitem(last=False)
+            self._failed.add(work, error)
+            if isinstance(error, GenerationFailed):
+                self._blame.failed(work)
             raise
 
     def _have_engine(self) -> None:
@@ -236,18 +216,19 @@ class Runner:
     def _run(self, work: Work, tries: int) -> Generation:
         for tries_left in reversed(range(tries)):
             self._raise_if_too_late(work)
-            self._insist_on_same_files(work.job.model)
+            self._blame.insist_on_same_files(work.job.model)
             self._have_engine()
             try:
                 (generation,) = self._generate([work])
             except (ModelBroken, ModelMissing) as error:
-                self._withdraw_broken(work.job.model, str(error))
-                raise
-            except NotNumbers as error:
-                self._after_no_numbers(work, error)
+                self._blame.withdraw(work.job.model, str(error))
                 raise
             except EngineError as error:
-                self._after_death(work, error)
+                if self._hurry.is_set():
+                    raise Stopping from error
+                log.error("job %s: %s", work.job.id, error)
+                self._hurry.wait(self._backoff.delay())
+                self._blame.died(work, error)
                 if not tries_left:
                     raise KillsEngines(f"{error}; a second engine did no better") from error
             else:
@@ -316,82 +297,8 @@ class Runner:
         if whole.return_control_map:  # which uses nothing of the model
             return
         for work in batch:
-            self._suspects.did_well(work.job.model, files_of(work.params))
+            self._blame.did_well(work)
         self._predictor.learn(whole, family, generation.run_seconds)
-
-    def _after_death(self, work: Work, error: EngineError) -> None:
-        """Say it, and hold it against what was at work. Raises JobError where that is out now."""
-        if self._hurry.is_set():
-            raise Stopping from error
-        log.error("job %s: %s", work.job.id, error)
-        convicted = self._suspects.died(work.job.model, files_of(work.params), _look(work))
-        self._hurry.wait(self._backoff.delay())
-        for file in convicted.files:
-            log.error("%s is not used any more: the engine died of it again and again", file)
-            self._ban(file)
-        if convicted.model and self._is_deadly(work):
-            reason = "the engine died of it again and again"
-            if not self._offered.withdraw(convicted.model, reason):
-                raise EngineUnusable(f"no model is left to serve: {reason}")
-            raise JobError(str(error)) from error
-        if convicted.files:
-            raise KillsEngines(str(error)) from error
-
-    def _is_deadly(self, work: Work) -> bool:
-        """Whether the engine dies of the model itself: without any prompt or file of a client's.
-
-        The job that tells is as large as the one that it died of, and has TRIAL_STEPS at most.
-        Where it goes well, nothing speaks against the model any more. The worker's stop ends it.
-        """
-        names = ("width", "height", "cfg", "sampler", "scheduler", "seed")
-        same: dict[str, Any] = {name: getattr(work.params, name) for name in names}
-        steps = min(work.params.steps, TRIAL_STEPS)
-
-        def on_step(_done: int, _total: int) -> None:
-            if self._hurry.is_set() or time.monotonic() > self._stop_at:
-                self._engine.cancel()
-
-        self.start(unless=self._hurry)
-        try:
-            plain = GenerationParams(prompt="", steps=steps, **same)
-            self._engine.generate(plain, work.model, on_step)
-        except Cancelled as error:
-            raise Stopping from error
-        except JobError:
-            log.info("%s: the engine survives a job without a prompt", work.job.model)
-        except EngineError as error:
-            if self._hurry.is_set():
-                raise Stopping from error
-            return True
-        self._suspects.did_well(work.job.model, ())
-        return False
-
-    def _after_no_numbers(self, work: Work, error: NotNumbers) -> None:
-        """Hold it against the model, unless something else that was at work may be at fault.
-
-        Raises NothingToServe as `_withdraw_broken` does.
-        """
-        is_the_models = error.is_of_model and not _brings_weights(work.params)
-        if is_the_models and self._suspects.gave_no_numbers(work.job.model, _look(work)):
-            self._withdraw_broken(work.job.model, f"{error}, job after job")
-
-    def _insist_on_same_files(self, model: str) -> None:
-        """Raises ModelBroken: of other files than those that were verified nothing is made."""
-        if trouble := self._offered.changed(model):
-            self._withdraw_broken(model, trouble)
-            raise ModelBroken(trouble)
-
-    def _withdraw_broken(self, model: str, reason: str) -> None:
-        """Offer a model no more of which every job would fail.
-
-        Raises NothingToServe after the last one, unless its files have changed and are watched:
-        they may be whole again.
-        """
-        self._failed.clear()  # jobs may have failed for this; the model may come back whole
-        change = self._offered.changed(model)
-        is_any_left = self._offered.withdraw(model, change or reason)
-        if not is_any_left and not (change and self._offered.is_watched):
-            raise NothingToServe(f"no model is left to serve: {change or reason}")
 
     def _raise_if_too_late(self, work: Work) -> None:
         params, family, now = work.params, work.model.family, time.monotonic()
@@ -433,14 +340,3 @@ class _AtWork:
         if by_steps is not None or not self.expected.is_known:
             return by_steps
         return max(0.0, self.expected.seconds - self.progress.age)
-
-
-def _look(work: Work) -> Hashable:
-    """The same for a job that comes again, as the horde hands out what was faulted."""
-    params = work.params
-    return params.prompt, params.negative_prompt, params.seed, params.width, params.height
-
-
-def _brings_weights(params: GenerationParams) -> bool:
-    """Whether the job has more than its model at work: LoRAs, a ControlNet, textual inversions."""
-    return bool(params.control or params.qr_code or files_of(params))

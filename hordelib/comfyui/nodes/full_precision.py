@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 Conditioning = list[list[Any]]  # ComfyUI's: pairs of a tensor and a dict
 Inputs = Mapping[str, list[Any]]  # of a node, as ComfyUI has them: a list for each
 
-# By ComfyUI's type of an input: whose fault it is when the node's outputs are no numbers.
+# By ComfyUI's type of an input: what computes in a node whose outputs are no numbers.
 MODEL_PARTS = {"VAE": "the VAE", "MODEL": "the diffusion model", "CLIP": "the text encoder"}
 
 
@@ -47,7 +47,7 @@ def _insisting(execute: Callable[..., Any]) -> Callable[..., Any]:
                 done = await execute(prompt_id, title, node, inputs, *arguments, **options)
                 insist_on_numbers(done[0], part or f"the node {type(node).__name__}")
             except NotNumbers as error:
-                raise NotNumbers(f"{title}: {error.part}", is_of_model=bool(part)) from error
+                raise NotNumbers(f"{title}: {error.part}") from error
             return done
 
         try:

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
+from torch import Tensor
 
 from benchmarks.measure.simulated import children
 from hordelib import Engine
-from hordelib.errors import Cancelled, EngineError, ModelMissing, NotNumbers
+from hordelib.errors import Cancelled, EngineError, GenerationFailed, ModelMissing
+from hordelib.files.completeness import insist_on_whole
 from hordelib.files.model import Model
 from hordelib.job.families import SD1
-from tests.hordelib.comfyui.test_finite import NAN, UNET, poke
+from hordelib.job.images import SourceImage
+from hordelib.job.params import FromImage
+from tests.hordelib.comfyui.test_finite import NAN, UNET, changed, poke
 from tests.hordelib.test_engine import SMALL
 from tests.support.looks import difference
 from tests.support.sandbox_client import MODEL
 from tests.worker.line.test_runner import OTHER, make_stage
 from worker.children.engine import EngineProcess
 from worker.children.messages import Cancel, EngineSettings
+from worker.models.watch import ModelWatch
 
 LONG = replace(SMALL, steps=300)
 
@@ -88,17 +96,67 @@ def test_a_failed_job_is_told_and_the_child_goes_on(
     assert running.pid == pid
 
 
-def test_a_model_with_a_weight_that_is_no_number_leaves_the_offer_after_three_jobs(
-    running: EngineProcess, checkpoint: Path, tmp_path: Path
+def with_a_nan(checkpoint: Path, path: Path) -> None:
+    poke(Path(shutil.copy(checkpoint, path)), f"{UNET}.out.2.bias", NAN)
+
+
+def with_a_wide_output(checkpoint: Path, path: Path) -> None:
+    """Its UNet gives twice as many channels as it takes, which the file's header may say."""
+
+    def widen(state: dict[str, Tensor]) -> None:
+        for name in (f"{UNET}.out.2.weight", f"{UNET}.out.2.bias"):
+            state[name] = torch.cat([state[name], state[name]])
+
+    changed(checkpoint, path, widen)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (with_a_nan, "sampler: the diffusion model gives values that are not numbers"),
+        (with_a_wide_output, "sampler: RuntimeError: The size of tensor"),
+    ],
+)
+def test_a_model_whose_file_fails_every_job_leaves_the_offer_until_it_changes(
+    running: EngineProcess,
+    checkpoint: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[Path, Path], None],
+    told: str,
 ):
-    broken = Path(shutil.copy(checkpoint, tmp_path))
-    poke(broken, f"{UNET}.out.2.bias", NAN)
-    stage = make_stage(running, broken, tmp_path)
+    path = tmp_path / "broken.safetensors"
+    spoil(checkpoint, path)
+    insist_on_whole(Model.of_checkpoint(path))
+    stage = make_stage(running, path, tmp_path)
+    watch = ModelWatch(stage.offered, lambda name: Model.of_checkpoint(path, name))
     for i in range(3):
         assert stage.offered.offer().models == (MODEL, OTHER)
-        with pytest.raises(NotNumbers, match="sampler: the diffusion model gives values"):
-            stage.runner.run(stage.work(f"a circle {i}"))
+        with pytest.raises(GenerationFailed, match=told):
+            stage.runner.run(stage.work(f"a circle {i}", steps=1))
     assert stage.offered.offer().models == (OTHER,)
+    assert f"{MODEL} is not offered any more: {told}" in caplog.text
+    assert not [model for _ in range(2) for model in watch.look()]
+    os.replace(shutil.copy(checkpoint, tmp_path / "whole"), path)
+    assert MODEL in [model.name for _ in range(2) for model in watch.look()]
+
+
+def test_no_series_of_hostile_jobs_costs_a_model_its_place(
+    running: EngineProcess, checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """As if clients had found sources that break the graph: the model has two trials."""
+    caplog.set_level(logging.INFO)
+    stage = make_stage(running, checkpoint, tmp_path)
+    (tmp_path / "hostile").write_text("no LoRA")
+    image = SourceImage.of_pil(Image.new("RGB", (64, 64)))
+    object.__setattr__(image, "pixels", b"abc")
+    for i in range(6):
+        work = stage.work(f"{NAN} {i}", steps=1, lora=str(tmp_path / "hostile") if i % 2 else "")
+        with pytest.raises(GenerationFailed, match="source"):
+            stage.runner.run(replace(work, params=replace(work.params, source=FromImage(image))))
+    assert stage.offered.offer().models == (MODEL, OTHER)
+    assert caplog.text.count("it is not the model that jobs fail of") == 2
+    assert stage.runner.run(stage.work("a circle", steps=1)).images
 
 
 def test_every_picture_bears_its_job_and_place(running: EngineProcess, checkpoint: Path):

@@ -13,6 +13,7 @@ import logging
 import random
 import time
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,12 +27,13 @@ from safetensors.torch import load_file, save
 
 from hordelib.demo_model import ensure_control_net, ensure_lora
 from hordelib.files.model import Model as Served
+from tests.conftest import SHOWN
 from tests.hordelib.comfyui.test_loras import MISFITS, SPOILT, spoilt
 from tests.hordelib.job.test_source_images import WORK
 from tests.support.civitai_server import Model, Version, civitai_server
 from tests.support.hostile_horde import HostileHorde, Json, hostile_horde
 from tests.support.looks import pixels
-from tests.support.sandbox_client import CLIENT_KEY, MODEL, WORKER_KEY, Api, picture
+from tests.support.sandbox_client import CLIENT_KEY, MODEL, MODELS, WORKER_KEY, Api, picture
 from worker.children.engine import EngineProcess
 from worker.children.judge import JudgeProcess
 from worker.children.messages import EngineSettings, JudgeSettings
@@ -48,7 +50,7 @@ from worker.models.offered import OfferedModels
 from worker.models.opening import Models
 from worker.safety.censorship import Censorship
 from worker.safety.judging import Judging
-from worker.sandbox import GenerationEntry, Sandbox, State
+from worker.sandbox import GenerationEntry, Sandbox, State, Timing
 from worker.service.assembly import make_adapters, make_client
 
 SMALL = {"width": 64, "height": 64, "steps": 1, "cfg_scale": 4.0, "sampler_name": "k_euler"}
@@ -298,11 +300,13 @@ class Stage:
 
 @pytest.fixture
 def stage(
-    horde: Sandbox, folder: Path, models: Path, checkpoint: Path, request: pytest.FixtureRequest
+    folder: Path, models: Path, checkpoint: Path, request: pytest.FixtureRequest
 ) -> Generator[Stage]:
+    """Of the horde's rules, the one on dropped jobs is lax: some of these have to be dropped."""
     names = order_of(int(str(request.config.getoption("--bad-jobs"))))
     spoils = {f"{name} {i}": numbered(KINDS[name], i) for i, name in enumerate(names)}
     with (
+        Sandbox(MODELS, limits={}, timing=Timing(drop_window_seconds=1)) as horde,
         civitai_server(*loras(models), *tis()) as site,
         hostile_horde(horde.url, spoils, [], {}) as hostile,
         closing(Ledger(None)) as ledger,
@@ -350,13 +354,17 @@ def make_bridge(
 
 @pytest.mark.timeout(1800)
 def test_among_bad_inputs_of_every_kind_each_job_ends_as_it_has_to(
-    stage: Stage, caplog: pytest.LogCaptureFixture
+    stage: Stage, caplog: pytest.LogCaptureFixture, record_property: Callable[[str, object], None]
 ):
     caplog.set_level(logging.DEBUG, "worker")
     with Api(stage.sandbox.url, CLIENT_KEY) as client:
         asked = Asked.of(client, stage.names)
     serve_all(stage)
     books = stage.sandbox.books()
+    ends = Counter(
+        (stage.names[asked.requests[row.request_id][1]], row.state) for row in books.generations
+    )
+    record_property(SHOWN, "\n".join(f"{n:3} {name}: {end}" for (name, end), n in ends.items()))
     complaints = [
         f"{stage.names[asked.requests[row.request_id][1]]}: {told}"
         for row in books.generations

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from hordelib.job.params import GenerationParams, Lora
 from tests.support import scripted_engine
 from tests.support.owner import wait_for
 from tests.support.sandbox_client import MODEL
-from tests.support.scripted_engine import DEADLY_STEPS, SLOW_WIDTH, STEP_SECONDS
+from tests.support.scripted_engine import BROKEN, DEADLY, SLOW_WIDTH, STEP_SECONDS
 from worker.children.engine import EngineProcess
 from worker.children.messages import EngineSettings
 from worker.config.config import BridgeConfig
@@ -28,7 +27,9 @@ from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.jobs.results import STOPPING, JobStage
 from worker.jobs.work import Work
-from worker.line.runner import Runner, TooLate
+from worker.line.blame import TRIAL
+from worker.line.job_ends import TooLate
+from worker.line.runner import Runner
 from worker.models.offered import OfferedModels
 from worker.models.opening import Models
 from worker.service.assembly import make_intake
@@ -188,14 +189,19 @@ def test_a_job_that_kills_the_engine_gets_one_more_try_and_is_faulted(stage: Sta
     assert stage.runner.run(stage.work()).images
 
 
+def offer_too(stage: Stage, name: str) -> None:
+    stage.offered.add(replace(stage.model, name=name), stage.offered.offer())
+
+
 def test_a_model_that_kills_the_engine_three_times_leaves_the_offer(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ):
-    for _ in range(2):
+    offer_too(stage, DEADLY)
+    for prompt in ("a", "b"):
         with pytest.raises(JobError):
-            stage.runner.run(stage.work(steps=DEADLY_STEPS))
-    assert stage.offered.offer().models == (OTHER,)
-    assert f"{MODEL} is not offered any more" in caplog.text
+            stage.runner.run(stage.work(prompt, model=DEADLY))
+    assert stage.offered.offer().models == (MODEL, OTHER)
+    assert f"{DEADLY} is not offered any more" in caplog.text
 
 
 def test_a_lora_that_kills_the_engine_three_times_is_banned_by_name(
@@ -256,66 +262,76 @@ def test_a_request_that_failed_is_not_tried_again_when_it_comes_again(stage: Sta
 
 
 def test_a_failure_is_not_remembered_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("worker.line.runner.BELIEVED_SECONDS", 0.0)
+    monkeypatch.setattr("worker.line.failed_requests.BELIEVED_SECONDS", 0.0)
     bad = stage.work("kill")
     for _ in range(2):
         with pytest.raises(JobError, match=r"a second engine did no better$"):
             stage.runner.run(bad)
 
 
-def test_a_stop_ends_the_trial_of_a_model(stage: Stage):
+def test_a_stop_ends_the_trial_of_a_model(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("worker.line.blame.TRIAL", replace(TRIAL, steps=400))
     stage.runner.start(unless=threading.Event())
-    work = stage.work(steps=400)
+    work = stage.work()
     slow = replace(work, params=replace(work.params, width=SLOW_WIDTH))
-    stage.runner.stop_by(time.monotonic())
-    with pytest.raises(TooLate, match=STOPPING):
-        stage.runner._is_deadly(slow)
-    assert stage.engine.is_alive
-    stage.runner.stop_by(inf)
     began = time.monotonic()
-    assert not stage.runner._is_deadly(slow)
+    for seconds in (0.3, 0.0):  # in the midst of it, and before
+        stage.runner.stop_by(time.monotonic() + seconds)
+        with pytest.raises(TooLate, match=STOPPING):
+            stage.runner._blame._is_deadly(slow)
     assert time.monotonic() - began < 400 * STEP_SECONDS / 2
+    assert stage.engine.is_alive
 
 
 def test_the_last_model_that_leaves_ends_the_worker(stage: Stage):
+    offer_too(stage, DEADLY)
+    stage.offered.withdraw(MODEL, "it is broken")
     stage.offered.withdraw(OTHER, "it is broken")
     with pytest.raises(JobError):
-        stage.runner.run(stage.work(steps=DEADLY_STEPS))
+        stage.runner.run(stage.work("a", model=DEADLY))
     with pytest.raises(EngineUnusable, match=r"no model is left.*the engine died of it"):
-        stage.runner.run(stage.work(steps=DEADLY_STEPS))
+        stage.runner.run(stage.work("b", model=DEADLY))
 
 
-def blank(stage: Stage, *works: Work) -> tuple[str, ...]:
+def fail(stage: Stage, *works: Work) -> tuple[str, ...]:
     """The models that are offered after these jobs, none of which got a picture."""
     for work in works:
-        with pytest.raises(JobError, match="not numbers"):
+        with pytest.raises(JobError, match="shapes differ"):
             stage.runner.run(work)
     return stage.offered.offer().models
 
 
-def test_a_model_that_gives_no_numbers_for_three_jobs_leaves_the_offer(
+def test_a_model_that_fails_three_jobs_and_the_workers_own_leaves_the_offer(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ):
-    assert blank(stage, stage.work("blank 1"), stage.work("blank 2")) == (MODEL, OTHER)
-    assert blank(stage, stage.work("blank 3")) == (OTHER,)
-    told = f"{MODEL} is not offered any more: x gives values that are not numbers, job after job"
+    offer_too(stage, BROKEN)
+    works = [stage.work(f"a {number}", model=BROKEN) for number in range(3)]
+    assert fail(stage, *works[:2]) == (MODEL, OTHER, BROKEN)
+    assert fail(stage, works[2]) == (MODEL, OTHER)
+    told = f"{BROKEN} is not offered any more: sampler: shapes differ; the worker's own job fails"
     assert told in caplog.text
 
 
-def test_a_job_that_goes_well_in_between_keeps_its_model_in_the_offer(stage: Stage):
-    for i in range(4):
-        assert blank(stage, stage.work(f"blank {i}")) == (MODEL, OTHER)
-        if i % 2:
-            assert stage.runner.run(stage.work()).images
-
-
-def test_one_job_without_numbers_that_comes_again_says_nothing_of_its_model(stage: Stage):
-    again = stage.work("blank")
-    assert blank(stage, *[again] * 4) == (MODEL, OTHER)
-
-
-def test_what_a_job_brought_or_a_post_processor_did_is_not_held_against_the_model(stage: Stage):
-    assert blank(stage, *[stage.work(f"smear {i}") for i in range(4)]) == (MODEL, OTHER)
+def test_nothing_that_clients_send_costs_a_model_its_place(stage: Stage):
+    works = [stage.work(f"fail {number}") for number in range(4)]
+    works += [stage.work(f"fail {number}", lora="odd") for number in range(4, 8)]
+    assert fail(stage, *works) == (MODEL, OTHER)
     for _ in range(4):
         assert stage.runner.run(stage.work(lora="odd")).notes
     assert stage.offered.offer().models == (MODEL, OTHER)
+
+
+def test_one_job_that_fails_and_comes_again_does_not_even_accuse_its_model(stage: Stage):
+    offer_too(stage, BROKEN)
+    again = stage.work(model=BROKEN)
+    assert fail(stage, *[again] * 4) == (MODEL, OTHER, BROKEN)
+
+
+def test_a_model_whose_trial_can_not_be_ended_in_time_stays(stage: Stage):
+    offer_too(stage, BROKEN)
+    works = [stage.work(f"a {number}", model=BROKEN) for number in range(3)]
+    fail(stage, *works[:2])
+    stage.hurry.set()
+    with pytest.raises(JobError):
+        stage.runner.run(works[2])
+    assert BROKEN in stage.offered.models

@@ -1,0 +1,40 @@
+"""Requests that failed in the engine: the horde hands out again what was faulted."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import replace
+from math import inf
+
+from hordelib.errors import JobError
+from worker.jobs.work import Work
+from worker.models.changes import stamps_of
+
+KEPT_FAILURES = 64
+BELIEVED_SECONDS = 600.0  # the fault may have been this machine's, and be gone by then
+
+
+class FailedRequests:
+    """A request is known by all that its client sent, and by the model's files as they are."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, tuple[float, str]] = OrderedDict()  # when and why
+
+    def insist_on_new(self, work: Work) -> None:
+        """Raises JobError for a request that has failed not long ago."""
+        key = _key(work)
+        failed_at, why = self._known.pop(key, (-inf, ""))
+        if time.monotonic() - failed_at < BELIEVED_SECONDS:
+            self._known[key] = failed_at, why
+            raise JobError(f"{why}; it was the same request")
+
+    def add(self, work: Work, error: JobError) -> None:
+        self._known[_key(work)] = time.monotonic(), str(error)
+        if len(self._known) > KEPT_FAILURES:
+            self._known.popitem(last=False)
+
+
+def _key(work: Work) -> int:
+    files = tuple(stamps_of(work.model).items())
+    return hash((work.job.model, files, replace(work.params, images=1)))
