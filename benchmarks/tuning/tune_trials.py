@@ -58,7 +58,7 @@ def limit_seconds(side: int, family: str, *, extra_slow: bool) -> int:
         width=side, height=side, steps=STEPS, sampler_name="k_euler", control_type=None
     )
     return pricing.time_to_live(
-        params, {family}, extra_slow=extra_slow, minimum_seconds=MINIMUM_SECONDS
+        params, family, extra_slow=extra_slow, minimum_seconds=MINIMUM_SECONDS
     )
 
 

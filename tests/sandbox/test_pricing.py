@@ -67,12 +67,16 @@ def test_rewards_are_close_to_those_the_server_paid(
         (square(2048), "stable diffusion 1", 990),
         ({"control_type": "canny"}, "stable diffusion 1", 180),
         (square(1024, steps=4), "flux_1", 186),
+        (square(1024, steps=4), "flux_schnell", 186),
+        (square(1024, steps=8), "krea2_turbo", 282),
+        (square(1024, steps=8), "anima", 282),
+        (square(768, sampler_name="seeds_3"), "stable diffusion 1", 435),
+        (square(576, sampler_name="k_dpm_adaptive", steps=500), "stable diffusion 1", 150),
+        (square(832, steps=41), "stable diffusion 1", 247),  # 246.49: rounded up
     ],
 )
 def test_the_time_limit_is_the_servers(changes: Mapping[str, Any], baseline: str, seconds: int):
-    limit = pricing.time_to_live(
-        params(**changes), {baseline}, extra_slow=False, minimum_seconds=150
-    )
+    limit = pricing.time_to_live(params(**changes), baseline, extra_slow=False, minimum_seconds=150)
     assert limit == seconds
 
 
@@ -91,7 +95,18 @@ def test_a_batch_is_as_large_as_the_server_makes_it(
     changes: Mapping[str, Any], max_side: int, size: int
 ):
     request = GenerateBody(prompt="x", params=params(n=10, **changes))
-    handed = pricing.batch_size(request, waiting=10, amount=10, max_pixels=max_side * max_side)
+    pixels = max_side * max_side
+    handed = pricing.batch_size(request, "x", waiting=10, amount=10, max_pixels=pixels)
+    assert handed == size
+
+
+@pytest.mark.parametrize(
+    ("baseline", "size"),
+    [("stable_diffusion_1", 10), ("flux_dev", 2), ("qwen_image", 1), ("krea2_turbo", 1)],
+)
+def test_slow_families_come_in_small_batches(baseline: str, size: int):
+    request = GenerateBody(prompt="x", params=params(n=10))
+    handed = pricing.batch_size(request, baseline, waiting=10, amount=10, max_pixels=1024 * 1024)
     assert handed == size
 
 
@@ -126,6 +141,20 @@ def test_source_pictures_and_impatience_cost_more():
         ("My Worker:1:x", {"hires_fix": True}, 1),
         ("My Worker:1:x", {"sampler_name": "k_dpmpp_2m"}, 0),
         ("My Worker:1:x", {"sampler_name": "lcm"}, 2),
+        ("AI Horde Worker:21:x", {"loras": [{"name": "1"}]}, 2),
+        ("AI Horde Worker reGen:13:x", {"scheduler": "beta"}, 1),
+        ("AI Horde Worker reGen:13:x", {"scheduler": "karras"}, 0),
+        ("AI Horde Worker reGen:13:x", {"scheduler": "gits"}, 1),
+        ("AI Horde Worker reGen:13:x", {"sampler_eta": 0.5}, 1),
+        ("AI Horde Worker reGen:13:x", {"sampler_name": "uni_pc"}, 2),
+        ("AI Horde Worker reGen:13:x", {"sampler_name": "seeds_2"}, 3),
+        ("AI Horde Worker reGen:13:x", {"control_type": "tile"}, 1),
+        ("AI Horde Worker reGen:13:x", {"control_type": "hough"}, 0),
+        ("AI Horde Worker reGen:16:x", {"control_type": "mlsd"}, 1),
+        ("AI Horde Worker reGen:17.0.0:x", {"sampler_name": "seeds_2", "karras": False}, 0),
+        ("AI Horde Worker reGen:17:x", {"control_type": "tile", "control_strength": 1.0}, 1),
+        ("AI Horde Worker reGen:18.0.0:x", {"control_type": "tile", "control_strength": 1.0}, 0),
+        ("AI Horde Worker reGen:17:x", {"flow_shift": 3.0, "sampler_order": 2}, 0),
     ],
 )
 def test_a_bridge_can_do_what_its_name_and_version_say(
@@ -133,6 +162,32 @@ def test_a_bridge_can_do_what_its_name_and_version_say(
 ):
     request = GenerateBody(prompt="x", params=params(**changes))
     assert shortcomings(BridgeAgent.parse(agent), request) == lacking
+
+
+@pytest.mark.parametrize(
+    ("agent", "changes", "baseline", "can"),
+    [
+        ("AI Horde Worker reGen:1:x", {"hires_fix": True}, "stable_diffusion_xl", True),
+        ("AI Horde Worker reGen:5:x", {"hires_fix": True}, "stable_cascade", False),
+        ("AI Horde Worker reGen:6:x", {"hires_fix": True}, "stable_cascade", True),
+        ("AI Horde Worker reGen:18:x", {"hires_fix": True}, "flux_1", False),
+        ("AI Horde Worker reGen:18:x", {"control_type": "canny"}, "stable_diffusion_xl", False),
+        ("AI Horde Worker reGen:18:x", {"control_type": "tile"}, "stable_diffusion_2_768", True),
+        ("AI Horde Worker reGen:18:x", {"control_type": "mlsd"}, "stable_diffusion_2_768", False),
+        ("AI Horde Worker reGen:8:x", {"transparent": True}, "stable_diffusion_1", True),
+        ("AI Horde Worker reGen:8:x", {"transparent": True}, "qwen_image", False),
+        ("AI Horde Worker reGen:17:x", {"flow_shift": 1.0}, "qwen_image", True),
+        ("AI Horde Worker reGen:17:x", {"flow_shift": 1.0}, "z_image_turbo", False),
+        ("AI Horde Worker reGen:18:x", {"scheduler": "align_your_steps"}, "flux_1", False),
+        ("AI Horde Worker:24:x", {"hires_fix": True}, "stable_diffusion_xl", False),
+        ("My Worker:1:x", {"hires_fix": True}, "stable_diffusion_1", False),
+        ("My Worker:1:x", {}, "a baseline of tomorrow", True),
+    ],
+)
+def test_a_feature_needs_the_right_baseline(
+    agent: str, changes: Mapping[str, Any], baseline: str, can: bool
+):
+    assert BridgeAgent.parse(agent).renders(params(**changes), baseline) is can
 
 
 @pytest.mark.parametrize(

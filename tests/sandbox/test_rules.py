@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.support.sandbox_client import (
+    AGENT,
     CLIENT_KEY,
     MODEL,
     MODELS,
@@ -17,7 +19,7 @@ from tests.support.sandbox_client import (
     MovableClock,
 )
 from tests.support.sandbox_client import offer as usual_offer
-from worker.sandbox import DEFAULT_USERS, State, Tally, Timing
+from worker.sandbox import DEFAULT_USERS, GATE_OF_5_1_5, ReferenceModel, State, Tally, Timing, User
 from worker.sandbox.books import Books
 from worker.sandbox.errors import Refusal
 from worker.sandbox.horde import Horde
@@ -27,13 +29,17 @@ from worker.sandbox.wire import GenerateBody, PopBody, SubmitBody, parse
 
 Change = Mapping[str, object]
 
+GATE_13 = "AI Horde Worker reGen:13.0.0:x"
+CLASSIC = "AI Horde Worker:24.1.0:x"
+CONTROL, VERSION = {"controlnet": 1}, {"bridge_version": 1}
+
 
 class Player:
     """Drives a horde as client and worker."""
 
-    def __init__(self, clock: MovableClock):
+    def __init__(self, clock: MovableClock, users: Iterable[User] = DEFAULT_USERS):
         self.clock = clock
-        self.horde = Horde(MODELS, DEFAULT_USERS, clock, Timing())
+        self.horde = Horde(MODELS, users, clock, Timing())
         self._links = Links(self.horde.store, "http://horde")
 
     def ask(self, params: Change | None = None, *, key: str = CLIENT_KEY, **changes: object) -> str:
@@ -194,10 +200,19 @@ def test_owner_and_preferred_users_come_before_the_rich(player: Player):
         ({}, {}, {"blacklist": ["RED"]}, {"blacklist": 1}),
         ({}, {"nsfw": True}, {"nsfw": False}, {"nsfw": 1}),
         ({}, {"models": ["Demo XL"]}, {}, {"models": 1}),
-        ({}, {}, {"models": ["Demo Inpainting"]}, {"models": 1}),
+        ({}, {}, {"models": ["Demo Inpainting"]}, {}),
         ({"loras": [{"name": "ink"}]}, {}, {"allow_lora": False}, {"lora": 1}),
         ({"post_processing": ["GFPGAN"]}, {}, {"allow_post_processing": False}, {}),
-        ({"transparent": True}, {}, {}, {"controlnet": 1}),
+        ({"transparent": True}, {}, {}, {}),
+        ({"transparent": True}, {}, {"bridge_agent": "AI Horde Worker reGen:7:x"}, {}),
+        ({"control_type": "canny"}, {"source_image": "x"}, {"allow_controlnet": False}, CONTROL),
+        ({"control_type": "tile"}, {"source_image": "x"}, {}, CONTROL),
+        ({"control_type": "tile"}, {"source_image": "x"}, {"bridge_agent": GATE_13}, VERSION),
+        ({"scheduler": "beta"}, {}, {"bridge_agent": GATE_13}, VERSION),
+        ({"hires_fix": True}, {"models": ["Demo Flux"]}, {"models": ["Demo Flux"]}, VERSION),
+        ({}, {"models": []}, {"models": ["Demo Inpainting"]}, {}),
+        ({}, {}, {"models": [MODEL, "Demo Flux"], "bridge_agent": CLASSIC}, {"bridge_version": 1}),
+        ({}, {"extra_source_images": [{"image": "x"}]}, {"bridge_agent": CLASSIC}, {}),
         ({}, {}, {"extra_slow_worker": True}, {"performance": 1}),
         ({}, {}, {"bridge_agent": "AI Horde Worker reGen:1.0.0:x"}, {"bridge_version": 2}),
         ({}, {}, {"bridge_agent": "My Worker:1.0.0:x"}, {}),
@@ -245,8 +260,9 @@ def test_extra_slow_workers_get_their_own_requests_and_three_times_the_time(play
 @pytest.mark.parametrize(
     ("agent", "credited"),
     [
-        ("AI Horde Worker reGen:13.0.0:x", 6),
-        ("AI Horde Worker reGen:12.0.0:x", 5),
+        ("AI Horde Worker reGen:18.0.0:x", 6),
+        ("AI Horde Worker reGen:17.17.0:x", 5),
+        ("AI Horde Worker reGen:13.0.0:x", 5),
         ("AI Horde Worker:24.0.0:x", 6),
         ("My Worker:1.0.0:x", 4),
     ],
@@ -257,6 +273,71 @@ def test_the_bridge_decides_how_much_of_a_reward_is_credited(
     player.ask(r2=False)
     player.submit(player.pop(bridge_agent=agent)["id"])
     assert player.books().worker_kudos == {"tester": credited}
+
+
+@pytest.mark.parametrize(("gate", "credited"), [(18, 6), (13, 6), (12, 5)])
+def test_a_server_of_5_1_5_takes_a_newer_bridge_for_its_newest(
+    player: Player, gate: int, credited: int
+):
+    player.horde.set_newest_gate(GATE_OF_5_1_5)
+    agent = f"AI Horde Worker reGen:{gate}.0.0:x"
+    player.ask()
+    player.submit(player.pop(bridge_agent=agent)["id"])
+    assert player.books().worker_kudos == {"tester": credited}
+    player.ask({"scheduler": "beta"})
+    assert player.skipped(bridge_agent=agent) == VERSION, "it has no such feature to grant"
+
+
+def test_extended_control_types_come_to_those_who_ask_for_them(player: Player):
+    player.ask({"control_type": "tile"}, source_image="x")
+    job = player.pop(allow_extended_controlnet=True)
+    assert job["payload"]["control_type"] == "tile"
+
+
+@pytest.mark.parametrize(("agent", "told"), [(AGENT, "karras"), (GATE_13, None)])
+def test_only_a_bridge_that_knows_schedules_is_told_the_old_ones_by_name(
+    player: Player, agent: str, told: str | None
+):
+    player.ask({"scheduler": "karras", "karras": False})
+    payload = player.pop(bridge_agent=agent)["payload"]
+    assert payload["karras"]
+    assert payload.get("scheduler") == told
+
+
+@pytest.mark.parametrize(
+    ("params", "change", "rc"),
+    [
+        ({"control_type": "canny"}, {"models": ["Demo XL"]}, "ControlNetMismatch"),
+        ({"control_type": "canny"}, {"models": ["Demo Flux"]}, "ControlNetMismatch"),
+        ({"transparent": True}, {"models": ["Demo Flux"]}, "InvalidTransparencyModel"),
+    ],
+)
+def test_what_no_bridge_can_do_is_refused(
+    player: Player, params: Change, change: dict[str, Any], rc: str
+):
+    assert player.refusal(lambda: player.ask(params, source_image="x", **change)) == rc
+
+
+def test_a_pending_model_is_served_and_paid_like_any_other(player: Player):
+    pending = {"Krea 2 Turbo": ReferenceModel("krea2_turbo"), MODEL: ReferenceModel("flux_1")}
+    player.horde.add_pending(pending)
+    paid = {
+        name: player.submit(player.pop(models=[name])["id"])
+        for name in ("Krea 2 Turbo", MODEL)
+        if player.ask(models=[name])
+    }
+    assert paid["Krea 2 Turbo"] == paid[MODEL] == pytest.approx(8 * 5.76, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"), [("Mine [SDXL]", 2), ("Mine [Flux]", 8), ("Mine [Qwen]", 12), ("Mine", 1)]
+)
+def test_the_name_of_an_unknown_model_says_what_it_is(clock: MovableClock, name: str, factor: int):
+    owner = replace(DEFAULT_USERS[1], customizer=True)
+    player = Player(clock, (*DEFAULT_USERS, owner))
+    player.ask(models=[name])
+    reward = player.submit(player.pop(models=[name])["id"])
+    assert reward == pytest.approx(factor * 5.76, rel=0.04)
 
 
 def test_half_of_an_untrusted_owners_pay_is_held_back(player: Player):

@@ -14,7 +14,7 @@ from worker.sandbox import ReferenceModel
 CLIENT_KEY = "sandbox-client-key-000"
 WORKER_KEY = "sandbox-worker-key-000"
 NEWBIE_KEY = "sandbox-newbie-key-000"
-AGENT = "AI Horde Worker reGen:13.0.0:https://example.org"
+AGENT = "AI Horde Worker reGen:18.0.0:https://example.org"
 MODEL = "Dreamer Demo"
 MODELS = {
     MODEL: ReferenceModel("stable diffusion 1"),

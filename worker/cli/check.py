@@ -25,6 +25,7 @@ from worker.horde.client import HordeClient
 from worker.horde.refusals import END_MAINTENANCE
 from worker.line.popper import insist_on_own_name
 from worker.models.annotator_weights import annotator_entries
+from worker.models.introduction import RULE
 from worker.models.inventory import Inventory, ModelsFolder, take_inventory
 from worker.models.memory_fit import ComputeMemory, Misfit, misfit, most_at_once, most_pixels
 from worker.models.offer import find_capabilities, introduce
@@ -239,8 +240,10 @@ def _kinds(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding
 
 
 def introduced(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding]:
-    """What the horde keeps from a worker that is introduced as this one is."""
+    """What the horde pays a worker that is introduced as this one is, and keeps from it."""
     how = introduce(config, home, models)
+    agent = how.bridge_agent.partition(":http")[0]
+    yield ok("reward", f"{100 * how.share:.0f} % of each image's, as {agent}: {RULE}")
     if how.lost:
         yield Finding("kinds of jobs", Verdict.warning, how.lost, how.remedy)
 

@@ -191,8 +191,9 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         ),
         "bridge_agent": Key(
             "name:version:url, at most 1000 characters",
-            "How the worker introduces itself; the horde grants features by name and version. Not "
-            "set: as the newest worker that it knows, or an older one where files are missing.",
+            "How the worker introduces itself; the horde grants features, and shares of the "
+            "rewards, by name and version. Not set: as the newest worker that it knows, or an "
+            "older one where files are missing.",
         ),
     }
 )

@@ -29,7 +29,7 @@ from worker.demo.sample_requests import (
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.line.bridge import Bridge
-from worker.models.capabilities import NEWEST_AGENT
+from worker.models.introduction import NEWEST_AGENT
 from worker.models.offer import make_offer
 from worker.models.opening import find_models
 from worker.sandbox import ReferenceModel, Sandbox

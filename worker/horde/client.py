@@ -40,6 +40,7 @@ from worker.horde.api import (
     Submission,
     Submitted,
 )
+from worker.horde.swagger import ServerWords, Swagger
 from worker.net.addresses import Neighbourhood, NoBusiness, parsed, written_out
 from worker.net.call import AnswerTooLong, Http, HttpFailed, HttpRequest
 from worker.net.untrusted import one_line, read_json, reason_of
@@ -57,6 +58,7 @@ _SUBMITTED, _REFUSED = TypeAdapter(Submitted), TypeAdapter(Refused)
 _ACCOUNT, _WORKER = TypeAdapter(Account), TypeAdapter(WorkerRecord)
 _CHANGED = TypeAdapter(ChangedWorker)
 _TEAMS = TypeAdapter(tuple[Team, ...])
+_SWAGGER = TypeAdapter(Swagger)
 _SERVED_MODELS = TypeAdapter(tuple[ServedModel, ...])
 
 
@@ -94,6 +96,8 @@ class HordeClient:
         self._api_key = api_key
         self._http = Http(client_agent, trust_env=True)
         self._neighbourhood = Neighbourhood(url)
+        self.words = ServerWords()
+        """Those that `pop` and `submit` may use."""
 
     def __repr__(self) -> str:
         return f"HordeClient({self.url!r})"
@@ -114,12 +118,14 @@ class HordeClient:
         self._http.close()
 
     def pop(self, offer: Offer) -> Popped:
-        """Ask for a job.
+        """Ask for a job, in words that the server knows.
 
         Raises NotAllowed, HordeOnHold, HordeRefused, and UnusableJob for ids to be faulted.
         """
         call = "POST generate/pop"
         popped_at = time.monotonic()
+        if not self.words.extended_control:
+            offer = replace(offer, allow_extended_controlnet=None)
         answer = self._call(call, refusals.POP, content=offer.body(), most_bytes=_MOST_JOB_BYTES)
         ids = self._read(call, _POP_IDS, answer).given
         if not ids:
@@ -133,9 +139,12 @@ class HordeClient:
     def submit(self, result: Submission) -> float:
         """Hand in one job's outcome; the kudos for it (0.0 for a fault).
 
-        Raises HordeRefused, whose `fate` says what became of the job.
+        A note that the server has no word for is left out: it would cost the picture. Raises
+        HordeRefused, whose `fate` says what became of the job.
         """
         call = "POST generate/submit"
+        notes = tuple(filter(self.words.takes, result.gen_metadata))
+        result = replace(result, gen_metadata=notes)
         answer = self._call(call, refusals.SUBMIT, content=result.body())
         return self._read(call, _SUBMITTED, answer).reward
 
@@ -158,6 +167,16 @@ class HordeClient:
         if reply.status >= 300:
             text = reply.body.decode("utf-8", "replace")
             raise _refusal_by_status(call, refusals.UPLOAD, reply.status, reply.headers, text)
+
+    def learn_words(self) -> None:
+        """Read what the server knows (`words`). Raises HordeError; nothing is known then."""
+        call = "GET swagger.json"
+        words = ServerWords()
+        try:
+            answer = self._call(call, refusals.PUBLIC, keyed=False, api="api")
+            words = self._read(call, _SWAGGER, answer).words
+        finally:
+            self.words = words
 
     def heartbeat(self) -> None:
         """Returns when the horde is there and answers as a horde does."""
@@ -219,6 +238,7 @@ class HordeClient:
         content: dict[str, Any] | None = None,
         keyed: bool = True,
         most_bytes: int = _MOST_BYTES,
+        api: str = "api/v2",
     ) -> bytes:
         """The body of a 200 answer of the horde's API."""
         method, path = call.split(" ", 1)
@@ -228,7 +248,7 @@ class HordeClient:
         body = None
         if content is not None:
             headers["Content-Type"], body = "application/json", json.dumps(content).encode()
-        url = f"{self.url}/api/v2/{path}"
+        url = f"{self.url}/{api}/{path}"
         request = self._request(method, url, headers, body, sum(self._timeout))
         reply = self._send(call, request, most_bytes)
         if reply.status >= 300:

@@ -23,8 +23,8 @@ SAMPLER_FACTOR = {
     "k_dpm_adaptive": 1.77,
 }  # fmt: skip
 BASELINE_FACTOR = {
-    "stable_diffusion_xl": 2, "stable_cascade": 4, "flux_1": 8, "z_image_turbo": 8,
-    "qwen_image": 12,
+    "stable_diffusion_xl": 2, "stable_cascade": 4, "flux_1": 8, "flux_schnell": 8, "flux_dev": 8,
+    "z_image_turbo": 8, "krea2_turbo": 8, "anima": 8, "qwen_image": 12,
 }  # fmt: skip
 FACE_FIXERS = frozenset({"GFPGAN", "GFPGANv1.3", "CodeFormers", "RestoreFormer"})
 UPSCALERS = frozenset(

@@ -18,6 +18,7 @@ from worker.jobs.status import Obstacle, ObstacleKind
 from worker.jobs.timeline import Phase
 from worker.line.limits import Limits
 from worker.line.trouble import Trouble, duration, without_numbers
+from worker.line.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Popper:
             else:
                 insist_on_own_name(account, record)
                 log.info("serving for %s at %s", account.username, self._horde.url)
+                Vocabulary(self._horde, self._stopping).keep_up()
                 self._reached = True
 
     def pop(self) -> Job | UnusableJob | None:

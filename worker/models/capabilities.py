@@ -12,15 +12,9 @@ from pathlib import Path
 
 from hordelib.files.model import Model
 from hordelib.job import control_types, post_processors
-from hordelib.job.families import SDXL, Family, Part
+from hordelib.job.families import Family, Part
 from hordelib.pictures import qr_code
 from worker.config.config import BridgeConfig
-from worker.config.keys import PROJECT_URL
-
-# The newest worker that the horde knows: all features and the full reward.
-NEWEST_AGENT = f"AI Horde Worker reGen:13.0.0:{PROJECT_URL}"
-# One from before the QR code workflow, also with the full reward; without tiling, lcm and remix.
-AGENT_WITHOUT_QR = f"AI Horde Worker:24.1.0:{PROJECT_URL}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,41 +37,6 @@ def capabilities(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Introduction:
-    """How the horde is told what this worker is. `lost` is what it is not sent for that reason."""
-
-    bridge_agent: str
-    lost: str = ""
-    remedy: str = ""
-
-
-def introduction(models_folder: Path, models: Iterable[Model]) -> Introduction:
-    """How to introduce this worker, so that it gets what it can do and nothing else.
-
-    The horde hands QR code jobs to every worker that it thinks capable and that offers no SDXL
-    model; only an older name keeps them from one that can't do them.
-    """
-    families = {model.family for model in models}
-    could_get_qr = any(Part.qr_code in family.serves for family in families)
-    refuses_qr = SDXL in families and bool(_lacks_sdxl_control(models_folder, families))
-    if could_get_qr and not refuses_qr and _lacks_qr(models_folder, families):
-        return Introduction(AGENT_WITHOUT_QR, _LOST_WITHOUT_QR, _QR_REMEDY)
-    return Introduction(NEWEST_AGENT)
-
-
-# What the server does not believe of AGENT_WITHOUT_QR.
-_LOST_WITHOUT_QR = (
-    "introduced as an older worker, since QR code jobs would come without being asked for: the"
-    " horde sends it none with DDIM and karras, lcm, tiling, LoRAs by their version, several source"
-    " pictures, or the eight newest upscalers and face fixers"
-)
-_QR_REMEDY = (
-    "./horde-bridge.sh models add control_qr brings the QR ControlNet of Stable Diffusion 1"
-    " (0.7 to 1.5 GB of disk; add --dry-run to see it first)"
-)
-
-
 def _capability(flag: str, is_wanted: bool, missing: str) -> Capability:
     return Capability(flag, is_wanted and not missing, missing if is_wanted else "")
 
@@ -98,13 +57,13 @@ def _lacks_control(models_folder: Path, families: set[Family]) -> str:
     return _files(str(path.relative_to(models_folder)) for path in paths)
 
 
-def _lacks_sdxl_control(models_folder: Path, families: set[Family]) -> str:
+def lacks_sdxl_control(models_folder: Path, families: set[Family]) -> str:
     if not any(Part.transparent in family.serves for family in families):
         return "transparent pictures, which the same flag stands for, are not served"
-    return _lacks_qr(models_folder, families)
+    return lacks_qr(models_folder, families)
 
 
-def _lacks_qr(models_folder: Path, families: set[Family]) -> str:
+def lacks_qr(models_folder: Path, families: set[Family]) -> str:
     files = {qr_code.control_net_file(models_folder, family.name) for family in families}
     return _files(
         str(path.relative_to(models_folder))
@@ -123,6 +82,6 @@ _LACKS: Mapping[str, Callable[[Path, set[Family]], str]] = {
     "allow_painting": _nothing,
     "allow_post_processing": _lacks_post_processing,
     "allow_controlnet": _lacks_control,
-    "allow_sdxl_controlnet": _lacks_sdxl_control,
+    "allow_sdxl_controlnet": lacks_sdxl_control,
     "allow_lora": _nothing,
 }

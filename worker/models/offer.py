@@ -8,7 +8,8 @@ from worker.config.config import BridgeConfig
 from worker.devices import first_card
 from worker.horde.api import Offer
 from worker.models import capabilities
-from worker.models.capabilities import Capability, Introduction
+from worker.models.capabilities import Capability
+from worker.models.introduction import Introduction, introduction
 from worker.models.memory_fit import ComputeMemory, most_pixels
 from worker.models.opening import Models
 
@@ -22,7 +23,7 @@ def introduce(config: BridgeConfig, home: Path, models: Models) -> Introduction:
     """As its owner says, or as fits what is there."""
     if config.bridge_agent:
         return Introduction(config.bridge_agent)
-    return capabilities.introduction(config.models_folder(home), models.served.values())
+    return introduction(config.models_folder(home), models.served.values())
 
 
 def make_offer(

@@ -32,12 +32,14 @@ from worker.sandbox.records import (
     State,
     User,
 )
+from worker.sandbox.rules.capabilities import GATE_OF_5_1_5
 from worker.sandbox.server import Sandbox, serve
 
 __all__ = [
     "ANONYMOUS_KEY",
     "DEFAULT_LIMITS",
     "DEFAULT_USERS",
+    "GATE_OF_5_1_5",
     "SERVER_LIMITS",
     "Absence",
     "Books",

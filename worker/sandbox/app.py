@@ -101,6 +101,7 @@ class App:
             ("GET", f"{api}/status/performance", Endpoint.PERFORMANCE, self._performance),
             ("GET", f"{api}/status/modes", Endpoint.MODES, self._modes),
             ("GET", f"{api}/status/news", Endpoint.NEWS, self._news),
+            ("GET", "/api/swagger.json", Endpoint.SWAGGER, self._swagger),
             ("GET", f"{api}/find_user", Endpoint.FIND_USER, self._find_user),
             ("GET", f"{api}/workers", Endpoint.WORKERS, self._workers),
             ("GET", f"{api}/workers/{{id}}", Endpoint.WORKER, self._worker),
@@ -197,6 +198,9 @@ class App:
 
     async def _news(self, _: web.Request) -> web.Response:
         return web.json_response([])
+
+    async def _swagger(self, _: web.Request) -> web.Response:
+        return web.json_response(self._horde.swagger())
 
     async def _find_user(self, request: web.Request) -> web.Response:
         return web.json_response(self._horde.user(_apikey(request)))

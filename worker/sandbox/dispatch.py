@@ -64,12 +64,17 @@ def _hand_out(
 ) -> Handout:
     body, settings = request.body, offer.settings
     model = matching.servable_models(records, offer, request)[0]
+    baseline = pricing.baseline_of(records.model(model))
     size = pricing.batch_size(
-        body, waiting=request.waiting, amount=offer.amount, max_pixels=settings.max_pixels
+        body,
+        baseline,
+        waiting=request.waiting,
+        amount=offer.amount,
+        max_pixels=settings.max_pixels,
     )
     ttl_seconds = pricing.time_to_live(
         body.params,
-        {pricing.baseline_of(records.model(name)) for name in body.models or (model,)},
+        baseline,
         extra_slow=settings.extra_slow_worker,
         minimum_seconds=min_ttl_seconds,
     )

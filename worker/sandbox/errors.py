@@ -43,6 +43,7 @@ REFUSALS: Mapping[str, tuple[int, str]] = {
     "TooManyUpscalers": (400, "A request can use one upscaler."),
     "ControlNetSourceMissing": (400, "ControlNet needs a source image."),
     "ControlNetMismatch": (400, "ControlNet does not work with the requested model."),
+    "InvalidTransparencyModel": (400, "The requested model makes no transparent pictures."),
     "SamplerKnobInapplicable": (400, "The sampler {sampler} has no {option}."),
     "SamplerKnobOutOfRange": (400, "{option} of {sampler} is outside of its range."),
     "SamplerSolverTypeUnsupported": (400, "The sampler {sampler} has no such solver type."),

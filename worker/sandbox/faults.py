@@ -31,6 +31,7 @@ class Endpoint(StrEnum):
     PERFORMANCE = "performance"
     NEWS = "news"
     MODES = "modes"
+    SWAGGER = "swagger"
     FIND_USER = "find_user"
     WORKERS = "workers"
     WORKER = "worker"

@@ -14,7 +14,7 @@ from functools import wraps
 from threading import RLock
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
-from worker.sandbox import books, dispatch, pages, registration, replies, settlement
+from worker.sandbox import books, dispatch, pages, registration, replies, settlement, swagger
 from worker.sandbox.books import Absence, Books, Tally
 from worker.sandbox.dispatch import Handout
 from worker.sandbox.objects import ObjectStore
@@ -32,6 +32,7 @@ from worker.sandbox.records import (
 from worker.sandbox.replies import Json, Links
 from worker.sandbox.rules import admission, matching, pricing
 from worker.sandbox.rules.admission import Asked
+from worker.sandbox.rules.capabilities import NEWEST_GATE
 from worker.sandbox.rules.matching import Offer
 from worker.sandbox.sources import Pictures
 from worker.sandbox.wire import GenerateBody, PopBody, SubmitBody, WorkerBody
@@ -141,7 +142,7 @@ class Horde:
         found = dispatch.pop(self._records, offer, now, self._timing.min_ttl_seconds)
         messages = [row for row in self._records.messages if row.expires_at > now]
         if isinstance(found, Handout):
-            return replies.job(found, offer.worker.agent, links, messages)
+            return replies.job(found, self._records.agent(offer.worker), links, messages)
         return replies.empty_pop(found, messages)
 
     @_atomic
@@ -199,6 +200,10 @@ class Horde:
     def performance(self) -> Json:
         return pages.performance(self._records, self._clock())
 
+    def swagger(self) -> Json:
+        """What the server says of itself: a newer one knows more."""
+        return swagger.swagger(is_newest=self._records.newest_gate == NEWEST_GATE)
+
     @_atomic
     def modes(self) -> Json:
         return pages.modes(self._records)
@@ -222,6 +227,16 @@ class Horde:
     @_atomic
     def set_mode(self, mode: Literal["maintenance_mode", "invite_only_mode"], on: bool) -> None:
         setattr(self._records, mode, on)
+
+    @_atomic
+    def set_newest_gate(self, gate: int) -> None:
+        """Be a server that knows reGen up to this version: GATE_OF_5_1_5 for an older one."""
+        self._records.newest_gate = gate
+
+    @_atomic
+    def add_pending(self, models: Mapping[str, ReferenceModel]) -> None:
+        """Know these models, too, which await approval; they win over others of their name."""
+        self._records.reference.update(models)
 
     @_atomic
     def set_flagged(self, username: str, flagged: bool) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from worker.sandbox.errors import Refusal
-from worker.sandbox.rules.capabilities import BridgeAgent
+from worker.sandbox.rules.capabilities import NEWEST_GATE, BridgeAgent
 from worker.sandbox.wire import GenerateBody, Metadata, PopBody
 
 STALE_SECONDS = 300
@@ -26,7 +26,8 @@ ANONYMOUS_KEY = "0000000000"
 class User:
     """An account of the horde. `concurrency` is how many images it may have open at once.
 
-    `public_workers`: everybody may see which workers are its own.
+    `public_workers`: everybody may see which workers are its own. `customizer`: they may offer
+    models that no reference has.
     """
 
     alias: str
@@ -36,6 +37,7 @@ class User:
     trusted: bool = False
     moderator: bool = False
     public_workers: bool = False
+    customizer: bool = False
     concurrency: int = 30
 
     @property
@@ -111,10 +113,6 @@ class Worker:
     uncompleted: int = 0
     drops: deque[float] = field(default_factory=deque[float])
     speeds: deque[float] = field(default_factory=lambda: deque[float](maxlen=SPEED_SAMPLES))
-
-    @property
-    def agent(self) -> BridgeAgent:
-        return BridgeAgent.parse(self.offer.bridge_agent)
 
     @property
     def pixelsteps_per_second(self) -> float:
@@ -224,6 +222,21 @@ class Message:
     expires_at: float
 
 
+# How the names of models end that no reference has, and what the server makes of that.
+_SUFFIXES = {
+    "[sdxl]": "stable_diffusion_xl",
+    "[flux]": "flux_1",
+    "[qwen]": "qwen_image",
+    "[zmodel]": "z_image_turbo",
+    "[zimage]": "z_image_turbo",
+}
+
+
+def _baseline_in(name: str) -> str:
+    found = (row for suffix, row in _SUFFIXES.items() if name.lower().endswith(suffix))
+    return next(found, "stable diffusion 1")
+
+
 @dataclass(slots=True)
 class Records:
     reference: dict[str, ReferenceModel]
@@ -244,6 +257,8 @@ class Records:
     maintenance_mode: bool = False
     invite_only_mode: bool = False
     timeout_until: float = 0.0
+    newest_gate: int = NEWEST_GATE
+    """The highest version of reGen that the server knows."""
     drop_window_seconds: float = 3600.0
     """For how long a dropped job counts against its worker."""
 
@@ -269,9 +284,13 @@ class Records:
             raise Refusal("WorkerNotFound", id=name)
         return self.workers[name]
 
+    def agent(self, worker: Worker) -> BridgeAgent:
+        """What this worker is, as far as the server knows of such."""
+        return BridgeAgent.parse(worker.offer.bridge_agent, self.newest_gate)
+
     def model(self, name: str) -> ReferenceModel:
-        """The reference's row; a model nobody knows is priced as a Stable Diffusion 1."""
-        return self.reference.get(name, ReferenceModel("stable diffusion 1"))
+        """The reference's row; of a model nobody knows, its name tells the baseline."""
+        return self.reference.get(name) or ReferenceModel(_baseline_in(name))
 
     def requested_model(self, body: GenerateBody) -> ReferenceModel:
         """The model that prices a request before anyone has taken it: its first."""

@@ -35,7 +35,8 @@ def offer_of(records: Records, key: str, body: PopBody, now: float) -> Offer:
     """The offer that this pop makes; registers or refreshes its worker. Raises Refusal."""
     body = body.model_copy(update={"name": stored_text(body.name)})
     owner = _admitted_owner(records, key, body, now)
-    models = tuple(name for name in body.models if name in records.reference)[:MAX_MODELS]
+    known = [name for name in body.models if owner.user.customizer or name in records.reference]
+    models = tuple(known[:MAX_MODELS])
     worker = records.workers.get(body.name)
     if worker is None:
         _check_new_worker(records, owner, body)

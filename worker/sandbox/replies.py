@@ -65,7 +65,7 @@ def job(handout: Handout, agent: BridgeAgent, links: Links, messages: list[Messa
     uploads = [links.put(row.object_name) for row in handout.generations]
     ids = [row.id for row in handout.generations]
     return {
-        "payload": _payload(handout),
+        "payload": _payload(handout, agent),
         "id": ids[0],
         "ids": ids,
         "messages": [_message(row) for row in messages],
@@ -78,7 +78,7 @@ def job(handout: Handout, agent: BridgeAgent, links: Links, messages: list[Messa
     }
 
 
-def _payload(handout: Handout) -> Json:
+def _payload(handout: Handout, agent: BridgeAgent) -> Json:
     body = handout.request.body
     given = body.params.model_dump(mode="json", exclude_none=True, exclude=_OWN_KEYS)
     payload: Json = {
@@ -88,6 +88,8 @@ def _payload(handout: Handout) -> Json:
         "seed": str(handout.seed),
         **{name: value for name, value in given.items() if value != []},
     }
+    if "scheduler" not in agent.features:
+        payload.pop("scheduler", None)  # one of the two that `karras` says, too
     if body.censor_nsfw and not body.nsfw:
         payload["use_nsfw_censor"] = True
     return payload

@@ -95,7 +95,7 @@ def _deliver(records: Records, generation: Generation, body: SubmitBody, now: fl
     generation.reward = pricing.reward(request.body.params, model)
     request.expires_at = now + LIFE_SECONDS
     _measure(worker, request, now - generation.popped_at)
-    _pay(worker, generation.reward)
+    _pay(worker, generation.reward * records.agent(worker).kudos_factor)
     # A censored image costs the client no more than the tax.
     _charge(request, 1 if generation.censored else pricing.image_cost(request.body, model))
 
@@ -109,9 +109,9 @@ def _measure(worker: Worker, request: Request, seconds: float) -> None:
         worker.suspicions += 1
 
 
-def _pay(worker: Worker, reward: float) -> None:
+def _pay(worker: Worker, kudos: float) -> None:
     """Credit worker and owner; half of an untrusted owner's pay is held in evaluation."""
-    credited = round(reward * worker.agent.kudos_factor)
+    credited = round(kudos)
     worker.kudos_generated += credited
     if worker.owner.user.trusted:
         worker.owner.kudos += credited

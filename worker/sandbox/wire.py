@@ -7,7 +7,7 @@ server's own shape; an explicit null is refused as the server refuses it, unknow
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -61,9 +61,18 @@ Scheduler = Literal[
     "linear_quadratic", "kl_optimal", "align_your_steps", "gits",
 ]  # fmt: skip
 SolverType = Literal["midpoint", "heun", "phi_1", "phi_2"]
-ControlType = Literal[
+ClassicControlType = Literal[
     "canny", "hed", "depth", "normal", "openpose", "seg", "scribble", "fakescribbles", "hough"
 ]
+ExtendedControlType = Literal[
+    "pyracanny", "binary", "scribble_xdog", "standard_lineart", "color", "shuffle",
+    "recolor_luminance", "recolor_intensity", "tile", "tile_ttplanet_guided",
+    "tile_ttplanet_simple", "mlsd", "lineart", "lineart_anime", "lineart_anime_denoise",
+    "pidinet", "scribble_pidinet", "teed", "normal_bae", "midas_depth", "zoe_depth",
+    "depth_anything", "depth_anything_v2", "oneformer_ade20k", "oneformer_coco",
+]  # fmt: skip
+ControlType = Literal[ClassicControlType, ExtendedControlType]
+EXTENDED_CONTROL_TYPES: frozenset[str] = frozenset(get_args(ExtendedControlType))
 PostProcessor = Literal[
     "GFPGAN", "RealESRGAN_x4plus", "RealESRGAN_x2plus", "RealESRGAN_x4plus_anime_6B", "NMKD_Siax",
     "4x_AnimeSharp", "CodeFormers", "strip_background", "4xNomos8kSC", "4xLSDIRplus",
@@ -161,6 +170,11 @@ class Params(Body):
         return self
 
     @property
+    def has_options(self) -> bool:
+        """Whether the client set any option of its sampler."""
+        return any(getattr(self, name) is not None for name in SAMPLER_OPTIONS)
+
+    @property
     def pixels(self) -> int:
         return self.width * self.height
 
@@ -170,6 +184,11 @@ class Params(Body):
         if self.control_type is None:
             return 30 if self.steps is None else self.steps
         return 20 if self.steps is None else min(self.steps, 40)
+
+
+SAMPLER_OPTIONS = tuple(
+    name for name in Params.model_fields if name.startswith("sampler_") and name != "sampler_name"
+)
 
 
 class GenerateBody(Body):
@@ -216,6 +235,7 @@ class PopBody(Body):
     allow_unsafe_ipaddr: bool = True
     allow_post_processing: bool = True
     allow_controlnet: bool = False
+    allow_extended_controlnet: bool = False
     allow_sdxl_controlnet: bool = False
     allow_lora: bool = False
     limit_max_steps: bool = False

@@ -7,13 +7,19 @@ from pathlib import Path
 import pytest
 
 from hordelib.files.model import Model
-from hordelib.job.families import SD1, SDXL, Family
+from hordelib.job.families import FLUX, SD1, SDXL, Family
 from worker.cli.check import Verdict, introduced
 from worker.cli.commands import warnings_of
 from worker.config.config import BridgeConfig
-from worker.models.capabilities import AGENT_WITHOUT_QR, NEWEST_AGENT, introduction
+from worker.models.introduction import (
+    AGENT_WITHOUT_QR,
+    NEWEST_AGENT,
+    NEWEST_VERSIONS,
+    Introduction,
+    introduction,
+)
 from worker.models.opening import Models
-from worker.sandbox.rules.capabilities import BridgeAgent
+from worker.sandbox.rules.capabilities import FEATURES, BridgeAgent
 
 QR_NET = "control_v1p_sd15_qrcode_monster_v2.safetensors"
 
@@ -30,7 +36,7 @@ def configured(**more: object) -> BridgeConfig:
 
 def test_what_an_older_worker_loses_is_told_with_the_file_that_cures_it(tmp_path: Path):
     models = models_of(SD1)
-    (finding,) = introduced(configured(), tmp_path, models)
+    (_, finding) = introduced(configured(), tmp_path, models)
     assert finding.verdict is Verdict.warning
     assert "models add control_qr" in finding.remedy
     assert "GB" in finding.remedy
@@ -38,7 +44,8 @@ def test_what_an_older_worker_loses_is_told_with_the_file_that_cures_it(tmp_path
     net = tmp_path / "models" / "controlnet" / QR_NET
     net.parent.mkdir(parents=True)
     net.touch()
-    assert not [*introduced(configured(), tmp_path, models)]
+    (reward,) = introduced(configured(), tmp_path, models)
+    assert reward.verdict is Verdict.ok
 
 
 @pytest.mark.parametrize(
@@ -47,15 +54,62 @@ def test_what_an_older_worker_loses_is_told_with_the_file_that_cures_it(tmp_path
 def test_who_loses_nothing_or_chose_it_is_told_nothing(
     tmp_path: Path, families: tuple[Family, ...], more: dict[str, object]
 ):
-    assert not [*introduced(configured(**more), tmp_path, models_of(*families))]
+    (reward,) = introduced(configured(**more), tmp_path, models_of(*families))
+    assert reward.verdict is Verdict.ok
+
+
+@pytest.mark.parametrize(
+    ("agent", "share"),
+    [
+        ("AI Horde Worker reGen:18.0.0:x", "100 %"),
+        ("AI Horde Worker reGen:17.17.0:x", "90 %"),
+        ("AI Horde Worker:24.1.0:x", "100 %"),
+        ("AI Horde Worker:23.9:x", "90 %"),
+        ("Dreamer:1.0.0:x", "75 %"),
+    ],
+)
+def test_the_owner_is_told_which_share_of_the_rewards_it_gets(
+    tmp_path: Path, agent: str, share: str
+):
+    (reward,) = introduced(configured(bridge_agent=agent), tmp_path, models_of(SDXL))
+    assert reward.detail.startswith(share)
+    assert Introduction(agent).share == BridgeAgent.parse(agent).kudos_factor
+
+
+def test_the_newest_versions_are_the_servers():
+    newest = {name: max(FEATURES[name]) for name in NEWEST_VERSIONS}
+    assert newest == NEWEST_VERSIONS
+
+
+def test_a_worker_with_flux_is_never_introduced_as_one_that_flux_is_kept_from(tmp_path: Path):
+    models = models_of(SD1, FLUX)
+    how = introduction(tmp_path, models.served.values())
+    assert "flux" in BridgeAgent.parse(how.bridge_agent).features
+    (_, finding) = introduced(configured(), tmp_path, models)
+    assert finding.verdict is Verdict.warning
+    assert "models add control_qr" in finding.remedy
 
 
 def test_what_is_told_is_what_the_server_does(tmp_path: Path):
     lost = introduction(tmp_path, models_of(SD1).served.values()).lost
     old, new = BridgeAgent.parse(AGENT_WITHOUT_QR), BridgeAgent.parse(NEWEST_AGENT)
-    features = new.features - old.features - {"workflow", "extra_texts", "transparent"}
-    assert len(features - {"tiling", "lora_versions", "extra_source_images"}) == 8
-    for word in ("DDIM and karras", "lcm", "tiling", "LoRAs by their version", "source pictures"):
+    told = {
+        "tiling": "tiling",
+        "lora_versions": "LoRAs by their version",
+        "extra_source_images": "several source pictures",
+        "extended_controlnet": "extended control types",
+        "scheduler": "schedules but normal and karras",
+        "sigma_generators": "schedules but normal and karras",
+        "solver_options": "options of samplers",
+        "solver_knob_samplers": "27 newest samplers",
+        "flow_shift": "flow_shift",
+        "control_strength": "control_strength",
+        "flux": "",  # who offers Flux is never introduced so
+    }
+    features = BridgeAgent(new.name, 18).features - old.features
+    others = features - {"workflow", "extra_texts", "transparent"} - told.keys()
+    assert len(others) == 8
+    for word in ("DDIM and karras", "lcm", "eight newest upscalers", *told.values()):
         assert word in lost
     assert new.samples("DDIM", karras=True)
     assert not old.samples("DDIM", karras=True)

@@ -10,6 +10,7 @@ from worker.horde.kudos import UPSCALERS
 from worker.sandbox.errors import Refusal
 from worker.sandbox.records import Account, Records, Request, Sources, State
 from worker.sandbox.rules import pricing
+from worker.sandbox.rules.capabilities import SIGMA_GENERATORS, renderable
 from worker.sandbox.rules.sampling import check_options
 from worker.sandbox.sources import Pictures
 from worker.sandbox.wire import GenerateBody, Params
@@ -22,8 +23,7 @@ MAX_SIDE_FOR_FREE = 1024
 MIN_SIDE_FOR_FREE = 576
 LIFE_SECONDS = 20 * 60
 
-_NO_CONTROLNET = frozenset({"stable_diffusion_xl", "stable_cascade", "flux_1"})
-_SIGMA_GENERATORS = frozenset({"align_your_steps", "gits"})
+_ALWAYS_LARGE = frozenset({"stable_diffusion_xl", "stable_cascade", "flux_1"})
 _WITH_SIGMA_GENERATORS = frozenset({"stable_diffusion_1", "stable_diffusion_xl"})
 _WITH_FLOW_SHIFT = frozenset({"flux_1", "flux_schnell", "flux_dev", "qwen_image"})
 
@@ -46,6 +46,11 @@ class Asked:
         """Of all models that may serve the request."""
         named = [self.records.model(name) for name in self.body.models]
         return {pricing.baseline_of(row) for row in named} or {self.baseline}
+
+    @property
+    def cannot_be_rendered(self) -> bool:
+        """Whether no bridge at all can do this with any of the models."""
+        return not any(renderable(self.body.params, baseline) for baseline in self.baselines)
 
     @property
     def open_images(self) -> int:
@@ -77,14 +82,17 @@ RULES: Mapping[str, Rule] = {
         asked.body.params.control_type is not None and asked.body.source_image is None
     ),
     "ControlNetMismatch": lambda asked: (
-        asked.body.params.control_type is not None and asked.baseline in _NO_CONTROLNET
+        asked.body.params.control_type is not None and asked.cannot_be_rendered
+    ),
+    "InvalidTransparencyModel": lambda asked: (
+        asked.body.params.transparent and asked.cannot_be_rendered
     ),
     "SamplerSchedulerMismatch": lambda asked: (
         asked.body.params.sampler_name == "dpmpp_3m_sde"
         and (asked.body.params.scheduler or _implied_schedule(asked.body.params)) == "normal"
     ),
     "SchedulerBaselineMismatch": lambda asked: (
-        asked.body.params.scheduler in _SIGMA_GENERATORS
+        asked.body.params.scheduler in SIGMA_GENERATORS
         and not asked.baselines <= _WITH_SIGMA_GENERATORS
     ),
     "FlowShiftInapplicable": lambda asked: (
@@ -158,7 +166,7 @@ def _check_upfront(asked: Asked, threads: int) -> GenerateBody:
 
 
 def _free_side(asked: Asked, threads: int) -> int:
-    if asked.baseline in _NO_CONTROLNET:
+    if asked.baseline in _ALWAYS_LARGE:
         return MAX_SIDE_FOR_FREE
     queue = sum(request.waiting for request in asked.records.open_requests())
     side = MAX_SIDE_FOR_FREE + 10 * threads - 0.9 * queue

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from worker.sandbox.records import Records, Request, Worker
 from worker.sandbox.rules import pricing
-from worker.sandbox.rules.capabilities import shortcomings
+from worker.sandbox.rules.capabilities import FLUX, shortcomings
 from worker.sandbox.rules.sampling import most_sampler_work
-from worker.sandbox.wire import PopBody
+from worker.sandbox.wire import EXTENDED_CONTROL_TYPES, PopBody
 
 SLOW_PIXELSTEPS_PER_SECOND = 500_000
 # An empty pop shows these even when they are 0.
@@ -55,7 +55,21 @@ def _performance(_: Records, offer: Offer, request: Request) -> bool:
 
 
 def _models(records: Records, offer: Offer, request: Request) -> bool:
-    return not servable_models(records, offer, request)
+    return not _accepted_models(records, offer, request)
+
+
+def _bridge_version(records: Records, offer: Offer, request: Request) -> int:
+    """Causes are added up, so that it may exceed the number of requests."""
+    agent = records.agent(offer.worker)
+    baselines = {pricing.baseline_of(records.model(name)) for name in offer.models}
+    is_shut_out = bool(baselines & FLUX) and "flux" not in agent.features  # whatever is asked for
+    return shortcomings(agent, request.body) + is_shut_out + _renders_none(records, offer, request)
+
+
+def _renders_none(records: Records, offer: Offer, request: Request) -> bool:
+    """Whether the bridge can do what is asked for with none of the models that would be right."""
+    accepted = _accepted_models(records, offer, request)
+    return bool(accepted) and not servable_models(records, offer, request)
 
 
 def _step_count(records: Records, offer: Offer, request: Request) -> bool:
@@ -80,11 +94,15 @@ def _kudos(records: Records, offer: Offer, request: Request) -> bool:
     return request.account.kudos < cost
 
 
-def _controlnet(_: Records, offer: Offer, request: Request) -> bool:
-    params = request.body.params
-    if params.control_type is not None and not offer.settings.allow_controlnet:
-        return True
-    return params.transparent and not offer.settings.allow_sdxl_controlnet
+def _controlnet(records: Records, offer: Offer, request: Request) -> bool:
+    params, settings = request.body.params, offer.settings
+    if params.control_type is None:
+        return False
+    if params.control_type not in EXTENDED_CONTROL_TYPES or not settings.allow_controlnet:
+        return not settings.allow_controlnet
+    # An older bridge can't say that it has these, and is told of its version alone.
+    may_say_so = "extended_controlnet" in records.agent(offer.worker).features
+    return may_say_so and not settings.allow_extended_controlnet
 
 
 REASONS: Mapping[str, Reason] = {
@@ -102,7 +120,7 @@ REASONS: Mapping[str, Reason] = {
     "nsfw": lambda _, o, r: r.body.nsfw and not o.settings.nsfw,
     "untrusted": lambda _, o, r: r.body.trusted_workers and not o.worker.owner.user.trusted,
     "models": _models,
-    "bridge_version": lambda _, o, r: shortcomings(o.worker.agent, r.body),
+    "bridge_version": _bridge_version,
     "max_pixels": lambda _, o, r: r.body.params.pixels > o.settings.max_pixels,
     "step_count": _step_count,
     "blacklist": _blacklist,
@@ -117,11 +135,17 @@ MISCOUNTED: Mapping[str, Reason] = {
 
 
 def servable_models(records: Records, offer: Offer, request: Request) -> list[str]:
-    """Models of the offer that the request accepts, in the offer's order."""
-    paints = [records.model(name).inpainting for name in offer.models]
-    if request.body.paints and not any(paints):
-        return []
-    if not request.body.paints and all(paints):
+    """Models of the offer that the request accepts and the bridge can use, in the offer's order."""
+    agent, params = records.agent(offer.worker), request.body.params
+    return [
+        name
+        for name in _accepted_models(records, offer, request)
+        if agent.renders(params, pricing.baseline_of(records.model(name)))
+    ]
+
+
+def _accepted_models(records: Records, offer: Offer, request: Request) -> list[str]:
+    if request.body.paints and not any(records.model(name).inpainting for name in offer.models):
         return []
     wanted = request.body.models
     return [name for name in offer.models if not wanted or name in wanted]
@@ -129,17 +153,14 @@ def servable_models(records: Records, offer: Offer, request: Request) -> list[st
 
 def fits(records: Records, offer: Offer, request: Request) -> bool:
     """True if this worker may have the request now."""
-    if not _can_upload(offer, request):
+    if _is_kept_quiet(records, offer, request):
         return False
     return not any(reason(records, offer, request) for reason in REASONS.values())
 
 
 def skipped(records: Records, offer: Offer, requests: list[Request]) -> dict[str, int]:
-    """How often each reason speaks against the requests.
-
-    A bridge without uploads is not told about requests that need them.
-    """
-    visible = [request for request in requests if _can_upload(offer, request)]
+    """How often each reason speaks against the requests that the worker is told of."""
+    visible = [row for row in requests if not _is_kept_quiet(records, offer, row)]
     counted = {**REASONS, **MISCOUNTED}
     counts = {
         name: sum(int(reason(records, offer, request)) for request in visible)
@@ -149,5 +170,12 @@ def skipped(records: Records, offer: Offer, requests: list[Request]) -> dict[str
     return shown | {name: n for name, n in counts.items() if n and name not in shown}
 
 
-def _can_upload(offer: Offer, request: Request) -> bool:
-    return not request.body.r2 or "r2" in offer.worker.agent.features
+def _is_kept_quiet(records: Records, offer: Offer, request: Request) -> bool:
+    """Whether a request is refused without a word of it in `skipped`."""
+    body, features = request.body, records.agent(offer.worker).features
+    return (
+        (body.r2 and "r2" not in features)
+        or (bool(body.extra_source_images) and "extra_source_images" not in features)
+        or (body.params.transparent and not offer.settings.allow_sdxl_controlnet)
+        or (not body.paints and all(records.model(name).inpainting for name in offer.models))
+    )
