@@ -218,8 +218,8 @@ class Engine:
         self.close()
 
     def _start(self) -> str:
-        device = Device.choose(self._wanted_device)
-        boot(self._comfyui, device, reserve_vram_bytes=self._vram_reserve_bytes)
+        reserve_bytes = self._vram_reserve_bytes
+        device = boot(self._comfyui, self._wanted_device, reserve_vram_bytes=reserve_bytes)
         if self._loaded is None:
             self._loaded = self._load(device)
         return device.name

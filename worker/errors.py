@@ -16,6 +16,8 @@ WorkerError
     │   └── UploadRefused     a picture can't be put where it should; its job is still open
     ├── NotAllowed            this worker may not serve as it is set up: stop and tell the owner
     └── UnusableJob           jobs were handed out in a shape we can't serve: fault their ids
+
+PortTaken (OSError)           another program listens on the local horde's port
 """
 
 from __future__ import annotations
@@ -148,3 +150,8 @@ class UnusableJob(HordeError):
     def __init__(self, ids: tuple[str, ...], message: str):
         super().__init__(message)
         self.ids = ids
+
+
+class PortTaken(OSError):
+    def __init__(self, port: int, reason: str):
+        super().__init__(f"the sandbox cannot listen on 127.0.0.1:{port}: {reason}")

@@ -31,10 +31,23 @@ TOP_LEVEL = (
     "folder_paths",
     "latent_preview",
 )
+OUR_NODES = "hordelib.comfyui.nodes.registry"
+# Modules of ComfyUI's own nodes that our graphs use, beside those of nodes.py.
+EXTRAS = (
+    "comfy_extras.nodes_flux",
+    "comfy_extras.nodes_ip2p",
+    "comfy_extras.nodes_mask",
+    "comfy_extras.nodes_model_advanced",
+    "comfy_extras.nodes_post_processing",
+    "comfy_extras.nodes_sd3",
+    "comfy_extras.nodes_stable_cascade",
+)
 
 
-def boot(folder: Path, device: Device, *, reserve_vram_bytes: int | None = None) -> None:
-    """Load ComfyUI from `folder`. The second call does nothing; ComfyUI has one state a process.
+def boot(folder: Path, wanted_device: str, *, reserve_vram_bytes: int | None = None) -> Device:
+    """Load ComfyUI from `folder`, and return the device that it computes on.
+
+    The second call does nothing more; ComfyUI has one state a process.
 
     Everything of ComfyUI's must be called from the thread that called this: CUDA's device is the
     thread's. Raises RuntimeMissing when it is not there, EngineError when the process already has
@@ -46,11 +59,12 @@ def boot(folder: Path, device: Device, *, reserve_vram_bytes: int | None = None)
             f"ComfyUI is not in {folder}: run ./update-runtime.sh, or, without a clone of the"
             f" project, python -m hordelib.setup.comfyui_files --into {folder}"
         )
+    device = Device.choose(wanted_device)  # loads torch, which takes seconds
     running = sys.modules.get("comfy.cli_args")
     if running is not None:
         _insist_on_same(running, folder, device)
         device.select()
-        return
+        return device
     _refuse_strangers(folder)
     device.select()
     with _quiet_root_logger():
@@ -63,11 +77,12 @@ def boot(folder: Path, device: Device, *, reserve_vram_bytes: int | None = None)
                 "disable_pinned_memory": True,  # nobody else could have that memory any more
             }
         )
-        import_lean(("comfy.sd", "nodes", "execution"))
+        import_lean(("comfy.sd", "nodes", "execution", *EXTRAS, OUR_NODES))
         _register_nodes()
         memory_hooks.install()
         _mend_results()
     _redirect_log(folder)
+    return device
 
 
 def _gib(size_bytes: int | None) -> float | None:
@@ -113,28 +128,10 @@ def _set_arguments(values: Mapping[str, object]) -> None:
 
 
 def _register_nodes() -> None:
-    from hordelib.comfyui.nodes.registry import NODES
-
     mappings = importlib.import_module("nodes").NODE_CLASS_MAPPINGS
-    mappings |= {node.__name__: node for node in NODES}
-    _register_extras(mappings)
-
-
-# Modules of ComfyUI's own nodes that our graphs use, beside those of nodes.py.
-EXTRAS = (
-    "nodes_flux",
-    "nodes_ip2p",
-    "nodes_mask",
-    "nodes_model_advanced",
-    "nodes_post_processing",
-    "nodes_sd3",
-    "nodes_stable_cascade",
-)
-
-
-def _register_extras(mappings: dict[str, type]) -> None:
+    mappings |= {node.__name__: node for node in importlib.import_module(OUR_NODES).NODES}
     for name in EXTRAS:
-        module = importlib.import_module(f"comfy_extras.{name}")
+        module = importlib.import_module(name)
         mappings |= getattr(module, "NODE_CLASS_MAPPINGS", None) or _nodes_of_extension(module)
 
 

@@ -1,7 +1,7 @@
 """Leaves out of a start what libraries import for computations that hardly any process makes.
 
 It comes when something of it is asked for. With ComfyUI's libraries, all together takes some two
-seconds of each start, and 185 MiB of main memory for good.
+and a half seconds of each start, and 185 MiB of main memory for good.
 """
 
 from __future__ import annotations
@@ -9,16 +9,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 LATER = (
     "scipy.integrate",  # ComfyUI's LMS samplers
+    "scipy.ndimage",  # ComfyUI's masks that grow
     "scipy.stats",  # ComfyUI's scheduler "beta"
     "torch._dynamo.utils",  # torchvision's roi_align, where CUDA is to be deterministic
     "torch.distributed.tensor",  # debugging transformers
 )
+
+# What ComfyUI's modules take of transformers, and where it is. To import the package itself looks
+# for the names of all its classes in its 1,400 files, twice.
+TOKENIZERS = {
+    "AddedToken": "tokenization_utils_base",
+    "BertTokenizer": "models.bert.tokenization_bert",
+    "ByT5Tokenizer": "models.byt5.tokenization_byt5",
+    "CLIPTokenizer": "models.clip.tokenization_clip",
+    "LlamaTokenizerFast": "models.llama.tokenization_llama_fast",
+    "Qwen2Tokenizer": "models.qwen2.tokenization_qwen2",
+    "T5TokenizerFast": "models.t5.tokenization_t5_fast",
+}
 
 
 def import_lean(names: Sequence[str]) -> None:
@@ -42,6 +56,8 @@ def _import(names: Sequence[str]) -> None:
 @contextmanager
 def _left_out() -> Generator[None]:
     placeholders = {name: _Later(name) for name in LATER if name not in sys.modules}
+    if "transformers" not in sys.modules:
+        placeholders |= _bare_transformers()
     sys.modules.update(placeholders)
     try:
         yield
@@ -64,3 +80,28 @@ class _Later(ModuleType):
     def is_compile_supported(self, device_type: str) -> bool:
         """Of torch._dynamo.utils, which torchvision takes when it is imported itself."""
         return import_module(self.__name__).is_compile_supported(device_type)
+
+
+class _BarePackage(_Later):
+    """A package of which nothing runs but the modules that are asked for."""
+
+    def __init__(self, name: str, path: str):
+        super().__init__(name)
+        self.__path__ = [path]
+        self.__version__ = metadata.version("transformers")
+
+    def __getattr__(self, name: str) -> Any:
+        if name in TOKENIZERS:
+            return getattr(import_module(f"transformers.{TOKENIZERS[name]}"), name)
+        return super().__getattr__(name)
+
+
+def _bare_transformers() -> dict[str, _Later]:
+    spec = find_spec("transformers")
+    if spec is None or not spec.submodule_search_locations:
+        return {}
+    (path,) = spec.submodule_search_locations
+    return {
+        "transformers": _BarePackage("transformers", path),
+        "transformers.models": _BarePackage("transformers.models", f"{path}/models"),
+    }

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.ndimage
-import scipy.sparse
+import scipy  # its parts are imported when they are used, which few engines do
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor

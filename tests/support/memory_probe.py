@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from hordelib.comfyui.boot import boot
-from hordelib.comfyui.device import Device, default_folder
+from hordelib.comfyui.device import default_folder
 from hordelib.comfyui.memory_hooks import forget_models, read_part
 from hordelib.files.model_key import CHECKPOINT_PARTS, ModelKey
 from hordelib.memory.budget import MemoryBudget
@@ -25,7 +25,7 @@ from hordelib.memory.readings import main_memory
 
 
 def main(first: Path, second: Path) -> None:
-    boot(default_folder(), Device("cpu"))
+    boot(default_folder(), "cpu")
     from hordelib.comfyui.loaders import reading_bytes
     from hordelib.memory.parts import LoadedPart
 

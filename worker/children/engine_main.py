@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def main(pipe: Connection, settings: EngineSettings) -> None:
-    """The spawned process: returns when told to stop, exits when the bridge is gone."""
+    """The spawned process: exits when told to stop, or when the bridge is gone."""
     set_up_process(settings.log_file)
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # count cards as the driver does
     engine = Engine(
@@ -45,7 +45,9 @@ def main(pipe: Connection, settings: EngineSettings) -> None:
         vram_reserve_bytes=settings.vram_reserve_bytes,
         memory_file=settings.memory_file,
     )
-    EngineChild(Child(pipe), engine).serve()
+    child = Child(pipe)
+    EngineChild(child, engine).serve()
+    child.leave()
 
 
 class EngineChild:

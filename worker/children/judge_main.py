@@ -28,7 +28,7 @@ def main(
     settings: JudgeSettings,
     load: Callable[[JudgeSettings], Judge] | None = None,
 ) -> None:
-    """The spawned process: returns when told to stop, exits when the bridge is gone."""
+    """The spawned process: exits when told to stop, or when the bridge is gone."""
     set_up_process(settings.log_file)
     keep_out_of_the_way()
     child = Child(pipe, HEARTBEAT_SECONDS)
@@ -39,6 +39,7 @@ def main(
     child.report(Ready(judge.name))
     for asked in child.commands():
         child.report(answer(judge, asked))
+    child.leave()
 
 
 def keep_out_of_the_way() -> None:

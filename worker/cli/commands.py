@@ -21,8 +21,6 @@ from worker.cli.models_command import fetch_annotators, fetch_safety, run_models
 from worker.cli.worker_command import run_worker_command
 from worker.command_line import as_typed
 from worker.config.config import BridgeConfig, load_config, models_place
-from worker.demo.run import REFERENCE, run_demo
-from worker.demo.sample_requests import ALL, FEW
 from worker.errors import ConfigError, NotAllowed, WorkerError
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE as LEDGER
@@ -32,7 +30,6 @@ from worker.models.keeper import ModelOffering
 from worker.models.offer import find_capabilities, introduce
 from worker.models.opening import Models
 from worker.safety.policy import unfound
-from worker.sandbox import serve as serve_sandbox
 from worker.service.assembly import OURS, Children, make_bridge, make_intake, make_predictor
 from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
 from worker.service.serve import serve
@@ -80,6 +77,9 @@ def _line(error: Exception) -> str:
 
 
 def _demo(options: argparse.Namespace, signals: StopSignals) -> int:
+    from worker.demo.run import run_demo  # no other command waits for the local horde's import
+    from worker.demo.sample_requests import ALL, FEW
+
     wishes = ALL if options.all else FEW
     are_made = run_demo(options.home, make_console(), wishes, signals)
     return ExitCode.OK if are_made else ExitCode.FAILED
@@ -239,6 +239,9 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _sandbox(options: argparse.Namespace) -> int:
+    from worker.demo.run import REFERENCE
+    from worker.sandbox import serve as serve_sandbox
+
     serve_sandbox(REFERENCE, options.port)
     return ExitCode.OK
 

@@ -14,11 +14,11 @@ from worker.errors import (
     JudgeUnusable,
     NotAllowed,
     NothingToServe,
+    PortTaken,
     StateTaken,
     UnknownModel,
     UsageError,
 )
-from worker.sandbox import PortTaken
 
 
 class ExitCode(IntEnum):

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
+import scipy  # imports its parts when they are used: half of a worker's imports, in time
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from worker.prediction.amounts import Work
 
@@ -94,7 +94,7 @@ def fit(works: Sequence[Work], seconds: Sequence[float]) -> Costs:
     trust = recency
     for _ in range(ROUNDS):
         weights[:jobs] = np.sqrt(trust)
-        factors = nnls(system * weights[:, None], wanted * weights)[0]
+        factors = scipy.optimize.nnls(system * weights[:, None], wanted * weights)[0]
         trust = recency * _biweight(shares @ factors - 1)
     return Costs(dict(zip(kinds, (factors * typical).tolist(), strict=True)), pace)
 

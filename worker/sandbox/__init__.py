@@ -4,8 +4,9 @@ It refuses what the server refuses. It leaves out alchemy, text, shared keys, te
 paused workers and raid mode.
 """
 
+from worker.errors import PortTaken
 from worker.sandbox.books import Absence, Books, GenerationEntry, RequestEntry, Tally
-from worker.sandbox.errors import PortTaken, SandboxError
+from worker.sandbox.errors import SandboxError
 from worker.sandbox.faults import (
     CutShort,
     Disconnect,

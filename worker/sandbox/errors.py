@@ -6,7 +6,6 @@ SandboxError
 ├── NotJson         {"message"}, 400
 ├── TooFast         {"message"}, 429 with Retry-After
 └── ServerBug       {"message"}, 500: where the real server trips over itself
-PortTaken (OSError) another program listens on the sandbox's port
 """
 
 from __future__ import annotations
@@ -113,8 +112,3 @@ class ServerBug(SandboxError):
 
     def __init__(self) -> None:
         super().__init__("Internal Server Error")
-
-
-class PortTaken(OSError):
-    def __init__(self, port: int, reason: str):
-        super().__init__(f"the sandbox cannot listen on 127.0.0.1:{port}: {reason}")

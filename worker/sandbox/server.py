@@ -13,9 +13,9 @@ from typing import Self
 
 from aiohttp import web
 
+from worker.errors import PortTaken
 from worker.sandbox.app import App, TallyBook
 from worker.sandbox.books import Absence, Books, Tally
-from worker.sandbox.errors import PortTaken
 from worker.sandbox.faults import Endpoint, Faults
 from worker.sandbox.horde import Horde, Timing
 from worker.sandbox.limits import DEFAULT_LIMITS, Limit, RateLimiter

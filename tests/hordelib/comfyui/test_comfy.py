@@ -171,7 +171,8 @@ def test_what_hardly_anybody_computes_with_is_left_out_of_a_start_and_comes_when
         "from hordelib import Engine\n"
         "from hordelib.job.samplers import SAMPLERS, Scheduler\n"
         "from tests.hordelib.test_engine import SMALL\n"
-        "heavy = 'torch._dynamo', 'torch.distributed.tensor', 'triton', 'sympy', 'scipy.stats'\n"
+        "heavy = 'torch._dynamo', 'torch.distributed.tensor', 'triton', 'sympy', 'scipy.stats',"
+        " 'scipy.ndimage', 'transformers', 'transformers.models'\n"
         "job = replace(SMALL, sampler=SAMPLERS['k_lms'], scheduler=Scheduler.beta)\n"
         "with Engine() as engine:\n"
         f"    engine.generate(SMALL, {str(checkpoint)!r})\n"
@@ -181,12 +182,17 @@ def test_what_hardly_anybody_computes_with_is_left_out_of_a_start_and_comes_when
         "from torchvision.ops.roi_align import is_compile_supported\n"
         "print(scipy.stats.beta.mean(1, 3), torch.distributed.tensor.DTensor.__name__)\n"
         "print('torch._dynamo' in sys.modules)\n"
+        "import transformers\n"
+        "print(transformers.UperNetConfig.__name__, transformers.models.clip.__name__)\n"
+        "assert transformers.CLIPTokenizer is sys.modules['comfy.sd1_clip'].CLIPTokenizer\n"
         "answer = is_compile_supported('cpu')\n"
         "import torch._dynamo.utils\n"
         "print(answer == torch._dynamo.utils.is_compile_supported('cpu'))",
         tmp_path,
     )
-    assert done.stdout == "[]\n0.25 DTensor\nFalse\nTrue\n", done.stderr
+    assert done.stdout == (
+        "[]\n0.25 DTensor\nFalse\nUperNetConfig transformers.models.clip\nTrue\n"
+    ), done.stderr
 
 
 def test_a_module_that_needs_a_part_of_what_is_left_out_gets_it(tmp_path: Path):
