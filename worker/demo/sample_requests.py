@@ -139,7 +139,7 @@ ALL = (
     ),
     Wish(
         _CIRCLE,
-        {"seed": "9", "width": 576, "height": 576, "hires_fix": True, "steps": 4},
+        {"seed": "9", "width": 576, "height": 576, "hires_fix": True, "steps": 2},
         "hires fix: two passes (the demo model knows 64 to 128 pixels)",
     ),
     Wish(_CIRCLE, {"seed": "10", "clip_skip": 2}, "clip skip 2"),

@@ -74,7 +74,10 @@ PROMPT = "a red circle on a blue background"
 
 @dataclass
 class Stage:
-    """A horde, a client, and the parts to make workers of."""
+    """A horde, a client, and the parts to make workers of.
+
+    Its engine is one for all tests, which goes on when a worker stops it, but for `own_engine`.
+    """
 
     sandbox: Sandbox
     client: Api
@@ -145,10 +148,27 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.05)
 
 
+class LastingEngine(EngineProcess):
+    """Spares all workers but the first their engine's start, which takes longer than their jobs."""
+
+    device = ""
+
+    def start(self) -> str:
+        if not self.is_alive:
+            self.device = super().start()
+        return self.device
+
+    def stop(self, timeout: float = 10) -> None:
+        assert not self._running, "a worker leaves no job in its engine"
+
+
+def engine_settings(folder: Path) -> EngineSettings:
+    return EngineSettings(None, "auto", 256 << 20, None, folder / "engine.log")
+
+
 @pytest.fixture(scope="module")
 def child(tmp_path_factory: pytest.TempPathFactory) -> Generator[EngineProcess]:
-    log_file = tmp_path_factory.mktemp("engine") / "engine.log"
-    engine = EngineProcess(EngineSettings(None, "auto", 256 << 20, None, log_file))
+    engine = LastingEngine(engine_settings(tmp_path_factory.mktemp("engine")))
     yield engine
     engine.kill()
 
@@ -173,6 +193,14 @@ def stage(
         yield Stage(sandbox, client, child, judge, checkpoint, tmp_path, ledger)
 
 
+@pytest.fixture
+def own_engine(stage: Stage) -> Generator[None]:
+    """One that ends where a worker stops it."""
+    stage.engine = EngineProcess(engine_settings(stage.folder))
+    yield
+    stage.engine.kill()
+
+
 @dataclass
 class Service:
     """A worker that serves for the whole module: tests post jobs and look at their own."""
@@ -189,7 +217,7 @@ class Service:
 @pytest.fixture(scope="module")
 def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    engine = EngineProcess(EngineSettings(None, "auto", 256 << 20, None, folder / "engine.log"))
+    engine = EngineProcess(engine_settings(folder))
     judge = JudgeProcess(JudgeSettings(folder, False, folder / "judge.log"))
     with Sandbox(MODELS, limits={}) as sandbox, Api(sandbox.url, CLIENT) as client:
         stage = Stage(sandbox, client, engine, judge, checkpoint, folder, Ledger(None))
@@ -414,6 +442,7 @@ def test_a_picture_that_takes_long_to_upload_holds_up_none_of_its_job(stage: Sta
     assert last - second > 2, "the others had to wait for the first"
 
 
+@pytest.mark.usefixtures("own_engine")
 def test_stopping_finishes_what_is_in_hand_and_takes_no_more(stage: Stage):
     first, second = stage.ask(steps=60), stage.ask()
     journal = stage.journal()
@@ -644,6 +673,7 @@ def test_a_paused_worker_gives_back_what_an_earlier_life_had(stage: Stage):
     assert bridge.join(30), bridge.busy
 
 
+@pytest.mark.usefixtures("own_engine")
 def test_a_pause_waits_for_what_an_earlier_life_had_and_then_frees_the_device(stage: Stage):
     """They are more than there are places for."""
     stage.limits = Limits(waiting_jobs=0)
@@ -803,6 +833,7 @@ def test_an_engine_that_never_starts_leaves_no_debt_unread(stage: Stage, tmp_pat
 # ---- orders ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("own_engine")
 def test_a_paused_worker_finishes_frees_the_device_and_serves_again(stage: Stage):
     journal = stage.journal()
     bridge = stage.bridge(journal)
