@@ -21,8 +21,8 @@ from benchmarks.tuning.tune_trials import Trials
 from benchmarks.tuning.tuning import HordeCall, Proposal, Tuning, models_proposal
 from hordelib import Engine
 from hordelib.memory.readings import main_memory
-from worker.config.config import MemoryReserve
 from worker.config.editing import Value, change_settings, try_change
+from worker.config.values import MemoryReserve
 from worker.devices import Card
 from worker.errors import ConfigError, HordeError
 from worker.service.assembly import make_client

@@ -11,8 +11,10 @@ from benchmarks.measure.model_files import MODELS
 from benchmarks.results.document import BadInput
 from hordelib import demo_checkpoint
 from hordelib.files.model import Model
-from worker.config.config import BridgeConfig, MemoryReserve, load_config
+from worker.config.config import load_config
 from worker.config.editing import Value
+from worker.config.keys import BridgeConfig
+from worker.config.values import MemoryReserve
 from worker.devices import Card, first_card
 from worker.errors import ConfigError, EngineUnusable
 from worker.models.inventory import ModelsFolder, take_inventory

@@ -16,7 +16,8 @@ from benchmarks.tuning.tune_owner import STAND_IN, Owner
 from benchmarks.tuning.tuning import HordeCall, Proposal, Tuning, models_proposal
 from hordelib.errors import OutOfMemory
 from hordelib.files.model import Model
-from worker.config.config import BridgeConfig, load_config
+from worker.config.config import load_config
+from worker.config.keys import BridgeConfig
 from worker.devices import Card
 from worker.service.orders import Orders
 from worker.service.state_folder import StateFolder

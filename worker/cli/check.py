@@ -17,7 +17,8 @@ from pathlib import Path
 from hordelib.comfyui.device import default_folder
 from hordelib.errors import ModelBroken
 from hordelib.files.model import Model
-from worker.config.config import BridgeConfig, load_config
+from worker.config.config import load_config
+from worker.config.keys import BridgeConfig
 from worker.devices import first_card
 from worker.errors import ConfigError, EngineUnusable, HordeError, JudgeUnusable, NotAllowed
 from worker.horde.accounts import Account

@@ -20,7 +20,8 @@ from worker.cli.exit_codes import ExitCode, exit_code
 from worker.cli.models_command import fetch_annotators, fetch_safety, run_models_command
 from worker.cli.worker_command import run_worker_command
 from worker.command_line import as_typed
-from worker.config.config import BridgeConfig, load_config, models_place
+from worker.config.config import load_config, models_place
+from worker.config.keys import BridgeConfig
 from worker.errors import ConfigError, NotAllowed, WorkerError
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE as LEDGER

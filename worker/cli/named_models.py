@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from hordelib.job.control_types import CONTROL_TYPES
-from worker.config.keys import is_word
+from worker.config.values import is_word
 from worker.errors import DocumentMissing, UnknownModel
 from worker.models.inventory import ModelsFolder
 from worker.models.reference import Kind, ReferenceEntry

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from worker.cli.exit_codes import ExitCode
 from worker.command_line import as_typed
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 from worker.errors import UsageError
 from worker.horde.accounts import ChangedWorker, WorkerChanges, WorkerRecord
 from worker.horde.client import HordeClient

@@ -10,7 +10,8 @@ from pathlib import Path
 import yaml
 from yaml.reader import ReaderError
 
-from worker.config.keys import KEYS, PLACEHOLDERS, RENAMED, RETIRED
+from worker.config.keys import EXPECTS
+from worker.config.old_keys import PLACEHOLDERS, RENAMED, RETIRED
 from worker.errors import ConfigError
 
 TEMPLATE_NAME = "bridgeData.template.yaml"
@@ -104,7 +105,7 @@ def _sorted_out(given: dict[object, object], repeated: dict[str, list[int]]) -> 
     """An empty value counts as a key that was left out, which is how its owner sees it."""
     names = [str(key) for key in given]
     old = {RENAMED[key]: given[key] for key in reversed(names) if key in RENAMED}
-    settings = {key: given[key] if key in given else old.get(key) for key in KEYS}
+    settings = {key: given[key] if key in given else old.get(key) for key in EXPECTS}
     settings = {key: value for key, value in settings.items() if value is not None}
     notes = [_renamed_note(key, given) for key in names if key in RENAMED]
     notes += [f"{key}: {RETIRED[key]}" for key in names if key in RETIRED]
@@ -115,7 +116,7 @@ def _sorted_out(given: dict[object, object], repeated: dict[str, list[int]]) -> 
 
 
 def _is_known(key: str) -> bool:
-    return key in KEYS or key in RENAMED or key in RETIRED
+    return key in EXPECTS or key in RENAMED or key in RETIRED
 
 
 def _renamed_note(key: str, given: dict[object, object]) -> str:
@@ -128,7 +129,7 @@ def _repeated_line(key: str, lines: list[int]) -> str:
 
 
 def _unknown_line(key: str) -> str:
-    known = {name.lower(): name for name in (*KEYS, *RENAMED, *RETIRED)}
+    known = {name.lower(): name for name in (*EXPECTS, *RENAMED, *RETIRED)}
     near = difflib.get_close_matches(key.lower(), known, n=1)
     advice = f"did you mean {known[near[0]]}?" if near else "docs/configuration.md lists all keys"
     return f"{key[:60]!r}: unknown key; {advice}"
@@ -136,7 +137,7 @@ def _unknown_line(key: str) -> str:
 
 def _placeholder_lines(settings: dict[str, object]) -> dict[str, str]:
     return {
-        key: f"{key}: still the template's {settings[key]!r}; expected {KEYS[key].expects}"
+        key: f"{key}: still the template's {settings[key]!r}; expected {EXPECTS[key]}"
         for key, placeholders in PLACEHOLDERS.items()
         if settings.get(key) in placeholders
     }

@@ -15,7 +15,7 @@ import yaml
 from hordelib.files.whole_files import open_new
 from worker.config.config import load_config
 from worker.config.document import read_document
-from worker.config.keys import RENAMED
+from worker.config.old_keys import RENAMED
 from worker.errors import ConfigError
 
 Value = int | str | Sequence[str]

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hordelib.demo_model import ensure_checkpoint
 from worker.children.signals import StopSignals
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 from worker.demo.model_files import lay_out
 from worker.demo.page import Shot, write_contact_sheet
 from worker.demo.sample_requests import (

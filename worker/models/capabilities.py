@@ -14,7 +14,7 @@ from hordelib.files.model import Model
 from hordelib.job import control_types, post_processors
 from hordelib.job.families import Family, Part
 from hordelib.pictures import qr_code
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 
 
 @dataclass(frozen=True, slots=True)

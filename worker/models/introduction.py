@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from hordelib.files.model import Model
 from hordelib.job.families import FLUX, FLUX_DEV, SDXL, Family, Part
-from worker.config.keys import PROJECT_URL
+from worker.config.values import PROJECT_URL
 from worker.models.capabilities import lacks_qr, lacks_sdxl_control
 
 REGEN, CLASSIC = "AI Horde Worker reGen", "AI Horde Worker"

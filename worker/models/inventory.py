@@ -10,8 +10,8 @@ from pathlib import Path
 
 from hordelib.errors import ModelBroken, ModelMissing
 from hordelib.files.names import ModelStore
-from worker.config.config import BridgeConfig
-from worker.config.keys import CLIENT_AGENT, is_word
+from worker.config.keys import BridgeConfig
+from worker.config.values import CLIENT_AGENT, is_word
 from worker.errors import DocumentMissing
 from worker.loras.civitai import SITES as CIVITAI_SITES
 from worker.models.checksums import VerifiedFiles

@@ -14,7 +14,7 @@ from hordelib.files.sizes import ModelSize, size_of
 from hordelib.job.params import GenerationParams
 from hordelib.memory.estimates import MemoryEstimate
 from hordelib.memory.readings import main_memory
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 from worker.devices import Card
 
 SMALLEST = GenerationParams(prompt="", width=64, height=64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 from worker.devices import first_card
 from worker.horde.api import Offer
 from worker.models import capabilities

@@ -11,7 +11,7 @@ from hordelib.files.completeness import insist_on_whole
 from hordelib.files.headers import verify_checkpoint
 from hordelib.files.model import Model
 from hordelib.files.names import ModelStore
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 from worker.models.inventory import Inventory
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from hordelib.job.families import CASCADE, FLUX, FLUX_DEV, QWEN_IMAGE, SD1, SD2, SDXL, Z_IMAGE
-from worker.config.keys import is_word
+from worker.config.values import is_word
 from worker.models.reference import ReferenceEntry
 
 MOST_MODELS = 300  # that the horde takes of one worker (POST generate/pop)

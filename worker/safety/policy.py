@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from hordelib.safety.csam import PACKAGE, is_installed
 from worker.children.messages import JudgeSettings
 from worker.command_line import FETCH_SAFETY, INSTALL_SAFETY
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 from worker.errors import JudgeUnusable
 from worker.models.checksums import VerifiedFiles
 from worker.models.on_disk import State, look

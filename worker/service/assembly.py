@@ -13,8 +13,8 @@ from worker.children import engine_main, judge_main
 from worker.children.engine import EngineProcess, Patience
 from worker.children.judge import JudgeProcess
 from worker.children.messages import EngineSettings
-from worker.config.config import BridgeConfig
-from worker.config.keys import CLIENT_AGENT
+from worker.config.keys import BridgeConfig
+from worker.config.values import CLIENT_AGENT
 from worker.devices import Card, first_card
 from worker.errors import NothingToServe
 from worker.horde.api import Offer

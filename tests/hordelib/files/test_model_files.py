@@ -27,7 +27,7 @@ from tests.hordelib.test_engine import SMALL
 from tests.support.family_files import HEADERS, UNET, Shapes, completed, write_header
 from tests.support.layouts import kl_vae, write_sd2, write_sdxl
 from tests.support.linear import MOST_GROWTH, growth
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 from worker.models.opening import find_models
 
 # ---- what a file is ----------------------------------------------------------------------------

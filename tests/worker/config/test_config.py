@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticUndefined
 
-from worker.config.config import BridgeConfig, MemoryReserve, load_config
-from worker.config.keys import KEYS, RENAMED, RETIRED
+from worker.config.config import load_config
+from worker.config.keys import EXPECTS, BridgeConfig
+from worker.config.old_keys import RENAMED, RETIRED
+from worker.config.values import MemoryReserve
 from worker.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
@@ -99,7 +101,7 @@ def test_the_template_filled_in_changes_no_default(written: Written):
     assert config == load_config(written(FILLED_IN))
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", EXPECTS)
 def test_every_key_has_an_effect(key: str, written: Written):
     before = load_config(written(FILLED_IN))
     extra = "models_to_load: [Dreamshaper, Deliberate]\n" if key == "models_to_skip" else ""
@@ -111,9 +113,9 @@ def test_every_key_has_an_effect(key: str, written: Written):
 
 
 def test_the_tables_and_the_model_name_the_same_keys():
-    assert set(BridgeConfig.model_fields) - {"notes"} == set(KEYS)
-    assert set(RENAMED.values()) <= set(KEYS)
-    assert not set(KEYS) & (set(RENAMED) | set(RETIRED))
+    assert set(BridgeConfig.model_fields) - {"notes"} == set(EXPECTS)
+    assert set(RENAMED.values()) <= set(EXPECTS)
+    assert not set(EXPECTS) & (set(RENAMED) | set(RETIRED))
 
 
 def default_text(key: str) -> str:
@@ -127,12 +129,16 @@ def default_text(key: str) -> str:
     return {(): "`[]`", None: "not set"}.get(default, f"`{default}`")
 
 
+def effect_text(key: str) -> str:
+    return " ".join((BridgeConfig.model_fields[key].description or "").split())
+
+
 def test_the_documentation_holds_the_tables_of_the_code():
     text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     rows = {line for line in text.splitlines() if line.startswith("| `")}
     honoured = {
-        f"| `{name}` | {default_text(name)} | {key.expects} | {key.effect} |"
-        for name, key in KEYS.items()
+        f"| `{key}` | {default_text(key)} | {EXPECTS[key]} | {effect_text(key)} |"
+        for key in EXPECTS
     }
     renamed = {
         f"| `{old}` | replaced by `{new}`; its value is used |" for old, new in RENAMED.items()

@@ -37,8 +37,8 @@ from tests.support.sandbox_client import CLIENT_KEY, MODEL, MODELS, WORKER_KEY, 
 from worker.children.engine import EngineProcess
 from worker.children.judge import JudgeProcess
 from worker.children.messages import EngineSettings, JudgeSettings
-from worker.config.config import BridgeConfig
-from worker.config.keys import CLIENT_AGENT
+from worker.config.keys import BridgeConfig
+from worker.config.values import CLIENT_AGENT
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.line.bridge import Bridge

@@ -33,7 +33,7 @@ from worker.children.child_side import Child, set_up_process
 from worker.children.engine import EngineProcess, Patience
 from worker.children.judge import JudgePatience, JudgeProcess
 from worker.children.messages import EngineSettings, Generate, JudgeSettings, Ready
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 from worker.errors import EngineUnusable, HordeUnreachable, JudgeUnusable, NotAllowed
 from worker.horde.api import FullPop, Slot, slots_of
 from worker.jobs.drop_limit import MOST_DROPS

@@ -19,7 +19,7 @@ from hordelib.job.control_types import ControlType, control_net_file
 from hordelib.job.families import SD1, SD2
 from hordelib.job.params import FromImage, Inpaint, Lora, TextOnly
 from tests.hordelib.job.test_payload import PAYLOAD
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 from worker.horde.api import ExtraSource, Job
 from worker.jobs.work import Work
 from worker.line.intake import Intake

@@ -20,7 +20,7 @@ from tests.support.sandbox_client import MODEL
 from tests.support.scripted_engine import BROKEN, DEADLY, SLOW_WIDTH, STEP_SECONDS
 from worker.children.engine import EngineProcess
 from worker.children.messages import EngineSettings
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 from worker.errors import EngineUnusable
 from worker.horde.api import Job
 from worker.jobs.journal import Journal

@@ -18,7 +18,7 @@ from tests.support.family_files import UNET
 from tests.support.owner import wait_for
 from tests.support.reference_server import old_row, reference_server
 from tests.support.sandbox_client import CLIENT_KEY, WORKER_KEY, Api
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.models.inventory import ModelsFolder, take_inventory

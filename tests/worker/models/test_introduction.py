@@ -10,7 +10,7 @@ from hordelib.files.model import Model
 from hordelib.job.families import FLUX, SD1, SDXL, Family
 from worker.cli.check import Verdict, introduced
 from worker.cli.commands import warnings_of
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 from worker.models.introduction import (
     AGENT_WITHOUT_QR,
     NEWEST_AGENT,

@@ -14,7 +14,7 @@ from hordelib.files.model import Model
 from hordelib.files.sizes import ModelSize, size_of
 from hordelib.job.families import SD1
 from tests.support.family_files import write_header
-from worker.config.config import MemoryReserve
+from worker.config.values import MemoryReserve
 from worker.models.memory_fit import ComputeMemory, misfit, most_at_once, most_pixels
 
 MIB, GIB = 1 << 20, 1 << 30

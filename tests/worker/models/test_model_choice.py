@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import PROJECT
-from worker.config.keys import is_word
+from worker.config.values import is_word
 from worker.models.reference import Kind, ReferenceEntry, ReferenceFile
 from worker.models.selection import (
     MOST_MODELS,

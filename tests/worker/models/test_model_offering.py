@@ -16,7 +16,7 @@ from hordelib.job.families import SD1
 from tests.support.family_files import completed, write_header
 from tests.support.reference_server import ReferenceServer, reference_server
 from worker.cli.check import findings
-from worker.config.config import BridgeConfig
+from worker.config.keys import BridgeConfig
 from worker.models.inventory import ModelsFolder, take_inventory
 from worker.models.keeper import ModelOffering
 from worker.models.offered import OfferedModels

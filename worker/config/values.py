@@ -1,0 +1,182 @@
+"""The values that keys of bridgeData.yaml may have: each parser raises ValueError for others."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StrictBool, StrictStr
+
+from hordelib.job.families import BASELINES
+from hordelib.texts import harmless
+
+PROJECT_URL = "https://github.com/dreamer-horde/dreamer"
+CLIENT_AGENT = f"Dreamer:0.1.0:{PROJECT_URL}"
+
+_UNIT_BYTES: Final = {"": 2**20, "mib": 2**20, "gib": 2**30, "mb": 10**6, "gb": 10**9}
+_AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+SHARE: Final = re.compile(r"(\d{1,2})\s*%")
+SHARED_KEY: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_BRIDGE_AGENT: Final = re.compile(r"[^:]+:\d+(\.\d+)*:\S+")
+_REFUSED_IN_NAMES: Final = re.compile("colab|tpu|google", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReserve:
+    """Memory that is not ours: a share of the device, or a fixed size."""
+
+    percent: int = 0
+    size_bytes: int = 0
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """From "20%", "2 GiB", "2048" or 2048 (MiB). Raises ValueError for anything else."""
+        text = str(value).strip() if isinstance(value, (str, int)) else ""
+        if share := SHARE.fullmatch(text):
+            return cls(percent=_within(int(share[1]), 95))
+        amount = _AMOUNT.fullmatch(text)
+        if not amount or amount[2].lower() not in _UNIT_BYTES:
+            raise ValueError
+        return cls(size_bytes=int(float(amount[1]) * _UNIT_BYTES[amount[2].lower()]))
+
+    def bytes_of(self, total_bytes: int) -> int:
+        """Bytes to leave free on a device of `total_bytes`."""
+        return min(total_bytes, total_bytes * self.percent // 100 + self.size_bytes)
+
+
+def _within(number: int, most: int) -> int:
+    if number > most:
+        raise ValueError
+    return number
+
+
+def _base_url(text: str) -> str:
+    """`https://host` from any of the forms that older workers wanted, with or without /api/."""
+    url = urlsplit(text.strip())
+    if (
+        not url.hostname
+        or re.search(r"\s", text.strip())
+        or url.username
+        or url.query
+        or url.fragment
+    ):
+        raise ValueError
+    if url.scheme != "https" and not (url.scheme == "http" and _is_private(url.hostname)):
+        raise ValueError
+    if url.port == 0:  # reading the port also raises for a broken one
+        raise ValueError
+    return f"{url.scheme}://{url.netloc}{re.sub(r'(/api(/v2)?)?/*$', '', url.path)}"
+
+
+def _is_private(host: str) -> bool:
+    """Whether the api key stays on this machine or in its own network without encryption."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return host == "localhost"
+
+
+def _token(token: SecretStr) -> SecretStr:
+    text = token.get_secret_value()
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError
+    return token
+
+
+def _api_key(key: SecretStr) -> SecretStr:
+    text = _token(key).get_secret_value()
+    if SHARED_KEY.fullmatch(text):
+        raise ValueError
+    return key
+
+
+def _worker_name(name: str) -> str:
+    name = name.strip()
+    if not name or harmless(name) != name or _REFUSED_IN_NAMES.search(name):
+        raise ValueError
+    return name
+
+
+def _single_model(name: str) -> str:
+    if is_word(name):
+        raise ValueError
+    return name
+
+
+def _reference_address(text: str) -> str:
+    """An address without its last slash, or "none"."""
+    if text.strip() == "none":
+        return "none"
+    _base_url(text)
+    return text.strip().rstrip("/")
+
+
+def _bridge_agent(agent: str) -> str:
+    if not _BRIDGE_AGENT.fullmatch(agent) or not agent.isprintable():
+        raise ValueError
+    return agent
+
+
+def _baseline(text: str) -> str:
+    if text.lower() not in BASELINES:
+        raise ValueError
+    return BASELINES[text.lower()]
+
+
+def _censored_words(words: str) -> str:
+    if not re.search(r"[^\W_]", words):
+        raise ValueError
+    return words
+
+
+def _path(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:  # ~name of nobody on this machine
+        raise ValueError from error
+
+
+def expects(what: str, **bounds: Any) -> Any:
+    """`what` completes "expected …" where a value is wrong."""
+    return Field(json_schema_extra={"expects": what}, **bounds)
+
+
+def whole(least: int, most: int, unit: str = "") -> Any:
+    return expects(f"a whole number{unit} from {least} to {most}", ge=least, le=most)
+
+
+def seconds(least: int, most: int) -> Any:
+    return whole(least, most, " of seconds")
+
+
+YesNo = Annotated[StrictBool, expects("true or false")]
+Token = Annotated[SecretStr, AfterValidator(_token)]
+ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
+WorkerName = Annotated[StrictStr, Field(min_length=1, max_length=100), AfterValidator(_worker_name)]
+BaseUrl = Annotated[StrictStr, AfterValidator(_base_url)]
+ReferenceAddress = Annotated[StrictStr, AfterValidator(_reference_address)]
+BridgeAgent = Annotated[StrictStr, Field(max_length=1000), AfterValidator(_bridge_agent)]
+ModelName = Annotated[StrictStr, Field(min_length=3, max_length=255)]
+SingleModel = Annotated[ModelName, AfterValidator(_single_model)]
+BlacklistWord = Annotated[StrictStr, Field(min_length=1, max_length=15)]
+CensoredWords = Annotated[StrictStr, Field(max_length=100), AfterValidator(_censored_words)]
+Username = Annotated[StrictStr, Field(pattern=r"^.+#\d+$")]
+Baseline = Annotated[StrictStr, AfterValidator(_baseline)]
+OwnerPath = Annotated[Path, AfterValidator(_path)]
+Reserve = Annotated[
+    MemoryReserve,
+    BeforeValidator(MemoryReserve.parse),
+    expects('a share ("20%", up to 95%), a size ("2 GiB", "512 MiB") or a number of MiB'),
+]
+
+
+def is_word(text: str) -> bool:
+    """Whether it is, or was meant as, a word that stands for models."""
+    return bool(_LIKE_A_WORD.fullmatch(text.strip()))
+
+
+_LIKE_A_WORD = re.compile(r"(top|bottom)( \S+)?( models?)?|all( .*)?", re.IGNORECASE)
