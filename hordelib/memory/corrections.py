@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
+from hordelib.files.json_file import JsonFile
 from hordelib.files.whole_files import write_whole
-
-log = logging.getLogger(__name__)
 
 LEAST, MOST = 0.02, 4.0
 WORTH_WRITING = 0.02  # of change since the last time
@@ -42,7 +40,8 @@ class Corrections:
     _written: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._factors = self._read()
+        kept = self._kept.read() if self._kept else None
+        self._factors = dict(kept.factors) if kept and kept.device == self.device else {}
         self._written = dict(self._factors)
 
     def of(self, name: str) -> float:
@@ -53,21 +52,12 @@ class Corrections:
         if abs(self._factors[name] - self._written.get(name, 1.0)) > WORTH_WRITING:
             self._write()
 
-    def _read(self) -> dict[str, float]:
-        try:
-            content = _CONTENT.validate_json(self.file.read_bytes()) if self.file else None
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValidationError) as error:
-            log.warning("%s: not used, memory is learnt anew: %s", self.file, error)
-            return {}
-        return dict(content.factors) if content and content.device == self.device else {}
-
     def _write(self) -> None:
         self._written = dict(self._factors)
-        if self.file is None:
-            return
-        try:
-            write_whole(self.file, _CONTENT.dump_json(_Content(self.device, self._factors)))
-        except OSError as error:
-            log.warning("%s: %s; what was learnt of memory is lost at the end", self.file, error)
+        if self._kept:
+            self._kept.keep(_Content(self.device, self._factors))
+
+    @property
+    def _kept(self) -> JsonFile[_Content] | None:
+        what = "what was learnt of memory"
+        return JsonFile(self.file, _CONTENT, what, write_whole) if self.file else None

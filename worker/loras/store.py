@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from hordelib.errors import DiskTrouble, DownloadFailed
-from hordelib.files.whole_files import PART, size_on_disk, write_shared
+from hordelib.files.json_file import JsonFile
+from hordelib.files.whole_files import PART, size_on_disk
 from worker.loras.files import SUFFIX, Choice, LoraFile, LoraRecord
 
 _RECORD = ".dreamer.json"
@@ -231,16 +232,13 @@ class LoraStore:
 
 
 def _write(file: LoraFile) -> None:
-    write_shared(_record_of(file.path), _RECORDS.dump_json(file.about, indent=1))
+    JsonFile(_record_of(file.path), _RECORDS).write(file.about)
 
 
 def _read(path: Path, record: Path) -> LoraFile | None:
     """None for a record that can't be read, or would never let its file go."""
-    try:
-        file = LoraFile(path, _RECORDS.validate_json(record.read_bytes()))
-    except (OSError, ValidationError):
-        return None
-    return file if file.is_ours else None
+    about = JsonFile(record, _RECORDS).read()
+    return LoraFile(path, about) if about and about.version_id else None
 
 
 def _record_of(path: Path) -> Path:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from hordelib.files.whole_files import write_shared
+from hordelib.files.json_file import JsonFile
 
 FILE = "verified.json"
 
@@ -34,6 +33,7 @@ class VerifiedFiles:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._file = JsonFile(folder / FILE, _SEEN)
         self._lock = threading.Lock()
 
     def known(self, path: Path) -> str:
@@ -60,17 +60,14 @@ class VerifiedFiles:
         stamp = _stamp(path)
         if stamp is None:
             return
-        with self._lock, suppress(OSError):  # then it is read again the next time
+        with self._lock:
             seen = {key: each for key, each in self._read().items() if self._is_there(key)}
             seen[self._key(path)] = _Seen(*stamp, sha256)
-            write_shared(self._folder / FILE, _SEEN.dump_json(seen, indent=1))
+            self._file.keep(seen)  # or it is read again the next time
 
     def _read(self) -> dict[str, _Seen]:
         """From the disk each time: another process may have verified something meanwhile."""
-        try:
-            return _SEEN.validate_json((self._folder / FILE).read_bytes())
-        except (OSError, ValidationError):
-            return {}
+        return self._file.read() or {}
 
     def _is_there(self, key: str) -> bool:
         return (self._folder / key).is_file()

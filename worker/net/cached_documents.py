@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from hordelib.files.whole_files import write_shared
+from hordelib.files.json_file import JsonFile
 from worker.errors import DocumentMissing
 from worker.net.addresses import as_asked
 from worker.net.call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
@@ -140,20 +140,21 @@ class Documents:
 
     def _kept(self, source: Source[Read]) -> _Copy | None:
         """The copy on disk; one that is damaged, or no longer understood, is none."""
+        copy = self._file(source).read()
         try:
-            copy = _COPIES.validate_json(self._path(source).read_bytes())
-            source.parse(copy.text)
-        except (OSError, ValidationError, ValueError):
+            if copy is not None:
+                source.parse(copy.text)
+        except ValueError:
             return None
         return copy
 
     def _keep(self, source: Source[Read], copy: _Copy) -> None:
         with suppress(OSError):  # then it is asked for again the next time
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_shared(self._path(source), _COPIES.dump_json(copy))
+            self._file(source).write(copy)
 
-    def _path(self, source: Source[Read]) -> Path:
-        return self._folder / f"{source.name}.json"
+    def _file(self, source: Source[Read]) -> JsonFile[_Copy]:
+        return JsonFile(self._folder / f"{source.name}.json", _COPIES)
 
 
 def _text(answer: HttpAnswer) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from hordelib.errors import DownloadRefused
-from hordelib.files.whole_files import write_shared
+from hordelib.files.json_file import JsonFile
 
 _MOST_ENTRIES = 10_000
 _LONGEST_SECONDS = 7 * 86400.0  # of any word: what counts for longer is of a clock that was ahead
@@ -37,10 +36,10 @@ class DownloadMemo:
     """Answers by what was asked, while they count. A damaged file is begun anew."""
 
     def __init__(self, path: Path, *, now: Callable[[], float] = time.time):
-        self._path = path
+        self._file = JsonFile(path, _WORDS)
         self._now = now
         self._lock = threading.Lock()
-        self._words = _read(path)
+        self._words = self._file.read() or {}
 
     def raise_if_refused(self, key: str) -> None:
         """Raises the DownloadRefused that `key` got, while it counts."""
@@ -73,12 +72,4 @@ class DownloadMemo:
             words = {name: word for name, word in self._words.items() if word.counts_at(now)}
             words = {**words, key: fresh}
             self._words = dict(list(words.items())[-_MOST_ENTRIES:])
-            with suppress(OSError):  # then it counts until the worker ends
-                write_shared(self._path, _WORDS.dump_json(self._words, indent=1))
-
-
-def _read(path: Path) -> dict[str, _Word]:
-    try:
-        return _WORDS.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return {}
+            self._file.keep(self._words)  # or it counts until the worker ends

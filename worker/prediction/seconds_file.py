@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
+from hordelib.files.json_file import JsonFile
 from hordelib.files.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
 NAME = "seconds.json"  # in the state folder
-MOST_BYTES = 4 << 20
 
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -57,13 +57,8 @@ class SecondsFile:
 
     def read(self) -> Mapping[str, Learnt]:
         """By family; nothing, said in one line, where the file can't be used."""
-        try:
-            with self.path.open("rb") as file:
-                content = _CONTENT.validate_json(file.read(MOST_BYTES))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValidationError) as error:
-            log.warning("%s: not used, seconds are learnt anew: %s", self.path, _reason(error))
+        content = self._kept.read()
+        if content is None:
             return {}
         if content.device != self.device:
             log.info("seconds are learnt anew: they were those of %s", content.device)
@@ -72,13 +67,8 @@ class SecondsFile:
 
     def write(self, families: Mapping[str, Learnt]) -> None:
         """At once or not at all; a disk that can't be written is no error."""
-        try:
-            write_whole(self.path, _CONTENT.dump_json(_Content(self.device, families)))
-        except OSError as error:
-            log.warning("%s: %s; what was learnt is lost at the end", self.path, error.strerror)
+        self._kept.keep(_Content(self.device, families))
 
-
-def _reason(error: OSError | ValidationError) -> str:
-    if isinstance(error, ValidationError):
-        return f"damaged, or of another version ({error.errors()[0]['msg']})"
-    return error.strerror or str(error)
+    @property
+    def _kept(self) -> JsonFile[_Content]:
+        return JsonFile(self.path, _CONTENT, "what was learnt of seconds", write_whole)

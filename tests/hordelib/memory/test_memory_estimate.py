@@ -105,7 +105,7 @@ def test_a_damaged_file_is_told_and_all_is_learnt_anew(
     file.write_text(content)
     corrections = Corrections("cpu", file)
     assert corrections.of("a") == 1
-    assert "memory is learnt anew" in caplog.text
+    assert "what was learnt of memory begins anew" in caplog.text
     corrections.put("a", 3.0)
     assert Corrections("cpu", file).of("a") == 3
 
