@@ -7,27 +7,13 @@ URL as worker NAME until a signal.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from hordelib.engine import Engine, Generation, OnLoaded, OnStep, unawaited, unwatched
+from benchmarks.measure.simulated_children import ANY_NUMBER, engine, judge
 from hordelib.files.model import Model
-from hordelib.files.model_key import ModelKey
-from hordelib.job.batching import Member
-from hordelib.job.images import Picture
-from hordelib.job.params import GenerationParams
-from hordelib.safety.verdict import Verdict
-from worker.children.child_side import Child, set_up_process
-from worker.children.engine_main import EngineChild
-from worker.children.judge_main import HEARTBEAT_SECONDS
-from worker.children.messages import Asked, EngineSettings, Judged, JudgeSettings, Ready, Unjudged
 from worker.children.signals import StopSignals
 from worker.demo.run import demo_config
 from worker.jobs.journal import Journal
@@ -39,67 +25,11 @@ from worker.service.serve import serve
 from worker.service.terminal import make_console, make_display, set_up_logging
 
 MODEL = "simulated model"
-ANY_NUMBER = 1_000_000_000
-WHAT = "a simulation"
-
-Draw = Callable[[GenerationParams, Model, int], Picture]
-
-
-class SimulatedEngine(Engine):
-    """Takes `job_seconds` for a job's steps, whatever it is, and has `draw` make its pictures."""
-
-    def __init__(self, draw: Draw, job_seconds: float = 0.0):
-        self._draw = draw
-        self._job_seconds = job_seconds
-
-    def start(self) -> str:
-        return WHAT
-
-    def generate_together(
-        self,
-        members: Sequence[Member],
-        model: Model,
-        on_step: OnStep = unwatched,
-        *,
-        on_loaded: OnLoaded = unawaited,
-    ) -> tuple[Generation, ...]:
-        started = time.perf_counter()
-        on_loaded()
-        steps = members[0].params.steps
-        for step in range(1, steps + 1):
-            _sleep_until(started + self._job_seconds * step / steps)
-            on_step(step, steps)
-        seconds = time.perf_counter() - started
-        return tuple(
-            Generation(self._pictures(member, model), load_seconds=0.0, run_seconds=seconds)
-            for member in members
-        )
-
-    def read_ahead(self, keys: Collection[ModelKey]) -> Future[None]:
-        """There is nothing to read."""
-        return Future()
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
-
-    def _pictures(self, member: Member, model: Model) -> tuple[Picture, ...]:
-        return tuple(
-            replace(self._draw(member.params, model, index), job_id=member.job_id, index=index)
-            for index in range(member.params.images)
-        )
-
-
-def serve_verdicts(pipe: Connection, answer: Callable[[Asked], Judged | Unjudged]) -> None:
-    """What a judge's child does all its life."""
-    child = Child(pipe, HEARTBEAT_SECONDS)
-    child.report(Ready(WHAT))
-    for asked in child.commands():
-        child.report(answer(asked))
 
 
 def children(job_seconds: float) -> Children:
     """In the place of a worker's own; jobs may fail as they like."""
-    mains: dict[str, Any] = {"engine": partial(_engine, job_seconds), "judge": _judge}
+    mains: dict[str, Any] = {"engine": partial(engine, job_seconds), "judge": judge}
     return Children(**mains, most_drops=ANY_NUMBER)
 
 
@@ -114,27 +44,6 @@ def run(home: Path, checkpoint: Path, url: str, name: str, job_ms: int, queue_si
         journal = Journal(ledger, ANY_NUMBER, make_predictor(state))
         bridge = make_bridge(config, home, models, journal, children=children(job_ms / 1000))
         serve(bridge, make_display(console, journal), signals=StopSignals.caught())
-
-
-def _engine(job_seconds: float, pipe: Connection, settings: EngineSettings) -> None:
-    set_up_process(settings.log_file)
-    EngineChild(Child(pipe), SimulatedEngine(_draw, job_seconds)).serve()
-
-
-def _judge(pipe: Connection, settings: JudgeSettings) -> None:
-    set_up_process(settings.log_file)
-    serve_verdicts(pipe, lambda asked: Judged(asked.job_id, asked.index, Verdict(nsfw=False)))
-
-
-def _draw(params: GenerationParams, _: Model, index: int) -> Picture:
-    """One colour all over, which follows from the seed."""
-    seed = params.image_seed(index)
-    colour = seed.to_bytes(8)[-3:]
-    return Picture(params.width, params.height, colour * (params.width * params.height), seed)
-
-
-def _sleep_until(moment: float) -> None:
-    time.sleep(max(0.0, moment - time.perf_counter()))
 
 
 if __name__ == "__main__":

@@ -17,12 +17,22 @@ CANCELLED, LOOKED_AFTER = 0.02, 0.1
 
 
 class Customer:
-    """Posts what `order` gives. The horde's books know what was heard of it."""
+    """Posts what `order` gives. The horde's books know what was heard of it.
 
-    def __init__(self, sandbox: Sandbox, draw: random.Random, order: Callable[[], Order]):
+    It waits, and calls `bear` meanwhile, where the horde has as many open requests as it takes.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        draw: random.Random,
+        order: Callable[[], Order],
+        bear: Callable[[], None] = lambda: None,
+    ):
         self._api = Api(sandbox.url, CLIENT_KEY)
         self._draw = draw
         self._order = order
+        self._bear = bear
         self._asked = 0
 
     def ask_for(self, images: int) -> None:
@@ -51,7 +61,9 @@ class Customer:
                 reply = self._api.call(method, path, body)
                 if reply.ok:
                     return reply.json()
-            except requests.RequestException:
-                pass
-            assert time.monotonic() < until, f"{method} {path} is not answered"
+                told = f"{reply.status_code} {reply.text[:200]}"
+            except requests.RequestException as error:
+                told = str(error)
+            assert time.monotonic() < until, f"{method} {path} has no other answer: {told}"
+            self._bear()
             time.sleep(0.05)

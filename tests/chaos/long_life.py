@@ -7,10 +7,9 @@ compiler for Linux, `disk` the right to mount, `links` to be root.
 
 from __future__ import annotations
 
-import os
+import itertools
 import random
 import sqlite3
-import struct
 import subprocess
 import sys
 import tempfile
@@ -26,19 +25,23 @@ import psutil
 from hordelib.job.families import SD1
 from tests.chaos import orders
 from tests.chaos.customer import Customer
+from tests.chaos.figures import Figures
 from tests.chaos.monkey import NAME
 from tests.chaos.orders import IMPOSSIBLE, UNREADABLE_SEED
-from tests.chaos.service import Service
+from tests.chaos.service import EndedByItself, Service
 from tests.chaos.stand_in import LIVES, be_good
 from tests.support.family_files import HEADERS, completed, write_header
 from tests.support.owner import wait_for
-from tests.support.sandbox_client import WORKER_KEY
+from tests.support.preloaded import FullDisk, SettableClock
+from tests.support.sandbox_client import WORKER_KEY, MovableClock
 from tests.support.small_disk import fill, small_disk
 from worker.jobs.ledger import FILE as LEDGER
 from worker.sandbox import ReferenceModel, Sandbox, State
 
 MODEL = "Plain Model"
 DAY_SECONDS = 86400
+MOST_GROWTH_BYTES, MOST_MORE_FILES = 16 << 20, 8
+LOG_BYTES_PER_IMAGE, STATE_BYTES_PER_IMAGE = 100, 1 << 10  # of the ledger's, for an hour
 WRITTEN = {
     "state": (
         *("lock", "pid", "order", "doing", "seconds.json", "memory.json"),
@@ -47,45 +50,6 @@ WRITTEN = {
     "logs": ("dreamer.log", "engine.log", "judge.log", "engine.old.log"),
     "models": ("verified.json", "refused.json"),
 }
-CLOCK = r"""
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-static volatile int64_t none, *ahead = &none;
-__attribute__((constructor)) static void begin(void) {
-    int file = open(getenv("CLOCK_FILE"), O_RDONLY | O_CLOEXEC);
-    void *shared = mmap(0, sizeof none, PROT_READ, MAP_SHARED, file, 0);
-    if (shared != MAP_FAILED) ahead = shared;
-    close(file);
-}
-int clock_gettime(clockid_t which, struct timespec *now) {
-    int failed = syscall(SYS_clock_gettime, which, now);
-    if (!failed && (which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE)) {
-        now->tv_sec += *ahead;
-    }
-    return failed;
-}
-time_t time(time_t *out) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    if (out) *out = now.tv_sec;
-    return now.tv_sec;
-}
-int gettimeofday(struct timeval *restrict out, void *restrict zone) {
-    struct timespec now;
-    (void)zone;
-    clock_gettime(CLOCK_REALTIME, &now);
-    out->tv_sec = now.tv_sec;
-    out->tv_usec = now.tv_nsec / 1000;
-    return 0;
-}
-"""
 
 
 @dataclass
@@ -105,7 +69,7 @@ class Life:
         try:
             wait_for(lambda: not self.open_images(), seconds, every=0.5)
         except AssertionError:
-            say(self.rows(), self.figures(), self.service.last_words())
+            say(self.rows(), Figures.of(self.service), self.service.last_words())
             raise
         ended = {state: n - before.get(state, 0) for state, n in self.ended().items()}
         told = " ".join(f"{state} {number}" for state, number in ended.items() if number)
@@ -113,7 +77,7 @@ class Life:
 
     def open_images(self) -> int:
         self.service.insist_on_life()
-        books = self.sandbox.books()
+        books = self.sandbox.open_books()
         waiting = sum(row.waiting for row in books.requests if not (row.done or row.expired))
         return waiting + len(books.in_state(State.processing))
 
@@ -126,28 +90,23 @@ class Life:
         with closing(sqlite3.connect(self.service.home / "state" / LEDGER, timeout=5)) as db:
             return db.execute("SELECT state, count(*) FROM images GROUP BY 1").fetchall()
 
-    def figures(self) -> str:
-        """Of the worker and its children: memory, threads, open files; and of the files."""
-        mother = psutil.Process(self.service.pid)
-        told = [
-            f"{name}: {process.memory_info().rss >> 10} KiB, {process.num_threads()} threads,"
-            f" {process.num_fds()} files"
-            for name, process in [
-                ("worker", mother),
-                *((f"child {i}", child) for i, child in enumerate(self.service.children(), 1)),
-            ]
-        ]
-        sizes = [
-            f"{path.relative_to(self.service.home)} {path.stat().st_size >> 10} KiB"
-            for path in sorted(self.service.home.rglob("*"))
-            if path.is_file() and "models" not in path.parts
-        ]
-        return "\n  ".join(["", *told, ", ".join(sizes)])
+    def tell(self, images: int) -> Figures:
+        worked = self.work(images, 3600)
+        figures = Figures.of(self.service)
+        say(f"{self.asked} asked for, {worked}: {figures}")
+        return figures
 
 
 @contextmanager
-def life(home: Path, faked: bool = False) -> Generator[Life]:
-    """A home in `home`, its worker not started yet. `faked`: it has the clock of home/clock."""
+def life(
+    home: Path,
+    environment: Mapping[str, str] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Generator[Life]:
+    """A home in `home`, its worker not started yet.
+
+    `environment`: more for the worker's. `clock`: the horde's.
+    """
     (home / LIVES).mkdir(parents=True, exist_ok=True)
     be_good(home / LIVES)
     checkpoints = home / "models" / "compvis"
@@ -155,14 +114,10 @@ def life(home: Path, faked: bool = False) -> Generator[Life]:
     header = completed(SD1, HEADERS["stable diffusion 1"])
     write_header(checkpoints / f"{MODEL}.safetensors", header, prefix="")
     command = [sys.executable, "-P", "-m", "tests.chaos.worker_process", str(home), "1"]
-    if faked:
-        set_clock(home, 0)
-        library, source = home / "clock.so", home / "clock.c"
-        source.write_text(CLOCK, "ascii")
-        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-        command = ["env", f"LD_PRELOAD={library}", f"CLOCK_FILE={home / 'clock'}", *command]
+    preloads = [f"{name}={value}" for name, value in (environment or {}).items()]
+    command = ["env", *preloads, *command]
     draw = random.Random(7)
-    with Sandbox({MODEL: ReferenceModel("stable diffusion 1")}, limits={}) as sandbox:
+    with Sandbox({MODEL: ReferenceModel("stable diffusion 1")}, clock=clock, limits={}) as sandbox:
         (home / "bridgeData.yaml").write_text(
             f"horde_url: {sandbox.url}\napi_key: {WORKER_KEY}\ndreamer_name: {NAME}\n"
             f"models_to_load: ['{MODEL}']\n",
@@ -182,12 +137,6 @@ def _order(draw: random.Random) -> orders.Order:
             return order
 
 
-def set_clock(home: Path, seconds: int) -> None:
-    """The worker's wall clock goes ahead by so many seconds from now on."""
-    with os.fdopen(os.open(home / "clock", os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-        file.write(struct.pack("<q", seconds))
-
-
 def say(*words: object) -> None:
     print(time.strftime("%H:%M:%S"), *words, flush=True)
 
@@ -196,35 +145,82 @@ def say(*words: object) -> None:
 
 
 def soak(home: Path, images: int) -> None:
-    """Figures at the start and after each fifth."""
+    """Figures at the start and after each tenth; flat from the first tenth to the last."""
     with life(home) as it:
         it.service.start()
-        say("warm-up:", it.work(50), it.figures())
-        for fifth in range(1, 6):
-            say(f"{fifth}/5:", it.work(images // 5, 3600), it.figures())
+        told = [it.tell(images // 10) for _ in range(10)]
         it.service.stop()
         say("rows:", it.rows(), it.service.complaints())
+    first, last = told[0], told[-1]
+    assert last.memory_bytes - first.memory_bytes < MOST_GROWTH_BYTES
+    assert last.threads <= first.threads
+    assert last.files <= first.files + MOST_MORE_FILES
+    assert last.log_bytes - first.log_bytes < images * LOG_BYTES_PER_IMAGE
+    assert last.state_bytes - first.state_bytes < images * STATE_BYTES_PER_IMAGE
 
 
 def clock(home: Path, images: int) -> None:
     """The wall clock jumps by days, while it serves and between two lives."""
-    with life(home, faked=True) as it:
+    settable = SettableClock(home / "clock")
+    with life(home, settable.environment) as it:
         it.service.start()
         say("before:", it.work(images), it.rows())
         for number, days in enumerate((3, -3, 10_000, 0), 1):
-            set_clock(home, days * DAY_SECONDS)
+            settable.set_ahead(days * DAY_SECONDS)
             say(f"{days:+} days while it serves:", it.work(images), it.rows())
             wait_for(partial(_has_told, home / "output.log", number), every=1)
             say("noticed, and the ledger tended:", it.work(images), it.rows())
         for days in (3, -3, 0):
             it.sandbox.stop()  # what it has is left to the next life
             it.service.kill()
-            set_clock(home, days * DAY_SECONDS)
+            settable.set_ahead(days * DAY_SECONDS)
             it.sandbox.start()
             it.service.start()
             say(f"{days:+} days between two lives:", it.work(images), it.rows())
-        say(it.service.complaints(), it.figures())
+        say(it.service.complaints(), Figures.of(it.service))
         it.service.stop()
+
+
+def sleep(home: Path, seconds: int) -> None:
+    """A laptop sleeps for so long in the midst of work: for the worker, and for the horde."""
+    settable, slept = SettableClock(home / "clock"), MovableClock(0.0)
+    with life(home, settable.environment, lambda: time.time() + slept.now) as it:
+        it.service.start()
+        say("before:", it.work(20))
+        it.asked += 60
+        it.customer.ask_for(it.asked)
+        wait_for(lambda: it.sandbox.open_books().generations, every=0.001)
+        settable.sleep(seconds)
+        slept.move(seconds)
+        say("slept:", it.open_images(), "open")
+        say("awake:", it.work(20, 400), it.rows())
+        say(it.service.complaints(), it.service.last_words())
+        it.service.stop()
+
+
+def writes(home: Path, every: int) -> None:
+    """A disk that is full from the n-th write of a life on, and has room again for the next one.
+
+    n is 1, and grows by `every` until a life has no so many writes.
+    """
+    disk = FullDisk(home / "disk", home / "owner")
+    (home / "owner").mkdir()
+    with life(home / "owner", disk.environment) as it:
+        for number in itertools.count(1, every):
+            disk.fill_at(number)
+            it.service.start()
+            try:
+                told, code = it.work(6), it.service.end()
+            except EndedByItself as ended:
+                told, code = str(ended), -1
+            last = disk.last
+            disk.clear()
+            it.service.start()
+            say(f"full at {number} of {last}:", told, "exit code", code, "then", it.work(6))
+            it.service.stop()
+            say(it.rows(), it.service.complaints())
+            if last < number:
+                return
 
 
 def _has_told(log: Path, times: int) -> bool:
@@ -301,6 +297,8 @@ PARTS: Mapping[str, Callable[[Path, int], None]] = {
     "links": links,
     "freeze": freeze,
     "disk": disk,
+    "sleep": sleep,
+    "writes": writes,
 }
 
 

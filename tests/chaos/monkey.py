@@ -13,8 +13,9 @@ from pathlib import Path
 
 import psutil
 
+from tests.chaos.figures import Figures
 from tests.chaos.service import Service
-from tests.chaos.stand_in import LIVES, be_good
+from tests.chaos.stand_in import LIVES, be_good, has_begun
 from tests.chaos.verdict import Kills
 from worker.sandbox import (
     CutShort,
@@ -61,10 +62,21 @@ class World:
     """The file of a model that the worker can do without."""
     kills: Kills = field(default_factory=Kills)
     done: Counter[str] = field(default_factory=Counter[str])
+    figures: list[str] = field(default_factory=list[str])
+    """What the worker took, now and then."""
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def state_folder(self) -> Path:
         return self.service.home / "state"
+
+    def submitted(self) -> int:
+        return self.sandbox.tally().statuses.get(("submit", 200), 0)
+
+    def tell_figures(self) -> None:
+        seconds = time.monotonic() - self.began
+        self.figures.append(f"{self.submitted()} in {seconds:.0f} s: {Figures.of(self.service)}")
+        print(self.figures[-1], flush=True)
 
     def pause(self, least: float, most: float) -> None:
         time.sleep(self.draw.uniform(least, most))
@@ -81,6 +93,11 @@ class World:
         """End the maintenance that the horde orders for a worker that drops too much."""
         with suppress(Refusal):  # it does not know the worker yet
             self.sandbox.set_maintenance(NAME, False)
+
+    def bear(self) -> None:
+        """To be called often while something is waited for."""
+        self.service.insist_on_life()
+        self.forgive()
 
     def calm_down(self) -> None:
         """End every trouble, those too that stand-ins make."""
@@ -136,9 +153,12 @@ def _freeze_child(world: World) -> None:
 
 
 def _freeze_child_for_good(world: World) -> None:
-    """The worker has to notice; this takes it its heartbeats' time, unless it is killed first."""
+    """The worker has to notice; this takes it its heartbeats' time, unless it is killed first.
+
+    One that is still loading its libraries has no heartbeat, and minutes to start.
+    """
     with suppress(psutil.NoSuchProcess):
-        if child := _child(world):
+        if (child := _child(world)) and has_begun(world.service.home / LIVES, child.pid):
             child.suspend()
 
 

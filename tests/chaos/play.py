@@ -13,7 +13,9 @@ from tests.chaos.monkey import WEATHER, Trouble, World, strike, troubles
 from tests.chaos.verdict import Complaint, Fate, Judgement
 from worker.sandbox import Books, State
 
-IMAGES_PER_TROUBLE = 25
+IMAGES_PER_TROUBLE, MANY_IMAGES = 25, 1000
+IMAGES_PER_LATER_TROUBLE = 100  # beyond MANY_IMAGES: each trouble costs more than many images
+IMAGES_PER_FIGURES = 1000
 START_SECONDS = 60.0
 SETTLE_SECONDS = 180.0  # enough for a lost job to be handed out again, on a busy machine
 
@@ -39,13 +41,15 @@ def play(world: World, customer: Customer, script: Script, complaint: Complaint)
 
     Raises EndedByItself and QueueLeft; whatever else the worker did wrong is in the judgement.
     """
-    strokes = max(sum(script.deck.values()), script.images // IMAGES_PER_TROUBLE)
+    strokes = _strokes(script)
     world.set_weather(WEATHER)
     world.service.start()
     _wait(world, lambda: world.sandbox.tally().statuses.get(("pop", 200), 0) > 0, START_SECONDS)
     for number, trouble in enumerate(islice(troubles(world.draw, script.deck), strokes), 1):
         customer.ask_for(script.images * number // strokes)
         _let_work(world, script.images // strokes, script.progress_seconds)
+        if number * script.images // strokes >= (len(world.figures) + 1) * IMAGES_PER_FIGURES:
+            world.tell_figures()
         strike(world, trouble)
     world.calm_down()
     if not _wait(world, lambda: _is_settled(world), SETTLE_SECONDS):
@@ -54,20 +58,22 @@ def play(world: World, customer: Customer, script: Script, complaint: Complaint)
     return verdict.judge(world.sandbox.books(), world.kills, complaint)
 
 
+def _strokes(script: Script) -> int:
+    """How many troubles: one at least of each card in the deck."""
+    later = max(0, script.images - MANY_IMAGES)
+    many = (script.images - later) // IMAGES_PER_TROUBLE + later // IMAGES_PER_LATER_TROUBLE
+    return max(sum(script.deck.values()), many)
+
+
 def _let_work(world: World, most_images: int, most_seconds: float) -> None:
     """Until some images are submitted: troubles should meet a worker that works."""
-    before = _submitted(world)
+    before = world.submitted()
     wanted = world.draw.randint(0, most_images)
-    _wait(world, lambda: _submitted(world) - before >= wanted, most_seconds)
-
-
-def _submitted(world: World) -> int:
-    return world.sandbox.tally().statuses.get(("submit", 200), 0)
+    _wait(world, lambda: world.submitted() - before >= wanted, most_seconds)
 
 
 def _is_settled(world: World) -> bool:
-    world.service.insist_on_life()
-    books = world.sandbox.books()
+    books = world.sandbox.open_books()
     return not _waiting_images(books) and not _images_at_work(books, world)
 
 
@@ -87,6 +93,6 @@ def _wait(world: World, condition: Callable[[], bool], seconds: float) -> bool:
     """Until the condition holds, but no longer than so many seconds; whether it does."""
     until = time.monotonic() + seconds
     while not (holds := condition()) and time.monotonic() < until:
-        world.forgive()
+        world.bear()
         time.sleep(0.05)
     return holds

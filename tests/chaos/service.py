@@ -62,12 +62,15 @@ class Service:
 
     def stop(self) -> None:
         """SIGTERM, and insist on a clean end."""
+        if (code := self.end()) != 0:
+            raise EndedByItself(f"SIGTERM gave exit code {code}\n{self.last_words()}")
+
+    def end(self) -> int:
+        """SIGTERM; the exit code."""
         self.insist_on_life()
         wait_until_caught(self._running.pid, signal.SIGTERM)
         self._running.terminate()
-        code = self._running.wait(STOP_SECONDS)
-        if code != 0:
-            raise EndedByItself(f"SIGTERM gave exit code {code}\n{self.last_words()}")
+        return self._running.wait(STOP_SECONDS)
 
     def children(self) -> list[psutil.Process]:
         """Engine, judge, and what Python adds; empty while the worker is starting."""

@@ -11,29 +11,24 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
 from PIL import Image
 
-from benchmarks.measure.simulated import ANY_NUMBER, SimulatedEngine, serve_verdicts
+from benchmarks.measure.simulated_children import SimulatedEngine, serve_verdicts
 from hordelib.engine import Generation, OnStep, unwatched
 from hordelib.errors import EngineError, GenerationFailed
 from hordelib.files.headers import verify_checkpoint
 from hordelib.files.model import Model
 from hordelib.job.batching import Member
-from hordelib.job.images import Picture, SourceImage
-from hordelib.job.params import SEEDS, GenerationParams, images_of
+from hordelib.job.images import Picture
+from hordelib.job.params import GenerationParams, images_of
 from hordelib.safety.verdict import Verdict
 from worker.children.child_side import Child, set_up_process
 from worker.children.engine_main import EngineChild
 from worker.children.messages import Asked, EngineSettings, Judged, JudgeSettings, Unjudged
-from worker.safety.censor_card import censor_card
-from worker.safety.censorship import Cause
-from worker.sandbox.wire import GenerateBody
-from worker.service.assembly import Children
 
 IMPOSSIBLE = "impossible"  # a prompt with this word fails in every engine
 NAKED = "naked"  # a picture of a prompt with this word is not safe for work
@@ -78,28 +73,6 @@ class Wanted:
             denoise=params.denoise,
         )
 
-    @classmethod
-    def of_request(
-        cls, body: GenerateBody, model: str, seed: int, source: SourceImage | None
-    ) -> Self:
-        """As the client has asked, whatever a worker made of it."""
-        positive, _, negative = body.prompt.partition("###")
-        asked = body.params
-        return cls(
-            model=model,
-            prompt=positive.strip(),
-            negative_prompt=negative.strip(),
-            width=asked.width,
-            height=asked.height,
-            seed=seed % SEEDS,
-            steps=asked.effective_steps,
-            cfg=asked.cfg_scale,
-            sampler=asked.sampler_name,
-            scheduler="karras" if asked.karras else "normal",
-            source=source.digest if source else "",
-            denoise=(asked.denoising_strength or 1.0) if source else 1.0,
-        )
-
 
 def draw(wanted: Wanted) -> Picture:
     """Sixteen fields whose colours are a digest of everything that was wanted."""
@@ -109,19 +82,6 @@ def draw(wanted: Wanted) -> Picture:
     return Picture(*size, image.resize(size, Image.Resampling.NEAREST).tobytes(), wanted.seed)
 
 
-def is_censored(body: GenerateBody) -> bool:
-    """Whether the client is to get a card in the place of its picture."""
-    return NAKED in body.prompt and body.censor_nsfw and not body.nsfw
-
-
-def expected_webp(
-    body: GenerateBody, model: str, seed: int, source: SourceImage | None = None
-) -> bytes:
-    """The file that has to reach the client."""
-    picture = draw(Wanted.of_request(body, model, seed, source))
-    return (censor_card(picture, Cause.NSFW) if is_censored(body) else picture).to_webp()
-
-
 # ---- tempers ---------------------------------------------------------------------------------
 
 
@@ -129,7 +89,7 @@ def expected_webp(
 class Temper:
     """How children fail: by draws from `seed`, the number of their life, and that of the call.
 
-    `folder` holds an entry for each life, and one that makes all of them good.
+    `folder` holds a folder for each life, with its process id, and what makes all of them good.
     """
 
     seed: int
@@ -153,12 +113,19 @@ class Temper:
 
     def begin_life(self, name: str) -> int:
         for life in itertools.count(1):
+            folder = self.folder / f"{name}-{life}"
             try:
-                (self.folder / f"{name}-{life}").mkdir(parents=True)
+                folder.mkdir(parents=True)
             except FileExistsError:
                 continue
+            (folder / str(os.getpid())).touch()
             return life
         raise AssertionError("unreachable")
+
+
+def has_begun(folder: Path, pid: int) -> bool:
+    """Whether this process is a child that has loaded its libraries."""
+    return any(folder.glob(f"*/{pid}"))
 
 
 def be_good(folder: Path) -> None:
@@ -296,9 +263,3 @@ def _answer(asked: Asked, mood: str) -> Judged | Unjudged:
         return Unjudged(asked.job_id, asked.index, "on purpose")
     index = asked.index + (mood == "names another picture")
     return Judged(asked.job_id, index, Verdict(nsfw=NAKED in asked.prompt))
-
-
-def children(temper: Temper) -> Children:
-    """What a worker runs instead of its own; it puts up with any number of failures."""
-    mains: dict[str, Any] = {"engine": partial(engine, temper), "judge": partial(judge, temper)}
-    return Children(**mains, most_drops=ANY_NUMBER)

@@ -22,12 +22,13 @@ from hordelib.job.image_files import decode
 from hordelib.job.images import SourceImage
 from tests.chaos import orders
 from tests.chaos.customer import Customer
+from tests.chaos.expected import expected_webp, is_censored
+from tests.chaos.figures import bytes_of
 from tests.chaos.gallery import Gallery, real_order
 from tests.chaos.monkey import NAME, REAL, VOLUME, World
 from tests.chaos.orders import IMPOSSIBLE, UNREADABLE_SEED
 from tests.chaos.play import Script, play
 from tests.chaos.service import Service
-from tests.chaos.stand_in import expected_webp, is_censored
 from tests.chaos.verdict import Fate, Judgement
 from tests.conftest import SHOWN
 from tests.support.family_files import HEADERS, completed, write_header
@@ -43,6 +44,7 @@ DROP_SECONDS = 1  # how long the horde bears a grudge: chaos drops more than any
 RECOVERY_SECONDS = 90.0  # what a killed worker had is made again: its engine starts first
 DELIVERED_SHARE = 0.8  # of what can be: the horde itself gives a request up after a few drops
 STATE_BYTES = 1 << 20
+STATE_BYTES_PER_IMAGE = 1 << 10  # rows of the ledger are kept for an hour
 REAL_SHARE = 5  # of the jobs, one in so many is drawn by ComfyUI
 
 
@@ -101,7 +103,9 @@ def test_chaos_in_volume(stage: Stage):
             spare_model=checkpoints / f"{SPARE}.safetensors",
         )
         asked = stage.draw("orders")
-        customer = Customer(sandbox, asked, lambda: orders.order(asked, tuple(VOLUME_MODELS)))
+        customer = Customer(
+            sandbox, asked, lambda: orders.order(asked, tuple(VOLUME_MODELS)), world.bear
+        )
         complaint = StandIns(sandbox).complaint
         with closing(customer), closing(world.service):
             judgement = play(world, customer, Script(VOLUME, stage.jobs, 3), complaint)
@@ -118,7 +122,7 @@ def test_chaos_with_real_pictures(stage: Stage, engine: Engine, models: Path, ch
         command = [sys.executable, "-P", "-m", "worker", "--home", str(home), "run"]
         world = World(sandbox, Service(command, home), stage.draw("troubles"))
         asked = stage.draw("orders")
-        customer = Customer(sandbox, asked, lambda: real_order(asked))
+        customer = Customer(sandbox, asked, lambda: real_order(asked), world.bear)
         with closing(customer), closing(world.service):
             judgement = play(
                 world,
@@ -132,7 +136,7 @@ def test_chaos_with_real_pictures(stage: Stage, engine: Engine, models: Path, ch
 def assert_right(judgement: Judgement, world: World, show: Callable[[str], None]) -> None:
     """Show what the books say, and fail where they speak against the worker."""
     done = ", ".join(f"{name} {times}" for name, times in sorted(world.done.items()))
-    show(f"{done}\n{judgement.table()}")
+    show("\n".join([*world.figures, done, judgement.table()]))
     books = world.sandbox.books()
     wrongs = [str(wrong) for wrong in judgement.wrongs(books)]
     assert not wrongs, "\n".join([judgement.table(), *wrongs, world.service.last_words()])
@@ -142,7 +146,8 @@ def assert_right(judgement: Judgement, world: World, show: Callable[[str], None]
     assert world.service.leftovers() == []
     assert world.service.complaints() == []
     assert not is_taken(world.state_folder)
-    assert bytes_of(world.state_folder) <= STATE_BYTES
+    most_bytes = STATE_BYTES + STATE_BYTES_PER_IMAGE * len(judgement.fates)
+    assert bytes_of(world.state_folder) <= most_bytes
     assert read_totals(world.state_folder / LEDGER).open == 0, "the journal is not empty"
 
 
@@ -150,10 +155,6 @@ def is_possible(request: RequestEntry) -> bool:
     body = request.body
     is_readable = body.params.seed != UNREADABLE_SEED
     return is_readable and IMPOSSIBLE not in body.prompt and not request.cancelled
-
-
-def bytes_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 class StandIns:

@@ -6,6 +6,7 @@ each delivered picture is the one that was asked for.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -150,5 +151,5 @@ def longest_recovery(books: Books, kills: Iterable[float]) -> float:
         [row.popped_at for row in books.generations]
         + [each.at for row in books.generations for each in row.settlings]
     )
-    waits = [min((at - kill for at in signs if at > kill), default=0.0) for kill in kills]
+    waits = [signs[place] - kill for kill in kills if (place := bisect(signs, kill)) < len(signs)]
     return max(waits, default=0.0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from worker.__main__ import stoppable
 from worker.children.signals import StopSignals
@@ -13,12 +15,19 @@ def main(home: Path, seed: int) -> int:
     signals = StopSignals.caught()
 
     def run() -> int:
-        from tests.chaos.stand_in import LIVES, Temper, children
+        from benchmarks.measure.simulated_children import ANY_NUMBER
+        from tests.chaos import stand_in
         from worker.cli.commands import CONFIG_FILE, run_worker
         from worker.config.config import load_config
+        from worker.service.assembly import Children
 
-        temper = Temper(seed, home / LIVES)
-        run_worker(load_config(home / CONFIG_FILE), home, signals, children(temper))
+        temper = stand_in.Temper(seed, home / stand_in.LIVES)
+        mains: dict[str, Any] = {
+            "engine": partial(stand_in.engine, temper),
+            "judge": partial(stand_in.judge, temper),
+        }
+        children = Children(**mains, most_drops=ANY_NUMBER)  # it puts up with any failures
+        run_worker(load_config(home / CONFIG_FILE), home, signals, children)
         return 0
 
     return stoppable(run, signals, is_service=True)

@@ -100,11 +100,20 @@ class Books:
         return tuple(row for row in self.generations if row.state is state)
 
 
-def write(records: Records, store: ObjectStore, tally: Tally, away: Sequence[Absence]) -> Books:
+def write(
+    records: Records,
+    store: ObjectStore,
+    tally: Tally,
+    away: Sequence[Absence],
+    *,
+    only_open: bool = False,
+) -> Books:
     workers, accounts = records.workers.values(), records.accounts.values()
+    requests = records.unfinished() if only_open else records.requests.values()
+    generations = records.in_hand() if only_open else records.generations.values()
     return Books(
-        requests=tuple(_request(row) for row in records.requests.values()),
-        generations=tuple(_generation(row, store) for row in records.generations.values()),
+        requests=tuple(map(_request, requests)),
+        generations=tuple(_generation(row, store) for row in generations),
         worker_kudos={row.name: row.kudos_generated + row.kudos_uptime for row in workers},
         user_kudos={row.user.username: row.kudos for row in accounts},
         tally=tally,

@@ -211,8 +211,10 @@ class Horde:
     # For those who run the sandbox.
 
     @_atomic
-    def books(self, tally: Tally, away: Sequence[Absence] = ()) -> Books:
-        return books.write(self._records, self.store, tally, away)
+    def books(
+        self, tally: Tally, away: Sequence[Absence] = (), *, only_open: bool = False
+    ) -> Books:
+        return books.write(self._records, self.store, tally, away, only_open=only_open)
 
     @_atomic
     def clean(self) -> None:

@@ -86,6 +86,13 @@ class Sandbox:
         """What has happened until now."""
         return self.horde.books(self.tally(), self._away)
 
+    def open_books(self) -> Books:
+        """Of requests that are neither done nor expired, and of generations in a worker's hands.
+
+        As cheap after ten thousand jobs as after one.
+        """
+        return self.horde.books(self.tally(), self._away, only_open=True)
+
     def tally(self) -> Tally:
         """The calls alone: as cheap after ten thousand jobs as after one."""
         return self._tally.copy()
