@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from hordelib.files.whole_files import write_shared
+from hordelib.files.whole_files import put_aside, write_shared
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,8 @@ Content = TypeVar("Content")
 class JsonFile(Generic[Content]):
     """`shape` is what may be in it, `write_to` says who may read it.
 
-    `what` is lost with it, for the owner's log; "": the loss of this one is not told.
+    `what` is lost with it, for the owner's log, and one that can't be read is put aside; "": the
+    loss of this one is not told.
     """
 
     path: Path
@@ -38,10 +39,12 @@ class JsonFile(Generic[Content]):
                 return self.shape.validate_json(file.read(MOST_BYTES))
         except FileNotFoundError:
             return None
-        except (OSError, ValidationError) as error:
-            why = error.strerror if isinstance(error, OSError) else "damaged, or of another version"
-            self._tell(f"not used, {self.what} begins anew: {why}")
-            return None
+        except OSError as error:
+            self._tell(f"not used, {self.what} begins anew: {error.strerror}")
+        except ValidationError:
+            aside = put_aside(self.path) if self.what else ""
+            self._tell(f"damaged, or of another version: {self.what} begins anew{aside}")
+        return None
 
     def write(self, content: Content) -> None:
         """At once or not at all. Raises OSError."""

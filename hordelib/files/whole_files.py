@@ -41,6 +41,16 @@ def _write(path: Path, content: bytes, opener: Callable[[str, int], int]) -> Non
     fresh.replace(path)
 
 
+def put_aside(path: Path) -> str:
+    """Rename what can't be read, so that it is not overwritten; words for it, "" if that failed."""
+    aside = path.with_name(f"{path.name}.unread")
+    try:
+        path.replace(aside)
+    except OSError:
+        return ""
+    return f"; put aside as {aside.name}"
+
+
 def open_new(path: Path) -> BinaryIO:
     """An empty file for the owner alone, in place of what had the name. Raises OSError."""
     return _open_new(path, for_owner)

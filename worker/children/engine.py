@@ -161,7 +161,7 @@ class EngineProcess:
         limit = Limit(patience.load, "to load the model")
         album = _Album(job)
         while True:
-            match self._next_report(job, min(limit, whole, key=lambda each: each.left)):
+            match self._next_report(job, whole, limit):
                 case Loaded():
                     limit = Limit(patience.first_step, "to come to the first step")
                 case Stepped(_, int(done), int(total)):
@@ -176,10 +176,10 @@ class EngineProcess:
                 case report:
                     self._child.fail(f"the engine gave what was not asked for: {_brief(report)}")
 
-    def _next_report(self, job: Generate, limit: Limit) -> EngineReport:
+    def _next_report(self, job: Generate, *limits: Limit) -> EngineReport:
         """What the child says of the job; of those before, which were given up, it may still."""
         while True:
-            report = self._child.receive(limit, silence=self._patience.heartbeat)
+            report = self._child.receive(*limits, silence=self._patience.heartbeat)
             is_ours = isinstance(report, EngineReport)
             if is_ours and report.number == job.number:
                 return report

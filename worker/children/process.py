@@ -53,7 +53,7 @@ class ChildLife:
         self._sending = threading.Lock()
         self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         self._killed_for: str | None = None
-        self._is_ready = False
+        self.is_ready = False  # it has said so
         self._is_given_up = False
         self._oom_kills = count_oom_kills()
         try:
@@ -61,7 +61,7 @@ class ChildLife:
         finally:
             theirs.close()
         atexit.register(self._process.kill)  # it leaves SIGTERM, which multiprocessing sends, to us
-        self._last_word = time.monotonic()
+        self.heard_at = time.monotonic()  # at its last word
         threading.Thread(target=self._read, name=f"{name}-reader", daemon=True).start()
 
     @property
@@ -76,7 +76,7 @@ class ChildLife:
     @property
     def silent_seconds(self) -> float:
         """Since its last word; 0 until it is ready, which nobody says while libraries load."""
-        return time.monotonic() - self._last_word if self._is_ready and self.is_alive else 0.0
+        return time.monotonic() - self.heard_at if self.is_ready and self.is_alive else 0.0
 
     def send(self, command: object, patience_seconds: float) -> None:
         """Raises OSError where nobody reads it. A child that reads nothing for so long is killed,
@@ -152,8 +152,8 @@ class ChildLife:
 
     def _take(self, message: bytes) -> None:
         report = _unpickled(message)
-        self._last_word = time.monotonic()
-        self._is_ready |= isinstance(report, Ready)
+        self.heard_at = time.monotonic()
+        self.is_ready |= isinstance(report, Ready)
         if isinstance(report, Alive):
             return
         if self._reports.qsize() >= MOST_UNREAD:

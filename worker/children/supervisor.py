@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,19 +13,33 @@ from worker.children.messages import Broken, Ready, Stop
 from worker.children.process import ChildLife
 
 LOOK_SECONDS = (0.2, 1.0)  # between two looks after a child that says nothing: at least, at most
+STANDSTILL_SECONDS = 3.0  # between two looks: more can only be that this process did not run
 
 
-@dataclass(frozen=True, slots=True)
 class Limit:
-    """By when a child has to have said its next word about what it does."""
+    """How long a child may take until it says its next word about what it does.
 
-    seconds: float
-    what: str  # ends the sentence "the engine took longer than 60 s …"
-    since: float = field(default_factory=time.monotonic)
+    Whoever waits looks at it at least once a second. Where the looks are further apart, this
+    process itself was stopped (SIGSTOP, a debugger, a virtual machine that was paused), and the
+    child with it: what is above STANDSTILL_SECONDS is not held against the child.
+
+    Args:
+        what: ends the sentence "the engine took longer than 60 s …".
+    """
+
+    def __init__(self, seconds: float, what: str):
+        self.seconds = seconds
+        self.what = what
+        self._left = seconds
+        self._looked_at = time.monotonic()
 
     @property
     def left(self) -> float:
-        return self.since + self.seconds - time.monotonic()
+        """Seconds; none or less where it is over. This is a look."""
+        now = time.monotonic()
+        self._left -= min(now - self._looked_at, STANDSTILL_SECONDS)
+        self._looked_at = now
+        return self._left
 
 
 class ChildProcess:
@@ -79,8 +92,7 @@ class ChildProcess:
         with self._spawning:
             self._life = self._spawned()
         # Loading libraries can keep a child from saying anything: only the whole time counts.
-        limit = Limit(patience_seconds, "to start")
-        report = self.receive(limit, silence=patience_seconds)
+        report = self.receive(Limit(patience_seconds, "to start"), silence=patience_seconds)
         if not isinstance(report, Ready):
             self.fail(f"the {self._name} spoke garbage")
         return report.what
@@ -94,19 +106,20 @@ class ChildProcess:
         except OSError as error:
             raise self._death(self._life.fate()) from error
 
-    def receive(self, limit: Limit, silence: float) -> Any:
+    def receive(self, *limits: Limit, silence: float) -> Any:
         """The child's next report but `Alive`.
 
-        Raises `gone` at its death or nonsense, after `silence` seconds without a word, and when the
+        Raises `gone` at its death or nonsense, after `silence` seconds without a word, and when a
         limit is over; it is killed then.
         """
         life = self._life
         assert life is not None
-        if limit.left <= 0:  # it has gone on talking
+        watch = _Watch(life, limits, silence)
+        if limit := watch.passed():  # it has gone on talking
             self.fail(self._too_long(limit))
         complaint: str | None = None
-        while (report := self._next_report(life, _look_seconds(life, limit, silence))) is None:
-            before, complaint = complaint, self._complaint(life, limit, silence)
+        while (report := self._next_report(life, watch.seconds_to_look())) is None:
+            before, complaint = complaint, self._complaint(life, watch)
             # Said twice: after a standstill of the whole machine, the reader has to catch up first.
             if before is not None and complaint is not None:
                 self.fail(complaint)
@@ -149,13 +162,13 @@ class ChildProcess:
         except EOFError as error:
             raise self._death(life.fate()) from error
 
-    def _complaint(self, life: ChildLife, limit: Limit, silence: float) -> str | None:
+    def _complaint(self, life: ChildLife, watch: _Watch) -> str | None:
         if not life.is_alive:
             return life.fate()
-        if limit.left <= 0:
+        if limit := watch.passed():
             return self._too_long(limit)
-        if _silent_seconds(life, limit) > silence:
-            return f"the {self._name} hung: no word for {silence:g} s"
+        if watch.is_silent():
+            return f"the {self._name} hung: no word for {watch.silence:g} s"
         return None
 
     def _too_long(self, limit: Limit) -> str:
@@ -165,13 +178,40 @@ class ChildProcess:
         return self._gone(f"{reason} (log: {self._log_file})")
 
 
-def _silent_seconds(life: ChildLife, limit: Limit) -> float:
-    """Since its last word, or since it has been asked for one."""
-    return min(life.silent_seconds, time.monotonic() - limit.since)
+class _Watch:
+    """Over a child whose next report is waited for.
 
+    Args:
+        silence: seconds that it may say nothing at all, once it is ready.
+    """
 
-def _look_seconds(life: ChildLife, limit: Limit, silence: float) -> float:
-    """Until something can be overdue, about: each look wakes a thread."""
-    least, most = LOOK_SECONDS
-    left = min(limit.left, silence - _silent_seconds(life, limit)) if life.is_alive else 0.0
-    return max(least, min(most, left))
+    def __init__(self, life: ChildLife, limits: Sequence[Limit], silence: float):
+        self.silence = silence
+        self._life = life
+        self._limits = limits
+        self._heard_at = life.heard_at
+        self._quiet = Limit(silence, "to say a word")  # since it is waited for, or its last word
+
+    def passed(self) -> Limit | None:
+        """The first limit that is over."""
+        lefts = [limit.left for limit in self._limits]  # each is looked at
+        return next(
+            (limit for limit, left in zip(self._limits, lefts, strict=True) if left <= 0), None
+        )
+
+    def is_silent(self) -> bool:
+        return self._life.is_ready and self._quiet_seconds_left() <= 0
+
+    def seconds_to_look(self) -> float:
+        """Until something can be overdue, about: each look wakes a thread."""
+        least, most = LOOK_SECONDS
+        if not self._life.is_alive:
+            return least
+        lefts = [self._quiet_seconds_left(), *(limit.left for limit in self._limits)]
+        return max(least, min(most, *lefts))
+
+    def _quiet_seconds_left(self) -> float:
+        if self._life.heard_at != self._heard_at:
+            self._heard_at = self._life.heard_at
+            self._quiet = Limit(self.silence, self._quiet.what)
+        return self._quiet.left

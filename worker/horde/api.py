@@ -8,7 +8,6 @@ because servers grow.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hordelib.job.notes import GenMetadata, MetadataType
+from worker.clock import elapsed_seconds
 from worker.net.untrusted import Id, Label, Link, Name, Number, Remark, one_line
 
 Payload = Mapping[str, Any]
@@ -193,7 +193,7 @@ class Job:
     """The images of one request that were handed out together.
 
     `payload` is unchecked: a bad one must be faulted, not lost. `upload_urls` go with `ids`, in
-    this order. `ttl_seconds` run from `popped_at` (time.monotonic(), just before the pop was
+    this order. `ttl_seconds` run from `popped_at` (elapsed_seconds(), just before the pop was
     sent) for all of them. Source images are URLs, or base64 of a webp; `source_processing` says
     "img2img" for text to image too, so look at `source_image`.
     """
@@ -218,7 +218,7 @@ class Job:
     def share_of_rest(self, share: float) -> float:
         """When so much of its ttl has passed, of what is left now: one that an earlier life popped
         has less."""
-        now = time.monotonic()
+        now = elapsed_seconds()
         return now + share * max(0.0, self.popped_at + self.ttl_seconds - now)
 
     @property

@@ -7,7 +7,6 @@ own errors: HordeUnreachable, whenever there is no answer to make sense of.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -18,6 +17,7 @@ from multidict import CIMultiDict
 from pydantic import TypeAdapter
 
 from worker.backoff import retry_after_seconds
+from worker.clock import elapsed_seconds
 from worker.errors import HordeError, HordeRefused, HordeUnreachable, UnusableJob
 from worker.horde import refusals
 from worker.horde.accounts import (
@@ -123,7 +123,7 @@ class HordeClient:
         Raises NotAllowed, HordeOnHold, HordeRefused, and UnusableJob for ids to be faulted.
         """
         call = "POST generate/pop"
-        popped_at = time.monotonic()
+        popped_at = elapsed_seconds()
         if not self.words.extended_control:
             offer = replace(offer, allow_extended_controlnet=None)
         answer = self._call(call, refusals.POP, content=offer.body(), most_bytes=_MOST_JOB_BYTES)
@@ -264,7 +264,7 @@ class HordeClient:
             url=url,
             headers=headers,
             body=body,
-            until=time.monotonic() + seconds,
+            until=elapsed_seconds() + seconds,
             connect_seconds=connect_seconds,
             silence_seconds=silence_seconds,
         )

@@ -9,11 +9,11 @@ worker asks for less.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from worker.clock import elapsed_seconds
 from worker.horde.api import Offer
 
 WINDOW_SECONDS = 3600.0
@@ -36,7 +36,7 @@ class DropLimit:
         most_drops: int = MOST_DROPS,
         ages: Iterable[float] = (),
         stop_ages: Iterable[float] = (),
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = elapsed_seconds,
     ):
         self._most = most_drops
         self._clock = clock

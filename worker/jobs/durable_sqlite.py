@@ -17,12 +17,13 @@ import os
 import shutil
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from worker.clock import elapsed_seconds
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class DurableSqlite:
         self._path = path
         self._form = form
         self._lock = threading.Lock()
-        self._next_look = 0.0  # time.monotonic()
+        self._next_look = 0.0  # elapsed_seconds()
         self._inode = 0
         self._trouble = ""
         self._closed = False
@@ -113,7 +114,7 @@ class DurableSqlite:
         """To be called often: now and then it returns to the disk and shrinks the file; whether it
         was time for that."""
         with self._lock:
-            if self._closed or time.monotonic() < self._next_look:
+            if self._closed or elapsed_seconds() < self._next_look:
                 return False
             if self._trouble or not self._file_is_there():
                 self._return_to_disk()
@@ -123,7 +124,7 @@ class DurableSqlite:
             except FILE_ERRORS as error:
                 self._leave_disk(str(error))
             seconds = RETRY_SECONDS if self._trouble else TEND_SECONDS
-            self._next_look = time.monotonic() + seconds
+            self._next_look = elapsed_seconds() + seconds
             return True
 
     def close(self) -> None:
@@ -238,7 +239,7 @@ class DurableSqlite:
         self._trouble = ""
 
     def _complain(self, reason: str) -> None:
-        self._next_look = time.monotonic() + RETRY_SECONDS
+        self._next_look = elapsed_seconds() + RETRY_SECONDS
         if not self._trouble:
             log.error(
                 "%s can't be written (%s): jobs are kept in memory, and would be lost with the"

@@ -15,17 +15,16 @@ import json
 import logging
 import math
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hordelib.job.notes import GenMetadata
+from worker.clock import SteadyClock, elapsed_seconds
 from worker.horde.api import Slot
 from worker.jobs.durable_sqlite import DurableSqlite, Format, Value, opened_for_reading
 from worker.jobs.owed import ImageRow, Owed, read_owed
 from worker.jobs.results import ENDS, STOPPING, Failed, ImageEnd, JobStage, Made
-from worker.jobs.steady_clock import SteadyClock
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +111,7 @@ class Ledger:
 
         `asked` is what a later life makes them of (Job.asked); without it, it faults them.
         """
-        wall_clock = self._now() - time.monotonic()
+        wall_clock = self._now() - elapsed_seconds()
         job_id = slots[0].id
         rows: list[tuple[Value, ...]] = [
             (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -16,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, ValidationError
 
 from hordelib.job.notes import GenMetadata
+from worker.clock import elapsed_seconds
 from worker.horde.api import CLEANER_SECONDS, FullPop, Job, Slot
 from worker.jobs.results import Failed, Made, Result, Results
 from worker.net.untrusted import one_line
@@ -114,7 +114,7 @@ def _image(row: sqlite3.Row) -> ImageRow | Failed:
         where = ".".join(map(str, what["loc"]))
         id = one_line(row["id"], 80)
         log.error("job %s: its row in the ledger is damaged (%s: %s)", id, where, what["msg"])
-    over_at = time.monotonic() + UNREAD_SECONDS
+    over_at = elapsed_seconds() + UNREAD_SECONDS
     slot = Slot(id=row["id"], upload_url="", index=0, batch=1, over_at=over_at)
     return Failed(slot, "what the worker knew of it can't be read any more")
 
@@ -158,7 +158,7 @@ def _job(rows: Sequence[ImageRow], asked: AskedRow, now: float) -> Job | None:
         left_seconds = rows[0].over_at - now
         if not 0 < left_seconds <= whole_seconds:
             return None
-        popped_at = time.monotonic() + left_seconds - whole_seconds
+        popped_at = elapsed_seconds() + left_seconds - whole_seconds
         return pop.job(tuple(row.id for row in rows), popped_at)
     except ValueError:
         return None
@@ -171,7 +171,7 @@ def _result(row: ImageRow, now: float) -> Result:
         index=row.place,
         batch=row.batch,
         # A clock that was set meanwhile can't make it later than this.
-        over_at=time.monotonic() + min(row.over_at - now, LONGEST_SECONDS),
+        over_at=elapsed_seconds() + min(row.over_at - now, LONGEST_SECONDS),
     )
     if row.state == "failed":
         return Failed(slot, row.reason, int(row.seed))

@@ -13,12 +13,12 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 from hordelib.engine import Generation
 from worker.children.engine import EngineProcess
+from worker.clock import elapsed_seconds
 from worker.errors import NotAllowed, UnusableJob, WorkerError
 from worker.horde.api import Job, Slot, slots_of
 from worker.horde.client import HordeClient
@@ -182,7 +182,7 @@ class Bridge:
                 self._journal.popped(popped.slots, popped.model, popped.asked)
                 self._popped.put(popped)
             case UnusableJob(ids=ids):
-                slots = slots_of(ids, ("",) * len(ids), time.monotonic() + FAULT_SECONDS)
+                slots = slots_of(ids, ("",) * len(ids), elapsed_seconds() + FAULT_SECONDS)
                 self._journal.popped(slots, "")
                 self._finishing.add(failed_slots(slots, str(popped)))
             case None:
@@ -292,7 +292,7 @@ class Bridge:
 
     def stop(self, within: float = float("inf")) -> None:
         """Take no more jobs; those in hand are finished, if they can be within so many seconds."""
-        self._runner.stop_by(time.monotonic() + within)
+        self._runner.stop_by(elapsed_seconds() + within)
         self._give_back_what_is_late()
         if not self._stopping.is_set():
             self._timeline.begin(Phase.STOPPING)
@@ -412,9 +412,9 @@ class Bridge:
 
     def join(self, timeout: float) -> bool:
         """Wait for the end of all threads, up to `timeout` seconds; whether they have ended."""
-        end = time.monotonic() + timeout
+        end = elapsed_seconds() + timeout
         for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
+            thread.join(max(0.0, end - elapsed_seconds()))
         return not any(thread.is_alive() for thread in self._threads)
 
     @property

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from worker.backoff import Backoff
+from worker.clock import elapsed_seconds
 from worker.errors import HordeRefused, HordeUnreachable, JobFate
 from worker.horde.api import Slot, State, Submission
 from worker.horde.client import HordeClient
@@ -90,7 +90,7 @@ class Delivery:
                     return answer
                 except HordeUnreachable as error:
                     delay = backoff.delay(error.retry_after_seconds)
-                    if time.monotonic() + delay > slot.over_at:
+                    if elapsed_seconds() + delay > slot.over_at:
                         raise
                     if self._hurry.is_set():
                         raise Untold from error

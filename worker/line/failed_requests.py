@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from dataclasses import replace
 from math import inf
 
 from hordelib.errors import JobError
+from worker.clock import elapsed_seconds
 from worker.jobs.work import Work
 from worker.models.changes import stamps_of
 
@@ -25,12 +25,12 @@ class FailedRequests:
         """Raises JobError for a request that has failed not long ago."""
         key = _key(work)
         failed_at, why = self._known.pop(key, (-inf, ""))
-        if time.monotonic() - failed_at < BELIEVED_SECONDS:
+        if elapsed_seconds() - failed_at < BELIEVED_SECONDS:
             self._known[key] = failed_at, why
             raise JobError(f"{why}; it was the same request")
 
     def add(self, work: Work, error: JobError) -> None:
-        self._known[_key(work)] = time.monotonic(), str(error)
+        self._known[_key(work)] = elapsed_seconds(), str(error)
         if len(self._known) > KEPT_FAILURES:
             self._known.popitem(last=False)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 from worker.backoff import Backoff
+from worker.clock import elapsed_seconds
 from worker.errors import HordeOnHold, HordeRefused, HordeUnreachable, NotAllowed, UnusableJob
 from worker.horde import refusals
 from worker.horde.accounts import Account, WorkerRecord
@@ -52,7 +52,7 @@ class Popper:
         self._journal = journal
         self._idle = Backoff(*limits.idle_seconds)
         self._trouble = Backoff(*TROUBLE_SECONDS)
-        self._give_up_at = time.monotonic() + limits.first_contact_seconds
+        self._give_up_at = elapsed_seconds() + limits.first_contact_seconds
         self._reached = False
         self._was_answered = False  # the last time
         self._told = Told(journal)
@@ -184,7 +184,7 @@ class Popper:
     def _when_unreachable(self, error: HordeUnreachable) -> None:
         delay = self._trouble.delay(error.retry_after_seconds)
         if not self._reached:
-            seconds_left = self._give_up_at - time.monotonic()
+            seconds_left = self._give_up_at - elapsed_seconds()
             if seconds_left <= 0:
                 told = f"the horde at {self._horde.url} can't be reached ({error})"
                 raise HordeUnreachable(f"{told}: check horde_url") from error
@@ -212,7 +212,7 @@ def insist_on_own_name(account: Account, record: WorkerRecord | None) -> None:
 class Told:
     """Tells the owner in few lines what keeps jobs away, when that ends, and messages."""
 
-    def __init__(self, journal: Journal, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, journal: Journal, clock: Callable[[], float] = elapsed_seconds):
         self._journal = journal
         self._clock = clock
         self._subject = ""

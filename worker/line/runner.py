@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -23,6 +22,7 @@ from hordelib.job.families import Family
 from hordelib.job.params import GenerationParams
 from worker.backoff import Backoff
 from worker.children.engine import EngineProcess
+from worker.clock import elapsed_seconds
 from worker.errors import EngineUnusable
 from worker.horde.kudos import estimated_kudos
 from worker.jobs.journal import Journal
@@ -73,7 +73,7 @@ class Runner:
             offered,
             ban=ban,
             start=self._have_engine,
-            is_over=lambda: hurry.is_set() or time.monotonic() > self._stop_at,
+            is_over=lambda: hurry.is_set() or elapsed_seconds() > self._stop_at,
             hurry=hurry,
         )
         self._failed = FailedRequests()
@@ -82,7 +82,7 @@ class Runner:
         self._at_work: _AtWork | None = None
 
     def stop_by(self, moment: float) -> None:
-        """Make no job that would not be done by then (time.monotonic()); from any thread.
+        """Make no job that would not be done by then (elapsed_seconds()); from any thread.
 
         The one at work is stopped at once where its own steps, or jobs before it, say so.
         """
@@ -94,7 +94,7 @@ class Runner:
         """Which of the jobs that wait would not be made, one after the other, before the worker
         stops; those of which nothing is known might. From any thread."""
         at_work, late = self._at_work, list[Work]()
-        end = time.monotonic() + (at_work.seconds_left() or 0.0 if at_work else 0.0)
+        end = elapsed_seconds() + (at_work.seconds_left() or 0.0 if at_work else 0.0)
         for work in waiting:
             prediction = self._predictor.predict(work.params, work.model.family)
             if end + prediction.seconds > self._stop_at:
@@ -157,7 +157,7 @@ class Runner:
         """Whether jobs that share a batch will all be done before the first of them is over."""
         whole = common_params(members_of(batch))
         seconds = self._predictor.predict(whole, batch[0].model.family).high
-        now = time.monotonic()
+        now = elapsed_seconds()
         return all(now + seconds < self._limit(work) for work in batch)
 
     def run_together(self, batch: Sequence[Work]) -> tuple[Generation, ...]:
@@ -245,7 +245,7 @@ class Runner:
         def on_step(done: int, total: int) -> None:
             for job_id in ids:
                 self._journal.stepped(job_id, done, total)
-            end = time.monotonic() + at_work.progress.seconds_left(done, total)
+            end = elapsed_seconds() + at_work.progress.seconds_left(done, total)
             if all(end > work.job.over_at for work in batch):
                 self._engine.cancel()
             self._stop_if_too_late(at_work)
@@ -269,7 +269,7 @@ class Runner:
         if at_work.is_given_up:
             self._engine.cancel()  # again: the first time, it may not have begun
             return
-        left, seconds = self._stop_at - time.monotonic(), at_work.seconds_left()
+        left, seconds = self._stop_at - elapsed_seconds(), at_work.seconds_left()
         if seconds is None or seconds <= left:
             return
         at_work.is_given_up = True
@@ -301,13 +301,15 @@ class Runner:
         self._predictor.learn(whole, family, generation.run_seconds)
 
     def _raise_if_too_late(self, work: Work) -> None:
-        params, family, now = work.params, work.model.family, time.monotonic()
+        params, family, now = work.params, work.model.family, elapsed_seconds()
         probable = self._predictor.predict(params, family).seconds  # 0 where nothing is known
         would_be_stopped = now + probable > self._stop_at
+        left_seconds = work.job.over_at - now  # none after a sleep of this machine, for example
         if (
             self._hurry.is_set()
             or would_be_stopped
-            or self._predictor.takes_longer(work.job.over_at - now, params, family)
+            or left_seconds <= 0
+            or self._predictor.takes_longer(left_seconds, params, family)
         ):
             raise self._too_late(work)
 

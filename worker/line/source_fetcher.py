@@ -22,6 +22,7 @@ from hordelib.job.images import SourceImage
 from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
 from hordelib.job.starts import Sources
 from worker.backoff import Backoff, retry_after_seconds
+from worker.clock import elapsed_seconds
 from worker.horde.api import ExtraSource, Job
 from worker.net.addresses import Neighbourhood, NoBusiness, parsed
 from worker.net.call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest, NotTrusted
@@ -81,7 +82,7 @@ class SourceFetcher:
         if "://" not in reference:
             return _from_base64(reference, field)
         try:
-            return self._patiently(reference, time.monotonic() + self._seconds)
+            return self._patiently(reference, elapsed_seconds() + self._seconds)
         except (BadSource, DownloadFailed, TryLater) as error:
             raise type(error)(f"{field}: {error}") from error
 
@@ -89,10 +90,10 @@ class SourceFetcher:
         backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         while True:
             try:
-                return self._follow(url, min(until, time.monotonic() + self._try_seconds))
+                return self._follow(url, min(until, elapsed_seconds() + self._try_seconds))
             except TryLater as error:
                 pause_seconds = backoff.delay(error.pause_seconds)
-                if time.monotonic() + pause_seconds >= until:
+                if elapsed_seconds() + pause_seconds >= until:
                     raise
                 time.sleep(pause_seconds)
 

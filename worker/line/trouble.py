@@ -6,8 +6,9 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import time
 from collections.abc import Callable, Hashable
+
+from worker.clock import elapsed_seconds
 
 SUMMED_UP_SECONDS = 60.0  # after the beginning; then after twice as long, and so on
 MOST_SILENT_SECONDS = 3600.0  # between two lines, at most
@@ -29,7 +30,7 @@ class Trouble:
         log: logging.Logger,
         *,
         over: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = elapsed_seconds,
     ):
         self._what = what
         self._over = over

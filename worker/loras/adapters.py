@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
 from hordelib.job.params import GenerationParams, Lora
 from hordelib.job.payload import LoraRequest, TiRequest
 from hordelib.job.prompts import PlacedTi, pick_trigger
+from worker.clock import elapsed_seconds
 from worker.loras.files import LoraFile
 from worker.loras.finder import LoraFinder, Wanted
 
@@ -39,7 +39,7 @@ class Search:
 
     job_id: str
     baseline: str
-    deadline: float  # time.monotonic()
+    deadline: float  # elapsed_seconds()
 
 
 class Adapters:
@@ -49,7 +49,7 @@ class Adapters:
         self._loras = loras
         self._tis = tis
         self._banned: frozenset[Path] = frozenset()
-        self._quiet_until = 0.0  # time.monotonic()
+        self._quiet_until = 0.0  # elapsed_seconds()
 
     def ban(self, file: Path) -> None:
         """Leave a LoRA or a textual inversion out of every job from now on."""
@@ -116,7 +116,7 @@ class Adapters:
 
     def _tell(self, trouble: DiskTrouble) -> None:
         """The client gets a note of each; the owner hears of it now and then."""
-        now = time.monotonic()
+        now = elapsed_seconds()
         if now >= self._quiet_until:
             self._quiet_until = now + QUIET_SECONDS
             log.warning("jobs are done without what can't be downloaded: %s", trouble)

@@ -101,7 +101,7 @@ class LoraFinder:
         self._copies = copies
 
     def find(self, wanted: Wanted, *, job_id: str, deadline: float) -> LoraFile:
-        """The file, held for the job until `release`; `deadline` is of time.monotonic().
+        """The file, held for the job until `release`; `deadline` is of elapsed_seconds().
 
         A model's id or name means its newest version that fits, as CivitAI said within a day.
         Where it can't be asked, or knows nothing, a file on disk serves that is called so, or

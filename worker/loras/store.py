@@ -8,6 +8,7 @@ lies in the folder was put there by the owner: found by its file's name, and nev
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 from collections import defaultdict
@@ -22,6 +23,8 @@ from hordelib.errors import DiskTrouble, DownloadFailed
 from hordelib.files.json_file import JsonFile
 from hordelib.files.whole_files import PART, size_on_disk
 from worker.loras.files import SUFFIX, Choice, LoraFile, LoraRecord
+
+log = logging.getLogger(__name__)
 
 _RECORD = ".dreamer.json"
 _MIB = 1 << 20
@@ -120,6 +123,8 @@ class LoraStore:
             read = _read(path, record)
             file = read and _whole(read)
             if file is None:
+                why = "has changed" if read else "has a record that can't be read"
+                log.info("%s %s: removed, it is downloaded again when it is asked for", path, why)
                 path.unlink(missing_ok=True)
                 record.unlink(missing_ok=True)
             else:

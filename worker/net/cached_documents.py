@@ -17,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 from pydantic import TypeAdapter
 
 from hordelib.files.json_file import JsonFile
+from worker.clock import elapsed_seconds
 from worker.errors import DocumentMissing
 from worker.net.addresses import as_asked
 from worker.net.call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
@@ -115,7 +116,7 @@ class Documents:
         """A new copy, or the kept one where the site says that it is still right."""
         known = kept if kept is not None and kept.url == url else None
         headers = {"If-None-Match": known.etag} if known is not None and known.etag else {}
-        target, until = url, time.monotonic() + self._whole_seconds
+        target, until = url, elapsed_seconds() + self._whole_seconds
         for _ in range(MOST_REDIRECTS + 1):
             _raise_if_unsafe(target, url)
             request = HttpRequest(

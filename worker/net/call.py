@@ -28,6 +28,7 @@ from multidict import CIMultiDict
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3.util import Url
 
+from worker.clock import elapsed_seconds
 from worker.net.addresses import Address, is_this_machine, parsed
 
 _TIMED_OUT, _TOO_SLOW = "timed out", "too slow: it did not end within its time"
@@ -65,7 +66,7 @@ Screen = Callable[[str, Address], None]
 class HttpRequest:
     """What is asked, and how long that may take.
 
-    `until` is of time.monotonic(). Seconds to connect, names and TLS included, and of silence.
+    `until` is of elapsed_seconds(). Seconds to connect, names and TLS included, and of silence.
     `screen` is asked about each address but those of the owner's proxy.
     """
 
@@ -218,7 +219,7 @@ class _Call:
         self._problem: Exception | None = None
         self._refusal: ValueError | None = None
         self._opened: list[socket.socket] = []  # of which curl has twins
-        self._quiet_since = time.monotonic() + request.connect_seconds
+        self._quiet_since = elapsed_seconds() + request.connect_seconds
 
     def set_up(self, user_agent: str) -> None:
         request, easy = self._request, self._easy
@@ -317,7 +318,7 @@ class _Call:
         """Have curl do what it can at once; wait where that was nothing."""
         if self._problem is not None:
             raise self._problem
-        if time.monotonic() >= self._request.until:
+        if elapsed_seconds() >= self._request.until:
             raise self._overdue()
         _, running = self._multi.perform()
         if not running:
@@ -336,11 +337,11 @@ class _Call:
             self._problem = self._failure(code)
 
     def _was_heard(self) -> None:
-        self._quiet_since = max(self._quiet_since, time.monotonic())
+        self._quiet_since = max(self._quiet_since, elapsed_seconds())
 
     def _wait(self) -> None:
         """For the network. Raises HttpFailed where it has been silent for too long."""
-        now = time.monotonic()
+        now = elapsed_seconds()
         quiet_until = self._quiet_since + self._request.silence_seconds
         if now >= quiet_until:
             raise self._failed(_TIMED_OUT)
@@ -348,7 +349,7 @@ class _Call:
         timer_ms = self._multi.timeout()  # of curl itself; -1 for none
         ready = self._multi.select(seconds if timer_ms < 0 else min(seconds, timer_ms / 1000))
         if ready > 0:
-            self._quiet_since = time.monotonic()
+            self._quiet_since = elapsed_seconds()
         elif ready < 0:
             time.sleep(min(seconds, _NAP_SECONDS))
 
@@ -356,7 +357,7 @@ class _Call:
         """In our own words: curl's may have an address in them, or a proxy's password."""
         if self._refusal is not None and code == pycurl.E_COULDNT_CONNECT:
             return self._refusal
-        if code == pycurl.E_OPERATION_TIMEDOUT and time.monotonic() >= self._request.until:
+        if code == pycurl.E_OPERATION_TIMEDOUT and elapsed_seconds() >= self._request.until:
             return self._overdue()
         if code == pycurl.E_PEER_FAILED_VERIFICATION:
             return NotTrusted("no valid certificate")

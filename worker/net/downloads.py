@@ -8,7 +8,6 @@ import math
 import os
 import re
 import threading
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import BinaryIO, Self
 
 from hordelib.errors import DiskTrouble, DownloadFailed, DownloadRefused
 from hordelib.files.whole_files import PART, open_to_append
+from worker.clock import elapsed_seconds
 from worker.net.fetch import Answer, TryLater, Web, wait_until_next_try
 
 _BLOCK_BYTES = 1 << 20
@@ -60,7 +60,7 @@ class Downloader:
             yield
 
     def fetch(self, download: Download, deadline: float) -> None:
-        """Put the file at its target; does nothing where it is. `deadline` is of time.monotonic().
+        """Put the file at its target; does nothing where it is. `deadline` is of elapsed_seconds().
 
         What has come stays for a later try, unless it is wrong. Raises DownloadRefused for a last
         word or a wrong content, and DownloadFailed for anything that may pass.
@@ -210,7 +210,7 @@ def _lock(file: BinaryIO, path: Path) -> None:
 
 
 def _seconds_till(deadline: float) -> float:
-    return min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+    return min(max(0.0, deadline - elapsed_seconds()), threading.TIMEOUT_MAX)
 
 
 def _total_bytes(answer: Answer, part: _Part) -> int | None:

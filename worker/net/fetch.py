@@ -1,6 +1,6 @@
 """GET requests to sites that serve files: where they may lead, and what a refusal means.
 
-Every call ends by its deadline (time.monotonic()).
+Every call ends by its deadline (elapsed_seconds()).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 from hordelib.errors import DownloadFailed, DownloadRefused
 from worker.backoff import MOST_SECONDS, retry_after_seconds
+from worker.clock import elapsed_seconds
 from worker.net.addresses import as_asked, is_this_machine
 from worker.net.call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
 from worker.net.untrusted import one_line
@@ -114,7 +115,7 @@ class Web:
     def _opened(
         self, url: str, headers: Mapping[str, str], deadline: float
     ) -> Generator[HttpAnswer]:
-        if time.monotonic() >= deadline:
+        if elapsed_seconds() >= deadline:
             raise TryLater(f"{_site(url)}: no time left")
         request = HttpRequest(
             url=url,
@@ -141,7 +142,7 @@ def wait_until_next_try(error: TryLater, pause_seconds: float, deadline: float) 
     Who asks for more than MOST_SECONDS is not waited for longer.
     """
     pause = max(pause_seconds, min(error.pause_seconds or 0.0, MOST_SECONDS))
-    if time.monotonic() + pause >= deadline:
+    if elapsed_seconds() + pause >= deadline:
         raise error
     time.sleep(pause)
 

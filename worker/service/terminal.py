@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import sys
@@ -233,6 +234,8 @@ def set_up_logging(console: Console, log_file: Path, screen_level: int = logging
         file = open_log(log_file)
     except OSError as error:
         remedy = "remove the link" if log_file.is_symlink() else "make it writable for you"
+        if error.errno == errno.ENOSPC:
+            remedy = "free some disk space"
         told = "nothing is logged to %s (%s): %s, then start again"
         logging.getLogger(__name__).warning(told, log_file, error.strerror, remedy)
         return

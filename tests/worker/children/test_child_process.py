@@ -73,7 +73,7 @@ def pid_of(child: ChildProcess) -> int:
 
 
 def receive(child: ChildProcess, silence: float = 20) -> object:
-    return child.receive(Limit(20, "for a step"), silence)
+    return child.receive(Limit(20, "for a step"), silence=silence)
 
 
 # What the children do. All are ready first, so that what comes after is what the test is about.
@@ -405,6 +405,56 @@ def test_it_lives_on_when_the_thread_that_started_it_has_ended(tmp_path: Path):
     child.send(Stepped(1, 2, 3), 5)
     assert receive(child) == Stepped(1, 2, 3)
     child.kill()
+
+
+PATIENT = """
+import sys, threading
+from pathlib import Path
+from tests.worker.children.test_child_process import child_of, obey
+from worker.children import supervisor
+from worker.children.messages import Stepped
+from worker.children.supervisor import Limit
+
+if __name__ == "__main__":
+    supervisor.STANDSTILL_SECONDS = 1.2
+    child = child_of(obey, Path(sys.argv[1]))
+    child.start(20)
+
+    def speak():
+        input()
+        child.send(Stepped(1, 2, 3), 5)
+
+    threading.Thread(target=speak, daemon=True).start()
+    limits = Limit(3.5, "for a step"), Limit(60, "for a whole job")
+    print("waiting", flush=True)
+    print(child.receive(*limits, silence=3.5), flush=True)
+    child.kill()
+"""
+
+
+def test_a_child_is_not_blamed_for_a_time_in_which_its_bridge_stood_still(tmp_path: Path):
+    """As after SIGSTOP of them all: the engine and its job were killed for it."""
+    (tmp_path / "bridge.py").write_text(PATIENT, "utf-8")
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "bridge.py"), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as bridge:
+        assert bridge.stdin is not None
+        assert bridge.stdout is not None
+        assert bridge.stdout.readline() == "waiting\n"
+        child = psutil.Process(bridge.pid).children(recursive=True)
+        os.killpg(bridge.pid, signal.SIGSTOP)
+        time.sleep(3.7)  # longer than both limits
+        os.kill(bridge.pid, signal.SIGCONT)  # first of all: the child says nothing for a while
+        time.sleep(0.6)  # in which it would be blamed
+        for process in child:
+            process.resume()
+        output, _ = bridge.communicate("speak\n", 20)
+    assert output == f"{Stepped(1, 2, 3)}\n"
 
 
 ORPHANAGE = """

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from worker.clock import elapsed_seconds
 from worker.horde.api import Slot, slots_of
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
@@ -17,7 +18,7 @@ IDS = ("a", "b", "c")
 
 
 def slots(*ids: str) -> tuple[Slot, ...]:
-    return slots_of(ids, ("",) * len(ids), time.monotonic() + 60)
+    return slots_of(ids, ("",) * len(ids), elapsed_seconds() + 60)
 
 
 @pytest.fixture

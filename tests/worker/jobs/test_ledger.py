@@ -20,10 +20,10 @@ import pytest
 from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
 from tests.support.owner import PROJECT
 from tests.support.small_disk import fill, remount, small_disk
+from worker.clock import SteadyClock, elapsed_seconds
 from worker.horde.api import CLEANER_SECONDS, ExtraSource, Job, Slot, slots_of
 from worker.jobs.ledger import FILE, KEPT_SECONDS, LONGEST_ASKED, LOST_POPS, Ledger
 from worker.jobs.results import Failed, ImageEnd, JobStage, Made
-from worker.jobs.steady_clock import SteadyClock
 
 NOTE = GenMetadata(MetadataType.LORA, MetadataValue.DOWNLOAD_FAILED, "a LoRA")
 DONE = ImageEnd(JobStage.submitted, 5.0)
@@ -32,7 +32,7 @@ DROPPED = ImageEnd(JobStage.faulted, reason="it broke", is_drop=True)
 
 def job(name: str, images: int = 1, seconds: float = 200.0) -> tuple[Slot, ...]:
     ids = tuple(f"{name}-{i}" for i in range(images))
-    return slots_of(ids, tuple(f"https://put/{id}" for id in ids), time.monotonic() + seconds)
+    return slots_of(ids, tuple(f"https://put/{id}" for id in ids), elapsed_seconds() + seconds)
 
 
 def made(slot: Slot, webp: bytes = b"picture") -> Made:
@@ -97,7 +97,7 @@ def asked(name: str, images: int = 1, seconds: float = 200.0) -> Job:
         payload={"prompt": "a secret cat", "seed": "9" * 30, "loras": [{"name": "x"}]},
         ttl_seconds=ttl,
         upload_urls=tuple(slot.upload_url for slot in slots),
-        popped_at=time.monotonic(),
+        popped_at=elapsed_seconds(),
         source_image="https://sources/1.webp",
         source_processing="inpainting",
         extra_sources=(ExtraSource(image="UklGRg==", strength=0.5),),
@@ -458,7 +458,7 @@ def test_a_clock_that_was_set_makes_nothing_wait_for_ever(ledger: Ledger, path: 
     for jump in (-a_day, a_day):
         with closing(reopened(path, time.time() + jump)) as later:
             (image,) = later.owed()[0].results.images
-            left_seconds = image.slot.over_at - time.monotonic()
+            left_seconds = image.slot.over_at - elapsed_seconds()
         assert left_seconds <= KEPT_SECONDS
         assert (left_seconds > 0) == (jump < 0)
 
@@ -484,7 +484,7 @@ def test_a_clock_that_is_set_while_it_serves_changes_nothing(
     with closing(reopened(path, began + elapsed + jump)) as later:
         assert later.drop_ages() == [pytest.approx(60, abs=2)]
         (owed,) = later.owed()
-    left_seconds = owed.results.images[0].slot.over_at - time.monotonic()
+    left_seconds = owed.results.images[0].slot.over_at - elapsed_seconds()
     assert left_seconds == pytest.approx(140, abs=5)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -13,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.worker.jobs.test_ledger import DONE, DROPPED, job, made
+from worker.clock import SteadyClock, elapsed_seconds
 from worker.horde.api import Job
 from worker.jobs.durable_sqlite import DurableSqlite, Format
 from worker.jobs.ledger import FILE, LOST_POPS, Ledger, read_totals
 from worker.jobs.results import Failed, JobStage, Made
-from worker.jobs.steady_clock import SteadyClock
 
 DAMAGES = 100  # of the fuzz test
 SEED = 20
@@ -92,7 +91,7 @@ def asked(images: int) -> Job:
         payload={"prompt": "a secret prompt", "seed": "1"},
         ttl_seconds=200,
         upload_urls=tuple(f"https://put/{id}" for id in ids),
-        popped_at=time.monotonic(),
+        popped_at=elapsed_seconds(),
     )
 
 
@@ -156,7 +155,7 @@ def test_an_image_whose_row_can_not_be_read_is_faulted_by_its_id(
         assert isinstance(image, Failed)
         assert f"its row in the ledger is damaged ({column}" in caplog.text
         assert image.slot.id == "b-0"
-        assert image.slot.over_at > time.monotonic()
+        assert image.slot.over_at > elapsed_seconds()
         ledger.ended("b-0", DROPPED)
         assert [owed.results.job_id for owed in ledger.owed()] == ["a-0"]
         assert not ledger.trouble

@@ -33,6 +33,7 @@ from worker.children.child_side import Child, set_up_process
 from worker.children.engine import EngineProcess, Patience
 from worker.children.judge import JudgePatience, JudgeProcess
 from worker.children.messages import EngineSettings, Generate, JudgeSettings, Ready
+from worker.clock import elapsed_seconds
 from worker.config.keys import BridgeConfig
 from worker.errors import EngineUnusable, HordeUnreachable, JudgeUnusable, NotAllowed
 from worker.horde.api import FullPop, Slot, slots_of
@@ -600,7 +601,7 @@ def debt(stage: Stage) -> Debt:
     request = stage.ask(n=2)
     with Api(stage.sandbox.url, WORKER) as worker:
         popped = worker.pop_job(amount=2)
-    over_at = time.monotonic() + 200
+    over_at = elapsed_seconds() + 200
     slots = slots_of(tuple(popped["ids"]), tuple(popped["r2_uploads"]), over_at)
     stage.ledger.popped(slots, MODEL)
     return Debt(slots, request)
@@ -663,7 +664,7 @@ def test_a_paused_worker_gives_back_what_an_earlier_life_had(stage: Stage):
     with Api(stage.sandbox.url, WORKER) as worker:
         job = FullPop.model_validate(worker.pop_job(), strict=False)
     (image,) = stage.sandbox.books().of_request(asked)
-    popped = job.job((image.id,), time.monotonic())
+    popped = job.job((image.id,), elapsed_seconds())
     stage.ledger.popped(popped.slots, MODEL, popped.asked)
     bridge = stage.bridge()
     bridge.pause()
@@ -682,7 +683,7 @@ def test_a_pause_waits_for_what_an_earlier_life_had_and_then_frees_the_device(st
         with Api(stage.sandbox.url, WORKER) as worker:
             job = FullPop.model_validate(worker.pop_job(), strict=False)
         (image,) = stage.sandbox.books().of_request(request)
-        popped = job.job((image.id,), time.monotonic())
+        popped = job.job((image.id,), elapsed_seconds())
         stage.ledger.popped(popped.slots, MODEL, popped.asked)
     journal = stage.journal()
     bridge = stage.bridge(journal)
@@ -738,7 +739,7 @@ def test_an_id_that_is_named_twice_in_one_answer_is_served_once(
 def test_what_the_horde_has_forgotten_is_given_up(stage: Stage):
     ids = (UNKNOWN_ID, UNKNOWN_ID.replace("0", "1"))
     upload_url = f"{stage.sandbox.url}/transient/{UNKNOWN_ID}.webp"
-    slots = slots_of(ids, (upload_url, upload_url), time.monotonic() + 200)
+    slots = slots_of(ids, (upload_url, upload_url), elapsed_seconds() + 200)
     stage.ledger.popped(slots, MODEL)
     stage.ledger.made([Debt(slots, "").made(PICTURE)])
     stage.serve(stage.bridge(), lambda: stage.ledger.totals().open == 0)
@@ -823,7 +824,7 @@ def test_an_engine_that_never_starts_leaves_no_debt_unread(stage: Stage, tmp_pat
     stage.engine = EngineProcess(EngineSettings(tmp_path, "auto", 0, None, tmp_path / "e.log"))
     ids = tuple(f"{number}" for number in range(40))
     for id in ids:
-        stage.ledger.popped(slots_of((id,), ("",), time.monotonic() + 200), MODEL)
+        stage.ledger.popped(slots_of((id,), ("",), elapsed_seconds() + 200), MODEL)
     bridge = stage.bridge()
     stage.serve(bridge, lambda: False)
     assert isinstance(bridge.failure, EngineUnusable)

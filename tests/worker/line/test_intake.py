@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from hordelib.job.control_types import ControlType, control_net_file
 from hordelib.job.families import SD1, SD2
 from hordelib.job.params import FromImage, Inpaint, Lora, TextOnly
 from tests.hordelib.job.test_payload import PAYLOAD
+from worker.clock import elapsed_seconds
 from worker.config.keys import BridgeConfig
 from worker.horde.api import ExtraSource, Job
 from worker.jobs.work import Work
@@ -53,7 +53,7 @@ def job(payload: dict[str, Any] | None = None, **changes: Any) -> Job:
         "payload": PAYLOAD | (payload or {}),
         "ttl_seconds": 150,
         "upload_urls": ("http://one", "http://two"),
-        "popped_at": time.monotonic(),
+        "popped_at": elapsed_seconds(),
     }
     return Job(**values | changes)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from tests.support.sandbox_client import MODEL
 from tests.support.scripted_engine import BROKEN, DEADLY, SLOW_WIDTH, STEP_SECONDS
 from worker.children.engine import EngineProcess
 from worker.children.messages import EngineSettings
+from worker.clock import elapsed_seconds
 from worker.config.keys import BridgeConfig
 from worker.errors import EngineUnusable
 from worker.horde.api import Job
@@ -68,7 +71,7 @@ class Stage:
             payload={},
             ttl_seconds=ttl_seconds,
             upload_urls=("https://put",),
-            popped_at=time.monotonic() - 60,
+            popped_at=elapsed_seconds() - 60,
         )
         wanted = GenerationParams(
             prompt=prompt, width=64, height=64, steps=steps, embeddings_folder=self.tis
@@ -131,6 +134,30 @@ def test_a_job_that_turns_out_too_slow_is_stopped_early_and_the_engine_lives(sta
     assert stage.engine.pid == pid
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux' clocks")
+def test_what_was_in_hand_over_a_laptops_sleep_is_too_late(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    """The horde's time goes on in it, while time.monotonic() stands still."""
+    slept_seconds = {time.CLOCK_BOOTTIME: 0}
+    tell = time.clock_gettime
+
+    def told(clock: int) -> float:
+        return tell(clock) + slept_seconds.get(clock, 0)
+
+    monkeypatch.setattr(time, "clock_gettime", told)
+    at_work, waiting = stage.work("slow", steps=400), stage.work()
+    with ThreadPoolExecutor(1) as feeder:
+        running = feeder.submit(stage.runner.run, at_work)
+        wait_for(lambda: _step_of(stage, at_work) >= 1, every=0.01)
+        slept_seconds[time.CLOCK_BOOTTIME] = 2 * LONG_SECONDS
+        with pytest.raises(TooLate, match="within the"):
+            running.result(5)
+        with pytest.raises(TooLate, match="within the"):
+            stage.runner.run(waiting)
+    assert stage.runner.run(stage.work()).images
+
+
 def test_a_job_that_just_makes_it_is_not_stopped(stage: Stage):
     stage.runner.run(stage.work())
     assert stage.runner.run(stage.work("slow", steps=20, ttl_seconds=3)).images
@@ -138,7 +165,7 @@ def test_a_job_that_just_makes_it_is_not_stopped(stage: Stage):
 
 def test_a_stopping_worker_begins_nothing_that_would_not_be_done(stage: Stage):
     stage.runner.run(stage.work(steps=400))
-    stage.runner.stop_by(time.monotonic() + 5)
+    stage.runner.stop_by(elapsed_seconds() + 5)
     assert stage.runner.run(stage.work("slow", steps=10)).images
     with pytest.raises(TooLate, match=STOPPING):
         stage.runner.run(stage.work("slow", steps=400))
@@ -164,7 +191,7 @@ def test_a_job_at_work_that_would_take_too_long_is_given_back_at_the_stop(
     least_step = 1 if is_known else 3
     wait_for(lambda: _step_of(stage, work) >= least_step, every=0.01)
     stopped_at = time.monotonic()
-    stage.runner.stop_by(stopped_at + 5)
+    stage.runner.stop_by(elapsed_seconds() + 5)
     thread.join(20)
     assert ended, "it went on"
     assert ended[0] - stopped_at < 3
@@ -179,7 +206,7 @@ def test_what_waits_and_would_be_too_late_is_known_at_the_stop(stage: Stage):
     stage.runner.run(stage.work(steps=100))  # it says that it took 5 s
     waiting = [stage.work(steps=steps) for steps in (60, 400, 60, 60)]
     assert stage.runner.late_ones(waiting) == []
-    stage.runner.stop_by(time.monotonic() + 8)
+    stage.runner.stop_by(elapsed_seconds() + 8)
     assert stage.runner.late_ones(waiting) == [waiting[1], waiting[3]]
 
 
@@ -276,7 +303,7 @@ def test_a_stop_ends_the_trial_of_a_model(stage: Stage, monkeypatch: pytest.Monk
     slow = replace(work, params=replace(work.params, width=SLOW_WIDTH))
     began = time.monotonic()
     for seconds in (0.3, 0.0):  # in the midst of it, and before
-        stage.runner.stop_by(time.monotonic() + seconds)
+        stage.runner.stop_by(elapsed_seconds() + seconds)
         with pytest.raises(TooLate, match=STOPPING):
             stage.runner._blame._is_deadly(slow)
     assert time.monotonic() - began < 400 * STEP_SECONDS / 2

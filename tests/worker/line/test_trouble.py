@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from contextlib import closing
 from io import StringIO
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from tests.support.sandbox_client import AGENT, MODEL, MODELS, WORKER_KEY, MovableClock
+from worker.clock import elapsed_seconds
 from worker.horde.api import Offer, Slot, slots_of
 from worker.horde.client import HordeClient
 from worker.jobs.journal import Journal
@@ -92,7 +92,7 @@ def test_a_submit_that_is_given_up_is_not_said_to_work_again(
     with Sandbox(MODELS) as horde:
         horde.faults.inject("submit", Reply(503))
         client = HordeClient(horde.url, WORKER_KEY, client_agent="a test:1:url")
-        over_at = time.monotonic() + 2.5
+        over_at = elapsed_seconds() + 2.5
         slot = Slot(id="a", upload_url="", index=0, batch=1, over_at=over_at)
         end = Delivery(client, threading.Event()).submit(Cleared(slot, 1, b""))
         client.close()
@@ -177,7 +177,7 @@ def test_images_that_a_stop_gave_back_are_told_as_such(tmp_path: Path, others: i
     reasons = [STOPPING] * 8 + ["it broke"] * others
     with closing(Ledger(path)) as earlier:
         for number, reason in enumerate(reasons):
-            slots = slots_of((f"id-{number}",), ("",), time.monotonic() + 60)
+            slots = slots_of((f"id-{number}",), ("",), elapsed_seconds() + 60)
             earlier.popped(slots, "m")
             end = ImageEnd(JobStage.faulted, reason=reason, is_drop=True)
             earlier.ended(slots[0].id, end)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from hordelib.errors import BaselineMismatch, DownloadFailed, DownloadRefused
 from hordelib.job.notes import MetadataValue
 from hordelib.job.payload import LoraRequest
 from tests.support.civitai_server import CivitaiServer, Model, Version, civitai_server, safetensors
+from worker.clock import elapsed_seconds
 from worker.loras.adapters import Adapters, Search
 from worker.loras.civitai import Civitai, Hordeling, triggers
 from worker.loras.finder import LORA, TI, Kind, LoraFinder, Wanted
@@ -75,7 +75,7 @@ def make_finder(
 def find(
     finder: LoraFinder, name: str, baseline: str = SD1, *, job: str = "a job", **more: Any
 ) -> tuple[str, str]:
-    found = finder.find(Wanted(name, baseline, **more), job_id=job, deadline=time.monotonic() + 10)
+    found = finder.find(Wanted(name, baseline, **more), job_id=job, deadline=elapsed_seconds() + 10)
     assert found.path.read_bytes() == safetensors()
     return found.path.stem, found.about.name
 
@@ -105,7 +105,7 @@ def test_a_search_result_of_another_name_is_not_taken(finder: LoraFinder):
 
 
 def test_what_is_known_of_a_file_comes_with_it(finder: LoraFinder):
-    about = finder.find(Wanted("100", SD1), job_id="j", deadline=time.monotonic() + 10).about
+    about = finder.find(Wanted("100", SD1), job_id="j", deadline=elapsed_seconds() + 10).about
     assert about.triggers == ("ink style", "ink")
     assert (about.base_model, about.version_name) == ("SD 1.5", "v1002")
     assert about.sha256 == hashlib.sha256(safetensors()).hexdigest()
@@ -250,10 +250,10 @@ def test_the_cache_keeps_what_jobs_hold(site: CivitaiServer, tmp_path: Path):
 def test_a_slow_site_fails_the_job_in_time(site: CivitaiServer, finder: LoraFinder):
     site.models[0].versions[1] = Version(1002, safetensors(100_000))
     site.only_one_step = True
-    started = time.monotonic()
+    started = elapsed_seconds()
     with pytest.raises(DownloadFailed, match="too slow"):
         finder.find(Wanted("100", SD1), job_id="j", deadline=started + 0.3)
-    assert time.monotonic() - started < 2
+    assert elapsed_seconds() - started < 2
     site.models[0].versions[1] = Version(1002)
 
 
@@ -263,14 +263,14 @@ def test_nonsense_instead_of_json_is_a_failed_download(tmp_path: Path, site: Civ
         find(make_finder(site, tmp_path), "7")
     web = Web("a worker", pause_seconds=0)
     with pytest.raises(DownloadFailed, match="not an answer of CivitAI"):
-        Civitai(web, (site.url + "/api/download/models/1001?",)).model(1, time.monotonic() + 5)
+        Civitai(web, (site.url + "/api/download/models/1001?",)).model(1, elapsed_seconds() + 5)
 
 
 def test_a_site_that_does_not_know_is_followed_by_the_next(site: CivitaiServer):
     with civitai_server() as empty:
         web = Web("a worker", pause_seconds=0)
         civitai = Civitai(web, (empty.url, site.url))
-        assert civitai.model(100, time.monotonic() + 5).name == "Ink Wash"
+        assert civitai.model(100, elapsed_seconds() + 5).name == "Ink Wash"
 
 
 def test_a_textual_inversion_is_called_by_its_model_id(site: CivitaiServer, tmp_path: Path):
@@ -322,7 +322,7 @@ def test_what_the_disk_keeps_away_is_told_to_its_owner_once(
     adapters = Adapters(
         make_finder(site, tmp_path / "lora", most_bytes=10), make_finder(site, tmp_path / "ti", TI)
     )
-    search = Search("a job", SD1, time.monotonic() + 10)
+    search = Search("a job", SD1, elapsed_seconds() + 10)
     for name in ("100", "300", "nobody's"):
         found = adapters.find([LoraRequest(name)], [], 1, search)
         assert [note.value for note in found.notes] == [MetadataValue.DOWNLOAD_FAILED]

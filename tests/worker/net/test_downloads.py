@@ -15,6 +15,7 @@ import pytest
 
 from hordelib.errors import DownloadFailed, DownloadRefused
 from tests.support.civitai_server import STEP_BYTES, CivitaiServer, Model, Version, civitai_server
+from worker.clock import elapsed_seconds
 from worker.net.downloads import Download, Downloader
 from worker.net.fetch import TryLater, Web, wait_until_next_try
 from worker.net.refusal_memo import DownloadMemo
@@ -30,7 +31,7 @@ def site() -> Generator[CivitaiServer]:
 
 
 def soon(seconds: float = 10.0) -> float:
-    return time.monotonic() + seconds
+    return elapsed_seconds() + seconds
 
 
 def downloader(web: Web | None = None, at_once: int = 4) -> Downloader:

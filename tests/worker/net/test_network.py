@@ -28,6 +28,7 @@ from hordelib.errors import DownloadFailed, JobError
 from tests.support import name_servers
 from tests.support.raw_server import Talk, raw_server, reading_slowly, repeating, saying
 from worker.backoff import MOST_SECONDS, Backoff, retry_after_seconds
+from worker.clock import elapsed_seconds
 from worker.errors import HordeRefused, HordeUnreachable, JobFate
 from worker.horde.api import Job, Offer, Submission
 from worker.horde.client import HordeClient
@@ -342,7 +343,7 @@ def test_a_submit_whose_answer_was_lost_counts_once(sandbox: Sandbox):
             url=f"{sandbox.url}/api/v2/generate/async",
             headers={"apikey": "sandbox-client-key-000", "Content-Type": "application/json"},
             body=json.dumps(body).encode(),
-            until=time.monotonic() + 5,
+            until=elapsed_seconds() + 5,
             connect_seconds=5,
             silence_seconds=5,
         )
@@ -392,7 +393,7 @@ def get(url: str, seconds: float = 5) -> HttpRequest:
     return HttpRequest(
         url=url,
         headers={},
-        until=time.monotonic() + seconds,
+        until=elapsed_seconds() + seconds,
         connect_seconds=seconds,
         silence_seconds=seconds,
     )
@@ -670,7 +671,7 @@ WALL_CLOCK = {
 # For what outlives the process.
 MAY_ASK_THE_WALL_CLOCK = {
     *("net/cached_documents.py", "net/refusal_memo.py"),
-    *("jobs/ledger.py", "jobs/steady_clock.py"),
+    *("jobs/ledger.py", "clock.py"),
 }
 
 
@@ -737,7 +738,7 @@ def test_the_body_of_a_redirect_is_not_read_for_ever():
     with raw_server(ENDLESS_REDIRECT) as raw:
         assert "redirects are not followed" in str(trouble_at(raw.url, pop, 10))
         with pytest.raises(DownloadFailed, match="more than 5 redirects"):
-            Web(AGENT).read(f"{raw.url}/a", time.monotonic() + 10, 10_000)
+            Web(AGENT).read(f"{raw.url}/a", elapsed_seconds() + 10, 10_000)
 
 
 def test_a_download_may_have_all_the_time_in_the_world():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import socket
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from hordelib.errors import JobError
 from tests.support.raw_server import Raw, Talk, raw_server, saying
+from worker.clock import elapsed_seconds
 from worker.errors import JobFate, UploadRefused, WorkerError
 from worker.horde.accounts import Account, WorkerChanges
 from worker.horde.api import Offer, Submission
@@ -208,7 +208,7 @@ def all_to_others(other: Raw) -> str:
             told += [
                 told_by(lambda url=url: client.upload(url, b"a picture")),
                 told_by(lambda url=url: fetcher.fetch(url)),
-                told_by(lambda url=url: web.read(url, time.monotonic() + 1, 1000)),
+                told_by(lambda url=url: web.read(url, elapsed_seconds() + 1, 1000)),
             ]
     return "".join(told) + repr(fetcher) + repr(web)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
@@ -30,6 +33,7 @@ from worker.service.state_folder import StateFolder
 
 DAMAGES = 150  # of each file
 RECORDS = TypeAdapter(LoraRecord)
+OF_A = hashlib.sha256(b"a").hexdigest()
 
 
 def made_order(folder: Path) -> Path:
@@ -88,7 +92,7 @@ def read_corrections(folder: Path) -> None:
 
 def made_record(folder: Path) -> Path:
     (folder / "1-7.safetensors").write_bytes(b"a")
-    about = LoraRecord(name="Ink", model_id=1, version_id=7, sha256="ab" * 32, size_bytes=1)
+    about = LoraRecord(name="Ink", model_id=1, version_id=7, sha256=OF_A, size_bytes=1)
     write_whole(folder / "1-7.dreamer.json", RECORDS.dump_json(about))
     return folder / "1-7.dreamer.json"
 
@@ -154,6 +158,80 @@ def test_a_small_file_that_is_damaged_stops_nothing(name: str, tmp_path: Path):
     for seed in range(DAMAGES):
         file.write_bytes(damaged(whole, random.Random(seed)))
         read(tmp_path)
+
+
+def known_seconds(folder: Path) -> object:
+    return SecondsFile(folder / "seconds", "a card").read()["sd1"].jobs[0].seconds
+
+
+def known_copy(folder: Path) -> object:
+    return Documents(folder, "a worker").read(COPY).value
+
+
+def known_record(folder: Path) -> object:
+    return LoraStore(folder, Quota(1 << 20, 0, lambda: 1 << 30)).files()[0].about.name
+
+
+# What a file still says, and of which of its objects a later version may have more fields.
+FIELDS: dict[str, tuple[Callable[[Path], object], tuple[tuple[str | int, ...], ...]]] = {
+    "seconds": (known_seconds, ((), ("families", "sd1"), ("families", "sd1", "jobs", 0))),
+    "memo": (lambda folder: DownloadMemo(folder / "asked.json").version("one"), (("one",),)),
+    "verified": (lambda folder: VerifiedFiles(folder).known(folder / "a"), (("a",),)),
+    "corrections": (lambda folder: Corrections("a card", folder / "memory.json").of("sd1"), ((),)),
+    "record": (known_record, ((),)),
+    "copy": (known_copy, ((),)),
+}
+
+
+def at(content: Any, place: tuple[str | int, ...]) -> dict[str, object]:
+    for key in place:
+        content = content[key]
+    return content
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_small_file_of_another_version_is_taken_up_or_begun_anew(name: str, tmp_path: Path):
+    make, read = KEPT[name]
+    know, places = FIELDS[name]
+    file = make(tmp_path)
+    whole, known = file.read_text("utf-8"), know(tmp_path)
+    for place in places:
+        content = json.loads(whole)
+        at(content, place).update({"of a later version": {"x": [1]}})
+        file.write_text(json.dumps(content), "utf-8")
+        assert know(tmp_path) == known
+        for field in list(at(json.loads(whole), place)):
+            content = json.loads(whole)
+            del at(content, place)[field]
+            file.write_text(json.dumps(content), "utf-8")
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["seconds", "corrections"])
+@pytest.mark.parametrize("content", ['{"version": 2, "device": "a card"}', "[1, 2", "\0", '"a"'])
+def test_what_was_learnt_by_another_version_is_put_aside_and_told_in_a_line(
+    name: str, content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    make, read = KEPT[name]
+    file = make(tmp_path)
+    file.write_text(content, "utf-8")
+    read(tmp_path)
+    make(tmp_path)
+    aside = file.with_name(f"{file.name}.unread")
+    assert aside.read_text("utf-8") == content
+    (told,) = caplog.messages
+    assert told.startswith(f"{file}: damaged, or of another version: what was learnt of ")
+    assert told.endswith(f"; put aside as {aside.name}")
+    assert "\n" not in told
+
+
+def test_a_download_whose_record_can_not_be_read_goes_and_that_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    made_record(tmp_path).write_text('{"name": {"en": "Ink"}, "version_id": 7}', "utf-8")
+    read_record(tmp_path)
+    assert "1-7.safetensors has a record that can't be read: removed" in caplog.text
 
 
 def test_a_record_without_a_version_lets_its_file_go(tmp_path: Path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -13,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hordelib.job.params import GenerationParams
-from tests.support.owner import PROJECT
+from tests.support.owner import PROJECT, wait_for
+from worker.clock import elapsed_seconds
 from worker.horde.api import slots_of
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
@@ -52,7 +56,7 @@ def journal() -> Journal:
     journal = Journal(Ledger(None))
     prompt = "a red circle in the very middle of a plain blue background"
     params = GenerationParams(prompt=prompt, width=512, height=768, steps=20)
-    journal.popped(slots_of(("a-long-job-id",), ("",), time.monotonic() + 60), "demo")
+    journal.popped(slots_of(("a-long-job-id",), ("",), elapsed_seconds() + 60), "demo")
     journal.understood("a-long-job-id", params, 1.0)
     journal.move("a-long-job-id", JobStage.running)
     return journal
@@ -121,6 +125,66 @@ def test_what_strangers_write_is_shown_as_it_is(said: str):
     console.print(said)
     console.print(table)
     assert out.getvalue().count(said) == 3
+
+
+STRANGE_NAMES = (
+    "日本\u3000風景" * 30,
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645" * 10,
+    "rig \U0001f469\u200d\U0001f3a8 " * 20,
+    "e" + "\u0301" * 60,
+    "\U0001f1e9\U0001f1ea" * 20,
+    "\x1b[2J\x1b]0;another title\x07 \x9b5A \r\n\t\b x",
+    "a\u200b\u200b\ufeffb" * 20,
+    "\u2764\ufe0f" * 20,
+    "\ufdfd" * 10,
+    "\u202eturned",
+)
+SHOW = """
+import time
+from pydantic import TypeAdapter
+from tests.worker.service.test_terminal import STRANGE_NAMES
+from worker.horde.api import slots_of
+from worker.jobs.journal import Journal
+from worker.jobs.ledger import Ledger
+from worker.jobs.status import Obstacle, ObstacleKind
+from worker.net.untrusted import Name, Remark
+from worker.service.terminal import make_console, make_display
+
+journal, name, remark = Journal(Ledger(None)), TypeAdapter(Name), TypeAdapter(Remark)
+for number, text in enumerate(STRANGE_NAMES):
+    slots = slots_of((f"id-{number}",), ("",), float("inf"))
+    journal.popped(slots, name.validate_python(text[:200]))
+with make_display(make_console(), journal) as view:
+    for text in (*STRANGE_NAMES, "the end"):
+        journal.say(Obstacle(remark.validate_python(text), ObstacleKind.maintenance))
+        view.refresh()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
+@pytest.mark.parametrize("columns", [60, 120])
+def test_a_real_terminal_shows_strange_names_a_row_each(tmp_path: Path, columns: int):
+    tmux = ("tmux", "-u", "-f", os.devnull, "-S", str(tmp_path / "socket"))
+    (tmp_path / "show.py").write_text(SHOW, "utf-8")
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONUTF8": "1"}
+    size = ("-x", str(columns), "-y", "40")
+    command = (sys.executable, "-P", "show.py")
+    subprocess.run([*tmux, "new-session", "-d", *size, *command], cwd=tmp_path, env=env, check=True)
+    asked = [*tmux, "display", "-p", "#{pane_title}", ";", "capture-pane", "-p", "-S", "-"]
+
+    def told() -> str:
+        return subprocess.run(asked, capture_output=True, check=True).stdout.decode()
+
+    try:
+        wait_for(lambda: "the end" in told(), 60)
+        title, *lines = told().splitlines()
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=True)
+    assert "another title" not in title
+    assert len([line for line in lines if line.rstrip(" …").endswith(("poppe", "popped"))]) == 10
+    assert len([line for line in lines if "sampler" in line]) == 1
+    assert len([line for line in lines if "the end" in line]) == 1
 
 
 def test_every_console_is_made_in_one_place():

@@ -1,4 +1,10 @@
-"""The time of day, for what outlives the process, although the machine's clock is set meanwhile."""
+"""The clocks of what others decide: when the horde gives a job up, and what outlives the process.
+
+While a laptop sleeps, the horde's time goes on and time.monotonic() stands still; and a wall clock
+may be set. So moments in these rooms are of `elapsed_seconds`: horde, jobs, line, loras, net.
+What only this process decides, such as how long a child may be silent, is of time.monotonic(): in
+its sleep, nothing is late.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,11 @@ LEAST_SECONDS = 1.0  # that the clock was set by; less is the usual drift
 
 
 def elapsed_seconds() -> float:
-    """Since some moment before the process began; time that the machine slept counts."""
+    """Since some moment before the process began; time that the machine slept counts.
+
+    As steady as time.monotonic(): nobody sets it. Where a virtual machine is paused by its host,
+    no clock in it tells.
+    """
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     if sys.platform == "darwin":
