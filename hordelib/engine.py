@@ -15,7 +15,7 @@ from hordelib.comfyui.boot import boot
 from hordelib.comfyui.device import Device, card_budget, default_folder, memory_record
 from hordelib.comfyui.executor import Executor, GraphRun
 from hordelib.comfyui.nodes.context import RunContext, Wanted
-from hordelib.errors import Cancelled, GenerationFailed, ModelBroken
+from hordelib.errors import Cancelled, GenerationFailed, ModelBroken, NotNumbers
 from hordelib.files.model import Model
 from hordelib.files.model_key import ModelKey
 from hordelib.graph import Graph
@@ -256,7 +256,7 @@ class Engine:
         if run.cancelled.is_set():
             raise Cancelled("stopped on request")
         with models.lent(plan, context.sizes) as loans:
-            done = _run(self._loaded.executor, graph, context, loans)
+            done = _run(self._loaded.executor, graph, context, loans, run.model)
         whole = Generation(
             images=(),
             load_seconds=loaded - started,
@@ -300,12 +300,19 @@ class _Loaded:
     models: JobModels
 
 
-def _run(executor: Executor, graph: Graph, context: RunContext, lender: Lender) -> GraphRun:
+def _run(
+    executor: Executor, graph: Graph, context: RunContext, lender: Lender, model: Model
+) -> GraphRun:
     """The model itself is loaded by now: a file that a node can't use is another one."""
     try:
         return executor.run(graph.to_api(), context, lender)
     except ModelBroken as error:
         raise GenerationFailed(str(error)) from error
+    except NotNumbers:
+        from hordelib.comfyui.loaders.soundness import insist_on_sound_auxiliaries
+
+        insist_on_sound_auxiliaries(context.models, model)
+        raise
 
 
 def _part(whole: Generation, done: GraphRun, context: RunContext, i: int) -> Generation:

@@ -10,6 +10,7 @@ HordelibError
 │   ├── BaselineMismatch   a LoRA or textual inversion that is made for another family of models
 │   ├── ModelMissing       the job names a model that is not on disk
 │   ├── ModelBroken        the model's file is there and cannot be used
+│   ├── AuxiliaryBroken    a file that works beside the model can't be used
 │   ├── OutOfMemory        the job does not fit into the device's memory
 │   ├── JudgeFailed        nobody can say whether a finished picture may leave: it does not
 │   ├── GenerationFailed   ComfyUI raised while it ran the graph
@@ -21,6 +22,7 @@ HordelibError
 
 from __future__ import annotations
 
+from pathlib import Path
 from reprlib import Repr
 
 
@@ -113,6 +115,20 @@ class ModelMissing(JobError):
 
 class ModelBroken(JobError):
     """A model's file that ComfyUI can't read, or that lacks a part the job needs."""
+
+
+class AuxiliaryBroken(JobError):
+    """A ControlNet, an annotator or a post-processor whose file is broken or gone.
+
+    No job that needs `path` can be made until its owner has mended it. The model is none the worse.
+    """
+
+    def __init__(self, path: Path, message: str):
+        super().__init__(message)
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.path, str(self))
 
 
 class OutOfMemory(JobError):

@@ -27,12 +27,13 @@ from hordelib.demo_model import ensure_checkpoint
 from hordelib.files.model import Model
 from worker.demo.run import CLIENT_KEY, Client, demo_config
 from worker.demo.sample_requests import Wish
+from worker.horde.api import Offer
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
 from worker.jobs.timeline import Phase, Timeline, busy_share
 from worker.line.bridge import Bridge
-from worker.models.offer import make_offer
+from worker.models.offer import offer_maker
 from worker.models.opening import Models
 from worker.sandbox import ReferenceModel
 from worker.service.assembly import make_bridge, make_intake
@@ -142,10 +143,13 @@ def _bridge(workload: Workload, url: str, home: Path, checkpoint: Path, journal:
         file.symlink_to(checkpoint)
         served[name] = Model.of_checkpoint(file, name)
     config, models = demo_config(url, models=tuple(served)), Models(served, ())
-    offer = replace(
-        make_offer(config, home, models), allow_controlnet=True, allow_post_processing=True
-    )
-    intake = make_intake(config, home, models, offer)
+    make_usual = offer_maker(config, home)
+
+    def make_offer(models: Mapping[str, Model], broken: frozenset[Path]) -> Offer:
+        usual = make_usual(models, broken)
+        return replace(usual, allow_controlnet=True, allow_post_processing=True)
+
+    intake = make_intake(config, home, models, make_offer)
     return make_bridge(config, home, models, journal, intake=intake)
 
 

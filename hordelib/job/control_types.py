@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -105,6 +106,16 @@ def missing_files(models: Path) -> dict[ControlType, tuple[Path, ...]]:
     return {control: _missing(models, control) for control in ControlType}
 
 
+def files(models: Path) -> frozenset[Path]:
+    """Where all of them are looked for."""
+    return frozenset(path for control in ControlType for path in _wanted(models, control))
+
+
 def _missing(models: Path, control: ControlType) -> tuple[Path, ...]:
-    wanted = (control_net_file(models, control), annotator_file(models, control))
-    return tuple(path for path in wanted if path is not None and not path.is_file())
+    return tuple(path for path in _wanted(models, control) if not path.is_file())
+
+
+def _wanted(models: Path, control: ControlType) -> Iterator[Path]:
+    yield control_net_file(models, control)
+    if (annotator := annotator_file(models, control)) is not None:
+        yield annotator

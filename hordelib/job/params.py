@@ -176,6 +176,19 @@ _LIMITS: dict[str, _Limit] = {
 }
 
 
+def auxiliaries_of(params: GenerationParams) -> tuple[Path, ...]:
+    """The files that work beside the job's model: ControlNets, annotators, post-processors."""
+    files = [processor.path for processor in params.post_processing]
+    if params.qr_code is not None:
+        files.append(params.qr_code.model)
+    if (control := params.control) is not None:
+        if not params.return_control_map:
+            files.append(control.model)
+        if control.annotator is not None and not control.image_is_control:
+            files.append(control.annotator)
+    return tuple(files)
+
+
 def images_of(params: GenerationParams) -> dict[str, SourceImage]:
     """Every image that the job starts from, by its name in the graph."""
     match params.source:

@@ -81,6 +81,12 @@ def missing(models: Path) -> dict[str, str]:
     return {row.name: row.file for row in _ROWS if _file(models, row) is None}
 
 
+def named_files(models: Path) -> frozenset[Path]:
+    """The files that serve the horde's names."""
+    found = (_file(models, row) for row in _ROWS)
+    return frozenset(path for path in found if path is not None)
+
+
 def served(models: Path) -> frozenset[str]:
     """Every name that can be served, those of the folder's other upscalers among them."""
     named = frozenset(row.name for row in _ROWS if _file(models, row) is not None)

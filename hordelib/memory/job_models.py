@@ -10,7 +10,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hordelib.errors import GenerationFailed, JobError, ModelBroken, ModelMissing
+from hordelib.errors import (
+    AuxiliaryBroken,
+    GenerationFailed,
+    JobError,
+    ModelBroken,
+    ModelMissing,
+)
 from hordelib.files.headers import detect
 from hordelib.files.model import Model
 from hordelib.files.model_key import FileStamp, ModelKey
@@ -97,8 +103,8 @@ class JobModels:
     def hold(self, keys: Iterable[ModelKey], model: Model) -> None:
         """Have these and nothing else in memory until the next call; read what isn't there.
 
-        Raises ModelMissing and ModelBroken for the model's own files, GenerationFailed for others,
-        and OutOfMemory.
+        Raises ModelMissing and ModelBroken for the model's own files, GenerationFailed for LoRAs,
+        AuxiliaryBroken for others, and OutOfMemory.
         """
         stamps = {key: _blamed(key, model, _stamp) for key in keys}
         if stamps == self._stamps:
@@ -235,7 +241,9 @@ def _blamed(key: ModelKey, model: Model, read: Callable[[ModelKey], T]) -> T:
     except (ModelBroken, ModelMissing) as error:
         if key.path in model.files.values():
             raise
-        raise GenerationFailed(str(error)) from error
+        if key.kind == "lora":  # a client's
+            raise GenerationFailed(str(error)) from error
+        raise AuxiliaryBroken(key.path, str(error)) from error
 
 
 def _stamp(key: ModelKey) -> FileStamp:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import requests
 from rich.console import Console
 
 from hordelib.demo_model import ensure_checkpoint
+from hordelib.files.model import Model
 from worker.children.signals import StopSignals
 from worker.config.keys import BridgeConfig
 from worker.demo.model_files import lay_out
@@ -26,11 +27,12 @@ from worker.demo.sample_requests import (
     USUAL,
     Wish,
 )
+from worker.horde.api import Offer
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.line.bridge import Bridge
 from worker.models.introduction import NEWEST_AGENT
-from worker.models.offer import make_offer
+from worker.models.offer import offer_maker
 from worker.models.opening import find_models
 from worker.sandbox import ReferenceModel, Sandbox
 from worker.service.assembly import make_bridge, make_intake
@@ -142,13 +144,17 @@ def _prepare(home: Path, wishes: Sequence[Wish]) -> Callable[[str], BridgeConfig
 def _make_bridge(config: BridgeConfig, home: Path, journal: Journal) -> Bridge:
     """Offers a kind of job although some of its files are not there: no wish asks for those."""
     models = find_models(config, home)
-    offer = replace(
-        make_offer(config, home, models),
-        bridge_agent=NEWEST_AGENT,
-        allow_controlnet=True,
-        allow_post_processing=True,
-    )
-    intake = make_intake(config, home, models, offer)
+    make_usual = offer_maker(config, home)
+
+    def make_offer(models: Mapping[str, Model], broken: frozenset[Path]) -> Offer:
+        return replace(
+            make_usual(models, broken),
+            bridge_agent=NEWEST_AGENT,
+            allow_controlnet=True,
+            allow_post_processing=True,
+        )
+
+    intake = make_intake(config, home, models, make_offer)
     return make_bridge(config, home, models, journal, intake=intake)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hordelib.engine import Generation
 from hordelib.errors import (
+    AuxiliaryBroken,
     Cancelled,
     EngineError,
     GenerationFailed,
@@ -19,7 +20,7 @@ from hordelib.errors import (
 )
 from hordelib.job.batching import common_params
 from hordelib.job.families import Family
-from hordelib.job.params import GenerationParams
+from hordelib.job.params import GenerationParams, auxiliaries_of
 from worker.backoff import Backoff
 from worker.children.engine import EngineProcess
 from worker.clock import elapsed_seconds
@@ -64,6 +65,7 @@ class Runner:
         starts: int,
     ):
         self._engine = engine
+        self._offered = offered
         self._journal = journal
         self._hurry = hurry
         self._starts = starts
@@ -217,9 +219,13 @@ class Runner:
         for tries_left in reversed(range(tries)):
             self._raise_if_too_late(work)
             self._blame.insist_on_same_files(work.job.model)
+            self._offered.insist_on_usable(auxiliaries_of(work.params))
             self._have_engine()
             try:
                 (generation,) = self._generate([work])
+            except AuxiliaryBroken as error:
+                self._offered.do_without(error)
+                raise
             except (ModelBroken, ModelMissing) as error:
                 self._blame.withdraw(work.job.model, str(error))
                 raise

@@ -6,7 +6,7 @@ served; a job that is popped and can't be done counts against the worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +26,21 @@ class Capability:
     missing: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The models folder, and files of it that turned out to be broken, which count as missing."""
+
+    folder: Path
+    broken: frozenset[Path] = frozenset()
+
+
 def capabilities(
-    config: BridgeConfig, models_folder: Path, models: Iterable[Model]
+    config: BridgeConfig, installed: Installed, models: Iterable[Model]
 ) -> tuple[Capability, ...]:
     """Every group of kinds that the horde has a flag for."""
     families = {model.family for model in models}
     return tuple(
-        _capability(flag, bool(getattr(config, flag)), lacks(models_folder, families))
+        _capability(flag, bool(getattr(config, flag)), lacks(installed, families))
         for flag, lacks in _LACKS.items()
     )
 
@@ -41,35 +49,43 @@ def _capability(flag: str, is_wanted: bool, missing: str) -> Capability:
     return Capability(flag, is_wanted and not missing, missing if is_wanted else "")
 
 
-def _nothing(_models_folder: Path, _families: set[Family]) -> str:
+def _nothing(_installed: Installed, _families: set[Family]) -> str:
     return ""
 
 
-def _lacks_post_processing(models_folder: Path, _families: set[Family]) -> str:
-    return _files(post_processors.missing(models_folder).values())
+def _lacks_post_processing(installed: Installed, _families: set[Family]) -> str:
+    missing = post_processors.missing(installed.folder).values()
+    broken = installed.broken & post_processors.named_files(installed.folder)
+    return _files((*missing, *_shown(broken, installed)))
 
 
-def _lacks_control(models_folder: Path, families: set[Family]) -> str:
+def _lacks_control(installed: Installed, families: set[Family]) -> str:
     if not any(Part.control in family.serves for family in families):
         return "no model on offer is of a family that has ControlNets"
-    missing = control_types.missing_files(models_folder)
+    missing = control_types.missing_files(installed.folder)
     paths = {path for files in missing.values() for path in files}
-    return _files(str(path.relative_to(models_folder)) for path in paths)
+    broken = installed.broken & control_types.files(installed.folder)
+    return _files(_shown(paths | broken, installed))
 
 
-def lacks_sdxl_control(models_folder: Path, families: set[Family]) -> str:
+def lacks_sdxl_control(installed: Installed, families: set[Family]) -> str:
     if not any(Part.transparent in family.serves for family in families):
         return "transparent pictures, which the same flag stands for, are not served"
-    return lacks_qr(models_folder, families)
+    return lacks_qr(installed, families)
 
 
-def lacks_qr(models_folder: Path, families: set[Family]) -> str:
-    files = {qr_code.control_net_file(models_folder, family.name) for family in families}
-    return _files(
-        str(path.relative_to(models_folder))
+def lacks_qr(installed: Installed, families: set[Family]) -> str:
+    files = {qr_code.control_net_file(installed.folder, family.name) for family in families}
+    lacking = {
+        path
         for path in files
-        if path is not None and not path.is_file()
-    )
+        if path is not None and (path in installed.broken or not path.is_file())
+    }
+    return _files(_shown(lacking, installed))
+
+
+def _shown(paths: Iterable[Path], installed: Installed) -> Iterator[str]:
+    return (str(path.relative_to(installed.folder)) for path in paths)
 
 
 def _files(missing: Iterable[str]) -> str:
@@ -77,7 +93,7 @@ def _files(missing: Iterable[str]) -> str:
     return f"missing in the models folder: {', '.join(names)}" if names else ""
 
 
-_LACKS: Mapping[str, Callable[[Path, set[Family]], str]] = {
+_LACKS: Mapping[str, Callable[[Installed, set[Family]], str]] = {
     "allow_img2img": _nothing,
     "allow_painting": _nothing,
     "allow_post_processing": _lacks_post_processing,

@@ -17,12 +17,12 @@ REMEDY = "put the whole file back, and the model is offered again"
 
 def stamps_of(model: Model) -> Stamps:
     """Tell the model's files, as they are now, from those that may take their places."""
-    return {path: _stamp(path) for path in model.files.values()}
+    return {path: stamp_of(path) for path in model.files.values()}
 
 
 def what_changed(before: Stamps) -> str:
     """One line, with the remedy, on the first file that is another one by now; "": none is."""
-    changed = next((path for path, stamp in before.items() if _stamp(path) != stamp), None)
+    changed = next((path for path, stamp in before.items() if stamp_of(path) != stamp), None)
     return f"{_trouble(changed)}; {REMEDY}" if changed else ""
 
 
@@ -38,7 +38,8 @@ def _trouble(path: Path) -> str:
     return f"{path} is not the file any more that was verified"
 
 
-def _stamp(path: Path) -> FileStamp | None:
+def stamp_of(path: Path) -> FileStamp | None:
+    """None where there is no such file."""
     try:
         return FileStamp.of(path)
     except ModelMissing:

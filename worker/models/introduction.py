@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
 from hordelib.files.model import Model
 from hordelib.job.families import FLUX, FLUX_DEV, SDXL, Family, Part
 from worker.config.values import PROJECT_URL
-from worker.models.capabilities import lacks_qr, lacks_sdxl_control
+from worker.models.capabilities import Installed, lacks_qr, lacks_sdxl_control
 
 REGEN, CLASSIC = "AI Horde Worker reGen", "AI Horde Worker"
 # The newest versions that the horde's server knows of the names that it pays in full.
@@ -51,17 +50,17 @@ class Introduction:
         return WHOLE if int(major) >= NEWEST_VERSIONS[name] else OLDER
 
 
-def introduction(models_folder: Path, models: Iterable[Model]) -> Introduction:
+def introduction(installed: Installed, models: Iterable[Model]) -> Introduction:
     """As the newest worker all of whose jobs can be made."""
     families = {model.family for model in models}
-    if not _could_get_qr(models_folder, families):
+    if not _could_get_qr(installed, families):
         return Introduction(NEWEST_AGENT)
     if families & _NEED_GATE_9:
         return Introduction(NEWEST_AGENT, _FAULTS_QR, _QR_REMEDY)
     return Introduction(AGENT_WITHOUT_QR, _LOST_WITHOUT_QR, _QR_REMEDY)
 
 
-def _could_get_qr(models_folder: Path, families: set[Family]) -> bool:
+def _could_get_qr(installed: Installed, families: set[Family]) -> bool:
     """Whether QR code jobs would come that can't be made.
 
     The horde hands them to every worker that it thinks capable and that offers no SDXL model; only
@@ -69,8 +68,8 @@ def _could_get_qr(models_folder: Path, families: set[Family]) -> bool:
     """
     if not any(Part.qr_code in family.serves for family in families):
         return False
-    refuses_qr = SDXL in families and bool(lacks_sdxl_control(models_folder, families))
-    return not refuses_qr and bool(lacks_qr(models_folder, families))
+    refuses_qr = SDXL in families and bool(lacks_sdxl_control(installed, families))
+    return not refuses_qr and bool(lacks_qr(installed, families))
 
 
 _LOST_WITHOUT_QR = (

@@ -13,8 +13,6 @@ from hordelib.files.model import Model
 from worker.errors import DocumentMissing
 from worker.models.fetching import ModelSupply, Outcome, progress_text
 from worker.models.inventory import Inventory, dynamic_names
-from worker.models.memory_fit import ComputeMemory
-from worker.models.offer import compute_memory, make_offer
 from worker.models.offered import OfferedModels
 from worker.models.on_disk import State, Stock
 from worker.models.opening import Models, find_models, open_model
@@ -38,9 +36,7 @@ class ModelOffering:
         self._folder = inventory.folder
         self._fetcher = self._folder.fetcher()
         self._dynamic_seconds = dynamic_seconds
-        self._offering = threading.Lock()
         self._stopping = threading.Event()
-        self._memory: ComputeMemory | None = None
         self._brought = set(inventory.dynamic)
         self._supply = ModelSupply(self._inventory.coming, self._fetcher, keeps_trying=True)
         self._told_at = time.monotonic()
@@ -73,7 +69,6 @@ class ModelOffering:
 
         Downloads under way end with the process, and go on the next time.
         """
-        self._memory = compute_memory(self._folder.config)  # while the driver answers
         offered.is_watched, watch = True, ModelWatch(offered, self._reopen)
         threading.Thread(target=self._offer_arrivals, args=(offered,), daemon=True).start()
         threading.Thread(target=self._watch_files, args=(watch, offered), daemon=True).start()
@@ -143,11 +138,8 @@ class ModelOffering:
         return open_model(self._folder.path, stock.name, files)
 
     def _offer(self, model: Model, offered: OfferedModels, *, again: bool = False) -> None:
-        config, home = self._folder.config, self._folder.home
-        with self._offering:
-            models = Models({**offered.models, model.name: model}, ())
-            put = offered.restore if again else offered.add
-            put(model, make_offer(config, home, models, self._memory))
+        put = offered.restore if again else offered.add
+        put(model)
         log.info("offering %s %s", model.name, "again" if again else "too")
 
     # ---- files that change -----------------------------------------------------------------

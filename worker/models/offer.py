@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from hordelib.files.model import Model
 from worker.config.keys import BridgeConfig
 from worker.devices import first_card
 from worker.horde.api import Offer
 from worker.models import capabilities
-from worker.models.capabilities import Capability
+from worker.models.capabilities import Capability, Installed
 from worker.models.introduction import Introduction, introduction
 from worker.models.memory_fit import ComputeMemory, most_pixels
+from worker.models.offered import MakeOffer
 from worker.models.opening import Models
 
 
 def find_capabilities(config: BridgeConfig, home: Path, models: Models) -> tuple[Capability, ...]:
     """The kinds of jobs that can be served, and what those lack that can't."""
-    return capabilities.capabilities(config, config.models_folder(home), models.served.values())
+    installed = Installed(config.models_folder(home))
+    return capabilities.capabilities(config, installed, models.served.values())
 
 
 def introduce(config: BridgeConfig, home: Path, models: Models) -> Introduction:
     """As its owner says, or as fits what is there."""
+    return _introduce(config, Installed(config.models_folder(home)), models.served.values())
+
+
+def _introduce(
+    config: BridgeConfig, installed: Installed, models: Collection[Model]
+) -> Introduction:
     if config.bridge_agent:
         return Introduction(config.bridge_agent)
-    return introduction(config.models_folder(home), models.served.values())
+    return introduction(installed, models)
 
 
-def make_offer(
-    config: BridgeConfig, home: Path, models: Models, memory: ComputeMemory | None = None
+def offer_maker(config: BridgeConfig, home: Path) -> MakeOffer:
+    """Makes offers of models by their names, for as long as the worker runs.
+
+    The memory is measured now, while the driver answers. Raises EngineUnusable where it does not.
+    """
+    memory = compute_memory(config)
+
+    def make(models: Mapping[str, Model], broken: frozenset[Path]) -> Offer:
+        installed = Installed(config.models_folder(home), broken)
+        return _make_offer(config, installed, models, memory)
+
+    return make
+
+
+def _make_offer(
+    config: BridgeConfig, installed: Installed, models: Mapping[str, Model], memory: ComputeMemory
 ) -> Offer:
-    """What all of these models can do. `memory` is asked for where it is not given."""
-    agent = introduce(config, home, models).bridge_agent
-    flags = {each.flag: each.is_offered for each in find_capabilities(config, home, models)}
-    memory = memory or compute_memory(config)
+    """What all of these models can do."""
+    kinds = capabilities.capabilities(config, installed, models.values())
+    flags = {each.flag: each.is_offered for each in kinds}
     return Offer(
         name=config.dreamer_name,
-        models=tuple(models.served),
-        bridge_agent=agent,
-        max_pixels=most_pixels(models.served.values(), memory, config.max_pixels),
+        models=tuple(models),
+        bridge_agent=_introduce(config, installed, models.values()).bridge_agent,
+        max_pixels=most_pixels(models.values(), memory, config.max_pixels),
         amount=config.max_batch,
         nsfw=config.nsfw,
         blacklist=config.blacklist,

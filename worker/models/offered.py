@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
+from hordelib.errors import AuxiliaryBroken
 from hordelib.files.model import Model
 from worker.horde.api import Offer
+from worker.models.broken_files import BrokenFiles
 from worker.models.changes import Stamps, stamps_of, what_changed
 
+MakeOffer = Callable[[Mapping[str, Model], frozenset[Path]], Offer]
+
 log = logging.getLogger(__name__)
+
+FLAGS = ("allow_controlnet", "allow_sdxl_controlnet", "allow_post_processing")
 
 
 class OfferedModels:
     """Any thread may call.
 
     Args:
-        offer: all but the models, which are those that neither rest nor were withdrawn.
+        make_offer: what models can do together, without files that are broken.
         models: by the horde's names.
 
     `is_watched` says that somebody brings models back whose files are whole again.
@@ -26,8 +33,11 @@ class OfferedModels:
 
     is_watched = False
 
-    def __init__(self, offer: Offer, models: Mapping[str, Model]):
-        self._offer = offer
+    def __init__(self, make_offer: MakeOffer, models: Mapping[str, Model]):
+        self._make_offer = make_offer
+        self._broken = BrokenFiles()
+        self._without: frozenset[Path] = frozenset()  # what was broken when the offer was made
+        self._offer = make_offer(models, self._without)
         self._models = models
         self._stamps: dict[str, Stamps] = {n: stamps_of(model) for n, model in models.items()}
         self._resting: frozenset[str] = frozenset()
@@ -39,24 +49,47 @@ class OfferedModels:
         return self._models
 
     def offer(self) -> Offer:
-        """What to say at the next pop."""
+        """What to say at the next pop: of the models that neither rest nor were withdrawn."""
+        if self._broken.paths != self._without:  # one of them was mended
+            with self._changing:
+                self._make()
         return replace(self._offer, models=tuple(n for n in self._models if n not in self._resting))
 
-    def add(self, model: Model, offer: Offer) -> None:
-        """Offer a model more, or again. `offer` is what all of them can do together."""
+    def add(self, model: Model) -> None:
+        """Offer a model more, or again."""
         with self._changing:
-            self._put(model, offer)
+            self._put(model)
             self._resting -= {model.name}
 
-    def restore(self, model: Model, offer: Offer) -> None:
+    def restore(self, model: Model) -> None:
         """Bring a model back that was withdrawn; one that rested before rests."""
         with self._changing:
-            self._put(model, offer)
+            self._put(model)
 
-    def _put(self, model: Model, offer: Offer) -> None:
+    def _put(self, model: Model) -> None:
         self._stamps[model.name] = stamps_of(model)
         self._models = {**self._models, model.name: model}
-        self._offer = offer
+        self._make()
+
+    def _make(self) -> None:
+        self._without = self._broken.paths
+        self._offer = self._make_offer(self._models, self._without)
+
+    def do_without(self, broken: AuxiliaryBroken) -> None:
+        """Ask for no job that may need the file, until it is another one, and tell the owner."""
+        with self._changing:
+            before = self._offer
+            self._broken.add(broken.path, str(broken))
+            self._make()
+            lost = [flag for flag in FLAGS if getattr(before, flag) > getattr(self._offer, flag)]
+        kinds = f"{', '.join(lost)} is not offered" if lost else "no job that needs it is made"
+        log.error("%s; until it is mended, %s", broken, kinds)
+
+    def insist_on_usable(self, files: Iterable[Path]) -> None:
+        """Raises AuxiliaryBroken for the first of them that `do_without` was told of."""
+        for path in files:
+            if why := self._broken.why(path):
+                raise AuxiliaryBroken(path, why)
 
     def rest(self, name: str) -> None:
         """Offer a model no more, but do the jobs of it that were popped. One is always offered."""

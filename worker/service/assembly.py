@@ -17,7 +17,6 @@ from worker.config.keys import BridgeConfig
 from worker.config.values import CLIENT_AGENT
 from worker.devices import Card, first_card
 from worker.errors import NothingToServe
-from worker.horde.api import Offer
 from worker.horde.client import HordeClient
 from worker.jobs.drop_limit import MOST_DROPS
 from worker.jobs.journal import Journal
@@ -29,8 +28,8 @@ from worker.loras.adapters import Adapters
 from worker.loras.civitai import SITES, Civitai, Hordeling
 from worker.loras.finder import LORA, TI, LoraFinder
 from worker.loras.store import LoraStore, Quota
-from worker.models.offer import make_offer
-from worker.models.offered import OfferedModels
+from worker.models.offer import offer_maker
+from worker.models.offered import MakeOffer, OfferedModels
 from worker.models.on_disk import DISK_FLOOR_BYTES
 from worker.models.opening import Models
 from worker.net.downloads import Downloader
@@ -112,11 +111,11 @@ def make_predictor(state: Path) -> SecondsPredictor:
 
 
 def make_intake(
-    config: BridgeConfig, home: Path, models: Models, offer: Offer | None = None
+    config: BridgeConfig, home: Path, models: Models, make_offer: MakeOffer | None = None
 ) -> Intake:
     folder = config.models_folder(home)
     return Intake(
-        OfferedModels(offer or make_offer(config, home, models), models.served),
+        OfferedModels(make_offer or offer_maker(config, home), models.served),
         folder,
         SourceFetcher(config.horde_url, client_agent=CLIENT_AGENT),
         make_adapters(config, folder),

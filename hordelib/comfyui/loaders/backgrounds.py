@@ -45,12 +45,20 @@ class SubjectFinder:
         """
         pixels = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
         values = (pixels / max(int(pixels.max()), 1) - MEAN) / DEVIATION
-        batch = values.astype(np.float32).transpose(2, 0, 1)[None]
-        found = self.session.run(None, {self.session.get_inputs()[0].name: batch})[0][0, 0]
+        found = self._find(values.astype(np.float32))
         if not np.isfinite(found).all():
             raise NotNumbers(self.name)
         mask = Image.fromarray(_stretched(found))
         return np.asarray(mask.resize(image.size, Image.Resampling.LANCZOS))
+
+    def gives_numbers(self) -> bool:
+        """Whether it does for a plain grey picture."""
+        return bool(np.isfinite(self._find(np.zeros((SIDE, SIDE, 3), np.float32))).all())
+
+    def _find(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(SIDE, SIDE, 3) as the network takes them, to (SIDE, SIDE)."""
+        batch = values.transpose(2, 0, 1)[None]
+        return self.session.run(None, {self.session.get_inputs()[0].name: batch})[0][0, 0]
 
 
 def load_subject_finder(key: ModelKey) -> SubjectFinder:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hordelib.comfyui.loaders.networks import bring
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
-from hordelib.errors import ModelBroken
+from hordelib.errors import AuxiliaryBroken
 from hordelib.files.model_key import ModelKey
 from hordelib.job.control_types import ControlType
 from hordelib.pictures.annotators import OUTLINES, Draw, draw_at_size
@@ -75,8 +75,9 @@ class DreamerControlNet:
         control_net = context.models[ModelKey("control_net", path, base)]
         reads, has = _context_width(control_net.control_model), _context_width(model.model)
         if reads != has:
-            raise ModelBroken(
-                f"{path.name} is for models with a text width of {reads}, and the job's has {has}"
+            raise AuxiliaryBroken(
+                path,
+                f"{path.name} is for models with a text width of {reads}, and the job's has {has}",
             )
         return (_patched_like(control_net, model) if base else control_net,)
 

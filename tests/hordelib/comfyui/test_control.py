@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from hordelib import Engine, GenerationParams
 from hordelib.demo_model import TRAINED_CONTROL, ensure_control_net, ensure_lora
 from hordelib.demo_model.shapes import Scene, draw
-from hordelib.errors import GenerationFailed, InvalidParams, ModelMissing, NotServed
+from hordelib.errors import AuxiliaryBroken, InvalidParams, ModelMissing, NotServed
 from hordelib.files.model import Model
 from hordelib.graphs.build import build_graph
 from hordelib.job.control_types import (
@@ -412,7 +412,7 @@ def test_files_that_are_no_control_net_are_named_and_the_next_job_runs(
         (other, "no ControlNet"),
         (renamed, "rename it to diff_canny"),
     ):
-        with pytest.raises(GenerationFailed, match=reason) as caught:
+        with pytest.raises(AuxiliaryBroken, match=reason) as caught:
             make(engine, checkpoint, replace(TOLD, control=replace(control, model=path)))
         assert path.name in str(caught.value)
     assert make(engine, checkpoint, replace(TOLD, steps=1, control=control))
@@ -427,5 +427,5 @@ def test_a_control_net_for_another_family_is_refused(
         state[key] = torch.zeros(320, 1024)
     path = tmp_path / "control_canny_sd2.safetensors"
     save_file(state, path)
-    with pytest.raises(GenerationFailed, match="text width of 1024"):
+    with pytest.raises(AuxiliaryBroken, match="text width of 1024"):
         make(engine, checkpoint, replace(TOLD, control=replace(control, model=path)))

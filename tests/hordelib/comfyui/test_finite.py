@@ -25,7 +25,7 @@ from hordelib.comfyui.executor import Executor
 from hordelib.comfyui.nodes.context import RunContext, Wanted
 from hordelib.demo_model import ensure_control_net
 from hordelib.engine import unwatched
-from hordelib.errors import NotNumbers
+from hordelib.errors import AuxiliaryBroken, NotNumbers
 from hordelib.files.model_key import ModelKey
 from hordelib.graph import Graph, Link
 from hordelib.job.control_types import ControlType
@@ -133,8 +133,9 @@ def test_a_broken_post_processor_gives_no_picture_and_is_named(
     processor = broken(tmp_path)
     face = SourceImage.of_pil(draw_face(256))
     job = replace(SMALL, width=256, height=256, steps=1, source=FromImage(face), denoise=0.01)
-    with pytest.raises(NotNumbers, match=rf"_0: {processor.path.name} gives values"):
+    with pytest.raises(AuxiliaryBroken, match=f"{processor.path.name} gives values") as raised:
         engine.generate(replace(job, post_processing=(processor,)), checkpoint)
+    assert raised.value.path == processor.path
 
 
 def test_a_broken_annotator_gives_no_map_and_is_named(engine: Engine, tmp_path: Path):
@@ -142,7 +143,7 @@ def test_a_broken_annotator_gives_no_map_and_is_named(engine: Engine, tmp_path: 
     broken_network(weights, "norm")
     control = Control(type=ControlType.hed, image=SOURCE.image, model=Path(), annotator=weights)
     job = replace(QUICK, control=control, return_control_map=True)
-    with pytest.raises(NotNumbers, match=r"ControlNetHED\.pth gives values"):
+    with pytest.raises(AuxiliaryBroken, match=r"ControlNetHED\.pth gives values"):
         engine.generate(job, MODEL)
 
 
@@ -152,8 +153,9 @@ def test_a_broken_control_net_gives_no_picture(
     broken = Path(shutil.copy(ensure_control_net(models), tmp_path))
     poke(broken, "control_model.middle_block_out.0.weight", NAN)
     control = Control(type=ControlType.canny, image=SOURCE.image, model=broken)
-    with pytest.raises(NotNumbers, match="sampler: the diffusion model"):
+    with pytest.raises(AuxiliaryBroken, match=f"{broken.name} gives values") as raised:
         engine.generate(replace(QUICK, control=control), checkpoint)
+    assert raised.value.path == broken
 
 
 # ---- full precision --------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from hordelib import Engine
-from hordelib.errors import GenerationFailed, NotNumbers
+from hordelib.errors import AuxiliaryBroken, NotNumbers
 from hordelib.job.control_types import ControlType
 from hordelib.job.params import Control
 from hordelib.pictures.annotators import READERS, draw_at_size, read_annotator
@@ -128,7 +128,7 @@ def test_weights_of_another_network_are_named(engine: Engine, tmp_path: Path):
     control = Control(
         type=ControlType.mlsd, image=source(SHOWN), model=Path("none"), annotator=weights
     )
-    with pytest.raises(GenerationFailed, match=r"mlsd_large_512_fp32\.pth"):
+    with pytest.raises(AuxiliaryBroken, match=r"mlsd_large_512_fp32\.pth"):
         control_map(engine, replace(TOLD, control=control))
 
 

@@ -19,16 +19,23 @@ from torch import Tensor
 
 from benchmarks.measure.simulated import children
 from hordelib import Engine
-from hordelib.errors import Cancelled, EngineError, GenerationFailed, ModelMissing
+from hordelib.errors import (
+    AuxiliaryBroken,
+    Cancelled,
+    EngineError,
+    GenerationFailed,
+    ModelMissing,
+)
 from hordelib.files.completeness import insist_on_whole
 from hordelib.files.model import Model
 from hordelib.job.families import SD1
-from hordelib.job.images import SourceImage
-from hordelib.job.params import FromImage
+from hordelib.job.images import Picture, SourceImage
+from hordelib.job.params import FromImage, PostProcessor, ProcessorKind
 from tests.hordelib.comfyui.test_finite import NAN, UNET, changed, poke
 from tests.hordelib.test_engine import SMALL
 from tests.support.looks import difference
 from tests.support.sandbox_client import MODEL
+from tests.support.tiny_networks import write_compact
 from tests.worker.line.test_runner import OTHER, make_stage
 from worker.children.engine import EngineProcess
 from worker.children.messages import Cancel, EngineSettings
@@ -157,6 +164,31 @@ def test_no_series_of_hostile_jobs_costs_a_model_its_place(
     assert stage.offered.offer().models == (MODEL, OTHER)
     assert caplog.text.count("it is not the model that jobs fail of") == 2
     assert stage.runner.run(stage.work("a circle", steps=1)).images
+
+
+def test_a_broken_file_of_the_owners_costs_one_try_and_no_model(
+    running: EngineProcess, checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    stage = make_stage(running, checkpoint, tmp_path)
+    path = tmp_path / "up.pth"
+    path.write_bytes(b"<html>not found</html>")
+    upscaler = PostProcessor("up", ProcessorKind.upscaler, path)
+
+    def run() -> tuple[Picture, ...]:
+        work = stage.work("a circle", steps=1, lora=str(tmp_path / "hostile"))
+        (tmp_path / "hostile").write_text("no LoRA")
+        upscaled = replace(work.params, post_processing=(upscaler,), embeddings_folder=None)
+        return stage.runner.run(replace(work, params=upscaled)).images
+
+    calls = running._calls
+    for _ in range(2):  # the second time, nobody even tries
+        with pytest.raises(AuxiliaryBroken, match=r"up\.pth: a web page"):
+            run()
+    assert running._calls == calls + 1
+    assert stage.offered.offer().models == (MODEL, OTHER)
+    assert f"{path}" in caplog.text
+    write_compact(path)
+    assert run()
 
 
 def test_every_picture_bears_its_job_and_place(running: EngineProcess, checkpoint: Path):

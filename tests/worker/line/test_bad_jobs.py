@@ -45,7 +45,7 @@ from worker.line.bridge import Bridge
 from worker.line.intake import Intake
 from worker.line.limits import Limits
 from worker.line.source_fetcher import SourceFetcher
-from worker.models.offer import make_offer
+from worker.models.offer import offer_maker
 from worker.models.offered import OfferedModels
 from worker.models.opening import Models
 from worker.safety.censorship import Censorship
@@ -338,7 +338,7 @@ def make_bridge(
         make_client(config),
         EngineProcess(EngineSettings(None, "auto", 256 << 20, None, logs / "engine.log")),
         Intake(
-            OfferedModels(make_offer(config, logs, models), models.served),
+            OfferedModels(offer_maker(config, logs), models.served),
             folder,
             SourceFetcher(config.horde_url, client_agent=CLIENT_AGENT),
             make_adapters(config, folder, (site,)),

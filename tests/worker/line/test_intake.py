@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,8 @@ from worker.horde.api import ExtraSource, Job
 from worker.jobs.work import Work
 from worker.line.intake import Intake
 from worker.line.source_fetcher import SourceFetcher, TryLater
-from worker.models.offer import make_offer
+from worker.models.offer import offer_maker
 from worker.models.offered import OfferedModels
-from worker.models.opening import Models as Found
 from worker.safety.censorship import asks_for
 from worker.service.assembly import make_adapters
 
@@ -79,7 +77,7 @@ def intake(folder: Path) -> Intake:
         {"api_key": "a-key", "dreamer_name": "tester", "cache_home": str(folder)}
     )
     return Intake(
-        OfferedModels(make_offer(config, folder, Found(MODELS, ())), MODELS),
+        OfferedModels(offer_maker(config, folder), MODELS),
         folder,
         SourceFetcher(NOBODY, client_agent="tester"),
         make_adapters(config, folder, (NOBODY,)),
@@ -100,10 +98,8 @@ def test_a_model_that_is_not_offered_is_refused(intake: Intake):
 
 
 def test_a_model_that_arrives_is_offered_with_what_all_of_them_can_do(intake: Intake):
-    fresh = replace(intake.offered.offer(), allow_controlnet=True)
-    intake.offered.add(model("New"), fresh)
+    intake.offered.add(model("New"))
     assert intake.offered.offer().models == ("Deliberate", "Painter", "Old", "New")
-    assert intake.offered.offer().allow_controlnet
     assert intake.take_in(job(model="New")).model.name == "New"
 
 
@@ -111,7 +107,7 @@ def test_a_resting_model_is_not_offered_and_its_jobs_are_still_done(intake: Inta
     intake.offered.rest("Deliberate")
     assert intake.offered.offer().models == ("Painter", "Old")
     assert intake.take_in(job()).model.name == "Deliberate"
-    intake.offered.add(model("Deliberate"), intake.offered.offer())
+    intake.offered.add(model("Deliberate"))
     assert "Deliberate" in intake.offered.offer().models
 
 

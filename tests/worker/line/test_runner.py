@@ -217,7 +217,7 @@ def test_a_job_that_kills_the_engine_gets_one_more_try_and_is_faulted(stage: Sta
 
 
 def offer_too(stage: Stage, name: str) -> None:
-    stage.offered.add(replace(stage.model, name=name), stage.offered.offer())
+    stage.offered.add(replace(stage.model, name=name))
 
 
 def test_a_model_that_kills_the_engine_three_times_leaves_the_offer(

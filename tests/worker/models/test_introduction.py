@@ -11,6 +11,7 @@ from hordelib.job.families import FLUX, SD1, SDXL, Family
 from worker.cli.check import Verdict, introduced
 from worker.cli.commands import warnings_of
 from worker.config.keys import BridgeConfig
+from worker.models.capabilities import Installed
 from worker.models.introduction import (
     AGENT_WITHOUT_QR,
     NEWEST_AGENT,
@@ -83,7 +84,7 @@ def test_the_newest_versions_are_the_servers():
 
 def test_a_worker_with_flux_is_never_introduced_as_one_that_flux_is_kept_from(tmp_path: Path):
     models = models_of(SD1, FLUX)
-    how = introduction(tmp_path, models.served.values())
+    how = introduction(Installed(tmp_path), models.served.values())
     assert "flux" in BridgeAgent.parse(how.bridge_agent).features
     (_, finding) = introduced(configured(), tmp_path, models)
     assert finding.verdict is Verdict.warning
@@ -91,7 +92,7 @@ def test_a_worker_with_flux_is_never_introduced_as_one_that_flux_is_kept_from(tm
 
 
 def test_what_is_told_is_what_the_server_does(tmp_path: Path):
-    lost = introduction(tmp_path, models_of(SD1).served.values()).lost
+    lost = introduction(Installed(tmp_path), models_of(SD1).served.values()).lost
     old, new = BridgeAgent.parse(AGENT_WITHOUT_QR), BridgeAgent.parse(NEWEST_AGENT)
     told = {
         "tiling": "tiling",
