@@ -19,6 +19,7 @@ from hordelib.graphs.stages.instruct import change_as_told
 from hordelib.graphs.stages.loras import apply_loras
 from hordelib.graphs.stages.post_process import post_process
 from hordelib.graphs.stages.qr_code import hide_qr_code
+from hordelib.graphs.stages.sampling import set_sampling, shift_noise
 from hordelib.graphs.stages.source import start_from_source
 from hordelib.graphs.stages.text import even_prompts, find_embeddings
 from hordelib.graphs.stages.tiling import tile
@@ -60,7 +61,7 @@ def _picture(params: GenerationParams, model: Model) -> Graph:
     graph.set("prompt", text=params.prompt)
     graph.set("negative_prompt", text=params.negative_prompt)
     if params.qr_code is not None:
-        hide_qr_code(graph, params, params.qr_code, family.model)
+        hide_qr_code(graph, params, params.qr_code, family)
     else:
         _sample(graph, params, model)
     if family.joins_prompts:
@@ -84,7 +85,7 @@ def _sample(graph: Graph, params: GenerationParams, model: Model) -> None:
     """From what the job starts with to the latent that is decoded."""
     family = model.family
     size = start_size(params, family.native_side)
-    _fill(graph, params, size)
+    _fill(graph, params, size, family)
     if family.is_guided:
         guide(graph, params.cfg)
     if family is CASCADE:
@@ -99,13 +100,9 @@ def _sample(graph: Graph, params: GenerationParams, model: Model) -> None:
     follow_control(graph, params, model)
 
 
-def _fill(graph: Graph, params: GenerationParams, size: tuple[int, int]) -> None:
+def _fill(graph: Graph, params: GenerationParams, size: tuple[int, int], family: Family) -> None:
     graph.set("latent", width=size[0], height=size[1], batch_size=params.images)
-    graph.set(
-        "sampler",
-        seed=params.seed,
-        steps=params.steps,
-        cfg=params.cfg,
-        sampler_name=params.sampler.comfy_name,
-        scheduler=params.scheduler.value,
-    )
+    graph.set("sampler", seed=params.seed)
+    set_sampling(graph, "sampler", params, family)
+    if params.flow_shift is not None:
+        shift_noise(graph, params.flow_shift, size, family.model)

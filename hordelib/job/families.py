@@ -16,6 +16,7 @@ class Part(StrEnum):
     hires_fix = "hires_fix"
     clip_skip = "clip_skip"
     tiling = "tiling"
+    flow_shift = "flow_shift"
     lora = "loras"
     ti = "tis"
     control = "control_type"
@@ -57,6 +58,9 @@ class Family:
     joins_prompts: bool = True  # cross attention: repeated tokens change nothing
     is_guided: bool = False  # distilled: the guidance is an input; there is no negative prompt
     channels: frozenset[int] = frozenset({4})  # that its UNets may read; where not known, 4
+    is_flow: bool = False  # its noise levels go from 1 to 0 (ComfyUI's CONST)
+    noise_table: str = ""  # of AlignYourSteps; gits is known to suit the same families
+    least_flow_shift: float = 0.0  # the least that leaves noise levels above 0
 
 
 _STABLE_DIFFUSION = frozenset(
@@ -71,6 +75,7 @@ _ROWS = (
         frozenset({"BaseModel", "SD15_instructpix2pix"}),
         _STABLE_DIFFUSION | {Part.qr_code},
         channels=frozenset({4, 8, 9}),
+        noise_table="SD1",
     ),
     Family(
         "stable diffusion 2",
@@ -87,6 +92,7 @@ _ROWS = (
         frozenset({"SDXL", "SDXL_instructpix2pix"}),
         _STABLE_DIFFUSION - {Part.control} | {Part.qr_code},
         channels=frozenset({4, 8, 9}),
+        noise_table="SDXL",
     ),
     Family(
         "stable_cascade",
@@ -108,16 +114,18 @@ _ROWS = (
         "flux.json",
         1024,
         frozenset({"Flux"}),
-        frozenset({Part.lora}),
+        frozenset({Part.lora, Part.flow_shift}),
         joins_prompts=False,
+        is_flow=True,
     ),
     Family(
         "flux_dev",
         "flux.json",
         1024,
         frozenset({"Flux"}),
-        frozenset({Part.lora}),
+        frozenset({Part.lora, Part.flow_shift}),
         joins_prompts=False,
+        is_flow=True,
         is_guided=True,
     ),
     Family(
@@ -125,7 +133,7 @@ _ROWS = (
         "qwen_image.json",
         1328,
         frozenset({"QwenImage"}),
-        frozenset({Part.lora}),
+        frozenset({Part.lora, Part.flow_shift}),
         (
             Loader("diffusion_model", "unet", "", "qwen_image_fp8_e4m3fn.safetensors"),
             Loader(
@@ -140,6 +148,8 @@ _ROWS = (
         Link("text_encoder", 0),
         Link("vae", 0),
         joins_prompts=False,
+        is_flow=True,
+        least_flow_shift=0.01,
     ),
     Family(
         "z_image_turbo",
@@ -156,6 +166,7 @@ _ROWS = (
         Link("text_encoder", 0),
         Link("vae", 0),
         joins_prompts=False,
+        is_flow=True,
     ),
 )
 FAMILIES = {row.name: row for row in _ROWS}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from hordelib.job.families import Family, Part
 from hordelib.job.hires import needs_two_passes
 from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
 from hordelib.job.params import GenerationParams, Remix, TextOnly
+from hordelib.job.samplers import TABLED, Scheduler
 
 Asks = Callable[[GenerationParams, Family], bool]
 
@@ -40,7 +41,9 @@ _OPTIONAL: dict[Part, _Optional] = {
     ),
     Part.clip_skip: _Optional(lambda job, _: job.clip_skip > 1, {"clip_skip": 1}),
     Part.tiling: _Optional(lambda job, _: job.tiling, {"tiling": False}),
+    Part.flow_shift: _Optional(lambda job, _: job.flow_shift is not None, {"flow_shift": None}),
 }
+SUBSTITUTE = Scheduler.simple  # the schedule that every sampler makes a picture with, of any family
 # The graph that hides a QR code starts from the code, at the picture's own size.
 _NOT_WITH_QR_CODE: dict[str, _Optional] = {
     "source_image": _Optional(
@@ -69,7 +72,43 @@ def fit(
     notes = [_note(f"{name} left out: not with {_what(params, family)}") for name in left_out]
     if family.is_guided and params.negative_prompt:
         notes.append(_note(f"negative prompt left out: {family.name} models have none"))
-    return replace(params, **changes), tuple(notes)
+    if family.is_guided or not params.reads_negative:
+        changes["negative_prompt"] = params.prompt  # encoded anyway; nothing reads it
+    fitted = replace(params, **changes)
+    for served, why, change in _substitutes(fitted, family):
+        notes.append(_note(f"{served} was used: {why}"))
+        fitted = replace(fitted, **change)
+    return fitted, tuple(notes)
+
+
+def prompts_a_run(params: GenerationParams, family: Family) -> int:
+    """How many prompts the network reads in each run: the positive one, and mostly the negative.
+
+    ComfyUI leaves out the negative one where it weighs nothing.
+    """
+    if params.sampler.reads_unguided:
+        return 2
+    return 1 if family.is_guided or not params.reads_negative else 2
+
+
+def _substitutes(
+    params: GenerationParams, family: Family
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Values that make no picture at all: the field with the one that is served, why, and how."""
+    sampler, options = params.sampler, params.sampler_options
+    if params.scheduler in TABLED and not family.noise_table:
+        why = f"{params.scheduler} is not for {family.name} models"
+        yield f"scheduler {SUBSTITUTE}", why, {"scheduler": SUBSTITUTE}
+    if params.scheduler in sampler.refuses:
+        why = f"{sampler.name} diverges with {params.scheduler}"
+        yield f"scheduler {SUBSTITUTE}", why, {"scheduler": SUBSTITUTE}
+    most = sampler.most_flow_eta
+    if family.is_flow and options.eta is not None and options.eta > most:
+        why = f"{options.eta:g} is too much for {family.name} models"
+        yield f"sampler_eta {most:g}", why, {"sampler_options": replace(options, eta=most)}
+    least = family.least_flow_shift
+    if params.flow_shift is not None and params.flow_shift < least:
+        yield f"flow_shift {least:g}", "less leaves no noise", {"flow_shift": least}
 
 
 def _what(params: GenerationParams, family: Family) -> str:

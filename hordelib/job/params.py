@@ -12,7 +12,7 @@ from typing import Any
 from hordelib.errors import InvalidParams
 from hordelib.job.control_types import ControlType
 from hordelib.job.images import SourceImage
-from hordelib.job.samplers import SAMPLERS, Sampler, Scheduler
+from hordelib.job.samplers import SAMPLERS, USUAL, Sampler, SamplerOptions, Scheduler
 
 SEEDS = 1 << 64  # ComfyUI's and torch's seeds are unsigned 64-bit numbers
 SIDE_STEP, MAX_SIDE = 64, 3072
@@ -104,6 +104,7 @@ class QrCode:
     x_offset: int | None = None
     y_offset: int | None = None
     border: int = 1  # in modules
+    strength: float = 1.0  # of the QR ControlNet, in multiples of the usual one
     model: Path  # the QR ControlNet's file
 
 
@@ -124,7 +125,9 @@ class GenerationParams:
     steps: int = 30
     cfg: float = 5.0
     sampler: Sampler = SAMPLERS["k_euler_a"]
+    sampler_options: SamplerOptions = USUAL
     scheduler: Scheduler = Scheduler.normal
+    flow_shift: float | None = None  # of the noise levels of flow models; None: the model's own
     clip_skip: int = 1  # 1 = the text encoder's output as the model was trained on it
     hires_fix: bool = False  # two passes, where the size is larger than the model's own
     hires_denoise: float | None = None  # of the second pass; None: the usual one
@@ -144,6 +147,19 @@ class GenerationParams:
         for name, (is_valid, expected) in _LIMITS.items():
             if not is_valid(getattr(self, name)):
                 raise InvalidParams(name, getattr(self, name), expected)
+
+        for name, value in self.sampler_options.given():
+            option = self.sampler.options.get(name)
+            if option is None:
+                expected = f"no such option with the sampler {self.sampler.name}"
+                raise InvalidParams(f"sampler_{name}", value, expected)
+            if not option.accepts(value):
+                raise InvalidParams(f"sampler_{name}", value, str(option))
+
+    @property
+    def reads_negative(self) -> bool:
+        """Whether the negative prompt has any effect: at a cfg scale of 1 it weighs nothing."""
+        return self.cfg != 1 or self.sampler.reads_unguided
 
     def image_seed(self, index: int) -> int:
         """Seed of image `index` of the batch; alone, that seed gives the same picture."""
@@ -170,6 +186,7 @@ _LIMITS: dict[str, _Limit] = {
     "steps": between(1, 500),
     "cfg": between(0, 100),
     "clip_skip": between(1, 12),
+    "flow_shift": (lambda shift: shift is None or 0 <= shift <= 100, "0 to 100"),
     "hires_denoise": (lambda share: share is None or 0.01 <= share <= 1, "0.01 to 1"),
     "denoise": between(0.01, 1),
     "facefixer_strength": between(0, 1),

@@ -11,12 +11,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
-from hordelib.errors import InvalidParams, NotServed
+from hordelib.errors import InvalidParams, NotServed, shown
 from hordelib.job.control_types import ControlType
 from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
 from hordelib.job.params import SEEDS, GenerationParams, between
 from hordelib.job.prompts import LONGEST_PROMPT
-from hordelib.job.samplers import Sampler, Scheduler, find_sampler, nearest_sampler
+from hordelib.job.samplers import (
+    OPTION_NAMES,
+    Option,
+    Sampler,
+    SamplerOptions,
+    Scheduler,
+    find_sampler,
+    nearest_sampler,
+)
 from hordelib.texts import harmless
 
 Payload = Mapping[str, Any]
@@ -72,6 +80,7 @@ class JobRequest:
     loras: tuple[LoraRequest, ...] = ()
     tis: tuple[TiRequest, ...] = ()
     control: ControlRequest | None = None
+    control_strength: float = 1.0  # of what the workflow steers with, too
     post_processing: tuple[str, ...] = ()
     workflow: str = ""
     extra_texts: tuple[tuple[str, str], ...] = ()
@@ -94,17 +103,21 @@ def read_payload(payload: Payload, *, images: int = 1) -> JobRequest:
     (positive, negative), cut_notes = _bounded(split_prompt(written))
     sampler, sampler_notes = _sampler(payload)
     scheduler, scheduler_notes = _scheduler(payload)
+    options, option_notes = _sampler_options(payload, sampler)
+    flow_shift, shift_notes = _flow_shift(payload)
     values |= {"sampler": sampler, "scheduler": scheduler}
+    values |= {"sampler_options": options, "flow_shift": flow_shift}
     return JobRequest(
         params=GenerationParams(prompt=positive, negative_prompt=negative, images=images, **values),
         loras=_each(payload, "loras", _lora, MAX_LORAS),
         tis=_each(payload, "tis", _ti, MAX_TIS),
         control=_control(payload),
+        control_strength=_control_strength(payload),
         post_processing=_names(payload, "post_processing"),
         workflow=_workflow(payload),
         extra_texts=_each(payload, "extra_texts", _extra_text, MAX_TIS),
         use_nsfw_censor=_switch(payload, "use_nsfw_censor"),
-        notes=(*cut_notes, *sampler_notes, *scheduler_notes),
+        notes=(*cut_notes, *sampler_notes, *scheduler_notes, *option_notes, *shift_notes),
     )
 
 
@@ -242,6 +255,50 @@ def _scheduler(payload: Payload) -> tuple[Scheduler, tuple[GenMetadata, ...]]:
     return implied, (changed(f"scheduler {name[:40]!r} is unknown: {implied} was used"),)
 
 
+def _sampler_options(
+    payload: Payload, sampler: Sampler
+) -> tuple[SamplerOptions, tuple[GenMetadata, ...]]:
+    """Those that the sampler has, of a value that it takes, but for what is its default anyway.
+
+    The server has checked both: what is left out here is not worth a fault.
+    """
+    kept, notes = dict[str, Any](), list[GenMetadata]()
+    asked = {
+        name: payload[f"sampler_{name}"] for name in OPTION_NAMES if f"sampler_{name}" in payload
+    }
+    for name, value in asked.items():
+        option = sampler.options.get(name)
+        if option is None:
+            notes.append(changed(f"sampler_{name} left out: {sampler.name} has no such option"))
+        elif not option.accepts(value):
+            notes.append(_left_out(f"sampler_{name}", value, str(option)))
+        elif value != option.default:
+            kept[name] = _finite(value, option)
+    return SamplerOptions(**kept), tuple(notes)
+
+
+def _finite(value: Any, option: Option) -> Any:
+    """Of an option without an upper limit, a number that the solvers can compute with."""
+    return float(min(value, HUGE)) if isinstance(option.default, float) else value
+
+
+def _flow_shift(payload: Payload) -> tuple[float | None, tuple[GenMetadata, ...]]:
+    if "flow_shift" not in payload:
+        return None, ()
+    try:
+        return _within("flow_shift", payload["flow_shift"], 0, 100), ()
+    except InvalidParams:
+        return None, (_left_out("flow_shift", payload["flow_shift"], "a number from 0 to 100"),)
+
+
+def _left_out(key: str, value: object, expected: str) -> GenMetadata:
+    return changed(f"{key}={shown(value)} left out: expected {expected}")
+
+
+def _control_strength(payload: Payload) -> float:
+    return _within("control_strength", payload.get("control_strength", 1.0), 0.01, 3)
+
+
 def _given(payload: Payload) -> Payload:
     """Without the keys that are null."""
     return {key: value for key, value in payload.items() if value is not None}
@@ -309,7 +366,7 @@ def _control(payload: Payload) -> ControlRequest | None:
         raise InvalidParams("control_type", name, "one of " + ", ".join(ControlType))
     return ControlRequest(
         type=ControlType(name),
-        strength=_within("control_strength", payload.get("control_strength", 1.0), 0, 10),
+        strength=_control_strength(payload),
         image_is_control=_switch(payload, "image_is_control"),
         return_control_map=_switch(payload, "return_control_map"),
     )

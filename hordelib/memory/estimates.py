@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hordelib.job.families import FAMILIES, Family
+from hordelib.job.fitting import prompts_a_run
 from hordelib.job.params import GenerationParams
 from hordelib.memory.corrections import Corrections
 
@@ -36,13 +37,13 @@ class BatchSizes:
 class _Slopes:
     """Bytes for each pixel of one image, in 16 bits."""
 
-    sample: float
+    sample: float  # for each prompt
     decode: float
+    prompts: int  # that usual jobs read
 
 
 def _slopes(usage_factor: float, decode: float, prompts: int = 2) -> _Slopes:
-    per_prompt = 2 * _PER_LATENT_PIXEL * usage_factor / _LATENT_PIXELS
-    return _Slopes(prompts * per_prompt, decode)
+    return _Slopes(2 * _PER_LATENT_PIXEL * usage_factor / _LATENT_PIXELS, decode, prompts)
 
 
 _KL, _STAGE_A, _WAN = 2 * 2178.0, 2 * 2178.0 * 4, 2 * 7000.0  # the kinds of VAE
@@ -76,6 +77,7 @@ class MemoryEstimate:
         """For so many images at once; the largest size that the job samples at."""
         controls = (params.control is not None) + (params.qr_code is not None)
         slope = _SLOPES[self.family.name].sample * (1 + CONTROL_SHARE * controls)
+        slope *= prompts_a_run(params, self.family)
         return self._bytes(slope * params.width * params.height * images)
 
     def decoding_bytes(self, params: GenerationParams) -> int:
@@ -99,7 +101,8 @@ class MemoryEstimate:
 
     def most_pixels(self, room_bytes: int) -> int:
         """The largest picture, in pixels, that there is room for; 0: none."""
-        steepest = max(_SLOPES[self.family.name].sample, self._decode_slope)
+        slopes = _SLOPES[self.family.name]
+        steepest = max(slopes.prompts * slopes.sample, self._decode_slope)
         per_pixel = steepest * self.value_bytes / 2 * self.correction
         return max(0, int((room_bytes - ALWAYS_BYTES) / per_pixel))
 

@@ -7,16 +7,19 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_hook
 
 from hordelib import Engine, GenerationParams, Picture
 from hordelib.demo_model.shapes import Scene
 from hordelib.errors import Cancelled, EngineError, ModelBroken, ModelMissing, RuntimeMissing
 from hordelib.files.model import Model
 from hordelib.job.families import SD1
-from hordelib.job.samplers import SAMPLERS, Scheduler
+from hordelib.job.samplers import SAMPLERS, SamplerOptions, Scheduler
 from tests.support.layouts import write_sd2, write_sdxl
 from tests.support.looks import difference, look, pixels
 
@@ -99,16 +102,82 @@ def test_hires_fix_samples_twice_and_ends_at_the_size_asked_for(engine: Engine, 
     assert len(totals) == 4  # two steps, twice
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+# One for each way to draw noise and to guide; test_samplers.py has them all, without a network.
+KINDS: dict[str, SamplerOptions] = {
+    "k_heun": SamplerOptions(s_churn=10.0),
+    "k_lms": SamplerOptions(order=2),
+    "k_dpm_adaptive": SamplerOptions(order=2),
+    "k_dpmpp_sde": SamplerOptions(eta=0.7),
+    "euler_ancestral_cfg_pp": SamplerOptions(),
+    "seeds_2": SamplerOptions(solver_type="phi_2"),
+    "sa_solver": SamplerOptions(s_noise=0.9),
+    "exp_heun_2_x0_sde": SamplerOptions(),
+    "uni_pc": SamplerOptions(),
+}
+
+
+@pytest.mark.parametrize("sampler", KINDS)
 def test_image_i_of_a_batch_is_the_picture_of_seed_plus_i(
     engine: Engine, checkpoint: Path, sampler: str
 ):
-    batch = replace(SMALL, sampler=SAMPLERS[sampler], images=2, steps=5, seed=(1 << 64) - 1)
+    row, options = SAMPLERS[sampler], KINDS[sampler]
+    batch = replace(SMALL, sampler=row, sampler_options=options, images=2, steps=3)
+    batch = replace(batch, seed=(1 << 64) - 1)
     together = engine.generate(batch, checkpoint).images
     assert [picture.seed for picture in together] == [(1 << 64) - 1, 0]
     for picture in together:
         alone = replace(batch, images=1, seed=picture.seed)
         assert difference(picture, engine.generate(alone, checkpoint).images[0]) <= 2
+
+
+def test_a_bounded_dpm_adaptive_is_disclosed(engine: Engine, checkpoint: Path):
+    job = replace(SMALL, sampler=SAMPLERS["k_dpm_adaptive"], steps=3, images=2)
+    made = engine.generate(job, checkpoint)
+    again = engine.generate(job, checkpoint)  # a result that is kept is told of, too
+    for (note,) in (made.notes, again.notes):
+        assert note.ref == "the sampler dpm_adaptive was stopped after 4 iterations"
+    assert look(made.images[0], SCENES[0]).background == "blue"
+
+
+# ---- without the negative prompt -------------------------------------------------------------
+
+
+@pytest.fixture
+def rows() -> Iterator[list[int]]:
+    """How many pictures each run of a UNet is given."""
+    seen: list[int] = []
+
+    def count(module: torch.nn.Module, arguments: tuple[Any, ...], _result: object) -> None:
+        if type(module).__name__ == "UNetModel":
+            seen.append(len(arguments[0]))
+
+    hook = register_module_forward_hook(count)
+    yield seen
+    hook.remove()
+
+
+def test_at_a_cfg_scale_of_1_the_negative_prompt_costs_nothing(
+    engine: Engine, checkpoint: Path, rows: list[int]
+):
+    """The same picture to the bit, by half of the network's work."""
+    plain = replace(SMALL, cfg=1.0, steps=3)
+    first = engine.generate(plain, checkpoint).images[0]
+    assert rows == [1, 1, 1]
+    other = replace(plain, negative_prompt="a white star, " * 30)
+    assert engine.generate(other, checkpoint).images[0].to_webp() == first.to_webp()
+    rows.clear()
+    engine.generate(replace(plain, cfg=2.0), checkpoint)
+    assert rows == [2, 2, 2]
+
+
+def test_cfg_pp_reads_the_negative_prompt_at_a_cfg_scale_of_1(
+    engine: Engine, checkpoint: Path, rows: list[int]
+):
+    guided = replace(SMALL, cfg=1.0, steps=3, sampler=SAMPLERS["euler_cfg_pp"])
+    first = engine.generate(guided, checkpoint).images[0]
+    assert rows == [2, 2, 2]
+    other = replace(guided, negative_prompt="a white star on a black background")
+    assert difference(first, engine.generate(other, checkpoint).images[0]) > 2
 
 
 def test_a_long_prompt_is_used_to_its_end(engine: Engine, checkpoint: Path):

@@ -24,6 +24,8 @@ Payload = Mapping[str, Any]
 
 
 CLEANER_SECONDS = 60
+# A promise to end k_dpm_adaptive after 1.25 iterations a step (hordelib.job.samplers).
+BOUNDS_ADAPTIVE_SOLVERS = "1.0"
 LONGEST_TTL_SECONDS = 7 * 24 * 3600  # the largest jobs get some hours
 _MOST_METADATA = 50
 _MOST_MESSAGES, _MOST_REASONS = 20, 100  # of a pop; the horde has about thirty reasons
@@ -63,6 +65,7 @@ class Offer:
         """The body of POST generate/pop: every key, so that no server default decides."""
         told = asdict(self)
         told["allow_unsafe_ipaddr"] = told.pop("allow_unsafe_ip")
+        told["sampler_execution_contract_version"] = BOUNDS_ADAPTIVE_SOLVERS
         return {key: value for key, value in told.items() if value is not None}
 
 

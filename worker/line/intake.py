@@ -143,7 +143,7 @@ class Intake:
             raise ModelMissing(f"workflow qr_code: no ControlNet for it with {baseline}")
         code, notes = read_qr_code(request.extra_texts, control_net)
         insist_on_room(code, request.params.width, request.params.height)
-        return code, notes
+        return replace(code, strength=request.control_strength), notes
 
 
 def _start(

@@ -19,18 +19,17 @@ from operator import mul
 
 from hordelib.graphs.stages.hires import has_two_passes, second_denoise, start_size
 from hordelib.job.families import Family
+from hordelib.job.fitting import prompts_a_run
 from hordelib.job.hires import second_pass_steps
 from hordelib.job.params import FromImage, GenerationParams, Inpaint, PostProcessor, Remix
 from hordelib.job.post_processors import POST_PROCESSORS
 from hordelib.job.prompts import LONGEST_PROMPT
-from hordelib.job.samplers import Sampler, StepNoise
+from hordelib.job.samplers import ADAPTIVE, StepNoise, most_iterations
 
 PICTURE = 512 * 512  # pixels
 CHUNK_TOKENS = 75
 ADAPTIVE_CALLS = 40  # dpm_adaptive chooses its steps itself; the server reckons with as many
 
-# Calls of the network a step, but for the last one, which goes straight to the picture.
-_TWO_CALLS = frozenset({"heun", "dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"})
 _LATE_PROMPTS = 100  # whose chunks are remembered: a job's work is asked for several times
 _TOKENS = re.compile(r"\w+|[^\w\s]")
 
@@ -46,21 +45,26 @@ def work_of(params: GenerationParams, family: Family) -> Work:
     return work | _sampling(params, family) | _text(params) | _pixels(params) | around
 
 
-def calls(sampler: Sampler, steps: int) -> int:
-    """How often a sampler runs the network for so many steps."""
-    if sampler.comfy_name == "dpm_adaptive":
-        return ADAPTIVE_CALLS
-    return 2 * steps - 1 if sampler.comfy_name in _TWO_CALLS else steps
+def calls(params: GenerationParams, steps: int) -> int:
+    """How often the job's sampler runs the network for so many steps.
+
+    The last one goes straight to the picture.
+    """
+    sampler = params.sampler
+    if sampler == ADAPTIVE:
+        order = params.sampler_options.order or sampler.evaluations
+        return min(ADAPTIVE_CALLS, order * most_iterations(steps))
+    return sampler.evaluations * (steps - 1) + 1
 
 
 def _sampling(params: GenerationParams, family: Family) -> dict[str, float]:
     """Of all passes together. `area`: pictures that go through the network, of all its calls."""
     runs = calls_area = attention = cross = steps = 0.0
-    guided = 2 if params.cfg != 1 and not family.is_guided else 1
+    prompts = prompts_a_run(params, family)
     wide = max(_chunks(params.prompt), _chunks(params.negative_prompt))
     for pixels, pass_steps in _passes(params, family):
-        pass_calls = calls(params.sampler, pass_steps)
-        area = pass_calls * guided * params.images * pixels / PICTURE
+        pass_calls = calls(params, pass_steps)
+        area = pass_calls * prompts * params.images * pixels / PICTURE
         steps += pass_steps
         runs += pass_calls
         calls_area += area
@@ -70,11 +74,16 @@ def _sampling(params: GenerationParams, family: Family) -> dict[str, float]:
     work |= {"prompt area": cross}
     if params.control is not None:
         work |= {"control calls": runs, "control area": calls_area}
-    if params.sampler.step_noise is not StepNoise.none:
-        work[f"{params.sampler.step_noise.name} noise"] = steps * params.images
+    noise = params.sampler.step_noise
+    if noise is not StepNoise.none and (noise is not StepNoise.churn or _churns(params)):
+        work[f"{noise.name} noise"] = steps * params.images
     if not params.sampler.batches:
         work[f"{params.sampler.name} area"] = calls_area
     return work
+
+
+def _churns(params: GenerationParams) -> bool:
+    return bool(params.sampler_options.s_churn)
 
 
 def _passes(params: GenerationParams, family: Family) -> Iterator[tuple[int, int]]:
@@ -88,11 +97,15 @@ def _passes(params: GenerationParams, family: Family) -> Iterator[tuple[int, int
 
 
 def _text(params: GenerationParams) -> dict[str, float]:
-    """Negative prompts repeat, and are seldom encoded again. Several LoRAs change weights once."""
+    """Negative prompts repeat, and are seldom encoded again. Several LoRAs change weights once.
+
+    The same text twice is encoded once: so are negative prompts that nothing reads.
+    """
     prompts = params.prompt, params.negative_prompt
+    is_one = params.prompt == params.negative_prompt
     return {
         "chunks": float(_chunks(params.prompt)),
-        "negative chunks": float(_chunks(params.negative_prompt)),
+        "negative chunks": 0.0 if is_one else float(_chunks(params.negative_prompt)),
         "tis": float(sum(prompt.count("embedding:") for prompt in prompts)),
         "with LoRAs": 1.0 if params.loras else 0.0,
         "loras": float(len(params.loras)),

@@ -13,14 +13,18 @@ import comfy.utils
 from torch import Tensor
 
 from hordelib.comfyui.nodes.batches import Batch, in_batches
-from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
+from hordelib.comfyui.nodes.context import HIDDEN_INPUT, NodeNotes, RunContext, with_notes
 from hordelib.comfyui.nodes.members import Prompts, guided_each
 from hordelib.comfyui.nodes.noise import first_noise, seeded_sampler
+from hordelib.comfyui.nodes.schedules import noise_levels
 from hordelib.comfyui.nodes.step_invariants import sample_custom
+from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
 from hordelib.job.params import SEEDS
-from hordelib.job.samplers import UNBATCHABLE
+from hordelib.job.samplers import STEP_NOISE, UNBATCHABLE
 
 Latent = dict[str, Any]
+TEXT: tuple[str, dict[str, Any]] = ("STRING", {})
+SAMPLER_NAMES = sorted(STEP_NOISE)  # ComfyUI's, and those that its version may not have
 
 
 class DreamerSampler:
@@ -41,11 +45,11 @@ class DreamerSampler:
                 "seed": ("INT", {"min": 0, "max": SEEDS - 1}),
                 "steps": ("INT", {"min": 1, "max": 10000}),
                 "cfg": ("FLOAT", {"min": 0.0, "max": 100.0}),
-                "sampler_name": (comfy.samplers.KSampler.SAMPLERS,),
+                "sampler_name": (SAMPLER_NAMES,),
                 "scheduler": (comfy.samplers.KSampler.SCHEDULERS,),
                 "denoise": ("FLOAT", {"min": 0.0, "max": 1.0}),
             },
-            "optional": {"seeds": ("STRING", {}), "cfgs": ("STRING", {})},
+            "optional": {"seeds": TEXT, "cfgs": TEXT, "options": TEXT},
             "hidden": HIDDEN_INPUT,
         }
 
@@ -56,11 +60,13 @@ class DreamerSampler:
         context: RunContext,
         seeds: str = "",
         cfgs: str = "",
+        options: str = "",
         **settings: Any,
-    ) -> tuple[Latent]:
+    ) -> dict[str, Any]:
         """`seeds` and `cfgs` are JSON lists, one of each for each image, where jobs share a batch.
 
-        The prompts then have an entry for each job.
+        The prompts then have an entry for each job. `options` is JSON too: the sampler's, by the
+        names that its function has for them.
         """
         model = settings["model"]
         images = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
@@ -68,6 +74,7 @@ class DreamerSampler:
         each_seed = json.loads(seeds) if seeds else [(seed + i) % SEEDS for i in range(count)]
         each_cfg = json.loads(cfgs) if cfgs else [settings["cfg"]] * count
         mask = _masks(latent_image, count)
+        solver = Solver(settings["sampler_name"], options)
         prompts = Prompts.of(settings["positive"], settings["negative"], count)
 
         def make(batch: Batch) -> Tensor:
@@ -79,14 +86,35 @@ class DreamerSampler:
                 each_cfg[batch.images],
                 mask[batch.images] if mask is not None else None,
                 step_progress(context, batch.number, batch.of),
+                solver=solver,
                 **{**settings, **own},
             )
 
-        is_alone = settings["sampler_name"] in UNBATCHABLE
-        samples = in_batches(prompts.companies, context.sizes, make, alone=is_alone)
-        return ({**latent_image, "samples": samples},)
+        samples = in_batches(prompts.companies, context.sizes, make, alone=solver.is_alone)
+        return with_notes(({**latent_image, "samples": samples},), NodeNotes(solver.notes))
 
 
+class Solver:
+    """A sampler with its options, and what there is to disclose of how it ran."""
+
+    def __init__(self, name: str, options: str):
+        self.is_alone = name in UNBATCHABLE
+        self.notes: list[GenMetadata] = []
+        self._name = name
+        self._options: dict[str, Any] = json.loads(options) if options else {}
+
+    def seeded(self, seeds: list[int]) -> comfy.samplers.KSAMPLER:
+        """For images of these seeds."""
+        return seeded_sampler(self._name, seeds, self._options, on_bound=self._stopped)
+
+    def _stopped(self, iterations: int) -> None:
+        told = f"the sampler {self._name} was stopped after {iterations} iterations"
+        note = GenMetadata(MetadataType.INFORMATION, MetadataValue.SEE_REF, told)
+        if note not in self.notes:
+            self.notes.append(note)
+
+
+SCHEDULE = ("steps", "sampler_name", "scheduler", "denoise")
 Progress = Callable[[int, Tensor, Tensor, int], None]
 
 
@@ -110,21 +138,12 @@ def _sample_batch(
 ) -> Tensor:
     """What KSampler does (ComfyUI's nodes.common_ksampler), with noise and cfg scale per image."""
     model, cfg = guided_each(model, cfgs)
-    schedule = comfy.samplers.KSampler(
-        model,
-        steps=settings["steps"],
-        device=model.load_device,
-        sampler=settings["sampler_name"],
-        scheduler=settings["scheduler"],
-        denoise=settings["denoise"],
-        model_options=model.model_options,
-    )
     return sample_custom(
         model,
         noise=first_noise(images, seeds),
         cfg=cfg,
-        sampler=seeded_sampler(settings["sampler_name"], seeds),
-        sigmas=schedule.sigmas,
+        sampler=settings["solver"].seeded(seeds),
+        sigmas=noise_levels(model, **{name: settings[name] for name in SCHEDULE}),
         positive=settings["positive"],
         negative=settings["negative"],
         latent_image=images,

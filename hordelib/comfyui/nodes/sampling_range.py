@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from hordelib.comfyui.nodes.batches import Batch, in_batches
-from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
-from hordelib.comfyui.nodes.noise import first_noise, seeded_sampler
-from hordelib.comfyui.nodes.sampling import Latent, step_progress
+from hordelib.comfyui.nodes.context import HIDDEN_INPUT, NodeNotes, RunContext, with_notes
+from hordelib.comfyui.nodes.noise import first_noise
+from hordelib.comfyui.nodes.sampling import SAMPLER_NAMES, TEXT, Latent, Solver, step_progress
+from hordelib.comfyui.nodes.schedules import noise_levels
 from hordelib.comfyui.nodes.step_invariants import sample_custom
 from hordelib.job.params import SEEDS
 
@@ -35,7 +36,7 @@ class DreamerSamplerAdvanced:
                 "noise_seed": ("INT", {"min": 0, "max": SEEDS - 1}),
                 "steps": ("INT", {"min": 1, "max": 10000}),
                 "cfg": ("FLOAT", {"min": 0.0, "max": 100.0}),
-                "sampler_name": (comfy.samplers.KSampler.SAMPLERS,),
+                "sampler_name": (SAMPLER_NAMES,),
                 "scheduler": (comfy.samplers.KSampler.SCHEDULERS,),
                 "positive": ("CONDITIONING",),
                 "negative": ("CONDITIONING",),
@@ -44,6 +45,7 @@ class DreamerSamplerAdvanced:
                 "end_at_step": ("INT", {"min": 0, "max": 10000}),
                 "return_with_leftover_noise": SWITCH,
             },
+            "optional": {"options": TEXT},
             "hidden": HIDDEN_INPUT,
         }
 
@@ -53,11 +55,13 @@ class DreamerSamplerAdvanced:
         latent_image: Latent,
         noise_seed: int,
         context: RunContext,
+        options: str = "",
         **settings: Any,
-    ) -> tuple[Latent]:
+    ) -> dict[str, Any]:
         images = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
         seeds = [(noise_seed + i) % SEEDS for i in range(len(images))]
         is_noisy = settings["add_noise"] == "disable"
+        solver = Solver(settings["sampler_name"], options)
         sigmas = _sigmas(model, **settings)
 
         def make(batch: Batch) -> Tensor:
@@ -66,8 +70,8 @@ class DreamerSamplerAdvanced:
                 model,
                 noise=torch.zeros_like(some) if is_noisy else first_noise(some, own_seeds),
                 cfg=settings["cfg"],
-                sampler=seeded_sampler(settings["sampler_name"], own_seeds),
-                sigmas=sigmas,
+                sampler=solver.seeded(own_seeds),
+                sigmas=sigmas.clone(),  # uni_pc writes into them
                 positive=settings["positive"],
                 negative=settings["negative"],
                 latent_image=some,
@@ -76,8 +80,9 @@ class DreamerSamplerAdvanced:
                 seed=own_seeds[0],
             )
 
-        samples = in_batches([slice(0, len(images))], context.sizes, make)
-        return ({**latent_image, "samples": samples},)
+        whole = [slice(0, len(images))]
+        samples = in_batches(whole, context.sizes, make, alone=solver.is_alone)
+        return with_notes(({**latent_image, "samples": samples},), NodeNotes(solver.notes))
 
 
 def _sigmas(
@@ -91,16 +96,8 @@ def _sigmas(
     **settings: Any,
 ) -> Tensor:
     """The noise levels from the first to the last of the steps, the last one 0 if so asked."""
-    schedule = comfy.samplers.KSampler(
-        model,
-        steps=steps,
-        device=model.load_device,
-        sampler=sampler_name,
-        scheduler=scheduler,
-        denoise=1.0,
-        model_options=model.model_options,
-    )
-    sigmas = schedule.sigmas[start_at_step : end_at_step + 1].clone()
+    levels = noise_levels(model, steps=steps, sampler_name=sampler_name, scheduler=scheduler)
+    sigmas = levels[start_at_step : end_at_step + 1].clone()
     if settings["return_with_leftover_noise"] == "disable":
         sigmas[-1] = 0
     return sigmas

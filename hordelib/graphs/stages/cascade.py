@@ -36,9 +36,9 @@ def run_in_two_stages(
     """
     steps_c, steps_b = split_steps(params.steps)
     graph.set("sampler", steps=steps_c)
-    alike = ("seed", "sampler_name", "scheduler")
-    settings = {name: graph.inputs("sampler")[name] for name in alike}
-    graph.set("sampler_b", steps=steps_b, **settings)
+    alike = ("seed", "sampler_name", "scheduler", "options")
+    settings = {name: value for name, value in graph.inputs("sampler").items() if name in alike}
+    graph.extend("sampler_b", steps=steps_b, **settings)
     match params.source:
         case FromImage(image):
             _encode(graph, params, image, size)

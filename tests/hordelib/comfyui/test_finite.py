@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ from hordelib.graph import Graph, Link
 from hordelib.job.control_types import ControlType
 from hordelib.job.images import Picture, SourceImage
 from hordelib.job.params import Control, FromImage, PostProcessor, ProcessorKind
-from hordelib.job.samplers import SAMPLERS, Scheduler
+from hordelib.job.samplers import Scheduler
 from hordelib.pictures.finite import are_numbers
 from tests.hordelib.comfyui.test_control import MODEL
 from tests.hordelib.pictures.test_annotators import save
@@ -282,29 +283,71 @@ def test_a_single_step_of_kl_optimal_is_a_picture(engine: Engine, checkpoint: Pa
     assert look(made, SCENES[0]).background == "blue"
 
 
-@pytest.mark.parametrize("scheduler", Scheduler)
-def test_every_schedule_falls_to_zero_whatever_the_number_of_steps(
-    engine: Engine, scheduler: Scheduler
-):
+TABLES = {Scheduler.align_your_steps: ("_SD1", "_SDXL")}
+SCHEDULES = [each + table for each in Scheduler for table in TABLES.get(each, ("",))]
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULES)
+def test_every_schedule_falls_to_zero_whatever_the_number_of_steps(engine: Engine, scheduler: str):
     engine.start()
     from comfy.samplers import calculate_sigmas
 
-    kinds = import_module("comfy.model_sampling")
-    sampling = type("Sampling", (kinds.ModelSamplingDiscrete, kinds.EPS), {})()
     for steps in (1, 2, 3, 30):
-        sigmas = calculate_sigmas(sampling, scheduler.value, steps)
+        sigmas = calculate_sigmas(_sampling(), scheduler, steps)
         assert len(sigmas) >= steps + 1
         assert are_numbers(sigmas)
         assert (sigmas[1:] < sigmas[:-1]).all()
         assert sigmas[-1] == 0
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_makes_a_picture_in_a_single_step(
-    engine: Engine, checkpoint: Path, sampler: str
+def _sampling() -> Any:
+    kinds = import_module("comfy.model_sampling")
+    return type("Sampling", (kinds.ModelSamplingDiscrete, kinds.EPS), {})()
+
+
+class Patcher:
+    """As much of ComfyUI's ModelPatcher as a schedule asks for."""
+
+    def __init__(self) -> None:
+        self.load_device = torch.device("cpu")
+        self.model_options: dict[str, Any] = {}
+
+    def get_model_object(self, name: str) -> Any:
+        assert name == "model_sampling"
+        return _sampling()
+
+
+@pytest.mark.parametrize("steps", [2, 9, 10, 20, 21, 30])
+def test_schedules_of_nodes_are_comfyuis(engine: Engine, steps: int):
+    engine.start()
+    from comfy.samplers import calculate_sigmas
+
+    gits = import_module("comfy_extras.nodes_gits").GITSScheduler
+    ours = calculate_sigmas(_sampling(), "gits", steps)
+    assert torch.equal(ours, gits.execute(1.2, steps, 1.0).result[0])
+    node = import_module("comfy_extras.nodes_align_your_steps").AlignYourStepsScheduler
+    for table in ("SD1", "SDXL"):
+        ours = calculate_sigmas(_sampling(), f"align_your_steps_{table}", steps)
+        assert torch.equal(ours, node.execute(table, steps, 1.0).result[0])
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULES)
+@pytest.mark.parametrize("sampler", ["euler", "dpm_2", "exp_heun_2_x0"])
+@pytest.mark.parametrize(("steps", "denoise"), [(6, 1.0), (6, 0.5), (60, 0.03)])
+def test_levels_are_each_there_once_in_any_pass(
+    engine: Engine, scheduler: str, sampler: str, steps: int, denoise: float
 ):
-    job = replace(SMALL, steps=1, sampler=SAMPLERS[sampler], scheduler=Scheduler.kl_optimal)
-    assert engine.generate(job, checkpoint).images
+    """Sixty steps of 3 % are two thousand of a model with a thousand levels."""
+    engine.start()
+    from hordelib.comfyui.nodes.schedules import noise_levels
+
+    levels = noise_levels(
+        Patcher(), steps=steps, sampler_name=sampler, scheduler=scheduler, denoise=denoise
+    )
+    assert (levels[1:] < levels[:-1]).all()
+    assert levels[-1] == 0
+    assert (levels[0] > 14).item() is (denoise == 1)
+    assert len(levels) <= steps + 2
 
 
 # ---- looking ---------------------------------------------------------------------------------

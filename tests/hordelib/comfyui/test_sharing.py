@@ -44,7 +44,9 @@ def members(params: Sequence[GenerationParams]) -> list[Member]:
     return [Member(f"job {i}", each) for i, each in enumerate(params)]
 
 
-@pytest.mark.parametrize("sampler", ["k_euler", "k_euler_a", "k_dpmpp_2m", "k_dpmpp_sde", "ddim"])
+@pytest.mark.parametrize(
+    "sampler", ["k_euler", "k_euler_a", "k_dpmpp_2m", "k_dpmpp_sde", "euler_ancestral_cfg_pp"]
+)
 def test_pictures_are_those_of_each_job_alone(engine: Engine, checkpoint: Path, sampler: str):
     jobs = [replace(params, sampler=SAMPLERS[sampler]) for params in DIFFERENT]
     together = engine.generate_together(members(jobs), Model.of_checkpoint(checkpoint))

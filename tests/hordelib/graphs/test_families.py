@@ -37,7 +37,7 @@ from hordelib.job.families import (
 from hordelib.job.fitting import fit
 from hordelib.job.images import SourceImage
 from hordelib.job.params import FromImage, Inpaint, Lora, QrCode, Remix, TextOnly
-from hordelib.job.samplers import SAMPLERS, Scheduler
+from hordelib.job.samplers import SAMPLERS, SamplerOptions, Scheduler
 from tests.support.family_files import HEADERS, UNET, model_of, write_header
 from tests.support.layouts import write_sd2, write_sdxl
 
@@ -287,6 +287,52 @@ def test_every_sampler_has_the_jobs_seed_sampler_and_scheduler(name: str, job: s
         )
 
 
+NOISY = replace(
+    BASE,
+    sampler=SAMPLERS["dpmpp_2m_sde"],
+    sampler_options=SamplerOptions(eta=0.5, solver_type="heun"),
+    scheduler=Scheduler.align_your_steps,
+)
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_sampler_has_the_jobs_options_and_the_familys_schedule(name: str, job: str):
+    """Second passes and Cascade's stage B too."""
+    noisy = ("sampler", "sampler_options", "scheduler")
+    params = replace(JOBS[job], **{key: getattr(NOISY, key) for key in noisy})
+    graph = build_graph(params, model_of(FAMILIES[name]))
+    table = {"stable diffusion 1": "_SD1", "stable_diffusion_xl": "_SDXL"}.get(name)
+    expected = f"align_your_steps{table}" if table else "simple"
+    samplers = [title for title in graph.titles if graph.class_type(title) == "DreamerSampler"]
+    for title in samplers:
+        inputs = graph.inputs(title)
+        assert json.loads(inputs["options"]) == {"eta": 0.5, "solver_type": "heun"}
+        assert inputs["scheduler"] == expected
+
+
+def test_the_qr_workflow_has_options_and_a_strength_of_its_control():
+    code = QrCode(text="a", model=Path("a"), strength=2.0)
+    graph = build_graph(replace(NOISY, qr_code=code), model_of(SDXL))
+    for title in ("data_sampler", "function_sampler", "sampler"):
+        inputs = graph.inputs(title)
+        assert json.loads(inputs["options"]) == {"eta": 0.5, "solver_type": "heun"}
+        assert inputs["scheduler"] == "align_your_steps_SDXL"
+    strengths = [
+        graph.inputs(f"{name}_control")["strength"] for name in ("data", "function", "code")
+    ]
+    assert strengths == [2.0, 10.0, 3.0], "twice the usual, and 10 is ComfyUI's most"
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("family", [SD1, FLUX, FLUX_DEV, QWEN_IMAGE], ids=lambda each: each.name)
+def test_graphs_with_options_and_shifts_are_valid_to_comfyui(family: Family):
+    options = SamplerOptions(solver_type="phi_1")
+    sampler = SAMPLERS["exp_heun_2_x0"]
+    job = replace(NOISY, sampler=sampler, sampler_options=options, flow_shift=2.5)
+    assert _problems(build_graph(job, model_of(family)).to_api()) == ""
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_batch_has_its_images(name: str):
     """Whatever it starts from: as many latents as images reach the sampler."""
@@ -369,6 +415,21 @@ def test_qwen_images_shift_stays_behind_whatever_changes_the_model():
     assert graph.inputs("shift") == {"model": Link("lora_1", 0), "shift": 3.1}
 
 
+def test_a_flow_shift_is_the_models_whatever_the_size():
+    shifted = replace(BASE, flow_shift=2.5, loras=LORAS)
+    flux = build_graph(shifted, model_of(FLUX))
+    assert flux.inputs("shift") == {
+        "model": Link("lora_1", 0),
+        "max_shift": 2.5,
+        "base_shift": 2.5,
+        "width": 1024,
+        "height": 1024,
+    }
+    assert flux.inputs("sampler")["model"] == Link("shift", 0)
+    qwen = build_graph(shifted, model_of(QWEN_IMAGE))
+    assert qwen.inputs("shift") == {"model": Link("lora_1", 0), "shift": 2.5}
+
+
 def test_z_image_takes_the_jobs_steps_and_cfg():
     sampler = build_graph(BASE, model_of(Z_IMAGE)).inputs("sampler")
     assert (sampler["steps"], sampler["cfg"]) == (30, 3.5)
@@ -395,6 +456,59 @@ def test_what_a_family_lacks_is_left_out_and_disclosed(family: Family):
         f"{part} left out: not with {family.name} models"
         for part in ("hires_fix", "clip_skip", "tiling")
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "family", "told", "fitted"),
+    [
+        (
+            {"scheduler": Scheduler.gits},
+            FLUX,
+            "scheduler simple was used: gits is not for flux_1 models",
+            {"scheduler": Scheduler.simple},
+        ),
+        (
+            {"sampler": SAMPLERS["dpmpp_3m_sde"], "scheduler": Scheduler.normal},
+            SD1,
+            "scheduler simple was used: dpmpp_3m_sde diverges with normal",
+            {"scheduler": Scheduler.simple},
+        ),
+        (
+            {"sampler": SAMPLERS["k_dpm_2_a"], "sampler_options": SamplerOptions(eta=7)},
+            FLUX,
+            "sampler_eta 1 was used: 7 is too much for flux_1 models",
+            {"sampler_options": SamplerOptions(eta=1)},
+        ),
+        (
+            {"flow_shift": 0.0},
+            QWEN_IMAGE,
+            "flow_shift 0.01 was used: less leaves no noise",
+            {"flow_shift": 0.01},
+        ),
+        (
+            {"flow_shift": 3.0},
+            Z_IMAGE,
+            "flow_shift left out: not with z_image_turbo models",
+            {"flow_shift": None},
+        ),
+    ],
+)
+def test_what_would_be_no_picture_is_done_otherwise_and_disclosed(
+    changes: dict[str, Any], family: Family, told: str, fitted: dict[str, Any]
+):
+    job = replace(BASE, **changes)
+    served, notes = fit(job, family)
+    assert [note.ref for note in notes] == [told]
+    assert served == replace(job, **fitted)
+    assert fit(served, family) == (served, ())
+
+
+def test_a_negative_prompt_that_weighs_nothing_is_encoded_with_the_other_one():
+    """It is the same text then; CFG++ reads it whatever the cfg scale is."""
+    plain = replace(BASE, cfg=1.0)
+    assert fit(plain, SD1) == (replace(plain, negative_prompt=BASE.prompt), ())
+    guided = replace(plain, sampler=SAMPLERS["euler_cfg_pp"])
+    assert fit(guided, SD1) == (guided, ())
 
 
 def test_hires_fix_that_would_do_nothing_is_not_worth_a_note():

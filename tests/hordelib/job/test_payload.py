@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from contextlib import suppress
+from fnmatch import fnmatch
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from hordelib.job.payload import (
     read_payload,
     split_prompt,
 )
-from hordelib.job.samplers import SAMPLERS, Scheduler
+from hordelib.job.samplers import SAMPLERS, Choice, SamplerOptions, Scheduler
 
 # As the server sends it: every boolean is there, optional keys are not.
 PAYLOAD: dict[str, Any] = {
@@ -42,6 +43,7 @@ PAYLOAD: dict[str, Any] = {
 
 KEYS = (
     *PAYLOAD,
+    *("sampler_eta", "sampler_s_tmax", "sampler_order", "sampler_solver_type", "flow_shift"),
     *("clip_skip", "scheduler", "denoising_strength", "hires_fix_denoising_strength"),
     *("loras", "tis", "name", "model", "clip", "inject_trigger", "is_version", "inject_ti"),
     *("strength", "control_type", "control_strength", "post_processing", "facefixer_strength"),
@@ -99,6 +101,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"facefixer_strength": 2}, "facefixer_strength"),
     ({"control_type": "magic"}, "control_type"),
     ({"control_type": "canny", "control_strength": float("nan")}, "control_strength"),
+    ({"control_type": "canny", "control_strength": 0}, "control_strength"),
+    ({"workflow": "qr_code", "control_strength": 3.1}, "control_strength"),
     ({"loras": "7"}, "loras"),
     ({"loras": [7]}, "loras"),
     ({"loras": [{"name": "a"}] * 6}, "loras"),
@@ -156,6 +160,7 @@ def test_all_that_a_job_can_name_is_read():
         loras=(LoraRequest("4711", model=0.5, is_version=True),),
         tis=(TiRequest("7808", "negprompt", 0.8),),
         control=ControlRequest(ControlType.canny, 0.7, return_control_map=True),
+        control_strength=0.7,
         post_processing=("RealESRGAN_x4plus", "GFPGAN"),
         workflow="qr_code",
         extra_texts=(("qr_code", "https://a.b"),),
@@ -183,6 +188,76 @@ def test_a_scheduler_counts_more_than_karras_and_an_unknown_one_is_disclosed():
     unknown = read_payload(PAYLOAD | {"scheduler": "linear"})
     assert unknown.params.scheduler is Scheduler.karras
     assert "'linear'" in (unknown.notes[0].ref or "")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_option_of_a_sampler_is_read(sampler: str):
+    row = SAMPLERS[sampler]
+    for name, option in row.options.items():
+        value = option.words[-1] if isinstance(option, Choice) else option.low
+        if value == option.default:
+            value = option.words[0] if isinstance(option, Choice) else option.low + 1
+        value = int(value) if name == "order" else value
+        request = read_payload(PAYLOAD | {"sampler_name": sampler, f"sampler_{name}": value})
+        assert dict(request.params.sampler_options.given()) == {name: value}
+        assert request.notes == ()
+
+
+def test_options_that_are_the_default_anyway_say_nothing():
+    asked = {"sampler_name": "k_euler_a", "sampler_eta": 1, "sampler_s_noise": 1.0}
+    assert read(PAYLOAD | asked) == read(PAYLOAD | {"sampler_name": "k_euler_a"})
+
+
+@pytest.mark.parametrize(
+    ("sampler", "option", "value", "told"),
+    [
+        ("ddpm", "eta", 0.5, "sampler_eta left out: ddpm has no such option"),
+        ("k_dpm_fast", "order", 2, "sampler_order left out: k_dpm_fast has no such option"),
+        (
+            "k_euler_a",
+            "eta",
+            "much",
+            "sampler_eta='much' left out: expected a number from 0 to 100",
+        ),
+        ("k_euler_a", "eta", True, "sampler_eta=True left out: *"),
+        ("k_euler_a", "eta", float("nan"), "sampler_eta=nan left out: *"),
+        ("k_euler_a", "eta", -1, "sampler_eta=-1 left out: *"),
+        ("k_euler_a", "eta", 10**400, "sampler_eta=* left out: *"),
+        ("k_euler", "s_tmax", -1, "sampler_s_tmax=-1 left out: expected a number of at least 0"),
+        ("deis", "order", 0, "sampler_order=0 left out: expected a whole number from 2 to 4"),
+        ("deis", "order", 2.5, "sampler_order=2.5 left out: *"),
+        ("deis", "order", [2], "sampler_order=[[]2[]] left out: *"),
+        (
+            "seeds_2",
+            "solver_type",
+            "heun",
+            "sampler_solver_type='heun' left out: expected phi_1 or phi_2",
+        ),
+        ("seeds_2", "solver_type", {}, "sampler_solver_type={} left out: *"),
+        ("euler_ancestral_cfg_pp", "eta", 1.5, "sampler_eta=1.5 left out: *from 0 to 1"),
+    ],
+)
+def test_an_option_that_a_sampler_can_not_have_is_left_out_and_disclosed(
+    sampler: str, option: str, value: object, told: str
+):
+    request = read_payload(PAYLOAD | {"sampler_name": sampler, f"sampler_{option}": value})
+    assert request.params.sampler_options == SamplerOptions()
+    (note,) = request.notes
+    assert fnmatch(note.ref or "", told)
+
+
+def test_an_endless_number_is_one_that_solvers_can_compute_with():
+    asked = {"sampler_name": "k_euler", "sampler_s_tmax": 10**400}
+    assert read(PAYLOAD | asked).sampler_options.s_tmax == 1e9
+
+
+@pytest.mark.parametrize("value", ["3", float("nan"), -1, 101, True])
+def test_a_flow_shift_out_of_range_is_left_out_and_disclosed(value: object):
+    request = read_payload(PAYLOAD | {"flow_shift": value})
+    assert request.params.flow_shift is None
+    (note,) = request.notes
+    assert fnmatch(note.ref or "", "flow_shift=* left out: expected a number from 0 to 100")
+    assert read(PAYLOAD | {"flow_shift": 3}).flow_shift == 3
 
 
 def test_control_characters_and_half_letters_never_reach_the_model():

@@ -178,6 +178,7 @@ def test_the_pop_body_names_every_key_of_the_horde():
         "allow_controlnet": False,
         "allow_sdxl_controlnet": False,
         "allow_lora": False,
+        "sampler_execution_contract_version": "1.0",
     }
 
 

@@ -192,6 +192,21 @@ KINDS: dict[str, Kind] = {
         payload(prompt="a (red:1e30) circle"),
         ("information see_ref weights in a prompt beyond 20 were brought down to it",),
     ),
+    "options": Kind(
+        payload(sampler_name="deis", sampler_order=0, sampler_eta=0.5, flow_shift=3),
+        (
+            "information see_ref sampler_eta left out: deis has no such option",
+            "information see_ref sampler_order=0 left out: expected a whole number from 2 to 4",
+            "information see_ref flow_shift left out: not with stable diffusion 1 models",
+        ),
+    ),
+    "3m": Kind(
+        payload(sampler_name="dpmpp_3m_sde", karras=False, sampler_eta=[]),
+        (
+            "information see_ref sampler_eta=[[][]] left out: *",
+            "information see_ref scheduler simple was used: dpmpp_3m_sde diverges with normal",
+        ),
+    ),
     "sampler": Kind(
         payload(sampler_name="own{n}"),
         ("information see_ref sampler 'own{n}' is unknown: *",),
