@@ -105,7 +105,7 @@ class Engine:
     loaded before `start` or the first job. Use it as a context manager, or call `close`.
 
     Args:
-        comfyui: folder of ComfyUI 0.3.75; None is where `update-runtime.sh` puts it.
+        comfyui: folder of ComfyUI 0.3.75 or 0.33.0; None is where `update-runtime.sh` puts it.
         device: "auto", "cpu" or "cuda:N".
         ram_reserve_bytes: main memory that stays free for others; idle models go first.
         vram_reserve_bytes: the same on the card (ComfyUI's --reserve-vram); None is its default.

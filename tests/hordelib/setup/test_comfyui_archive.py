@@ -8,7 +8,7 @@ import os
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +60,7 @@ def git(folder: Path, *arguments: str) -> bytes:
 
 
 @contextmanager
-def serving(content: bytes, *, cut_bytes: int = 0) -> Iterator[str]:
+def serving(content: bytes, *, cut_bytes: int = 0) -> Generator[str]:
     """An address that gives these bytes, or ends before the last ones of them."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -104,8 +104,8 @@ def test_the_pinned_tree_is_installed_and_needs_no_network_again(
     with serving(content) as url:
         pinned = PinnedArchive(url, tree, "2.0")
         assert install_comfyui(target, pinned) == "2.0"
-    files = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
-    assert files == INSTALLED
+    found = [path.relative_to(target) for path in target.rglob("*") if path.is_file()]
+    assert {str(path) for path in found if path.suffix != ".pyc"} == INSTALLED
     assert (target / "run.sh").stat().st_mode & 0o777 == 0o755
     assert {"custom_nodes", "input", "models", "output"} <= {p.name for p in target.iterdir()}
     assert installed_comfyui(target) == "2.0"
@@ -156,7 +156,7 @@ def linked(content: bytes) -> bytes:
     return new.getvalue()
 
 
-BAD = {
+BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "another file": (lambda c: repacked(c, add={"ComfyUI-1/more.py": b"1"}), "git tree"),
     "a changed file": (lambda c: repacked(c, add={"ComfyUI-1/nodes.py": b"1"}), "git tree"),
     "a changed mode": (lambda c: repacked(c, mode=0o644), "git tree"),

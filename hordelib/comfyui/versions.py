@@ -1,0 +1,26 @@
+"""What differs between the versions of ComfyUI that the engine runs on: 0.3.75 and 0.33.0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+# Of the executor's cache of results, which keeps those of the last graph alone. 0.33.0 insists on
+# the last of them, and 0.3.75 does not look at it.
+CACHE_ARGUMENTS: Mapping[str, int] = MappingProxyType({"lru": 0, "ram": 0, "ram_inactive": 0})
+
+# Command-line arguments that 0.3.75 does not have. 0.33.0 would bring weights to the card piece by
+# piece, behind the back of our cache.
+_NEWER_ARGUMENTS: Mapping[str, object] = MappingProxyType({"disable_dynamic_vram": True})
+
+
+def newer_arguments(arguments: object) -> dict[str, object]:
+    """What to set of the arguments that only a newer ComfyUI has; nothing for 0.3.75's."""
+    return {name: value for name, value in _NEWER_ARGUMENTS.items() if hasattr(arguments, name)}
+
+
+def cached_result(outputs: Any, node_id: str) -> Any:
+    """The entry of a node in the executor's cache, or None. `get` is a coroutine in 0.33.0."""
+    find = getattr(outputs, "get_local", None) or outputs.get
+    return find(node_id)
