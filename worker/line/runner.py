@@ -37,7 +37,7 @@ from worker.line.waiting_jobs import members_of
 from worker.loras.adapters import without_files
 from worker.models.offered import OfferedModels
 from worker.prediction.predictor import Prediction
-from worker.prediction.progress import Progress
+from worker.prediction.progress import StepProgress
 
 log = logging.getLogger(__name__)
 
@@ -337,7 +337,7 @@ class _AtWork:
 
     batch: Sequence[Work]
     expected: Prediction
-    progress: Progress = field(default_factory=Progress)
+    progress: StepProgress = field(default_factory=StepProgress)
     is_given_up: bool = False
 
     def seconds_left(self) -> float | None:

@@ -33,10 +33,10 @@ ADAPTIVE_CALLS = 40  # dpm_adaptive chooses its steps itself; the server reckons
 _LATE_PROMPTS = 100  # whose chunks are remembered: a job's work is asked for several times
 _TOKENS = re.compile(r"\w+|[^\w\s]")
 
-Work = Mapping[str, float]
+Amounts = Mapping[str, float]
 
 
-def work_of(params: GenerationParams, family: Family) -> Work:
+def amounts_of(params: GenerationParams, family: Family) -> Amounts:
     """The amounts of the job by their names."""
     around = dict(_control_map(params)) | dict(_post_processing(params))
     if params.return_control_map:  # which samples nothing, so that it says nothing of other jobs

@@ -19,7 +19,7 @@ import numpy as np
 import scipy  # imports its parts when they are used: half of a worker's imports, in time
 from numpy.typing import NDArray
 
-from worker.prediction.amounts import Work
+from worker.prediction.amounts import Amounts
 
 HALF_LIFE = 100  # jobs
 PRIOR_JOBS = 0.0001  # what typical proportions weigh, for each kind of work
@@ -59,14 +59,14 @@ Numbers = NDArray[np.float64]
 class Costs:
     """Seconds for an amount of 1, by the kind of work. `pace` is what a typical cost of 1 takes."""
 
-    by_kind: Work
+    by_kind: Amounts
     pace: float
 
-    def knows(self, work: Work) -> bool:
+    def knows(self, work: Amounts) -> bool:
         """Whether some job has shown each kind of work that there is to do."""
         return all(kind in self.by_kind for kind, amount in work.items() if amount)
 
-    def seconds(self, work: Work) -> float:
+    def seconds(self, work: Amounts) -> float:
         """Of a job; kinds of work that were never seen have their typical cost."""
         return sum(
             amount * self.by_kind.get(kind, self.pace * TYPICAL.get(kind, OTHER))
@@ -74,7 +74,7 @@ class Costs:
         )
 
 
-def fit(works: Sequence[Work], seconds: Sequence[float]) -> Costs:
+def fit(works: Sequence[Amounts], seconds: Sequence[float]) -> Costs:
     """The costs that fit at least one job, the oldest first."""
     kinds = sorted({kind for work in works for kind in work})
     typical = np.array([TYPICAL.get(kind, OTHER) for kind in kinds])

@@ -18,7 +18,7 @@ import numpy as np
 
 from hordelib.job.families import Family
 from hordelib.job.params import GenerationParams
-from worker.prediction.amounts import Work, work_of
+from worker.prediction.amounts import Amounts, amounts_of
 from worker.prediction.fit import Costs, fit
 from worker.prediction.seconds_file import Learnt, SecondsFile, TimedJob
 
@@ -67,9 +67,9 @@ class SecondsPredictor:
 
     def predict(self, params: GenerationParams, family: Family) -> Prediction:
         """The seconds on the device of all the job's images, without its model's loading."""
-        return self.predict_work(work_of(params, family), family.name)
+        return self.predict_work(amounts_of(params, family), family.name)
 
-    def predict_work(self, work: Work, family: str) -> Prediction:
+    def predict_work(self, work: Amounts, family: str) -> Prediction:
         """As `predict`, of a job's amounts of work (worker.prediction.amounts)."""
         with self._lock:
             learner = self._families.get(family)
@@ -77,7 +77,7 @@ class SecondsPredictor:
 
     def least_seconds(self, params: GenerationParams, family: Family) -> float:
         """What the job takes at least, so that one that can't make it ends early; 0: not known."""
-        work = work_of(params, family)
+        work = amounts_of(params, family)
         with self._lock:
             learner = self._families.get(family.name)
             return learner.least_seconds(work) if learner else 0.0
@@ -94,7 +94,7 @@ class SecondsPredictor:
         """A job took so long, its model's loading aside."""
         if not 0 < seconds < math.inf:
             return
-        job = TimedJob(work_of(params, family), seconds)
+        job = TimedJob(amounts_of(params, family), seconds)
         with self._lock:
             self._families.setdefault(family.name, _Learner()).learn(job)
             self._news += 1
@@ -142,13 +142,13 @@ class _Learner:
         self.unfitted += 1
         self.fitted = None
 
-    def predict(self, work: Work) -> Prediction:
+    def predict(self, work: Amounts) -> Prediction:
         fitted = self._fit()
         seconds = fitted.seconds(work)
         low, high = fitted.spread if fitted.costs.knows(work) else _NEVER_SEEN
         return Prediction(seconds, seconds * low, seconds * high, len(self.jobs))
 
-    def least_seconds(self, work: Work) -> float:
+    def least_seconds(self, work: Amounts) -> float:
         """By each of the late jobs, as far as all that it did is to be done in this one, too.
 
         No cost is below 0. So a job that has at least half of every amount of another one takes at
@@ -197,14 +197,14 @@ class _Fitted:
         paces = [job.seconds / costs.seconds(job.work) for job in late]
         return cls(costs, statistics.median(paces) ** LASTING, _spread(errors))
 
-    def seconds(self, work: Work) -> float:
+    def seconds(self, work: Amounts) -> float:
         return self.costs.seconds(work) * self.drift
 
 
 _NEVER_SEEN = (0.5, 2.0)
 
 
-def _least_share(work: Work, done: Work) -> float:
+def _least_share(work: Amounts, done: Amounts) -> float:
     """How much of all that was `done` is in `work`, at least; never more than 1."""
     shares = (work.get(kind, 0.0) / amount for kind, amount in done.items() if amount)
     return min(1.0, *shares)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 PACES = 3  # seen before anything is said: the first ones are often slow, and any one by chance
 
 
-class Progress:
+class StepProgress:
     """One job at work: whether its remaining steps can be done in time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):

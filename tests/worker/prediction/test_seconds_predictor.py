@@ -16,7 +16,7 @@ from hordelib.job.families import SD1, SDXL
 from hordelib.job.params import GenerationParams, Lora, PostProcessor, ProcessorKind
 from hordelib.job.samplers import SAMPLERS
 from worker.horde.kudos import estimated_kudos
-from worker.prediction.amounts import Work, work_of
+from worker.prediction.amounts import Amounts, amounts_of
 from worker.prediction.predictor import JOBS, LATE_JOBS, UNKNOWN, SecondsPredictor
 from worker.prediction.seconds_file import SecondsFile
 
@@ -37,10 +37,10 @@ TRUTH = {
 
 
 def truth(params: GenerationParams) -> float:
-    return priced(work_of(params, SD1))
+    return priced(amounts_of(params, SD1))
 
 
-def priced(work: Work) -> float:
+def priced(work: Amounts) -> float:
     return sum(TRUTH.get(kind, 0.0) * amount for kind, amount in work.items())
 
 
