@@ -78,22 +78,18 @@ def fit(works: Sequence[Amounts], seconds: Sequence[float]) -> Costs:
     """The costs that fit at least one job, the oldest first."""
     kinds = sorted({kind for work in works for kind in work})
     typical = np.array([TYPICAL.get(kind, OTHER) for kind in kinds])
-    took = np.array(seconds)
+    took, jobs = np.array(seconds), len(works)
     shares = np.array([[work.get(kind, 0.0) for kind in kinds] for work in works]) * typical
     shares /= took[:, None]  # so that each job's parts should sum to 1
-    ages = np.arange(len(took))[::-1]
-    recency = 0.5 ** (ages / HALF_LIFE)
     pace = 1 / median(shares.sum(axis=1).tolist())
-    # By how much each typical cost is to be multiplied: near 1 for all jobs, near `pace`.
-    factors = np.full(len(kinds), pace)
-    jobs = len(took)
+    # The costs are `factors` times the typical ones; without any job, each factor would be `pace`.
     pull = (PRIOR_JOBS + EARLY_PRIOR / jobs**3) ** 0.5
     system = np.vstack([shares, pull / pace * np.eye(len(kinds))])
     wanted = np.concatenate([np.ones(jobs), np.full(len(kinds), pull)])
-    weights = np.ones(len(wanted))
-    trust = recency
+    recency = 0.5 ** (np.arange(jobs)[::-1] / HALF_LIFE)
+    factors, trust = np.full(len(kinds), pace), recency
     for _ in range(ROUNDS):
-        weights[:jobs] = np.sqrt(trust)
+        weights = np.concatenate([np.sqrt(trust), np.ones(len(kinds))])
         factors = scipy.optimize.nnls(system * weights[:, None], wanted * weights)[0]
         trust = recency * _biweight(shares @ factors - 1)
     return Costs(dict(zip(kinds, (factors * typical).tolist(), strict=True)), pace)

@@ -11,8 +11,8 @@ import math
 import statistics
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -62,32 +62,24 @@ class SecondsPredictor:
     def __init__(self, file: SecondsFile | None = None):
         self._file = file
         self._lock = threading.Lock()
-        self._families = {name: _Learner.of(learnt) for name, learnt in _read(file).items()}
+        learnt = file.read() if file else dict[str, Learnt]()
+        self._families = {name: _Learner(each) for name, each in learnt.items() if each.jobs}
         self._news = 0  # jobs since the last time that it was kept
 
     def predict(self, params: GenerationParams, family: Family) -> Prediction:
         """The seconds on the device of all the job's images, without its model's loading."""
-        return self.predict_work(amounts_of(params, family), family.name)
-
-    def predict_work(self, work: Amounts, family: str) -> Prediction:
-        """As `predict`, of a job's amounts of work (worker.prediction.amounts)."""
         with self._lock:
-            learner = self._families.get(family)
-            return learner.predict(work) if learner else UNKNOWN
+            learner = self._families.get(family.name)
+            return learner.predict(amounts_of(params, family)) if learner else UNKNOWN
 
     def least_seconds(self, params: GenerationParams, family: Family) -> float:
         """What the job takes at least, so that one that can't make it ends early; 0: not known."""
-        work = amounts_of(params, family)
         with self._lock:
             learner = self._families.get(family.name)
-            return learner.least_seconds(work) if learner else 0.0
+            return learner.least_seconds(amounts_of(params, family)) if learner else 0.0
 
     def takes_longer(self, seconds: float, params: GenerationParams, family: Family) -> bool:
-        """Whether the job surely takes longer; quickly told where none has of late."""
-        with self._lock:
-            learner = self._families.get(family.name)
-            if learner is None or not learner.has_taken(seconds):
-                return False
+        """Whether the job surely takes longer."""
         return self.least_seconds(params, family) > seconds
 
     def learn(self, params: GenerationParams, family: Family, seconds: float) -> None:
@@ -96,57 +88,64 @@ class SecondsPredictor:
             return
         job = TimedJob(amounts_of(params, family), seconds)
         with self._lock:
-            self._families.setdefault(family.name, _Learner()).learn(job)
+            if learner := self._families.get(family.name):
+                learner.learn(job)
+            else:
+                self._families[family.name] = _Learner(Learnt((job,)))
             self._news += 1
-            if self._news >= KEPT_EVERY:
-                self._keep()
+            is_due = self._news >= KEPT_EVERY
+        if is_due:
+            self.keep()
 
     def keep(self) -> None:
         """Write what was learnt to the file, as it is done now and then, too."""
         with self._lock:
-            self._keep()
-
-    def _keep(self) -> None:
-        self._news = 0
-        if self._file is not None:
-            self._file.write({name: each.learnt for name, each in self._families.items()})
+            self._news = 0
+            if self._file is not None:
+                self._file.write({name: each.learnt for name, each in self._families.items()})
 
 
-def _read(file: SecondsFile | None) -> Mapping[str, Learnt]:
-    return file.read() if file is not None else {}
-
-
-@dataclass(slots=True)
 class _Learner:
     """One family's jobs, the oldest first, and what follows from them."""
 
-    jobs: deque[TimedJob] = field(default_factory=lambda: deque[TimedJob](maxlen=JOBS))
-    errors: deque[float] = field(default_factory=lambda: deque[float](maxlen=ERRORS))
-    costs: Costs | None = None
-    unfitted: int = 0  # jobs since the costs were fitted
-    fitted: _Fitted | None = None  # None: not since the last job
-
-    @classmethod
-    def of(cls, learnt: Learnt) -> _Learner:
-        return cls(deque(learnt.jobs, JOBS), deque(learnt.errors, ERRORS))
+    def __init__(self, learnt: Learnt):
+        self._jobs = deque(learnt.jobs, JOBS)
+        self._errors = deque(learnt.errors, ERRORS)
+        self._costs = Costs({}, 1.0)
+        self._drift = 1.0  # how many times what its costs say the next job takes
+        self._spread = _NEVER_SEEN
+        self._unfitted = len(self._jobs)  # since the costs were fitted
+        self._is_stale = True
 
     @property
     def learnt(self) -> Learnt:
-        return Learnt(tuple(self.jobs), tuple(self.errors))
+        return Learnt(tuple(self._jobs), tuple(self._errors))
 
     def learn(self, job: TimedJob) -> None:
         """With the logarithm of how far off the prediction of this job was, before it is learnt."""
-        if self.jobs:
-            self.errors.append(math.log(job.seconds / self._fit().seconds(job.work)))
-        self.jobs.append(job)
-        self.unfitted += 1
-        self.fitted = None
+        self._errors.append(math.log(job.seconds / self.predict(job.work).seconds))
+        self._jobs.append(job)
+        self._unfitted += 1
+        self._is_stale = True
+
+    def _fit(self) -> None:
+        """A fit over all jobs takes milliseconds; few new ones among many change little."""
+        if not self._is_stale:
+            return
+        self._is_stale = False
+        is_due = self._unfitted * FITS >= len(self._jobs)
+        if is_due or not self._costs.knows(self._jobs[-1].work):
+            self._costs = fit([job.work for job in self._jobs], [job.seconds for job in self._jobs])
+            self._unfitted = 0
+        paces = [job.seconds / self._costs.seconds(job.work) for job in self._late(DRIFT_JOBS)]
+        self._drift = statistics.median(paces) ** LASTING
+        self._spread = _spread(self._errors)
 
     def predict(self, work: Amounts) -> Prediction:
-        fitted = self._fit()
-        seconds = fitted.seconds(work)
-        low, high = fitted.spread if fitted.costs.knows(work) else _NEVER_SEEN
-        return Prediction(seconds, seconds * low, seconds * high, len(self.jobs))
+        self._fit()
+        seconds = self._costs.seconds(work) * self._drift
+        low, high = self._spread if self._costs.knows(work) else _NEVER_SEEN
+        return Prediction(seconds, seconds * low, seconds * high, len(self._jobs))
 
     def least_seconds(self, work: Amounts) -> float:
         """By each of the late jobs, as far as all that it did is to be done in this one, too.
@@ -155,50 +154,13 @@ class _Learner:
         least half its time, whatever the costs are. Each is reckoned at the best pace of them all,
         which never makes it longer than it was: the others may have met a busy machine.
         """
-        costs = self._fit().costs
-        late = [(job, costs.seconds(job.work)) for job in self._late]
-        best = min((job.seconds / seconds for job, seconds in late), default=0.0)
-        return max(
-            (best * seconds * _least_share(work, job.work) for job, seconds in late), default=0.0
-        )
+        self._fit()
+        late = [(job, self._costs.seconds(job.work)) for job in self._late(LATE_JOBS)]
+        best = min(job.seconds / seconds for job, seconds in late)
+        return best * max(seconds * _least_share(work, job.work) for job, seconds in late)
 
-    def has_taken(self, seconds: float) -> bool:
-        """Whether a late job was longer, without which none takes so long for sure."""
-        return any(job.seconds > seconds for job in self._late)
-
-    @property
-    def _late(self) -> Sequence[TimedJob]:
-        return [*self.jobs][-LATE_JOBS:]
-
-    def _fit(self) -> _Fitted:
-        if self.fitted is None:
-            self.fitted = _Fitted.of(self._costs(), self._late[-DRIFT_JOBS:], self.errors)
-        return self.fitted
-
-    def _costs(self) -> Costs:
-        """A fit over all jobs takes milliseconds; few new ones among many change little."""
-        is_due = self.unfitted * FITS >= len(self.jobs)
-        if self.costs is None or is_due or not self.costs.knows(self.jobs[-1].work):
-            self.costs = fit([job.work for job in self.jobs], [job.seconds for job in self.jobs])
-            self.unfitted = 0
-        return self.costs
-
-
-@dataclass(frozen=True, slots=True)
-class _Fitted:
-    """What follows from the jobs. `drift`: the next one takes so many times what its costs say."""
-
-    costs: Costs
-    drift: float
-    spread: tuple[float, float]  # factors of `low` and `high`
-
-    @classmethod
-    def of(cls, costs: Costs, late: Iterable[TimedJob], errors: Iterable[float]) -> _Fitted:
-        paces = [job.seconds / costs.seconds(job.work) for job in late]
-        return cls(costs, statistics.median(paces) ** LASTING, _spread(errors))
-
-    def seconds(self, work: Amounts) -> float:
-        return self.costs.seconds(work) * self.drift
+    def _late(self, count: int) -> Sequence[TimedJob]:
+        return [*self._jobs][-count:]
 
 
 _NEVER_SEEN = (0.5, 2.0)
