@@ -25,8 +25,7 @@ RULE = (
     " one 90 %, any other name 75 %"
 )
 
-SERVED_VERSION = 13  # all of its jobs can be made, and those of the versions before
-NEWEST_AGENT = f"{REGEN}:{SERVED_VERSION}.0.0:{PROJECT_URL}"
+NEWEST_AGENT = f"{REGEN}:{NEWEST_VERSIONS[REGEN]}.0.0:{PROJECT_URL}"
 # From before the QR code workflow, also with the full reward.
 AGENT_WITHOUT_QR = f"{CLASSIC}:24.1.0:{PROJECT_URL}"
 _NEED_GATE_9 = frozenset({FLUX, FLUX_DEV})  # nothing at all comes to an older worker that has one

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from hordelib.files.model import Model
 from hordelib.job.families import FLUX, SD1, SDXL, Family
+from hordelib.job.samplers import Scheduler as ServedScheduler
+from hordelib.job.samplers import find_sampler
 from worker.cli.check import Verdict, introduced
 from worker.cli.commands import warnings_of
 from worker.config.keys import BridgeConfig
@@ -21,6 +24,7 @@ from worker.models.introduction import (
 )
 from worker.models.opening import Models
 from worker.sandbox.rules.capabilities import FEATURES, BridgeAgent
+from worker.sandbox.wire import Sampler, Scheduler
 
 QR_NET = "control_v1p_sd15_qrcode_monster_v2.safetensors"
 
@@ -82,6 +86,11 @@ def test_the_newest_versions_are_the_servers():
     assert newest == NEWEST_VERSIONS
 
 
+def test_every_sampler_and_schedule_of_the_newest_version_is_served():
+    assert {name for name in get_args(Sampler) if find_sampler(name) is None} == set()
+    assert {*get_args(Scheduler)} <= {schedule.value for schedule in ServedScheduler}
+
+
 def test_a_worker_with_flux_is_never_introduced_as_one_that_flux_is_kept_from(tmp_path: Path):
     models = models_of(SD1, FLUX)
     how = introduction(Installed(tmp_path), models.served.values())
@@ -107,7 +116,7 @@ def test_what_is_told_is_what_the_server_does(tmp_path: Path):
         "control_strength": "control_strength",
         "flux": "",  # who offers Flux is never introduced so
     }
-    features = BridgeAgent(new.name, 18).features - old.features
+    features = new.features - old.features
     others = features - {"workflow", "extra_texts", "transparent"} - told.keys()
     assert len(others) == 8
     for word in ("DDIM and karras", "lcm", "eight newest upscalers", *told.values()):
