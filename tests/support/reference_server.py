@@ -28,6 +28,7 @@ class ReferenceServer:
     statuses: dict[str, int] = field(default_factory=dict[str, int])
     asked: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     held: dict[str, threading.Event] = field(default_factory=dict[str, threading.Event])
+    keys: dict[str, str] = field(default_factory=dict[str, str])  # the last caller's, by path
     cut_downloads: int = 0  # that end after the first step
 
     def answers(self, path: str) -> list[int]:
@@ -101,6 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         site, path = self.server_site, urlsplit(self.path).path
+        site.keys[path] = self.headers.get("apikey", "")
         if path in site.statuses:
             self._say(site.statuses[path], b"not today")
         elif path in site.files:

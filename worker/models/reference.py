@@ -65,6 +65,7 @@ class ReferenceEntry:
     style: str = ""
     is_nsfw: bool = False
     inpaints: bool = False
+    is_pending: bool = False  # the horde knows it, and nobody has approved it yet
     size_bytes: int = 0
 
     @property
@@ -108,6 +109,22 @@ def read_list(text: str, kind: Kind) -> ReferenceList:
         more = f"model reference: {len(problems) - _MOST_PROBLEMS} more rows that can't be used"
         problems[_MOST_PROBLEMS:] = [more]
     return ReferenceList(tuple(entries.values()), tuple(problems))
+
+
+def read_pending(text: str, kind: Kind) -> ReferenceList:
+    """The rows that await approval; often there are none. Raises ValueError for what is no list."""
+    if not read_json(_ROWS, text.encode()):
+        return ReferenceList()
+    read = read_list(text, kind)
+    return replace(read, entries=tuple(replace(row, is_pending=True) for row in read.entries))
+
+
+def with_pending(approved: ReferenceList, pending: ReferenceList) -> ReferenceList:
+    """A pending row takes the place of an approved one of its name, and comes after all others."""
+    renewed = {entry.name for entry in pending.entries}
+    kept = [entry for entry in approved.entries if entry.name not in renewed]
+    problems = (*approved.problems, *pending.problems)
+    return ReferenceList((*kept, *pending.entries), problems)
 
 
 def of_one_mind(entries: Iterable[ReferenceEntry]) -> ReferenceList:

@@ -195,8 +195,9 @@ def _shown() -> Iterable[str]:
 
 
 def _may_be_meant(entry: ReferenceEntry, market: Market) -> bool:
-    """Whether a word may choose it: of a family that is served, and not too large."""
-    return bool(entry.baseline) and (market.with_large or entry.baseline not in LARGE)
+    """Whether a word may choose it: approved, of a family that is served, and not too large."""
+    fits = market.with_large or entry.baseline not in LARGE
+    return fits and bool(entry.baseline) and not entry.is_pending
 
 
 def _too_many(count: int) -> str:

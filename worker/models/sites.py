@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -11,7 +12,15 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from worker.errors import DocumentMissing
 from worker.models.annotator_weights import annotator_entries
-from worker.models.reference import Kind, ReferenceEntry, ReferenceList, of_one_mind, read_list
+from worker.models.reference import (
+    Kind,
+    ReferenceEntry,
+    ReferenceList,
+    of_one_mind,
+    read_list,
+    read_pending,
+    with_pending,
+)
 from worker.models.safety_weights import safety_entry
 from worker.net.cached_documents import Documents, Source
 from worker.net.untrusted import Count, Name, Number, read_json
@@ -22,6 +31,7 @@ SITES = (
     "https://raw.githubusercontent.com/Haidra-Org/AI-Horde-image-model-reference/main",
 )
 NEW_FORMAT = "/v2"  # how the address of a site ends whose lists are called by the new names
+_ANYBODY = MappingProxyType({"apikey": "0000000000"})  # who may read what awaits approval
 _HOUR, _DAY, _MINUTE = 3600.0, 86400.0, 60.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -81,8 +91,9 @@ def read_reference(
         except DocumentMissing as error:
             missing.append(f"model reference: {error}")
             continue
-        entries += had.value.entries
-        notes += [*had.value.problems, *([f"model reference: {had.note}"] if had.note else [])]
+        read = with_pending(had.value, _pending(documents, kind, sites))
+        entries += read.entries
+        notes += [*read.problems, *([f"model reference: {had.note}"] if had.note else [])]
     agreed = of_one_mind(entries)
     by_name = _by_name((*_others(), *reversed(agreed.entries)))  # models come first
     return Reference(by_name, (*missing, *notes, *agreed.problems), tuple(missing))
@@ -101,6 +112,20 @@ def _list_source(kind: Kind, sites: tuple[str, ...]) -> Source[ReferenceList]:
     new, old = _LISTS[kind]
     urls = tuple(f"{site}/{new if site.endswith(NEW_FORMAT) else old}" for site in sites)
     return Source(new, urls, lambda text: read_list(text, kind), _HOUR)
+
+
+def _pending(documents: Documents, kind: Kind, sites: tuple[str, ...]) -> ReferenceList:
+    """What awaits approval, where a site has such a list: not all do, and none has to."""
+    name = _LISTS[kind][0]
+    urls = tuple(f"{site}/{name}/pending" for site in sites if site.endswith(NEW_FORMAT))
+    if not urls:
+        return ReferenceList()
+    parse = partial(read_pending, kind=kind)
+    try:
+        source = Source(f"{name}-pending", urls, parse, _HOUR, _ANYBODY)
+        return documents.read(source).value
+    except DocumentMissing:
+        return ReferenceList()
 
 
 # ---- what is asked for -----------------------------------------------------------------------

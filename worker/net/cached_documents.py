@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -36,12 +36,14 @@ class Source(Generic[Read]):
     """A document: where it is, and what it means.
 
     `parse` raises ValueError for nonsense. A copy of less than `fresh_seconds` is not asked for.
+    `headers` are sent wherever the address leads, so they hold nothing secret.
     """
 
     name: str
     urls: tuple[str, ...]
     parse: Callable[[str], Read]
     fresh_seconds: float
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Documents:
         reasons: list[str] = []
         for url in source.urls:
             try:
-                fresh = self._ask(url, kept)
+                fresh = self._ask(url, kept, source.headers)
                 value = source.parse(fresh.text)
             except (HttpFailed, ValueError) as error:
                 reasons.append(f"{urlsplit(url).hostname}: {reason_of(error)}")
@@ -112,10 +114,11 @@ class Documents:
         age_hours = (self._now() - kept.checked_at) / 3600
         return Had(source.parse(kept.text), f"{problem}; the copy of {age_hours:.0f} h ago is used")
 
-    def _ask(self, url: str, kept: _Copy | None) -> _Copy:
+    def _ask(self, url: str, kept: _Copy | None, headers: Mapping[str, str]) -> _Copy:
         """A new copy, or the kept one where the site says that it is still right."""
         known = kept if kept is not None and kept.url == url else None
-        headers = {"If-None-Match": known.etag} if known is not None and known.etag else {}
+        if known is not None and known.etag:
+            headers = {**headers, "If-None-Match": known.etag}
         target, until = url, elapsed_seconds() + self._whole_seconds
         for _ in range(MOST_REDIRECTS + 1):
             _raise_if_unsafe(target, url)

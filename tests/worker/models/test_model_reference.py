@@ -14,6 +14,7 @@ from tests.support.reference_server import ReferenceServer, new_row, old_row, re
 from tests.support.sandbox_client import MovableClock
 from worker.errors import DocumentMissing
 from worker.models.reference import Kind, ReferenceEntry, of_one_mind, read_list
+from worker.models.selection import Market, choose
 from worker.models.sites import SITES, read_queues, read_reference, read_uses, sites_of
 from worker.net.cached_documents import Documents, Source
 
@@ -249,6 +250,56 @@ def test_the_new_format_comes_first_and_the_old_one_where_it_is_away(
     site.pages["/api/v2/image_generation"] = {"New": new_row("New", download)}
     fresh = Documents(documents._folder / "other", "tester")
     assert names(fresh, *sites) == ["New"]
+
+
+def test_models_that_await_approval_are_known_and_win_their_names(
+    site: ReferenceServer, documents: Documents, clock: MovableClock
+):
+    def row(name: str, file: str, sha256: str, baseline: str = "stable_diffusion_xl") -> object:
+        download = {"file_name": file, "file_url": "https://host/x", "sha256sum": sha256}
+        return new_row(name, download, baseline=baseline)
+
+    address = f"{site.url}/api/v2"
+    site.pages["/api/v2/image_generation"] = {
+        "Renewed": row("Renewed", "r.safetensors", SHA),
+        "Old": row("Old", "o.safetensors", SHA),
+    }
+    site.pages["/api/v2/image_generation/pending"] = {
+        "Renewed": row("Renewed", "r.safetensors", "cd" * 32),
+        "Qwen": row("Qwen", "q.safetensors", SHA, "qwen_image"),
+        "Thief": row("Thief", "o.safetensors", "ef" * 32),
+        "Broken": 3,
+    }
+    reference = read_reference(documents, (address,), [Kind.model])
+    rows = reference.entries
+    assert [name for name, entry in rows.items() if entry.is_pending] == ["Renewed", "Qwen"]
+    assert rows["Renewed"].files[0].sha256 == "cd" * 32
+    assert rows["Old"].files[0].sha256 == SHA, "no pending row takes an approved one's file"
+    assert "Thief" not in rows
+    assert any("Broken" in note for note in reference.notes)
+    assert site.keys["/api/v2/image_generation/pending"] == "0000000000"
+    chosen = choose(("all", "Qwen"), (), Market(reference.models, with_large=True))
+    assert chosen.names == ("Old", "Qwen"), "words choose what was approved"
+    clock.move(7200)
+    site.pages.clear()
+    assert names(documents, address) == ["Old", "Renewed", "Qwen"], "the last good copies serve"
+
+
+@pytest.mark.parametrize("answer", [404, 401, 503, b"<html>", b"[]", b"{}"])
+def test_a_site_without_models_that_await_approval_is_asked_and_nothing_is_said(
+    site: ReferenceServer, documents: Documents, answer: int | bytes
+):
+    address, path = f"{site.url}/api/v2", "/api/v2/image_generation/pending"
+    download = {"file_name": "x.safetensors", "file_url": "https://host/x", "sha256sum": SHA}
+    site.pages["/api/v2/image_generation"] = {"New": new_row("New", download)}
+    if isinstance(answer, int):
+        site.statuses[path] = answer
+    else:
+        site.pages[path] = answer
+    reference = read_reference(documents, (address,), [Kind.model])
+    assert [row.name for row in reference.models] == ["New"]
+    assert not reference.notes
+    assert not reference.missing
 
 
 def test_an_answer_without_end_is_not_read(
