@@ -5,7 +5,7 @@ umask o-w # a group may share the models folder; update-runtime.sh keeps what it
 
 usage() {
     cat <<'USAGE'
-usage: ./horde-bridge.sh COMMAND [OPTIONS]
+usage: ./horde-bridge.sh [--home FOLDER] COMMAND [OPTIONS]
 
   demo      serve jobs of a local horde with a small model, and show the pictures
   run       serve the AI Horde as bridgeData.yaml says
@@ -21,6 +21,7 @@ usage: ./horde-bridge.sh COMMAND [OPTIONS]
   benchmark measure this machine (benchmark memory --quick)
   test      run the test suite; what follows goes to pytest (test tests/chaos -k kill)
 
+--home is the folder of bridgeData.yaml, models and logs, where that is not this one.
 ./horde-bridge.sh COMMAND --help tells more about a command.
 The first run installs what is needed into this folder; ./update-runtime.sh --help tells more.
 USAGE
@@ -149,6 +150,21 @@ export DREAMER_RUNTIME=$runtime
 export PYTHONPATH=$project
 unset PYTHONHOME
 
+# The owner's folder, with bridgeData.yaml and models: this clone's, unless --home says otherwise.
+home=$project
+case ${1:-} in
+    --home)
+        [ -d "${2:-}" ] || die "--home ${2:-}: there is no such folder"
+        home=$(cd "$2" && pwd)
+        shift 2
+        ;;
+    --home=*)
+        [ -d "${1#--home=}" ] || die "$1: there is no such folder"
+        home=$(cd "${1#--home=}" && pwd)
+        shift
+        ;;
+esac
+
 case ${1:-} in
     '' | -h | --help | help)
         usage
@@ -191,10 +207,10 @@ case $command:${1:-} in
             die "nothing is installed in $runtime. Set DREAMER_RUNTIME as for the worker, or run" \
                 "./horde-bridge.sh check, which installs it there"
         fi
-        exec "$runtime/.venv/bin/python" -P -m worker --home "$project" "$command" "$@"
+        exec "$runtime/.venv/bin/python" -P -m worker --home "$home" "$command" "$@"
         ;;
     *)
         set_up
-        exec "$runtime/.venv/bin/python" -P -m worker --home "$project" "$command" "$@"
+        exec "$runtime/.venv/bin/python" -P -m worker --home "$home" "$command" "$@"
         ;;
 esac

@@ -242,6 +242,19 @@ def test_the_launcher_works_through_a_symlink_from_any_folder(ready: Clone, tmp_
     assert shown.stderr == ""
 
 
+@pytest.mark.parametrize("option", ["--home {}", "--home={}"])
+def test_the_owners_folder_may_be_another_one(ready: Clone, option: str):
+    (ready.folder / "my rig").mkdir(exist_ok=True)
+    options = option.format("my rig").split(" ", 1)
+    shown = ready.run("horde-bridge.sh", *options, "run", "--flag", cwd=ready.folder)
+    assert shown.stdout.splitlines()[0] == f"--home|{ready.folder / 'my rig'}|run|--flag"
+    wrong = ready.run("horde-bridge.sh", "--home", "nowhere", "run")
+    assert (wrong.returncode, wrong.stderr) == (
+        1,
+        "error: --home nowhere: there is no such folder\n",
+    )
+
+
 def test_the_exit_code_is_the_commands_own(ready: Clone):
     assert ready.run("horde-bridge.sh", "demo", "three").returncode == 3
 

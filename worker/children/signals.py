@@ -30,6 +30,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.count = 0
+        self.is_from_keyboard = False  # the last one, by Ctrl-C
         self._interrupts_from = math.inf  # the count that raises
         self._bell, self._wire = socket.socketpair()
         self._wire.setblocking(False)
@@ -43,8 +44,9 @@ class StopSignals:
                 signal.signal(number, signals.came)
         return signals
 
-    def came(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+    def came(self, number: int = 0, _frame: FrameType | None = None) -> None:
         self.count += 1
+        self.is_from_keyboard = number == signal.SIGINT
         with suppress(BlockingIOError):  # it rings already
             self._wire.send(b"\0")
         if self.count >= self._interrupts_from:

@@ -179,7 +179,10 @@ def _models(models: Models, inventory: Inventory) -> Iterator[Finding]:
         remedy = "files that could not be compared with it are offered on your word"
         yield Finding("model reference", Verdict.warning, note, remedy)
     for problem in models.problems:
-        yield failed("model files", problem, "put the file there, or take the name out")
+        yield failed("model files", problem, MEND_OR_LEAVE_OUT)
+
+
+MEND_OR_LEAVE_OUT = "put a whole file of the model there, or take its name out"
 
 
 def _memory(config: BridgeConfig, models: Models) -> Iterator[Finding]:

@@ -109,7 +109,7 @@ def run_worker(
         set_up_logging(console, home / "logs" / "dreamer.log")
         log = logging.getLogger("worker")
         if state.trouble:
-            log.error("%s: orders can't be given; make the folder writable", state.trouble)
+            log.error("%s; until then it takes no orders", state.trouble)
         unfound(config, home)  # raises where it has to, before models are downloaded in vain
         offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
         models = offering.first_models(lambda: orders.given() is not Order.drain)

@@ -69,8 +69,11 @@ def _list(folder: ModelsFolder, options: argparse.Namespace) -> int:
     problems = [*inventory.notes, *inventory.problems, *refused]
     if options.json:
         told = {"free_bytes": plan.free_bytes, "to_come_bytes": plan.to_come_bytes}
-        return _print_json({"models": rows, **told, "problems": problems})
+        _print_json({"models": rows, **told, "problems": problems})
+        return ExitCode.UNREACHABLE if inventory.is_unknown else ExitCode.OK
     _print_table(rows, ("name", "family", "size", "state", "chosen"))
+    if inventory.is_unknown:
+        insist_on_lists(inventory.reference)
     print(plan.summary)
     return _complain(problems)
 
@@ -129,6 +132,8 @@ def _add(folder: ModelsFolder, options: argparse.Namespace) -> int:
         stocks = [folder.look(entry) for entry in meant_entries(folder, reference, options.names)]
         kept = (*inventory.names, *(stock.name for stock in stocks))
         plan = make_plan(stocks, idle(folder, reference, kept), folder.free_bytes)
+    elif inventory.is_unknown:
+        insist_on_lists(inventory.reference)
     else:
         _complain((*inventory.notes, *inventory.problems))
     return _supply(folder, stocks, plan, as_json=options.json, dry_run=options.dry_run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
+from html import unescape
 
 from worker.cli.exit_codes import ExitCode
 from worker.command_line import as_typed
@@ -23,7 +24,10 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def run_worker_command(config: BridgeConfig, options: argparse.Namespace) -> int:
-    """Show the record, or make the changes that `options` name. Raises HordeError, UsageError."""
+    """Show the record, or make the changes that `options` name. Raises HordeError, UsageError.
+
+    The horde keeps texts as HTML, and they are shown as their authors wrote them.
+    """
     console = make_console(soft_wrap=True)
     with make_client(config) as client:
         changes = _changes(client, options)
@@ -34,10 +38,10 @@ def run_worker_command(config: BridgeConfig, options: argparse.Namespace) -> int
             return ExitCode.FAILED
         if changes.body():
             for line in _changed(client.change_worker(record.id, changes)):
-                console.print(line)
+                console.print(unescape(line))
         else:
             for name, value in _shown(record):
-                console.print(f"{name + ':':14}{value}")
+                console.print(f"{name + ':':14}{unescape(value)}")
     return ExitCode.OK
 
 
@@ -73,9 +77,9 @@ def _team(client: HordeClient, wanted: str) -> str:
         return wanted.lower()
     teams = client.teams()
     for team in teams:
-        if wanted.casefold() in (team.id.casefold(), team.name.casefold()):
+        if wanted.casefold() in (team.id.casefold(), unescape(team.name).casefold()):
             return team.id
-    names = ", ".join(sorted(team.name for team in teams)) or "this horde has none"
+    names = ", ".join(sorted(unescape(team.name) for team in teams)) or "this horde has none"
     raise UsageError(f"--team {wanted[:80]!r}: there is no such team; there are: {names[:400]}")
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from worker.config.document import ConfigDocument, read_document
-from worker.config.keys import EXPECTS, BridgeConfig
+from worker.config.keys import CUSTOM_EXPECTS, EXPECTS, BridgeConfig
 from worker.config.values import SHARE
 from worker.errors import ConfigError
 
@@ -62,15 +62,23 @@ def _problem_line(detail: ErrorDetails) -> str:
         f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"][1:]
     )
     found = {"missing": "missing", "extra_forbidden": "unknown"}.get(detail["type"])
-    line = f"{label}: {found or shown(key, detail['input'])}; expected {EXPECTS[key]}"
+    line = f"{label}: {found or shown(key, detail['input'])}; expected {_expected(detail)}"
     unquoted = detail["type"] == "string_type" and not isinstance(detail["input"], (list, dict))
     return f"{line} (put it in quotes)" if unquoted else line
+
+
+def _expected(detail: ErrorDetails) -> str:
+    """By the key, or by the field of one of its entries."""
+    key, last = str(detail["loc"][0]), str(detail["loc"][-1])
+    if detail["type"] == "extra_forbidden":
+        return ", ".join(CUSTOM_EXPECTS)
+    return CUSTOM_EXPECTS.get(last, EXPECTS[key]) if key == "custom_models" else EXPECTS[key]
 
 
 def shown(key: str, value: object) -> str:
     """A value as a problem line shows it: on one line, not too long, and never a secret."""
     if key in ("api_key", "civitai_api_token"):
-        return "its value can't be one"
+        return "what is written there is none (not shown here)"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

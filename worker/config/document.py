@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from yaml.reader import ReaderError
 
+from worker.config.broken_yaml import mistake_in
 from worker.config.keys import EXPECTS
 from worker.config.old_keys import PLACEHOLDERS, RENAMED, RETIRED
 from worker.errors import ConfigError
@@ -72,14 +73,11 @@ def _compose(path: Path, text: str) -> yaml.MappingNode:
 
 
 def _syntax_line(path: Path, text: str, error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    if mark is None:
+    mistake = mistake_in(text, error)
+    if mistake is None:
         return f"{path}: broken YAML: {error.problem}"
-    where = f"{path}, line {mark.line + 1}, column {mark.column + 1}"
-    lines = text.splitlines()
-    if mark.line < len(lines) and "\t" in lines[mark.line]:
-        return f"{where}: broken YAML: a tab; write spaces instead"
-    return f"{where}: broken YAML: {error.problem}"
+    where = f"{path}, line {mistake.line}, column {mistake.column}"
+    return f"{where}: broken YAML: {mistake.told}"
 
 
 def _construct(path: Path, text: str) -> dict[object, object]:

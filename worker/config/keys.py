@@ -41,9 +41,15 @@ class CustomModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: SingleModel
-    baseline: Baseline
-    filepath: OwnerPath
+    name: Annotated[SingleModel, expects("a name of 3 to 255 characters that is no group's")]
+    baseline: Annotated[
+        Baseline,
+        expects(
+            "stable diffusion 1, stable diffusion 2, stable_diffusion_xl, stable_cascade, flux_1, "
+            "qwen_image or z_image_turbo"
+        ),
+    ]
+    filepath: Annotated[OwnerPath, expects("the path of the file")]
 
 
 class BridgeConfig(BaseModel):
@@ -228,10 +234,11 @@ class BridgeConfig(BaseModel):
         return cache if cache.name == "models" else cache / "models"
 
 
-def _expected() -> Mapping[str, str]:
-    fields = BridgeConfig.model_fields.items()
+def _expected(model: type[BaseModel]) -> Mapping[str, str]:
+    fields = model.model_fields.items()
     extras: dict[str, Any] = {name: field.json_schema_extra for name, field in fields}
     return {name: extra["expects"] for name, extra in extras.items() if extra}
 
 
-EXPECTS = _expected()  # by the names of all keys: what completes "expected …"
+EXPECTS = _expected(BridgeConfig)  # by the names of all keys: what completes "expected …"
+CUSTOM_EXPECTS = _expected(CustomModel)

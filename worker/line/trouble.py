@@ -55,7 +55,8 @@ class Trouble:
                 self._log.warning("%s", line)
             elif now >= self._due:
                 self._due = now + min(2 * (now - self._since), MOST_SILENT_SECONDS)
-                self._log.warning("%s for %s: %s", self._what, self._so_far(), _cut(line))
+                told = _cut(line.removeprefix(f"{self._what}: "))
+                self._log.warning("%s for %s: %s", self._what, self._so_far(), told)
 
     def over(self, caller: Hashable = None) -> None:
         """A call of this caller has worked."""

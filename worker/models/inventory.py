@@ -97,6 +97,11 @@ class Inventory:
     missing: tuple[str, ...] = ()
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether nobody knows what there is to choose from: the list of models can't be had."""
+        return bool(self.missing) and not self.reference.models
+
+    @property
     def files(self) -> Mapping[str, Path]:
         """The main file of each name that has one elsewhere than where its name says."""
         listed = {name: stock.files[0].path for name, stock in self.stocks.items()}

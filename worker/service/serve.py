@@ -20,8 +20,7 @@ END_SECONDS = 0.5  # between two looks whether the end has come
 ABANDON_SECONDS = 10.0  # for reporting faults after that
 HURRIED_SECONDS = 2.0  # after a second signal
 _STOPPING = (
-    "stopping: jobs in hand have %.0f s, and those that would take longer are given back;"
-    " press Ctrl-C again to stop at once"
+    "stopping: jobs in hand have %.0f s, and those that would take longer are given back; %s"
 )
 _TOLD = (
     ObstacleKind.maintenance,
@@ -68,6 +67,12 @@ def serve(
     return signals.count > 0
 
 
+def way_to_hurry(signals: StopSignals) -> str:
+    if signals.is_from_keyboard:
+        return "press Ctrl-C again to stop at once"
+    return "a second signal stops it at once"
+
+
 class _Watch:
     """What the main thread does all the time."""
 
@@ -111,7 +116,7 @@ class _Watch:
         """Do what a signal, a failure or a new order says."""
         has_deadline = self._deadline < float("inf")
         if self._signals.count and not has_deadline:
-            log.info(_STOPPING, self._stop_seconds)
+            log.info(_STOPPING, self._stop_seconds, way_to_hurry(self._signals))
             self._stop_soon()
         elif self._bridge.failure is not None and not has_deadline:
             self._stop_soon()

@@ -55,7 +55,7 @@ class StateFolder:
         except Timeout as error:
             raise StateTaken(self.path, self.holder) from error
         except OSError as error:
-            self.trouble = f"{self.path}: {error.strerror}"
+            self.trouble = _trouble(self.path, error)
 
     def _is_there(self) -> bool:
         with suppress(OSError):
@@ -86,6 +86,13 @@ def is_taken(path: Path) -> bool:
         return False
     lock.release()
     return False
+
+
+def _trouble(path: Path, error: OSError) -> str:
+    """With the remedy."""
+    if path.exists() and not path.is_dir():
+        return f"{path} is a file, and the worker needs a folder of that name: move the file away"
+    return f"{path}: {error.strerror}; make the folder writable"
 
 
 def _lock_of(path: Path) -> FileLock:

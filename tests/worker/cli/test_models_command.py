@@ -249,11 +249,14 @@ def test_a_file_that_two_models_share_stays_for_the_other(owner: Owner, site: Re
     assert owner.json("remove", "Twin", "One")["freed_bytes"] > 0
 
 
-def test_without_any_list_the_reason_is_told(tmp_path: Path):
+@pytest.mark.parametrize("action", ["add One", "add", "list", "list --json"])
+def test_without_any_list_the_reason_is_told(tmp_path: Path, action: str):
     url = "http://127.0.0.1:9"
     (tmp_path / "bridgeData.yaml").write_text(CONFIG.format(url=url))
-    code, _, errors = Owner(tmp_path).run("models", "add", "One")
+    code, output, errors = Owner(tmp_path).run("models", *action.split())
     assert code == ExitCode.UNREACHABLE
+    assert "nothing to download" not in output
+    errors += output
     assert "image_generation: 127.0.0.1: connection refused" in errors
 
 

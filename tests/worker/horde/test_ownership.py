@@ -141,12 +141,12 @@ def test_an_owner_sees_and_changes_the_hordes_record(
     assert (code, "its first pop makes it" in output) == (ExitCode.FAILED, True)
     pop(sandbox, "tester")
     clock.move(30)
-    changes = ("--maintenance", "on", "--message", "a new <fan>", "--info", "a card", "--team")
+    changes = ("--maintenance", "on", "--message", "a new <fan>", "--info", "a <card>", "--team")
     code, output = owner.run("worker", *changes, TEAM.lower())
     assert code == ExitCode.OK, output
     assert output.splitlines()[:3] == [
         "maintenance is now: on",
-        "info is now: a card",
+        "info is now: a <card>",
         f"team is now: {TEAM}",
     ]
     with Api(sandbox.url, WORKER_KEY) as worker:
@@ -156,7 +156,7 @@ def test_an_owner_sees_and_changes_the_hordes_record(
     assert code == ExitCode.OK
     shown = dict(line.split(":", 1) for line in output.splitlines())
     assert shown["maintenance"].strip().startswith("on; end it with")
-    assert (shown["info"].strip(), shown["team"].strip()) == ("a card", TEAM)
+    assert (shown["info"].strip(), shown["team"].strip()) == ("a <card>", TEAM)
 
     code, output = owner.run("worker", "--maintenance", "off", "--team", "none")
     assert (code, output) == (ExitCode.OK, "maintenance is now: off\nteam is now: None\n")

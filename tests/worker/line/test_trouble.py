@@ -55,6 +55,14 @@ def test_a_call_that_fails_for_minutes_is_summed_up(
     assert len(lines) < 9
 
 
+def test_what_is_summed_up_is_named_once(clock: MovableClock, caplog: pytest.LogCaptureFixture):
+    trouble = Trouble("on hold", logging.getLogger("it"), over="it works", clock=clock)
+    trouble.failed("on hold: maintenance")
+    clock.move(60)
+    trouble.failed("on hold: maintenance")
+    assert caplog.messages[-1] == "on hold for 1 min, 2 tries: maintenance"
+
+
 def test_a_hiccup_is_one_line_and_several_callers_are_one_trouble(
     clock: MovableClock, caplog: pytest.LogCaptureFixture
 ):

@@ -9,6 +9,7 @@ from collections.abc import Generator
 import pytest
 
 from worker.children.signals import StopSignals
+from worker.service.serve import way_to_hurry
 
 
 @pytest.fixture
@@ -32,6 +33,14 @@ def test_a_signal_ends_a_nap_at_once_and_the_next_one_lasts(signals: StopSignals
     assert seconds_of(60, signals) < 5
     assert signals.count == 1
     assert seconds_of(0.2, signals) >= 0.2
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGINT, "press Ctrl-C again"), (signal.SIGTERM, "a second signal")]
+)
+def test_who_stops_it_is_told_how_to_hurry(signals: StopSignals, number: int, told: str):
+    signals.came(number)
+    assert way_to_hurry(signals).startswith(told)
 
 
 def test_signals_that_came_before_a_nap_end_it_once_however_many_they_were(signals: StopSignals):

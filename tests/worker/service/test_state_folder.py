@@ -126,6 +126,14 @@ def test_what_lies_in_the_models_folder_is_for_whom_the_umask_lets(
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode, name
 
 
+def test_a_file_in_the_folders_place_is_told_with_the_remedy(tmp_path: Path):
+    (tmp_path / "state").write_text("a note")
+    with closing(StateFolder.open(tmp_path / "state")) as state:
+        assert state.trouble.endswith(
+            "state is a file, and the worker needs a folder of that name: move the file away"
+        )
+
+
 @pytest.mark.usefixtures("open_umask")
 def test_no_link_is_followed_where_something_is_written(tmp_path: Path):
     """As another account of this machine could leave them in a folder that it may write to."""
