@@ -242,10 +242,9 @@ def test_the_launcher_works_through_a_symlink_from_any_folder(ready: Clone, tmp_
     assert shown.stderr == ""
 
 
-@pytest.mark.parametrize("option", ["--home {}", "--home={}"])
-def test_the_owners_folder_may_be_another_one(ready: Clone, option: str):
+@pytest.mark.parametrize("options", [["--home", "my rig"], ["--home=my rig"]])
+def test_the_owners_folder_may_be_another_one(ready: Clone, options: list[str]):
     (ready.folder / "my rig").mkdir(exist_ok=True)
-    options = option.format("my rig").split(" ", 1)
     shown = ready.run("horde-bridge.sh", *options, "run", "--flag", cwd=ready.folder)
     assert shown.stdout.splitlines()[0] == f"--home|{ready.folder / 'my rig'}|run|--flag"
     wrong = ready.run("horde-bridge.sh", "--home", "nowhere", "run")

@@ -118,6 +118,8 @@ def run_worker(
             return
         for line in warnings_of(config, home, models):
             log.warning(as_typed(line))
+        if kinds := unserved(config, home, models):
+            log.info("no files for %s: not offered (check names them)", ", ".join(kinds))
         intake = make_intake(config, home, models)
         with closing(Ledger(state.path / LEDGER)) as ledger, offering.kept_up(intake.offered):
             journal = Journal(ledger, children.most_drops, make_predictor(state.path))
@@ -135,19 +137,24 @@ def run_worker(
 def warnings_of(config: BridgeConfig, home: Path, models: Models) -> list[str]:
     """What the owner should know before it starts. Raises JudgeUnusable as `safety` says."""
     lacking = [
-        f"{capability.flag}: not offered; check says what is missing"
-        for capability in find_capabilities(config, home, models)
-        if capability.missing
+        f"{flag}: true, and not offered; check says what is missing"
+        for flag in unserved(config, home, models)
+        if flag in config.model_fields_set
     ]
     open_to_all = [
         f"{folder}: anybody on this machine can change what lies there: chmod o-w {folder}"
         for folder in (home.resolve(), config.models_folder(home))
         if anybody_may_write(folder)
     ]
-    introduced = introduce(config, home, models)
-    lost = f"{introduced.lost}. Remedy: {introduced.remedy}" if introduced.lost else ""
+    how = introduce(config, home, models)
+    lost = f"{how.lost_in_short}; check tells more. Remedy: {how.remedy}" if how.lost else ""
     lines = (*config.notes, *models.problems, *lacking, lost, *open_to_all, unfound(config, home))
     return [line for line in lines if line]
+
+
+def unserved(config: BridgeConfig, home: Path, models: Models) -> list[str]:
+    """The keys of the kinds of jobs whose files are missing, though nobody has refused them."""
+    return [each.flag for each in find_capabilities(config, home, models) if each.missing]
 
 
 def _create_config(config_file: Path) -> int:

@@ -40,6 +40,10 @@ class Introduction:
     remedy: str = ""
 
     @property
+    def lost_in_short(self) -> str:
+        return self.lost.partition(":")[0]
+
+    @property
     def share(self) -> float:
         """Of each image's reward, on a server that knows the newest versions."""
         name, _, rest = self.bridge_agent.partition(":")

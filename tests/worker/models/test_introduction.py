@@ -12,7 +12,7 @@ from hordelib.job.families import FLUX, SD1, SDXL, Family
 from hordelib.job.samplers import Scheduler as ServedScheduler
 from hordelib.job.samplers import find_sampler
 from worker.cli.check import Verdict, introduced
-from worker.cli.commands import warnings_of
+from worker.cli.commands import unserved, warnings_of
 from worker.config.keys import BridgeConfig
 from worker.models.capabilities import Installed
 from worker.models.introduction import (
@@ -45,12 +45,26 @@ def test_what_an_older_worker_loses_is_told_with_the_file_that_cures_it(tmp_path
     assert finding.verdict is Verdict.warning
     assert "models add control_qr" in finding.remedy
     assert "GB" in finding.remedy
-    assert finding.detail in "\n".join(warnings_of(configured(), tmp_path, models))
+    (line,) = warnings_of(configured(), tmp_path, models)
+    assert finding.detail.startswith(line.partition(";")[0])
+    assert finding.remedy in line
+    assert len(line) < 300
     net = tmp_path / "models" / "controlnet" / QR_NET
     net.parent.mkdir(parents=True)
     net.touch()
     (reward,) = introduced(configured(), tmp_path, models)
     assert reward.verdict is Verdict.ok
+
+
+def test_only_what_its_owner_asked_for_is_warned_of_at_the_start(tmp_path: Path):
+    asked = configured(bridge_agent="mine:1:https://example.org", allow_controlnet=True)
+    assert warnings_of(asked, tmp_path, models_of(SD1)) == [
+        "allow_controlnet: true, and not offered; check says what is missing"
+    ]
+    assert unserved(asked, tmp_path, models_of(SD1)) == [
+        "allow_post_processing",
+        "allow_controlnet",
+    ]
 
 
 @pytest.mark.parametrize(
