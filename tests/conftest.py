@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Generator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from hordelib import Engine, demo_checkpoint
-from tests.support.owner import PROJECT, Home
+from tests.support.owner import PROJECT, Home, make_home
 from tests.support.sandbox_client import MODELS
 from worker.children.signals import STOP_SIGNALS
 from worker.devices import first_card
@@ -26,7 +27,7 @@ LONGEST = frozenset(
     f"test_{name}.py"
     for name in (
         *("bridge", "chaos", "main", "launcher", "lives", "models_command", "under_attack"),
-        *("engine", "sharing", "comfy", "damaged_models", "runtime", "bad_jobs"),
+        *("engine", "sharing", "comfy", "damaged_models", "runtime", "bad_jobs", "types"),
     )
 )
 
@@ -48,6 +49,7 @@ def checkpoint(models: Path) -> Path:
 def engine() -> Generator[Engine]:
     with Engine() as engine:
         engine.start()
+        gc.freeze()  # as its child process does: no model that goes has all of ComfyUI looked at
         yield engine
 
 
@@ -61,10 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, checkpoint: Path) -> Home:
-    folder = tmp_path / "an owner's folder"
-    folder.mkdir()
-    (folder / "models").symlink_to(checkpoint.parent.parent)
-    return Home(folder)
+    return make_home(tmp_path, checkpoint)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ SMALL = GenerationParams(
     width=64,
     height=64,
     seed=11,
-    steps=15,
+    steps=8,
     cfg=4.0,
     sampler=SAMPLERS["k_euler"],
 )

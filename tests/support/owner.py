@@ -64,6 +64,14 @@ class Home:
         return process.returncode, output
 
 
+def make_home(above: Path, checkpoint: Path) -> Home:
+    """A new folder in `above`, with all tests' models."""
+    folder = above / "an owner's folder"
+    folder.mkdir()
+    (folder / "models").symlink_to(checkpoint.parent.parent)
+    return Home(folder)
+
+
 def runtime() -> str:
     """Where this test's own ComfyUI comes from."""
     return os.environ.get("DREAMER_RUNTIME", str(PROJECT))

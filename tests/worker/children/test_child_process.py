@@ -1,4 +1,7 @@
-"""A child process that dies, hangs, or talks nonsense: real ones that do."""
+"""A child process that dies, hangs, or talks nonsense: real ones that do.
+
+Each child imports this module, so that it imports little itself.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 
-from tests.conftest import PROJECT
 from worker.children.child_side import HEARTBEAT_SECONDS, Child, set_up_process
 from worker.children.messages import MOST_REPORT_BYTES, Alive, Ready, Stepped, Stop
 from worker.children.obituary import count_oom_kills, obituary
 from worker.children.process import MOST_UNREAD
 from worker.children.supervisor import ChildProcess, Limit
 
+PROJECT = Path(__file__).parents[3]
 NOTICED_SECONDS = 2.0
 SILENCE = 1.5  # more than a child that is well lets pass
 LARGE = bytes(64 << 20)  # more than a pipe holds

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -24,15 +23,20 @@ from hordelib.files.model import Model
 from hordelib.job.families import FAMILIES
 from hordelib.job.images import Picture
 from hordelib.job.samplers import SAMPLERS, Scheduler
+from tests.support.dying_children import (
+    LIVES,
+    dies_twice_and_stays_dead,
+    never_ready,
+    start_only_once,
+)
 from tests.support.looks import look, pixels
 from tests.support.sandbox_client import CLIENT_KEY as CLIENT
 from tests.support.sandbox_client import MODEL, MODELS, UNKNOWN_ID, Api
 from tests.support.sandbox_client import NEWBIE_KEY as NEWBIE
 from tests.support.sandbox_client import WORKER_KEY as WORKER
-from worker.children.child_side import Child, set_up_process
 from worker.children.engine import EngineProcess, Patience
 from worker.children.judge import JudgePatience, JudgeProcess
-from worker.children.messages import EngineSettings, Generate, JudgeSettings, Ready
+from worker.children.messages import EngineSettings, JudgeSettings
 from worker.clock import elapsed_seconds
 from worker.config.keys import BridgeConfig
 from worker.errors import EngineUnusable, HordeUnreachable, JudgeUnusable, NotAllowed
@@ -545,6 +549,7 @@ def test_jobs_that_share_a_batch_end_when_no_engine_starts_any_more(
     caplog.set_level(logging.DEBUG, "worker.line.runner")
     monkeypatch.setattr("worker.line.runner.RESTARTS", (0.01, 0.02))
     settings = EngineSettings(None, "auto", 0, None, tmp_path / "engine.log")
+    assert LIVES == TRIES
     stage.engine = EngineProcess(settings, main=dies_twice_and_stays_dead)
     stage.limits = Limits(waiting_jobs=3)
     params = GenerationParams(prompt="a", width=64, height=64, steps=6)
@@ -557,21 +562,6 @@ def test_jobs_that_share_a_batch_end_when_no_engine_starts_any_more(
     assert "jobs share a batch" in caplog.text
     assert {g.state for g in stage.sandbox.books().generations} == {State.faulted}
     assert stage.ledger.totals().open == 0
-
-
-def dies_twice_and_stays_dead(pipe: Connection, settings: EngineSettings) -> None:
-    """An engine that takes its time and then dies of any job."""
-    lives = settings.log_file.with_name("lives")
-    lived = len(lives.read_text()) if lives.exists() else 0
-    if lived == TRIES:
-        os._exit(1)
-    lives.write_text("x" * (lived + 1))
-    child = Child(pipe)
-    child.report(Ready("a device"))
-    for command in child.commands():
-        if isinstance(command, Generate):
-            time.sleep(1)
-            os._exit(1)
 
 
 def test_a_horde_that_was_never_there_stops_the_worker(stage: Stage):
@@ -802,22 +792,6 @@ def test_a_judge_that_can_not_be_started_any_more_ends_the_worker_with_all_pictu
     assert stage.ledger.totals().open > 0
     stage.judge = whole
     stage.serve(stage.bridge(), stage.all_done)
-
-
-def start_only_once(pipe: Connection, settings: JudgeSettings) -> None:
-    set_up_process(settings.log_file)
-    child, mark = Child(pipe), settings.models / "started"
-    if mark.exists():
-        os._exit(1)
-    mark.touch()
-    child.report(Ready("nobody"))
-    for _ in child.commands():
-        os._exit(1)
-
-
-def never_ready(pipe: Connection, settings: JudgeSettings) -> None:
-    set_up_process(settings.log_file)
-    time.sleep(600)
 
 
 def test_an_engine_that_never_starts_leaves_no_debt_unread(stage: Stage, tmp_path: Path):

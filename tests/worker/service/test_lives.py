@@ -6,19 +6,21 @@ import os
 import re
 import signal
 import sqlite3
+from collections.abc import Generator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.support.owner import Home, assert_nothing_left, config, wait_for
+from tests.support.owner import Command, Home, assert_nothing_left, config, make_home, wait_for
 from tests.support.reference_server import reference_server
-from tests.support.sandbox_client import CLIENT_KEY, Api
+from tests.support.sandbox_client import CLIENT_KEY, MODELS, Api
 from worker.cli.exit_codes import ExitCode
 from worker.jobs.ledger import FILE
 from worker.sandbox import Reply, Sandbox, State
-from worker.service.orders import Order, Orders
+from worker.service.orders import MAINTENANCE, STARTING, Order, Orders
 from worker.service.state_folder import StateFolder
 
 SMALL = {"width": 64, "height": 64, "steps": 4}
@@ -36,6 +38,13 @@ def states_in(ledger: Path) -> list[str]:
 @pytest.fixture
 def ledger(home: Home) -> Path:
     return home.folder / "state" / FILE
+
+
+def wait_until_told(home: Home, doing: str) -> None:
+    """Until `status` says so. It is asked once: to ask it again and again would slow the worker."""
+    orders = Orders(home.folder / "state")
+    wait_for(lambda: orders.answered() == doing)
+    assert f"worker: {doing}\n" in home.run("status")[1]
 
 
 def test_a_worker_killed_between_generation_and_submit_delivers_when_it_starts_again(
@@ -87,48 +96,13 @@ def everything_in(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.iterdir() if file.is_file())
 
 
-def test_two_workers_with_one_state_folder_refuse_each_other(
-    home: Home, horde: Sandbox, ledger: Path
-):
-    home.write(config(horde))
-    with home.start("run") as first:
-        wait_for(ledger.is_file)
-        code, output = home.run("run")
-        assert code == ExitCode.TAKEN
-        assert f"process {first.pid} runs with" in output
-        assert "Traceback" not in output
-        first.send_signal(signal.SIGTERM)
-        first.communicate(timeout=60)
-    assert first.returncode == ExitCode.OK
-
-
-def test_the_worker_listens_nowhere_and_the_local_horde_on_loopback_alone(
-    home: Home, horde: Sandbox
-):
-    home.write(config(horde))
-    with home.start("run") as worker:
-        wait_for(lambda: horde.books().tally.calls.get("pop", 0) > 0)
-        process = psutil.Process(worker.pid)
-        theirs = [
-            socket
-            for each in (process, *process.children(recursive=True))
-            for socket in each.net_connections("inet")
-        ]
-        ours = psutil.Process().net_connections("inet")
-        worker.send_signal(signal.SIGTERM)
-        worker.communicate(timeout=60)
-    assert not [socket for socket in theirs if socket.status == psutil.CONN_LISTEN]
-    listening = {socket.laddr.ip for socket in ours if socket.status == psutil.CONN_LISTEN}
-    assert listening == {"127.0.0.1"}
-
-
 def test_pause_resume_drain_and_status_while_it_runs(home: Home, horde: Sandbox):
     home.write(config(horde))
     with Api(horde.url, CLIENT_KEY) as client, home.start("run") as worker:
         asked = client.ask_id(SMALL)
         wait_for(lambda: bool(horde.books().generations))
         assert home.run("pause")[1].strip() in ("the worker is pausing", "the worker is paused")
-        wait_for(lambda: "worker: paused" in home.run("status")[1], 60)
+        wait_until_told(home, "paused")
         assert horde.books().request(asked).done
         wait_for(lambda: len(psutil.Process(worker.pid).children(recursive=True)) <= 2, 30)
         later = client.ask_id(SMALL)
@@ -157,26 +131,12 @@ def test_a_worker_that_waits_for_its_first_model_says_so_and_ends_when_it_is_dra
         (home.folder / "state").mkdir()
         Orders(home.folder / "state").answer("serving")  # as an earlier life that was killed
         with home.start("run") as worker:
-            wait_for(lambda: "worker: starting" in home.run("status")[1])
+            wait_until_told(home, STARTING)
             assert home.run("drain") == (ExitCode.OK, "the worker is ended\n")
             output, _ = worker.communicate(timeout=60)
     assert worker.returncode == ExitCode.OK, output
     assert "serving starts with the first one" in output
     assert (home.folder / "models" / "compvis" / "One.safetensors.part").is_file()
-
-
-def test_status_says_maintenance_why_and_what_ends_it(home: Home, horde: Sandbox):
-    home.write(config(horde))
-    with home.start("run") as worker:
-        wait_for(lambda: horde.books().tally.calls.get("pop", 0) > 0)
-        horde.set_maintenance("tester", True, "a new fan")
-        wait_for(lambda: "worker: in maintenance\n" in home.run("status")[1], 60)
-        told = home.run("status")[1]
-        worker.send_signal(signal.SIGTERM)
-        worker.communicate(timeout=60)
-    assert "a new fan" in told
-    assert "worker --maintenance off" in told
-    assert worker.returncode == ExitCode.OK
 
 
 def test_a_worker_that_has_just_begun_is_drained_although_it_forgets_earlier_orders(home: Home):
@@ -225,7 +185,7 @@ def test_orders_without_a_worker_say_so(home: Home, horde: Sandbox):
     code, output = home.run("pause")
     assert (code, "it starts paused" in output) == (ExitCode.OK, True)
     with home.start("run") as worker:
-        wait_for(lambda: "worker: paused" in home.run("status")[1], 60)
+        wait_until_told(home, "paused")
         assert horde.books().tally.calls.get("pop", 0) == 0
         worker.send_signal(signal.SIGTERM)
         worker.communicate(timeout=60)
@@ -257,3 +217,54 @@ def test_a_disk_that_is_full_while_it_serves_stops_nothing(home: Home, horde: Sa
     assert [image.state for image in horde.books().of_request(asked)] == [State.ok]
     assert output.count("can't be written") == 1
     assert "Traceback" not in output
+
+
+# ---- one worker that serves, for tests that leave it as it is ----------------------------------
+
+
+@dataclass
+class Serving:
+    home: Home
+    horde: Sandbox
+    worker: Command
+
+
+@pytest.fixture(scope="module")
+def serving(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Serving]:
+    home = make_home(tmp_path_factory.mktemp("serving"), checkpoint)
+    with Sandbox(MODELS, limits={}) as horde:
+        home.write(config(horde))
+        with home.start("run") as worker:
+            wait_for(lambda: horde.books().tally.calls.get("pop", 0) > 0)
+            yield Serving(home, horde, worker)
+            worker.send_signal(signal.SIGTERM)
+            output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == ExitCode.OK, output
+
+
+def test_two_workers_with_one_state_folder_refuse_each_other(serving: Serving):
+    code, output = serving.home.run("run")
+    assert code == ExitCode.TAKEN
+    assert f"process {serving.worker.pid} runs with" in output
+    assert "Traceback" not in output
+
+
+def test_the_worker_listens_nowhere_and_the_local_horde_on_loopback_alone(serving: Serving):
+    process = psutil.Process(serving.worker.pid)
+    theirs = [
+        socket
+        for each in (process, *process.children(recursive=True))
+        for socket in each.net_connections("inet")
+    ]
+    ours = psutil.Process().net_connections("inet")
+    assert not [socket for socket in theirs if socket.status == psutil.CONN_LISTEN]
+    listening = {socket.laddr.ip for socket in ours if socket.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
+
+
+def test_status_says_maintenance_why_and_what_ends_it(serving: Serving):
+    serving.horde.set_maintenance("tester", True, "a new fan")
+    wait_until_told(serving.home, MAINTENANCE)
+    told = serving.home.run("status")[1]
+    assert "a new fan" in told
+    assert "worker --maintenance off" in told
