@@ -63,6 +63,7 @@ class Generation:
     share: float = 1.0  # of the run, by images: less where jobs shared it
     predicted_bytes: int = 0  # of the device's memory, beside the models' weights, at most
     measured_bytes: int = 0
+    was_wide: bool = False  # some of it computed in 32 bits: what it took says nothing of others
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,7 @@ class Engine:
             phases=done.phases,
             predicted_bytes=plan.peak_bytes,
             measured_bytes=loans.measured_bytes,
+            was_wide=models.was_wide,
         )
         return tuple(_part(whole, done, context, i) for i in range(len(run.members)))
 

@@ -119,6 +119,10 @@ class MemoryEstimate:
         weight = 1.0 if found > self.correction else DOWNWARDS
         return replace(self, correction=self.correction + weight * (found - self.correction))
 
+    def widened(self) -> MemoryEstimate:
+        """Of a model that computes in 32 bits."""
+        return replace(self, value_bytes=4)
+
     def for_vae(self, weights_bytes: int) -> MemoryEstimate:
         """With a VAE of this size."""
         return replace(self, has_tiny_vae=weights_bytes < TINY_VAE_BYTES)

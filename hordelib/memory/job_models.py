@@ -27,6 +27,7 @@ from hordelib.memory.device_loans import DeviceLoans
 from hordelib.memory.estimates import BatchSizes, Estimates, MemoryEstimate
 from hordelib.memory.peak import PeakMemory, Record
 from hordelib.memory.post_processing import Processing, ProcessingEstimates, pictures_of
+from hordelib.memory.wide_parts import PRECISION, File, RunPrecision, WideParts
 
 if TYPE_CHECKING:
     from hordelib.memory.parts import LoadedPart
@@ -92,8 +93,10 @@ class JobModels:
         self._record = record
         self._forget = forget
         self._stack = ExitStack()
+        self._wide = WideParts()
         self._stamps: Mapping[ModelKey, FileStamp] = {}
         self.held: dict[ModelKey, Held[LoadedPart]] = {}
+        self.was_wide = False  # some of the last run computed in 32 bits instead of 16
 
     @property
     def values(self) -> dict[ModelKey, Any]:
@@ -124,6 +127,8 @@ class JobModels:
         """How to fit the job into the device, with the models that are held."""
         vaes = [_weights_bytes(held.part) for key, held in self.held.items() if _decodes(key)]
         estimate = self._estimates.of(family, max(vaes, default=0))
+        if self._wide.are_wide(frozenset(self._files())):
+            estimate = estimate.widened()
         weights = [_weights_bytes(held.part) for key, held in self.held.items() if _samples(key)]
         steering = [_weights_bytes(held.part) for key, held in self.held.items() if _steers(key)]
         room_bytes = self._cache.room_bytes() - max(weights, default=0) - sum(steering)
@@ -133,7 +138,10 @@ class JobModels:
 
     @contextmanager
     def lent(self, plan: Plan, sizes: BatchSizes) -> Generator[DeviceLoans]:
-        """Lend ComfyUI what it asks for, and learn from a run without errors what it took."""
+        """Lend ComfyUI what it asks for, and learn from a run without errors what it took.
+
+        What computed in 32 bits instead of 16 says nothing of other runs.
+        """
 
         def working_bytes(key: ModelKey) -> int:
             return plan.working_bytes(key, sizes.now or plan.images_at_once)
@@ -142,8 +150,26 @@ class JobModels:
             PeakMemory(self._record, self._cache.device_bytes, self._cache.undisturbed) as peak,
             DeviceLoans(self.held, working_bytes, self._cache, peak.restart) as loans,
         ):
-            yield loans
-        self._learn(plan, loans.measured, sizes.largest)
+            precision = RunPrecision(self._wide, dict(self._networks()))
+            token = PRECISION.set(precision)
+            try:
+                yield loans
+            finally:
+                PRECISION.reset(token)
+        self.was_wide = precision.was_wide
+        if not self.was_wide:
+            self._learn(plan, loans.measured, sizes.largest)
+
+    def _files(self) -> Iterator[File]:
+        """What makes the picture."""
+        for key in self.held:
+            if _samples(key) or _decodes(key) or _steers(key):
+                yield key, self._stamps[key]
+
+    def _networks(self) -> Iterator[tuple[int, File]]:
+        for key, held in self.held.items():
+            for patcher in held.part.patchers:
+                yield id(patcher.model), (key, self._stamps[key])
 
     def _plan_processing(self, params: GenerationParams) -> Iterator[tuple[ModelKey, Processing]]:
         room_bytes = self._cache.room_bytes()

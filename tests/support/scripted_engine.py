@@ -3,7 +3,8 @@
 "" makes pictures at once; "slow" takes 50 ms a step, and "stuck" a second; "kill" ends the process
 with SIGKILL, and so do a LoRA or a textual inversion that is called "bad", and every job of a model
 called DEADLY. "fail" fails the job, and so do a LoRA that is called "odd", and every job of a model
-called BROKEN. The pictures are plain, of a colour that follows from their seeds.
+called BROKEN. "wide" is made in 32 bits. The pictures are plain, of a colour that follows from
+their seeds.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def _generate(child: Child, job: Generate, cancelled: Event) -> None:
     for picture in _pictures(job):
         child.report(Drawn(job.number, picture))
     seconds = STEP_SECONDS * params.steps
-    generations = tuple(Generation((), 0.0, seconds) for _ in job.members)
+    was_wide = "wide" in words
+    generations = tuple(Generation((), 0.0, seconds, was_wide=was_wide) for _ in job.members)
     child.report(Finished(job.number, generations))
 
 

@@ -4,6 +4,7 @@ from torch import dtype
 
 class ControlNet:
     control_model: Any
+    control_model_wrapped: Any
     manual_cast_dtype: dtype | None
     previous_controlnet: Any
 

@@ -304,7 +304,8 @@ class Runner:
             return
         for work in batch:
             self._blame.did_well(work)
-        self._predictor.learn(whole, family, generation.run_seconds)
+        if not generation.was_wide:
+            self._predictor.learn(whole, family, generation.run_seconds)
 
     def _raise_if_too_late(self, work: Work) -> None:
         params, family, now = work.params, work.model.family, elapsed_seconds()

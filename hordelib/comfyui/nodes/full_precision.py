@@ -19,6 +19,7 @@ from comfy.model_base import BaseModel
 
 from hordelib.comfyui.loaders.upscalers import Upscaler
 from hordelib.errors import NotNumbers
+from hordelib.memory.wide_parts import precision_of_the_run
 from hordelib.pictures.finite import insist_on_numbers
 
 log = logging.getLogger(__name__)
@@ -50,17 +51,29 @@ def _insisting(execute: Callable[..., Any]) -> Callable[..., Any]:
                 raise NotNumbers(f"{title}: {error.part}") from error
             return done
 
-        try:
-            return await outputs()
-        except NotNumbers as error:
-            narrow = list(narrow_of(inputs))
-            if not narrow:
-                raise
-            log.warning("%s; trying again in full precision", error)
+        narrow, precision = narrow_of(inputs), precision_of_the_run()
+        networks = [each.network for each in narrow] if _computes(node) else []
+        if not precision.leaves_out(networks):
+            try:
+                done = await outputs()
+            except NotNumbers as error:
+                if not narrow:
+                    raise
+                log.warning("%s; trying again in full precision", error)
+            else:
+                precision.tried(networks, is_enough=True)
+                return done
         with full_precision(narrow):  # what the first try had is let go with its error
-            return await outputs()
+            done = await outputs()
+        precision.tried(networks, is_enough=False)
+        return done
 
     return get_output_data
+
+
+def _computes(node: Any) -> bool:
+    """Whether the node computes with the models that it takes, rather than hand them on."""
+    return bool({"LATENT", "IMAGE"} & set(node.RETURN_TYPES))
 
 
 def _model_part(node: Any) -> str:
@@ -73,11 +86,15 @@ def _model_part(node: Any) -> str:
 
 
 class Computing(NamedTuple):
-    """The type that a network computes in; ComfyUI's have it written in an attribute."""
+    """The type that a network computes in; ComfyUI's have it written in an attribute.
+
+    `network` is what a patcher has of it.
+    """
 
     owner: Any
     attribute: str
     dtype: torch.dtype
+    network: Any
 
 
 def narrow_of(inputs: Inputs) -> list[Computing]:
@@ -90,16 +107,17 @@ def _networks(value: Any) -> Iterator[Computing]:
     """Those behind one input."""
     match value:
         case Upscaler():
-            yield Computing(value, "", value.network.dtype)
+            yield Computing(value, "", value.network.dtype, value.patcher.model)
         case comfy.sd.VAE():
-            yield Computing(value, "vae_dtype", value.vae_dtype)
+            yield Computing(value, "vae_dtype", value.vae_dtype, value.patcher.model)
         case list():
             for net in _control_nets(cast(Conditioning, value)):
                 dtype = net.manual_cast_dtype or net.control_model.dtype
-                yield Computing(net, "manual_cast_dtype", dtype)
+                network = net.control_model_wrapped.model
+                yield Computing(net, "manual_cast_dtype", dtype, network)
         case _ if isinstance(model := getattr(value, "model", None), BaseModel):
             dtype = model.manual_cast_dtype or model.get_dtype()
-            yield Computing(model, "manual_cast_dtype", dtype)
+            yield Computing(model, "manual_cast_dtype", dtype, model)
         case _:
             pass
 

@@ -8,7 +8,7 @@ import pickle
 import shutil
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -249,12 +249,63 @@ def test_a_model_that_overflows_in_16_bits_samples_in_32(
     memory = import_module("comfy.model_management")
     monkeypatch.setattr(memory, "should_use_fp16", as_on_a_card)
     os.utime(loud)  # it is read anew
-    assert difference(engine.generate(QUICK, loud).images[0], expected) <= 2
+    wide = engine.generate(QUICK, loud)
+    assert wide.was_wide
+    assert difference(wide.images[0], expected) <= 2
     assert f"sampler: the diffusion model gives values that are {TOLD}" in caplog.text
     os.utime(frail)
-    assert engine.generate(replace(QUICK, seed=5), frail).images
+    narrow = engine.generate(replace(QUICK, seed=5), frail)
+    assert not narrow.was_wide
     assert caplog.text.count(TOLD) == 1
     os.utime(frail)
+
+
+def learnt(engine: Engine) -> Mapping[str, float]:
+    """What the engine knows of the memory that jobs take."""
+    assert engine._loaded is not None
+    return dict(engine._loaded.models._estimates._corrections._factors)
+
+
+def test_a_model_that_needs_32_bits_pays_for_one_run_and_teaches_nothing(
+    engine: Engine,
+    frail: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    monkeypatch.setattr(import_module("comfy.model_management"), "should_use_fp16", as_on_a_card)
+    monkeypatch.setattr("hordelib.memory.estimates.TELLING_BYTES", 0)
+    loud = changed(frail, tmp_path / "loud.safetensors", loud_unet)
+    before = learnt(engine)
+    for seed in (1, 2, 3):  # the first one has two tries
+        assert engine.generate(replace(QUICK, seed=seed), loud).was_wide
+    assert caplog.text.count(TOLD) == 1
+    assert learnt(engine) == before
+    os.utime(loud)  # another file may do in 16 bits
+    assert engine.generate(replace(QUICK, seed=4), loud).was_wide
+    assert caplog.text.count(TOLD) == 2
+    os.utime(frail)
+    assert not engine.generate(replace(QUICK, seed=5), frail).was_wide
+    assert learnt(engine) != before
+    os.utime(frail)
+
+
+def test_text_encoders_compute_in_32_bits_whatever_their_weights_are(
+    engine: Engine, checkpoint: Path
+):
+    """So that they need no second try."""
+    engine.start()
+    from hordelib.comfyui.loaders import load
+
+    clip = load(ModelKey("checkpoint", checkpoint, "text_encoder"))
+    (encoder,) = (each for each in clip.cond_stage_model.children())
+    layers = [each for each in encoder.modules() if isinstance(each, torch.nn.Linear)]
+    seen: list[torch.dtype] = []
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0].dtype))
+    clip.encode_from_tokens(clip.tokenize("a red circle"))
+    assert {layer.weight.dtype for layer in layers} == {torch.float16}
+    assert set(seen) == {torch.float32}
 
 
 def test_an_upscaler_of_16_bits_computes_in_32_where_it_has_to(engine: Engine, tmp_path: Path):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,14 @@ def test_the_engine_is_started_for_the_first_job_and_kept(stage: Stage):
     pid = stage.engine.pid
     assert stage.runner.run(stage.work()).images[0].job_id == "job-2"
     assert stage.engine.pid == pid
+
+
+def test_a_job_that_needed_32_bits_tells_nothing_of_others_time(stage: Stage):
+    work = stage.work("wide")
+    assert stage.runner.run(work).images
+    assert stage.runner.expected_seconds(work.params, work.model.family) == inf
+    assert stage.runner.run(stage.work()).images
+    assert stage.runner.expected_seconds(work.params, work.model.family) < inf
 
 
 def test_a_job_that_can_not_be_done_in_time_is_not_begun(stage: Stage):
