@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from hordelib.job.families import Family
 
 # Of the executor's cache of results, which keeps those of the last graph alone. 0.33.0 insists on
 # the last of them, and 0.3.75 does not look at it.
@@ -13,6 +17,21 @@ CACHE_ARGUMENTS: Mapping[str, int] = MappingProxyType({"lru": 0, "ram": 0, "ram_
 # Command-line arguments that 0.3.75 does not have. 0.33.0 would bring weights to the card piece by
 # piece, behind the back of our cache.
 _NEWER_ARGUMENTS: Mapping[str, object] = MappingProxyType({"disable_dynamic_vram": True})
+
+
+def version_in(folder: Path) -> str:
+    """The version of the ComfyUI in a folder; "" where there is none."""
+    try:
+        text = (folder / "comfyui_version.py").read_text("utf-8")
+    except OSError:
+        return ""
+    return text.partition('__version__ = "')[2].partition('"')[0]
+
+
+def knows(folder: Path, family: Family) -> bool:
+    """Whether the ComfyUI in a folder has the family; one that is not there knows all."""
+    numbers = re.findall(r"\d+", version_in(folder))
+    return not numbers or tuple(map(int, numbers)) >= family.least_comfyui
 
 
 def newer_arguments(arguments: object) -> dict[str, object]:

@@ -14,9 +14,11 @@ from hordelib.files.file_kinds import FileKind, kind_of
 from hordelib.files.pickles import insist_on_safe_pickle, read_pickle
 from hordelib.files.safetensors_header import read_header
 from hordelib.job.families import (
+    ANIMA,
     CASCADE,
     FLUX,
     FLUX_DEV,
+    KREA2,
     QWEN_IMAGE,
     SD1,
     SD2,
@@ -28,7 +30,8 @@ from hordelib.job.families import (
 Shapes = Mapping[str, tuple[int, ...]]
 
 ORDINARY = 4  # channels that a UNet reads, where it reads nothing but the latent
-_PREFIXES = ("model.diffusion_model.", "")  # of the UNet: in a checkpoint, and alone in a file
+# Of the UNet's tensors: in a checkpoint, as Cosmos and its kin have it, and alone in a file.
+_PREFIXES = ("model.diffusion_model.", "net.", "")
 _FIRST_WEIGHT = "input_blocks.0.0.weight"
 _TEXT_WEIGHT = ".attn2.to_k.weight"  # reads the text: its last axis is the text encoder's width
 _TEXT_WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}
@@ -95,6 +98,8 @@ _MARKS: tuple[tuple[set[str], Family], ...] = (
     ({"double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"}, FLUX),
     ({"txt_norm.weight", "img_in.weight"}, QWEN_IMAGE),
     ({"cap_embedder.1.weight", "x_embedder.weight"}, Z_IMAGE),
+    ({"txtfusion.projector.weight", "first.weight"}, KREA2),
+    ({"blocks.0.mlp.layer1.weight", "llm_adapter.blocks.0.cross_attn.q_proj.weight"}, ANIMA),
 )
 
 

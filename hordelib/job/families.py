@@ -61,6 +61,7 @@ class Family:
     is_flow: bool = False  # its noise levels go from 1 to 0 (ComfyUI's CONST)
     noise_table: str = ""  # of AlignYourSteps; gits is known to suit the same families
     least_flow_shift: float = 0.0  # the least that leaves noise levels above 0
+    least_comfyui: tuple[int, ...] = (0, 3, 75)  # the first version that knows its UNet
 
 
 _STABLE_DIFFUSION = frozenset(
@@ -168,9 +169,55 @@ _ROWS = (
         joins_prompts=False,
         is_flow=True,
     ),
+    Family(
+        "krea2_turbo",
+        "krea2.json",
+        1024,
+        frozenset({"Krea2"}),
+        frozenset(),
+        (
+            Loader("diffusion_model", "unet", "", "krea2_turbo_fp8_scaled.safetensors"),
+            Loader(
+                "text_encoder",
+                "text_encoders",
+                "../text_encoders",
+                "qwen3vl_4b_fp8_scaled.safetensors",
+            ),
+            Loader("vae", "vae", "../vae", "qwen_image_vae.safetensors"),
+        ),
+        Link("diffusion_model", 0),
+        Link("text_encoder", 0),
+        Link("vae", 0),
+        joins_prompts=False,
+        is_flow=True,
+        least_comfyui=(0, 33, 0),
+    ),
+    Family(
+        "anima",
+        "anima.json",
+        1024,
+        frozenset({"Anima"}),
+        frozenset(),
+        (
+            Loader("diffusion_model", "unet", "", "anima-base-v1.0.safetensors"),
+            Loader(
+                "text_encoder",
+                "text_encoders",
+                "../text_encoders",
+                "qwen_3_06b_base.safetensors",
+            ),
+            Loader("vae", "vae", "../vae", "qwen_image_vae.safetensors"),
+        ),
+        Link("diffusion_model", 0),
+        Link("text_encoder", 0),
+        Link("vae", 0),
+        joins_prompts=False,
+        is_flow=True,
+        least_comfyui=(0, 33, 0),
+    ),
 )
 FAMILIES = {row.name: row for row in _ROWS}
-SD1, SD2, SDXL, CASCADE, FLUX, FLUX_DEV, QWEN_IMAGE, Z_IMAGE = _ROWS
+SD1, SD2, SDXL, CASCADE, FLUX, FLUX_DEV, QWEN_IMAGE, Z_IMAGE, KREA2, ANIMA = _ROWS
 
 
 # Spellings seen in configurations and references → the horde's own name of the model family.
@@ -190,5 +237,7 @@ BASELINES: Mapping[str, str] = MappingProxyType(
         "flux_dev": "flux_dev",
         "qwen_image": "qwen_image",
         "z_image_turbo": "z_image_turbo",
+        "krea2_turbo": "krea2_turbo",
+        "anima": "anima",
     }
 )

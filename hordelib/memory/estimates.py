@@ -56,6 +56,8 @@ _SLOPES: Mapping[str, _Slopes] = {
     "flux_dev": _slopes(3.1, _KL, prompts=1),
     "qwen_image": _slopes(1.8, _WAN),
     "z_image_turbo": _slopes(1.4, _KL),
+    "krea2_turbo": _slopes(2.2, _WAN),
+    "anima": _slopes(0.95, _WAN),
 }
 assert _SLOPES.keys() == FAMILIES.keys()
 

@@ -45,7 +45,23 @@ HEADERS: dict[str, Shapes] = {
         "guidance_in.in_layer.weight": (3072, 256),
     },
     "qwen_image": {"txt_norm.weight": (3584,), "img_in.weight": (3072, 64)},
-    "z_image_turbo": {"cap_embedder.1.weight": (3840, 2560), "x_embedder.weight": (3840, 64)},
+    "z_image_turbo": {
+        "cap_embedder.1.weight": (3840, 2560),
+        "x_embedder.weight": (3840, 64),
+        "noise_refiner.0.attention.k_norm.weight": (128,),
+    },
+    "krea2_turbo": {
+        "txtfusion.projector.weight": (2560, 12),
+        "txtfusion.layerwise_blocks.0.prenorm.scale": (2560,),
+        "first.weight": (4096, 64),
+        "blocks.0.attn.wq.weight": (4096, 4096),
+        "blocks.0.attn.wk.weight": (1024, 4096),
+    },
+    "anima": {
+        "blocks.0.mlp.layer1.weight": (8192, 2048),
+        "llm_adapter.blocks.0.cross_attn.q_proj.weight": (1024, 1024),
+        "x_embedder.proj.1.weight": (2048, 68),
+    },
 }
 
 

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hordelib.comfyui.device import default_folder
+from hordelib.comfyui.versions import version_in
 from hordelib.errors import ModelBroken
 from hordelib.files.model import Model
 from hordelib.setup.comfyui_files import SOURCES
@@ -147,11 +148,9 @@ def _load(config_file: Path) -> BridgeConfig | list[Finding]:
 def _comfyui(config: BridgeConfig | None, home: Path) -> Finding:
     own = home / config.comfyui_path if config and config.comfyui_path else None
     folder = own or default_folder()
-    try:
-        text = (folder / "comfyui_version.py").read_text("utf-8")
-    except OSError:
+    version = version_in(folder)
+    if not version:
         return failed("ComfyUI", f"not in {folder}", "correct comfyui_path" if own else SET_UP)
-    version = text.partition('__version__ = "')[2].partition('"')[0]
     if version not in SOURCES:
         return failed("ComfyUI", f"{version} in {folder}", f"use version {' or '.join(SOURCES)}")
     return ok("ComfyUI", f"{version} in {folder}")

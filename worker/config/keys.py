@@ -84,7 +84,7 @@ class BridgeConfig(BaseModel):
     ] = ()
     """Models that are never offered, whatever the other keys say."""
     load_large_models: YesNo = False
-    """true: groups of models include Stable Cascade, Flux, Qwen-Image and Z-Image too; a name
+    """true: groups of models include the families that are larger than SDXL, too; a name
     always counts."""
     dynamic_models: YesNo = False
     """true: models with long queues are offered beside those of models_to_load, and downloaded
@@ -97,8 +97,8 @@ class BridgeConfig(BaseModel):
         tuple[CustomModel, ...],
         expects(
             "a list of {name, baseline, filepath}; baseline is stable diffusion 1, "
-            "stable diffusion 2, stable_diffusion_xl, stable_cascade, flux_1, qwen_image or "
-            "z_image_turbo"
+            "stable diffusion 2, stable_diffusion_xl, stable_cascade, flux_1, qwen_image, "
+            "z_image_turbo, krea2_turbo or anima"
         ),
     ] = ()
     """Checkpoint files of your own; the horde asks for the customizer role."""

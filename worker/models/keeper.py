@@ -15,7 +15,13 @@ from worker.models.fetching import ModelSupply, Outcome, progress_text
 from worker.models.inventory import Inventory, dynamic_names
 from worker.models.offered import OfferedModels
 from worker.models.on_disk import State, Stock
-from worker.models.opening import Models, find_models, open_model
+from worker.models.opening import (
+    Models,
+    comfyui_folder,
+    find_models,
+    insist_on_comfyui,
+    open_model,
+)
 from worker.models.reference import Kind
 from worker.models.sites import Reference
 from worker.models.watch import ModelWatch
@@ -135,7 +141,9 @@ class ModelOffering:
 
     def _open(self, stock: Stock) -> Model:
         files = {stock.name: stock.files[0].path}
-        return open_model(self._folder.path, stock.name, files)
+        model = open_model(self._folder.path, stock.name, files)
+        insist_on_comfyui(model, comfyui_folder(self._folder.config, self._folder.home))
+        return model
 
     def _offer(self, model: Model, offered: OfferedModels, *, again: bool = False) -> None:
         put = offered.restore if again else offered.add

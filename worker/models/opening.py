@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hordelib.comfyui import versions
+from hordelib.comfyui.device import default_folder
 from hordelib.errors import JobError, ModelMissing
 from hordelib.files.completeness import insist_on_whole
 from hordelib.files.headers import verify_checkpoint
@@ -42,10 +44,28 @@ def find_models(config: BridgeConfig, home: Path, inventory: Inventory | None = 
         try:
             if inventory is not None:
                 inventory.insist_on_verified(name)
-            served[name] = open_model(config.models_folder(home), name, files)
+            model = open_model(config.models_folder(home), name, files)
+            insist_on_comfyui(model, comfyui_folder(config, home))
+            served[name] = model
         except JobError as error:
             problems.append(str(error))
     return Models(served, tuple(problems))
+
+
+def comfyui_folder(config: BridgeConfig, home: Path) -> Path:
+    """Where the engine's ComfyUI lies."""
+    return home / config.comfyui_path if config.comfyui_path else default_folder()
+
+
+def insist_on_comfyui(model: Model, comfyui: Path) -> None:
+    """Raises ModelMissing where that ComfyUI is too old for the model's family."""
+    if not versions.knows(comfyui, model.family):
+        needed = ".".join(map(str, model.family.least_comfyui))
+        raise ModelMissing(
+            f"model {model.name!r}: {model.family.name} needs ComfyUI {needed}, and"
+            f" {versions.version_in(comfyui)} is in {comfyui}: run ./update-runtime.sh --comfyui"
+            f" {needed}, or take the name out"
+        )
 
 
 def open_model(folder: Path, name: str, files: Mapping[str, Path]) -> Model:

@@ -11,13 +11,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from hordelib.job.families import CASCADE, FLUX, FLUX_DEV, QWEN_IMAGE, SD1, SD2, SDXL, Z_IMAGE
+from hordelib.job.families import (
+    ANIMA,
+    CASCADE,
+    FLUX,
+    FLUX_DEV,
+    KREA2,
+    QWEN_IMAGE,
+    SD1,
+    SD2,
+    SDXL,
+    Z_IMAGE,
+)
 from worker.config.values import is_word
 from worker.models.reference import ReferenceEntry
 
 MOST_MODELS = 300  # that the horde takes of one worker (POST generate/pop)
 # What only names choose, and words only where `load_large_models` says so.
-LARGE = frozenset(family.name for family in (CASCADE, FLUX, FLUX_DEV, QWEN_IMAGE, Z_IMAGE))
+_LARGE_FAMILIES = (CASCADE, FLUX, FLUX_DEV, QWEN_IMAGE, Z_IMAGE, KREA2, ANIMA)
+LARGE = frozenset(family.name for family in _LARGE_FAMILIES)
 STYLES = ("generalist", "artistic", "realistic", "anime", "furry", "other")
 STICKINESS = 2.0  # a model on offer counts as if its queue were so many times longer
 

@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hordelib import GenerationParams
+from hordelib.comfyui import versions
+from hordelib.comfyui.device import default_folder
 from hordelib.comfyui.loaders import load
 from hordelib.demo_model import TRAINED
 from hordelib.errors import ModelBroken, ModelMissing, NotServed
@@ -23,10 +25,12 @@ from hordelib.files.model_key import ModelKey
 from hordelib.graph import Graph, Link
 from hordelib.graphs.build import build_graph
 from hordelib.job.families import (
+    ANIMA,
     CASCADE,
     FAMILIES,
     FLUX,
     FLUX_DEV,
+    KREA2,
     QWEN_IMAGE,
     SD1,
     SD2,
@@ -65,13 +69,14 @@ JOBS = {
     ),
     "clip skip": replace(BASE, clip_skip=2),
 }
+KNOWN = [name for name, row in FAMILIES.items() if versions.knows(default_folder(), row)]
 REMIX = replace(BASE, source=Remix(((SOURCE, 1.0), (SOURCE, 0.5))))
 
 
 # ---- known by their files --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prefix", ["model.diffusion_model.", ""])
+@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "net.", ""])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_is_known_by_the_names_in_a_file(tmp_path: Path, name: str, prefix: str):
     path = write_header(tmp_path / "model.safetensors", HEADERS[name], prefix)
@@ -93,9 +98,7 @@ def test_complete_layouts_are_known(tmp_path: Path, checkpoint: Path):
 
 
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize(
-    "name", ["stable_cascade", "flux_1", "flux_dev", "qwen_image", "z_image_turbo"]
-)
+@pytest.mark.parametrize("name", [name for name in KNOWN if FAMILIES[name].spine != SD1.spine])
 def test_comfyui_knows_the_larger_families_by_the_same_names(name: str):
     """Its network, built without memory: no machine of ours holds one of these."""
     from comfy.model_detection import model_config_from_unet
@@ -221,7 +224,7 @@ def test_depth_models_and_upscalers_are_refused_before_they_are_offered(
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("job", JOBS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", KNOWN)
 def test_every_familys_graphs_are_valid_to_comfyui(name: str, job: str):
     assert _problems(build_graph(JOBS[job], model_of(FAMILIES[name])).to_api()) == ""
 
@@ -256,6 +259,8 @@ GOLDEN_JOBS: dict[str, tuple[GenerationParams, Family]] = {
     "flux_dev_image": (JOBS["image"], FLUX_DEV),
     "qwen_image": (JOBS["text"], QWEN_IMAGE),
     "z_image": (JOBS["text"], Z_IMAGE),
+    "krea2": (JOBS["text"], KREA2),
+    "anima": (JOBS["text"], ANIMA),
     "qr_code": (
         replace(BASE, qr_code=QrCode(text="aihorde.net", model=Path("qr.safetensors"))),
         SDXL,
