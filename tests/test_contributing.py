@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.support.owner import PROJECT
+from tests.test_types import ARGUMENTS
 
 GUIDE = (PROJECT / "CONTRIBUTING.md").read_text("utf-8")
 PAGES = sorted([*PROJECT.glob("[CR][OE]*.md"), *(PROJECT / "docs").rglob("*.md")])
@@ -54,7 +55,8 @@ def test_every_name_is_in_the_file_that_the_guide_says(name: str, file: str):
 def test_the_hooks_of_a_commit_run_the_checks_of_the_test_command():
     launcher = (PROJECT / "horde-bridge.sh").read_text("utf-8")
     floor = dict(re.findall(r"^ +check (\w+) in_venv (.+)$", launcher, re.MULTILINE))
-    assert len(floor) == 4
+    assert len(floor) == 3
+    floor["types"] = shlex.join([*ARGUMENTS, "python"])  # which are one of the tests
     settings = cast(
         dict[str, Any], yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text("utf-8"))
     )
