@@ -36,6 +36,17 @@ def set_up_process(log_file: Path) -> None:
     _die_with_the_bridge()
 
 
+def leave_no_semaphore() -> None:
+    """For children whose libraries draw progress bars, which takes a lock among processes.
+
+    A killed child can't take that back, of which multiprocessing would warn at the bridge's end.
+    """
+    from tqdm import tqdm
+
+    bar: Any = tqdm  # its types are incomplete
+    bar.set_lock(threading.RLock())
+
+
 class Child:
     """Takes commands and sends reports; no child outlives its bridge.
 

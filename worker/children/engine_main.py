@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from hordelib.engine import Engine, Generation
 from hordelib.errors import Cancelled, GenerationFailed, JobError
 from hordelib.job.images import MAX_WEBP_SIDE, Picture
-from worker.children.child_side import Child, set_up_process
+from worker.children.child_side import Child, leave_no_semaphore, set_up_process
 from worker.children.messages import (
     Cancel,
     Drawn,
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 def main(pipe: Connection, settings: EngineSettings) -> None:
     """The spawned process: exits when told to stop, or when the bridge is gone."""
     set_up_process(settings.log_file)
+    leave_no_semaphore()
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # count cards as the driver does
     engine = Engine(
         comfyui=settings.comfyui,

@@ -14,7 +14,7 @@ from hordelib.job.images import Picture
 from hordelib.safety.csam import HordeSafetyJudge
 from hordelib.safety.nudenet import NudeNetJudge
 from hordelib.safety.verdict import Bench, Judge
-from worker.children.child_side import Child, set_up_process
+from worker.children.child_side import Child, leave_no_semaphore, set_up_process
 from worker.children.messages import Asked, Judged, JudgeSettings, Ready, Unjudged
 
 HEARTBEAT_SECONDS = 5.0  # fewer than an engine's: an owner isn't shown how long it is silent
@@ -31,6 +31,8 @@ def main(
     """The spawned process: exits when told to stop, or when the bridge is gone."""
     set_up_process(settings.log_file)
     keep_out_of_the_way()
+    if settings.horde_safety:
+        leave_no_semaphore()
     child = Child(pipe, HEARTBEAT_SECONDS)
     try:
         judge = (load or load_judges)(settings)

@@ -235,11 +235,21 @@ def _kinds(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding
     offered: list[str] = []
     for kind in find_capabilities(config, home, models):
         if kind.missing:
-            remedy = f"put the files there, or set {kind.flag}: false to hear no more of it"
+            way = _WAYS.get(kind.flag, "put the files there")
+            remedy = f"{way}, or set {kind.flag}: false to hear no more of it"
             yield Finding(kind.flag, Verdict.warning, f"not offered: {kind.missing}", remedy)
         elif kind.is_offered:
             offered.append(kind.flag.removeprefix("allow_"))
     yield ok("kinds of jobs", ", ".join(["txt2img", *offered]))
+
+
+_WAYS = {
+    "allow_controlnet": "./horde-bridge.sh models add controlnets fetches them",
+    "allow_post_processing": (
+        "./horde-bridge.sh models add upscalers 'face fixers' fetches all but rembg's"
+        " (docs/jobs.md says where that is)"
+    ),
+}
 
 
 def introduced(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding]:

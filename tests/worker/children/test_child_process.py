@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 
-from worker.children.child_side import HEARTBEAT_SECONDS, Child, set_up_process
+from worker.children.child_side import HEARTBEAT_SECONDS, Child, leave_no_semaphore, set_up_process
 from worker.children.messages import MOST_REPORT_BYTES, Alive, Ready, Stepped, Stop
 from worker.children.obituary import count_oom_kills, obituary
 from worker.children.process import MOST_UNREAD
@@ -560,6 +560,40 @@ while not (put_aside.is_file() and file.is_file() and os.fstat(2).st_ino == file
     print("a library's own words", file=sys.stderr)
 logging.info("the last word")
 """
+
+
+def draw_a_bar(pipe: Connection, folder: Path) -> None:
+    set_up_process(folder / "engine.log")
+    leave_no_semaphore()
+    from tqdm import tqdm
+
+    list(tqdm([1, 2], disable=True))
+    child = Child(pipe)
+    child.report(Ready("a bar"))
+    list(child.commands())
+
+
+KILLED_AFTER_A_BAR = """
+import sys
+from pathlib import Path
+from tests.worker.children.test_child_process import child_of, draw_a_bar
+
+child = child_of(draw_a_bar, Path(sys.argv[1]))
+child.start(60)
+child.kill()
+"""
+
+
+def test_a_killed_child_leaves_no_semaphore_to_be_warned_of(tmp_path: Path):
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", KILLED_AFTER_A_BAR, str(tmp_path)],
+        check=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,  # until multiprocessing's own process has ended, too
+        text=True,
+    )
+    assert ended.stderr == ""
 
 
 def test_the_log_of_a_child_that_lives_for_long_stays_short(tmp_path: Path):
