@@ -21,6 +21,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hordelib.setup.comfyui_files import NEWER
+from tests.support.comfyui_archive import packed_by_git, serving
 from tests.support.tiny_wheel import build_wheel
 
 PROJECT = Path(__file__).parent.parent
@@ -435,6 +437,35 @@ def test_a_deleted_comfyui_is_installed_again(ready: Clone):
     (ready.state / "ComfyUI" / "nodes.py").unlink()
     assert ready.run("horde-bridge.sh", "demo").returncode == 0
     assert (ready.state / "ComfyUI" / "nodes.py").exists()
+
+
+def test_a_newer_comfyui_comes_when_it_is_asked_for_and_stays(ready: Clone, tmp_path: Path):
+    content, tree = packed_by_git(tmp_path / "repository", {"nodes.py": "NEWER = True\n"})
+    pyproject = ready.folder / "pyproject.toml"
+    pyproject.write_text(f"{pyproject.read_text()}newer-comfyui = ['shapes']\n")
+    files = ready.folder / "hordelib" / "setup" / "comfyui_files.py"
+    with serving(content) as url:
+        replace_in(files, (NEWER.url, url), (NEWER.tree, tree))
+        shown = ready.run("update-runtime.sh", "--comfyui", "0.33.0")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "ComfyUI       0.33.0" in shown.stdout
+    comfyui = ready.state / "ComfyUI"
+    assert (comfyui / "nodes.py").read_text() == "NEWER = True\n"
+    again = ready.run("update-runtime.sh")
+    assert again.returncode == 0, "what is there stays, without any network"
+    assert "ComfyUI       0.33.0" in again.stdout
+    back = ready.run("update-runtime.sh", "--comfyui=0.3.75")
+    assert "ComfyUI       0.3.75" in back.stdout, back.stdout + back.stderr
+
+
+@pytest.mark.parametrize("version", [["--comfyui", "1.0"], ["--comfyui"], ["--comfyui="]])
+def test_a_comfyui_that_is_not_known_is_refused_with_those_that_are(
+    bare: Clone, version: list[str]
+):
+    shown = bare.run("update-runtime.sh", *version)
+    assert shown.returncode == 1
+    assert "expected 0.3.75 or 0.33.0" in shown.stderr
+    assert not bare.venv.exists()
 
 
 def test_too_small_a_disk_is_refused_before_anything_is_made(bare: Clone):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import io
 import os
-import subprocess
 import tarfile
-import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +23,7 @@ from hordelib.setup.comfyui_files import (
     is_current,
 )
 from hordelib.setup.packages import matched_to_torch
+from tests.support.comfyui_archive import packed_by_git, serving
 
 FILES = {
     "nodes.py": "NODES = {}\n",
@@ -43,49 +40,7 @@ INSTALLED = {"nodes.py", "comfy/sd.py", "comfy.py", "run.sh", "ümlaut.py", "ins
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, str]:
     """What git packs of a commit, and the hash that it gives to the commit's tree."""
-    folder = tmp_path_factory.mktemp("repository")
-    for name, text in FILES.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
-    (folder / "run.sh").chmod(0o755)
-    git(folder, "init", "--quiet")
-    git(folder, "add", "--all")
-    tree = git(folder, "write-tree").decode().strip()
-    return git(folder, "archive", "--format=tar.gz", "--prefix=ComfyUI-1/", tree), tree
-
-
-def git(folder: Path, *arguments: str) -> bytes:
-    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=True).stdout
-
-
-@contextmanager
-def serving(content: bytes, *, cut_bytes: int = 0) -> Generator[str]:
-    """An address that gives these bytes, or ends before the last ones of them."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path == "/moved":  # as GitHub's addresses are
-                self.send_response(302)
-                self.send_header("Location", "/archive")
-                self.end_headers()
-                return
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: len(content) - cut_bytes])
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/moved"
-        finally:
-            server.shutdown()
-            thread.join()
+    return packed_by_git(tmp_path_factory.mktemp("repository"), FILES)
 
 
 @pytest.fixture

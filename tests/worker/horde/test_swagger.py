@@ -6,6 +6,8 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,10 @@ from worker.errors import HordeError
 from worker.horde.api import Job, NothingToDo, Offer, Submission
 from worker.horde.client import HordeClient
 from worker.horde.swagger import ServerWords
+from worker.jobs.journal import Journal
+from worker.jobs.ledger import Ledger
+from worker.line.limits import Limits
+from worker.line.popper import Popper
 from worker.line.vocabulary import Vocabulary
 from worker.sandbox import GATE_OF_5_1_5, Endpoint, Reply, Sandbox
 
@@ -156,6 +162,21 @@ def test_the_words_of_a_server_are_read_again_and_again(
     finally:
         stopping.set()
     assert sum("could not be read" in line for line in caplog.messages) == 1
+
+
+def test_a_worker_reads_the_words_before_it_asks_for_jobs(
+    horde: Sandbox, worker: HordeClient, tmp_path: Path
+):
+    stopping = threading.Event()
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        journal = Journal(ledger)
+        popper = Popper(worker, lambda: OFFER, stopping, journal=journal, limits=Limits())
+        try:
+            popper.introduce()
+        finally:
+            stopping.set()
+    assert worker.words.extended_control
+    assert horde.tally().calls.get("pop", 0) == 0
 
 
 _PICTURE = (  # a white pixel
