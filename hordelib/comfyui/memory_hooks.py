@@ -36,8 +36,9 @@ def _leave_memory_to_us() -> None:
         if lender is None:
             load_models(models, *args, **options)
             return
+        with_patches = [*models, *(each for m in models for each in m.model_patches_models())]
         with lender.undisturbed():
-            lender.bring(models)
+            lender.bring(with_patches)
             load_models(models, *args, **options)
 
     def free_memory(size_bytes: Any, device: Any, *args: Any, **options: Any) -> Any:

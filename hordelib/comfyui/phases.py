@@ -29,6 +29,7 @@ PHASES: Mapping[str, str] = {
     "InpaintModelConditioning": ENCODING,
     "InstructPixToPixConditioning": ENCODING,
     "VAEDecode": DECODING,
+    "DreamerTransparentDecode": DECODING,
     "DreamerAnnotator": POST,
     "DreamerUpscale": POST,
     "DreamerFaceFixer": POST,

@@ -15,6 +15,8 @@ FILE_NAME = "dreamer_demo.safetensors"
 TRAINED_CONTROL = Path(__file__).parent / "control_net.safetensors"
 CONTROL_FILE_NAME = "dreamer_demo_control.safetensors"
 LORA_FILE_NAME = "dreamer_demo_lora.safetensors"
+PATCHES_FILE_NAME = "dreamer_demo_transparent_attn.safetensors"
+DECODER_FILE_NAME = "dreamer_demo_transparent_decoder.safetensors"
 EMBEDDING_FILE_NAME = "dreamer_demo_red.safetensors"
 
 
@@ -74,6 +76,29 @@ def ensure_embedding(models: Path | str) -> Path:
         write_embedding(ensure_checkpoint(models), embedding)
 
     return _ensure(Path(models) / "ti" / EMBEDDING_FILE_NAME, write)
+
+
+def ensure_transparency(models: Path | str) -> tuple[Path, Path]:
+    """LayerDiffuse's patches and decoder for the demo model, in `models`/miscellaneous (7 MB).
+
+    Pictures become transparent where they are white. Raises OSError when they can't be written.
+    """
+
+    def write_patches(path: Path) -> None:
+        from hordelib.demo_model.transparency import write_patches
+
+        write_patches(ensure_checkpoint(models), path)
+
+    def write_decoder(path: Path) -> None:
+        from hordelib.demo_model.transparency import write_decoder
+
+        write_decoder(path)
+
+    folder = Path(models) / "miscellaneous"
+    return (
+        _ensure(folder / PATCHES_FILE_NAME, write_patches),
+        _ensure(folder / DECODER_FILE_NAME, write_decoder),
+    )
 
 
 def _ensure(file: Path, write: Callable[[Path], None]) -> Path:

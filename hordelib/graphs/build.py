@@ -24,6 +24,7 @@ from hordelib.graphs.stages.source import start_from_source
 from hordelib.graphs.stages.text import even_prompts, find_embeddings
 from hordelib.graphs.stages.tiling import tile
 from hordelib.graphs.stages.together import run_together
+from hordelib.graphs.stages.transparency import make_transparent
 from hordelib.job.batching import Member, common_params
 from hordelib.job.families import CASCADE, Family
 from hordelib.job.fitting import fit
@@ -69,6 +70,8 @@ def _picture(params: GenerationParams, model: Model) -> Graph:
     skip_clip_layers(graph, params.clip_skip, family.clip)
     if params.embeddings_folder is not None:
         find_embeddings(graph, params.embeddings_folder, family.clip)
+    if params.transparent is not None:
+        make_transparent(graph, params.transparent, family, is_tiling=params.tiling)
     if params.tiling:
         tile(graph, family.model, family.vae)
     apply_loras(graph, params.loras, family.model, family.clip)

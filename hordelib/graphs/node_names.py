@@ -44,6 +44,9 @@ FILE_INPUTS = {
     "DreamerControlNet": FileInput("control_net", "control_net_name", "base"),
     "DreamerDiffusionModel": FileInput("diffusion_model", "unet_name"),
     "DreamerLora": FileInput("lora", "path"),
+    "DreamerLayerPatches": FileInput("layer_patches", "path"),
+    "DreamerAttentionSharing": FileInput("attention_sharing", "path"),
+    "DreamerTransparentDecoder": FileInput("transparent_decoder", "path"),
     "DreamerTextEncoder": FileInput("text_encoder", "clip_name", "type"),
     "DreamerVae": FileInput("vae", "vae_name"),
 }

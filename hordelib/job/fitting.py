@@ -10,7 +10,7 @@ from hordelib.errors import NotServed
 from hordelib.job.families import Family, Part
 from hordelib.job.hires import needs_two_passes
 from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
-from hordelib.job.params import GenerationParams, Remix, TextOnly
+from hordelib.job.params import GenerationParams, ProcessorKind, Remix, TextOnly
 from hordelib.job.samplers import TABLED, Scheduler
 
 Asks = Callable[[GenerationParams, Family], bool]
@@ -20,7 +20,7 @@ _ESSENTIAL: dict[Part, Asks] = {
     Part.control: lambda job, _: job.control is not None and not job.return_control_map,
     Part.qr_code: lambda job, _: job.qr_code is not None,
     Part.remix: lambda job, _: isinstance(job.source, Remix),
-    Part.transparent: lambda job, _: job.transparent,
+    Part.transparent: lambda job, _: job.transparent is not None,
 }
 
 
@@ -78,6 +78,9 @@ def fit(
     for served, why, change in _substitutes(fitted, family):
         notes.append(_note(f"{served} was used: {why}"))
         fitted = replace(fitted, **change)
+    if fitted.transparent is not None:
+        fitted, told = _beside_transparency(fitted)
+        notes += told
     return fitted, tuple(notes)
 
 
@@ -109,6 +112,20 @@ def _substitutes(
     least = family.least_flow_shift
     if params.flow_shift is not None and params.flow_shift < least:
         yield f"flow_shift {least:g}", "less leaves no noise", {"flow_shift": least}
+
+
+def _beside_transparency(
+    params: GenerationParams,
+) -> tuple[GenerationParams, tuple[GenMetadata, ...]]:
+    """A control map has no opacity; and of a transparent picture there is nothing to strip."""
+    if params.return_control_map:
+        told = "transparent left out: not with return_control_map"
+        return replace(params, transparent=None), (_note(told),)
+    kept = tuple(p for p in params.post_processing if p.kind is not ProcessorKind.background)
+    if kept == params.post_processing:
+        return params, ()
+    told = "strip_background left out: a transparent picture has no background"
+    return replace(params, post_processing=kept), (_note(told),)
 
 
 def _what(params: GenerationParams, family: Family) -> str:

@@ -108,6 +108,14 @@ class QrCode:
     model: Path  # the QR ControlNet's file
 
 
+@dataclass(frozen=True, slots=True)
+class Transparency:
+    """The files that a transparent picture takes: the UNet's patches, and the decoder."""
+
+    patches: Path
+    decoder: Path
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationParams:
     """One job: a batch of `images` pictures of one prompt. Frozen, and checked when it is made.
@@ -138,7 +146,7 @@ class GenerationParams:
     control: Control | None = None
     return_control_map: bool = False  # the picture is what the annotator draws
     tiling: bool = False  # the left edge continues the right one, the top the bottom
-    transparent: bool = False
+    transparent: Transparency | None = None
     qr_code: QrCode | None = None
     post_processing: tuple[PostProcessor, ...] = ()
     facefixer_strength: float = 0.75
@@ -194,8 +202,10 @@ _LIMITS: dict[str, _Limit] = {
 
 
 def auxiliaries_of(params: GenerationParams) -> tuple[Path, ...]:
-    """The files that work beside the job's model: ControlNets, annotators, post-processors."""
+    """The files that work beside the job's model: of ControlNets, post-processors and so on."""
     files = [processor.path for processor in params.post_processing]
+    if params.transparent is not None:
+        files += [params.transparent.patches, params.transparent.decoder]
     if params.qr_code is not None:
         files.append(params.qr_code.model)
     if (control := params.control) is not None:

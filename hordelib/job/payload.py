@@ -84,6 +84,7 @@ class JobRequest:
     post_processing: tuple[str, ...] = ()
     workflow: str = ""
     extra_texts: tuple[tuple[str, str], ...] = ()
+    transparent: bool = False
     use_nsfw_censor: bool = False
     notes: tuple[GenMetadata, ...] = ()
 
@@ -116,6 +117,7 @@ def read_payload(payload: Payload, *, images: int = 1) -> JobRequest:
         post_processing=_names(payload, "post_processing"),
         workflow=_workflow(payload),
         extra_texts=_each(payload, "extra_texts", _extra_text, MAX_TIS),
+        transparent=_switch(payload, "transparent"),
         use_nsfw_censor=_switch(payload, "use_nsfw_censor"),
         notes=(*cut_notes, *sampler_notes, *scheduler_notes, *option_notes, *shift_notes),
     )
@@ -227,7 +229,6 @@ _PARAMS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "hires_fix_denoising_strength": ("hires_denoise", _number),
     "denoising_strength": ("denoise", _number),
     "tiling": ("tiling", _yes_no),
-    "transparent": ("transparent", _yes_no),
     "facefixer_strength": ("facefixer_strength", _number),
 }
 

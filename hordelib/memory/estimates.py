@@ -20,6 +20,7 @@ ALWAYS_BYTES = 32 << 20  # text encoding, and what is there whatever the size
 CONTROL_SHARE = 0.5  # a ControlNet is a copy of the half of the UNet that encodes
 TINY_VAE_BYTES = 64 << 20  # weights; TAESD has 5 MB, others have 160 MB and more
 TINY_VAE_SLOPE = 1150.0  # measured with TAESD, in 16 bits
+UNCOVER_SLOPE = 1400.0  # of LayerDiffuse's decoder, in 16 bits: half of what was measured in 32
 _LATENT_PIXELS = 64  # pixels of the picture to one of the latent
 _PER_LATENT_PIXEL = 0.01 * (1 << 20)
 
@@ -85,6 +86,10 @@ class MemoryEstimate:
     def decoding_bytes(self, params: GenerationParams) -> int:
         """For one image: a batch is decoded as many at a time as there is room for."""
         return self._bytes(self._decode_slope * params.width * params.height)
+
+    def uncovering_bytes(self, params: GenerationParams) -> int:
+        """To find the opacity of one image; those of a batch follow each other."""
+        return self._bytes(UNCOVER_SLOPE * params.width * params.height)
 
     def peak_bytes(self, params: GenerationParams) -> int:
         """The most at one moment, however large the batch."""

@@ -55,6 +55,8 @@ class Plan:
             return 0
         if _samples(key):
             return self.estimate.sampling_bytes(self.params, images)
+        if _uncovers(key):
+            return self.estimate.uncovering_bytes(self.params)
         return self.estimate.decoding_bytes(self.params)
 
     def drawing_bytes(self, images: int) -> int:
@@ -133,7 +135,8 @@ class JobModels:
         steering = [_weights_bytes(held.part) for key, held in self.held.items() if _steers(key)]
         room_bytes = self._cache.room_bytes() - max(weights, default=0) - sum(steering)
         images = estimate.images_at_once(params, room_bytes)
-        drawing = [key for key in self.held if _samples(key) or _decodes(key)]
+        draw = (_samples, _decodes, _uncovers)
+        drawing = [key for key in self.held if any(does(key) for does in draw)]
         return Plan(params, estimate, images, drawing, dict(self._plan_processing(params)))
 
     @contextmanager
@@ -208,11 +211,16 @@ def _samples(key: ModelKey) -> bool:
 
 def _steers(key: ModelKey) -> bool:
     """Whether it computes beside the UNet, at every step."""
-    return key.kind == "control_net"
+    return key.kind in ("control_net", "attention_sharing")
 
 
 def _decodes(key: ModelKey) -> bool:
     return key.kind == "vae" or (key.kind, key.variant) == ("checkpoint", "vae")
+
+
+def _uncovers(key: ModelKey) -> bool:
+    """Whether it tells the opacity of what was decoded."""
+    return key.kind == "transparent_decoder"
 
 
 def _weights_bytes(part: LoadedPart) -> int:

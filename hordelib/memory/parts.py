@@ -178,6 +178,8 @@ _PATCHERS: dict[str, Callable[[Any], Any]] = {
     "annotator": lambda annotator: annotator.patcher,
     "upscaler": lambda upscaler: upscaler.patcher,
     "face_fixer": lambda fixer: fixer.patcher,
+    "attention_sharing": lambda sharing: sharing.patcher,
+    "transparent_decoder": lambda decoder: decoder.patcher,
 }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
+
+from PIL import Image
 
 from hordelib.job.images import Picture
 
@@ -44,7 +46,26 @@ class Bench:
 
     def judge(self, picture: Picture, prompt: str) -> Verdict:
         """Raises JudgeFailed when one of them does."""
-        return joint([judge.judge(picture, prompt) for judge in self._judges])
+        views = _views(picture)
+        return joint([judge.judge(view, prompt) for judge in self._judges for view in views])
+
+
+_PLAIN = (128, 128, 128, 255)  # a background that neither white nor black things vanish before
+
+
+def _views(picture: Picture) -> tuple[Picture, ...]:
+    """What is to be seen of a picture: of one with opacity also what shows on a background.
+
+    Whoever gets it can take the opacity away; and shapes may be drawn by opacity alone.
+    """
+    if picture.mode != "RGBA":
+        return (picture,)
+    image = picture.to_pil()
+    shown = Image.alpha_composite(Image.new("RGBA", image.size, _PLAIN), image)
+    return tuple(
+        replace(picture, mode="RGB", pixels=each.convert("RGB").tobytes())
+        for each in (image, shown)
+    )
 
 
 def joint(verdicts: Sequence[Verdict]) -> Verdict:

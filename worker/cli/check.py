@@ -34,6 +34,7 @@ from worker.models.memory_fit import ComputeMemory, Misfit, misfit, most_at_once
 from worker.models.offer import find_capabilities, introduce
 from worker.models.on_disk import FileStock
 from worker.models.opening import Models, find_models
+from worker.models.transparency_weights import transparency_entries
 from worker.safety.policy import judge_settings, unfound
 from worker.safety.policy import remedy as safety_remedy
 from worker.service.assembly import make_client
@@ -81,7 +82,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         models = find_models(config, home, inventory)
         yield from _models(models, inventory)
         yield from _memory(config, models)
-        yield from _annotators(inventory.folder)
+        yield from _weights(inventory.folder)
         yield from _kinds(config, home, models)
         yield from introduced(config, home, models)
         yield _safety(config, home)
@@ -215,12 +216,15 @@ def _split(config: BridgeConfig, models: Models, memory: ComputeMemory) -> Itera
                 yield ok("memory", f"{name}: {told}; a full batch is made in parts")
 
 
-def _annotators(folder: ModelsFolder) -> Iterator[Finding]:
-    for entry in annotator_entries():
-        for file in folder.look(entry).files:
+def _weights(folder: ModelsFolder) -> Iterator[Finding]:
+    """Files beside the models' own, of which the worker knows what has to be in them."""
+    kinds = {"annotators": annotator_entries(), "transparent": transparency_entries()}
+    for kind, entries in kinds.items():
+        for file in (file for entry in entries for file in folder.look(entry).files):
             if file.path.is_file() and not _is_as_listed(folder, file):
                 told = f"{file.path} is cut off, damaged, or another file"
-                yield failed("annotators", told, "remove it, and run ./horde-bridge.sh fetch")
+                remedy = f"remove it, and run ./horde-bridge.sh models add {kind}"
+                yield failed(kind, told, remedy)
 
 
 def _is_as_listed(folder: ModelsFolder, file: FileStock) -> bool:

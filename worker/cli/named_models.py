@@ -73,5 +73,6 @@ _GROUPS: Mapping[str, Callable[[Reference], list[ReferenceEntry]]] = {
     "annotators": _of_kinds(Kind.annotator),
     "upscalers": _of_kinds(Kind.upscaler),
     "safety": _of_kinds(Kind.safety),
+    "transparent": _of_kinds(Kind.layer_diffuse),
     "face fixers": _of_kinds(Kind.face_fixer, Kind.codeformer),
 }

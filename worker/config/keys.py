@@ -154,8 +154,8 @@ class BridgeConfig(BaseModel):
     """false: no ControlNet jobs. Offered when the files of all control types are there; `check`
     names those that are missing."""
     allow_sdxl_controlnet: YesNo = False
-    """true: QR code jobs for SDXL models. Not offered yet: the horde's flag stands for
-    transparent pictures too, which are not served."""
+    """true: QR code jobs for SDXL models, and transparent pictures. Offered when the files of
+    both are there; `check` names those that are missing."""
     allow_lora: YesNo = True
     """false: no jobs with LoRAs. Those that are not on disk come from CivitAI."""
     max_lora_cache_size: Annotated[StrictInt, whole(1, 2048, " of GB")] = 10

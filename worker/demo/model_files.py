@@ -6,10 +6,17 @@ import os
 import shutil
 from pathlib import Path
 
-from hordelib.demo_model import ensure_checkpoint, ensure_control_net, ensure_embedding, ensure_lora
+from hordelib.demo_model import (
+    ensure_checkpoint,
+    ensure_control_net,
+    ensure_embedding,
+    ensure_lora,
+    ensure_transparency,
+)
 from hordelib.files.model import INPAINTING, INSTRUCT
 from hordelib.job.control_types import ControlType, control_net_file
 from hordelib.job.families import SD1
+from hordelib.job.transparency import transparency_of
 from hordelib.pictures import qr_code
 
 UPSCALER = "RealESRGAN_x4plus"
@@ -32,6 +39,11 @@ def lay_out(folder: Path, checkpoint: Path) -> None:
     qr_control_net = qr_code.control_net_file(folder, SD1.name)
     assert qr_control_net is not None
     _link(control_net, qr_control_net)
+    transparency = transparency_of(folder, SD1.name)
+    assert transparency is not None
+    patches, decoder = ensure_transparency(folder)
+    _link(patches, transparency.patches)
+    _link(decoder, transparency.decoder)
     _write_variants(folder, checkpoint)
 
 

@@ -232,5 +232,10 @@ ALL = (
         },
         "a QR code's pattern (too small a model for one that can be read)",
     ),
+    Wish(
+        "a red ring on a white background",
+        {"seed": "3", "transparent": True},
+        "a transparent picture (this model's decoder takes white for nothing)",
+    ),
     Wish(f"{_CIRCLE}, {CENSORED_WORD}", {"seed": "25"}, "censored: a word of the censorlist"),
 )

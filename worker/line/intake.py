@@ -13,13 +13,13 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from hordelib.errors import BadSource, JobError, ModelMissing
+from hordelib.errors import BadSource, JobError, ModelMissing, NotServed
 from hordelib.files.model import Model
-from hordelib.job import control_types, post_processors
+from hordelib.job import control_types, post_processors, transparency
 from hordelib.job.fitting import fit
 from hordelib.job.images import SourceImage
 from hordelib.job.notes import GenMetadata
-from hordelib.job.params import Control, GenerationParams, QrCode, TextOnly
+from hordelib.job.params import Control, GenerationParams, QrCode, TextOnly, Transparency
 from hordelib.job.payload import ControlRequest, JobRequest, changed, read_payload
 from hordelib.job.prompts import complete_prompts
 from hordelib.job.starts import Sources, flattened, to_source
@@ -77,6 +77,7 @@ class Intake:
         deadline = job.share_of_rest(FETCH_SHARE)
         processors = post_processors.resolve(self._folder, request.post_processing)
         qr_code, qr_notes = self._qr_code(request, baseline)
+        transparent = self._transparency(request, baseline)
         if job.source_image is not None:
             self._insist_on_control_files(request.control)
         pictures = fetch_sources(job, self._sources)
@@ -104,6 +105,7 @@ class Intake:
             ),
             post_processing=processors,
             qr_code=qr_code,
+            transparent=transparent,
         )
         notes = (*request.notes, *qr_notes, *source_notes, *control_notes, *found.notes)
         return completed, (*notes, *banned, *more_banned)
@@ -132,6 +134,18 @@ class Intake:
             image_is_control=wanted.image_is_control,
         )
         return control, ()
+
+    def _transparency(self, request: JobRequest, baseline: str) -> Transparency | None:
+        if not request.transparent:
+            return None
+        missing = transparency.missing_files(self._folder, baseline)
+        if missing:
+            names = ", ".join(path.name for path in missing)
+            raise ModelMissing(f"transparent: there is no {names}")
+        files = transparency.transparency_of(self._folder, baseline)
+        if files is None:
+            raise NotServed(f"transparent with {baseline}")
+        return files
 
     def _qr_code(
         self, request: JobRequest, baseline: str

@@ -1,4 +1,4 @@
-"""Files of ControlNets, annotators and post-processors that turned out to be broken."""
+"""Files beside models (of ControlNets, post-processors and so on) that turned out to be broken."""
 
 from __future__ import annotations
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from hordelib.files.model import Model
 from hordelib.job import control_types, post_processors
 from hordelib.job.families import Family, Part
+from hordelib.job.transparency import FOLDER, LAYER_DIFFUSE
 from hordelib.pictures import qr_code
 from worker.config.keys import BridgeConfig
+from worker.models.on_disk import size_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,9 @@ class Installed:
 
     folder: Path
     broken: frozenset[Path] = frozenset()
+
+    def lacks(self, path: Path) -> bool:
+        return path in self.broken or not path.is_file()
 
 
 def capabilities(
@@ -69,19 +74,31 @@ def _lacks_control(installed: Installed, families: set[Family]) -> str:
 
 
 def lacks_sdxl_control(installed: Installed, families: set[Family]) -> str:
+    """The flag stands for QR codes with SDXL and for transparent pictures with any family.
+
+    QR codes with other families come without being asked for, so their files are asked for too.
+    """
     if not any(Part.transparent in family.serves for family in families):
-        return "transparent pictures, which the same flag stands for, are not served"
-    return lacks_qr(installed, families)
+        return "no model on offer is of a family that has transparent pictures"
+    rows = [LAYER_DIFFUSE[each.name] for each in families if each.name in LAYER_DIFFUSE]
+    lacking = [
+        (row.name, f"{FOLDER}/{weights.file} ({size_text(weights.size_bytes)})")
+        for row in rows
+        for weights in row.weights
+        if installed.lacks(installed.folder / FOLDER / weights.file)
+    ]
+    missing = _files([*_lacking_qr(installed, families), *(told for _, told in lacking)])
+    names = " ".join(sorted({name for name, _ in lacking}))
+    return f"{missing} (models add {names})" if names else missing
 
 
 def lacks_qr(installed: Installed, families: set[Family]) -> str:
+    return _files(_lacking_qr(installed, families))
+
+
+def _lacking_qr(installed: Installed, families: set[Family]) -> Iterator[str]:
     files = {qr_code.control_net_file(installed.folder, family.name) for family in families}
-    lacking = {
-        path
-        for path in files
-        if path is not None and (path in installed.broken or not path.is_file())
-    }
-    return _files(_shown(lacking, installed))
+    return _shown((path for path in files if path and installed.lacks(path)), installed)
 
 
 def _shown(paths: Iterable[Path], installed: Installed) -> Iterator[str]:

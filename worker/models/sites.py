@@ -22,6 +22,7 @@ from worker.models.reference import (
     with_pending,
 )
 from worker.models.safety_weights import safety_entry
+from worker.models.transparency_weights import transparency_entries
 from worker.net.cached_documents import Documents, Source
 from worker.net.untrusted import Count, Name, Number, read_json
 
@@ -101,7 +102,7 @@ def read_reference(
 
 def _others() -> tuple[ReferenceEntry, ...]:
     """Files that no list of the horde's has."""
-    return *annotator_entries(), safety_entry()
+    return *annotator_entries(), *transparency_entries(), safety_entry()
 
 
 def _by_name(entries: Iterable[ReferenceEntry]) -> dict[str, ReferenceEntry]:

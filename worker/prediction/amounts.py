@@ -129,7 +129,8 @@ def _pixels(params: GenerationParams) -> dict[str, float]:
             encoded = float(len(images))
         case _:
             encoded = 0.0
-    return {"decoded": pixels * params.images, "encoded": encoded}
+    work = {"decoded": pixels * params.images, "encoded": encoded}
+    return work if params.transparent is None else {**work, "uncovered": work["decoded"]}
 
 
 def _control_map(params: GenerationParams) -> Iterator[tuple[str, float]]:

@@ -49,6 +49,7 @@ TYPICAL = {
     "loras": 0.1,
     "decoded": 3.0,
     "encoded": 2.0,
+    "uncovered": 2.0,
 }
 OTHER = 2.0  # a map or a post-processor of a whole picture
 

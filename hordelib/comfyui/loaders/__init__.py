@@ -12,6 +12,11 @@ from hordelib.comfyui.loaders.clip_visions import load_clip_vision
 from hordelib.comfyui.loaders.control_nets import load_control_net
 from hordelib.comfyui.loaders.diffusion_models import load_diffusion_model
 from hordelib.comfyui.loaders.face_fixers import load_face_fixer
+from hordelib.comfyui.loaders.layer_diffuse import (
+    load_attention_sharing,
+    load_layer_patches,
+    load_transparent_decoder,
+)
 from hordelib.comfyui.loaders.loras import load_lora
 from hordelib.comfyui.loaders.missing_weights import insist_on_all_weights
 from hordelib.comfyui.loaders.text_encoders import load_text_encoder
@@ -31,6 +36,9 @@ LOADERS: dict[str, Callable[[ModelKey], Any]] = {
     "clip_vision": load_clip_vision,
     "control_net": load_control_net,
     "diffusion_model": load_diffusion_model,
+    "layer_patches": load_layer_patches,
+    "attention_sharing": load_attention_sharing,
+    "transparent_decoder": load_transparent_decoder,
     "lora": load_lora,
     "text_encoder": load_text_encoder,
     "vae": load_vae,

@@ -17,6 +17,7 @@ import torch
 from comfy.controlnet import ControlNet
 from comfy.model_base import BaseModel
 
+from hordelib.comfyui.loaders.layer_diffuse import TransparentDecoder
 from hordelib.comfyui.loaders.upscalers import Upscaler
 from hordelib.errors import NotNumbers
 from hordelib.memory.wide_parts import precision_of_the_run
@@ -88,7 +89,8 @@ def _model_part(node: Any) -> str:
 class Computing(NamedTuple):
     """The type that a network computes in; ComfyUI's have it written in an attribute.
 
-    `network` is what a patcher has of it.
+    Of others, `attribute` is "", and `owner` is the torch module. `network` is what a patcher has
+    of it.
     """
 
     owner: Any
@@ -107,7 +109,9 @@ def _networks(value: Any) -> Iterator[Computing]:
     """Those behind one input."""
     match value:
         case Upscaler():
-            yield Computing(value, "", value.network.dtype, value.patcher.model)
+            yield Computing(value.model, "", value.network.dtype, value.patcher.model)
+        case TransparentDecoder():
+            yield Computing(value.network, "", value.dtype, value.patcher.model)
         case comfy.sd.VAE():
             yield Computing(value, "vae_dtype", value.vae_dtype, value.patcher.model)
         case list():
@@ -137,9 +141,9 @@ def full_precision(narrow: Iterable[Computing]) -> Generator[None]:
     with ExitStack() as stack:
         _set(stack, comfy.ops.CastWeightBiasOp, "comfy_cast_weights", True)
         for each in narrow:
-            if isinstance(each.owner, Upscaler):  # another library's layers, and a small network
-                stack.callback(each.owner.model.to, each.dtype)
-                each.owner.model.float()
+            if not each.attribute:  # a small network, whose layers are none of ComfyUI's
+                stack.callback(each.owner.to, each.dtype)
+                each.owner.float()
             else:
                 _set(stack, each.owner, each.attribute, torch.float32)
         yield

@@ -65,12 +65,12 @@ class DreamerLora:
         if notes:
             log.warning("LoRA %s: %s", lora_name, fit)
         if fit.is_usable:
-            model = _patched(model, fit.patches, inputs["strength_model"], weights.reading)
-            clip = _patched(clip, fit.patches, inputs["strength_clip"], weights.reading)
+            model = patched(model, fit.patches, inputs["strength_model"], weights.reading)
+            clip = patched(clip, fit.patches, inputs["strength_clip"], weights.reading)
         return with_notes((model, clip), NodeNotes(to_all=notes))
 
 
-def _patched(part: Any, patches: Patches, strength: float, reading: UUID) -> Any:
+def patched(part: Any, patches: Patches, strength: float, reading: UUID) -> Any:
     """A clone of a ModelPatcher or CLIP that has those of the patches that are its own.
 
     ComfyUI takes the model for another one where `patches_uuid` is: the same LoRA in the same

@@ -29,10 +29,18 @@ from hordelib.comfyui.nodes.text import (
     DreamerText,
 )
 from hordelib.comfyui.nodes.tiling import DreamerTiledModel, DreamerTiledVae
+from hordelib.comfyui.nodes.transparency import (
+    DreamerAttentionSharing,
+    DreamerLayerPatches,
+    DreamerOpaque,
+    DreamerTransparentDecode,
+    DreamerTransparentDecoder,
+)
 from hordelib.comfyui.nodes.upscale import DreamerUpscale, DreamerUpscaleModel
 
 NODES: tuple[type, ...] = (
     DreamerAnnotator,
+    DreamerAttentionSharing,
     DreamerCheckpoint,
     DreamerClipVision,
     DreamerControlNet,
@@ -41,7 +49,9 @@ NODES: tuple[type, ...] = (
     DreamerEmbeddings,
     DreamerEvenChunks,
     DreamerImage,
+    DreamerLayerPatches,
     DreamerLora,
+    DreamerOpaque,
     DreamerOutline,
     DreamerOutput,
     DreamerPrompts,
@@ -57,5 +67,7 @@ NODES: tuple[type, ...] = (
     DreamerTextEncoder,
     DreamerTiledModel,
     DreamerTiledVae,
+    DreamerTransparentDecode,
+    DreamerTransparentDecoder,
     DreamerVae,
 )

@@ -24,7 +24,7 @@ class DreamerTiledModel:
         return {"required": {"model": ("MODEL",)}}
 
     def tile(self, model: Any) -> tuple[Any]:
-        return (_circular(model),)
+        return (circular(model),)
 
 
 class DreamerTiledVae:
@@ -40,11 +40,12 @@ class DreamerTiledVae:
 
     def tile(self, vae: Any) -> tuple[Any]:
         tiled = copy.copy(vae)
-        tiled.patcher = _circular(vae.patcher)
+        tiled.patcher = circular(vae.patcher)
         return (tiled,)
 
 
-def _circular(patcher: Any) -> Any:
+def circular(patcher: Any) -> Any:
+    """A clone of a ModelPatcher whose convolutions read around the edges."""
     patched = patcher.clone()
     for name, module in patched.model.named_modules():
         if isinstance(module, torch.nn.Conv2d):

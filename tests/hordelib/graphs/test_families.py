@@ -40,7 +40,17 @@ from hordelib.job.families import (
 )
 from hordelib.job.fitting import fit
 from hordelib.job.images import SourceImage
-from hordelib.job.params import FromImage, Inpaint, Lora, QrCode, Remix, TextOnly
+from hordelib.job.params import (
+    FromImage,
+    Inpaint,
+    Lora,
+    PostProcessor,
+    ProcessorKind,
+    QrCode,
+    Remix,
+    TextOnly,
+    Transparency,
+)
 from hordelib.job.samplers import SAMPLERS, SamplerOptions, Scheduler
 from tests.support.family_files import HEADERS, UNET, model_of, write_header
 from tests.support.layouts import write_sd2, write_sdxl
@@ -70,6 +80,7 @@ JOBS = {
     "clip skip": replace(BASE, clip_skip=2),
 }
 KNOWN = [name for name, row in FAMILIES.items() if versions.knows(default_folder(), row)]
+CLEAR = Transparency(Path("patches"), Path("decoder"))
 REMIX = replace(BASE, source=Remix(((SOURCE, 1.0), (SOURCE, 0.5))))
 
 
@@ -530,7 +541,7 @@ def test_a_negative_prompt_that_a_distilled_model_ignores_is_disclosed():
     ("job", "family", "told"),
     [
         (REMIX, SDXL, "remix with stable_diffusion_xl"),
-        (replace(BASE, transparent=True), SD1, "transparent with stable diffusion 1"),
+        (replace(BASE, transparent=CLEAR), SD2, "transparent with stable diffusion 2"),
         (
             replace(BASE, qr_code=QrCode(text="a", model=Path("a"))),
             CASCADE,
@@ -541,6 +552,21 @@ def test_a_negative_prompt_that_a_distilled_model_ignores_is_disclosed():
 def test_what_would_be_another_picture_is_refused(job: GenerationParams, family: Family, told: str):
     with pytest.raises(NotServed, match=told):
         build_graph(job, model_of(family))
+
+
+def test_what_opacity_makes_needless_is_left_out_and_disclosed():
+    strip = PostProcessor("strip_background", ProcessorKind.background, Path("u2net"))
+    enlarge = PostProcessor("RealESRGAN_x4plus", ProcessorKind.upscaler, Path("up"))
+    job = replace(BASE, transparent=CLEAR, post_processing=(enlarge, strip))
+    fitting, notes = fit(job, SD1)
+    assert fitting.post_processing == (enlarge,)
+    told = "strip_background left out: a transparent picture has no background"
+    assert [note.ref for note in notes] == [told]
+    fitting, notes = fit(replace(job, return_control_map=True), SD1)
+    assert fitting.transparent is None
+    assert fitting.post_processing == (enlarge, strip)
+    told = "transparent left out: not with return_control_map"
+    assert [note.ref for note in notes] == [told]
 
 
 def test_a_qr_code_starts_from_the_code_alone():

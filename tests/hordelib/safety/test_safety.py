@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from hordelib.errors import JudgeFailed
 from hordelib.job.control_types import Weights
@@ -35,6 +35,19 @@ def obedient(tmp_path: Path) -> HordeSafetyJudge:
 def picture_of(image: Image.Image) -> Picture:
     mode = "RGBA" if image.mode == "RGBA" else "RGB"
     return Picture(image.width, image.height, image.convert(mode).tobytes(), seed=1, mode=mode)
+
+
+class Seen:
+    """Finds nothing, and keeps what it was shown."""
+
+    name = "a judge that looks"
+
+    def __init__(self) -> None:
+        self.pictures: list[Picture] = []
+
+    def judge(self, picture: Picture, prompt: str) -> Verdict:
+        self.pictures.append(picture)
+        return Verdict()
 
 
 def portrait() -> Image.Image:
@@ -78,6 +91,20 @@ def test_what_opacity_hides_is_judged_too(nudenet: NudeNetJudge):
     hidden = portrait()
     hidden.putalpha(0)
     assert nudenet.detect(picture_of(hidden)) == nudenet.detect(picture_of(portrait()))
+
+
+def test_what_opacity_draws_is_judged_as_it_shows_on_a_background(nudenet: NudeNetJudge):
+    """A face that is nothing but opacity, over one colour: no judge of colours would see it."""
+    drawn = Image.new("RGBA", portrait().size, "black")
+    drawn.putalpha(ImageOps.invert(portrait().convert("L")))
+    seen = Seen()
+    Bench([seen]).judge(picture_of(drawn), "")
+    colours, shown = seen.pictures
+    assert not nudenet.detect(colours)
+    assert [found.part for found in nudenet.detect(shown)] == ["FACE_FEMALE"]
+    seen.pictures.clear()
+    Bench([seen]).judge(picture_of(portrait()), "")
+    assert len(seen.pictures) == 1
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 1024), (1, 1)])

@@ -286,6 +286,12 @@ def test_fetch_asks_the_same_table_as_models_add_annotators(owner: Owner):
     assert len(listed) == 6
 
 
+def test_the_files_of_transparent_pictures_are_added_by_the_family_or_together(owner: Owner):
+    """Their host is not on this machine: what would be downloaded is looked at."""
+    planned = owner.json("add", "layer_diffuse_sd15", "transparent", "--dry-run")
+    assert (planned["to_come_bytes"], planned["refused"]) == (4_136_000_000, {})
+
+
 @pytest.mark.parametrize("written", ["", 'api_key: "your-api-key"\ncache_home: "elsewhere"\n'])
 def test_the_checkers_weights_are_fetched_before_there_is_a_configuration(
     tmp_path: Path, site: ReferenceServer, monkeypatch: pytest.MonkeyPatch, written: str

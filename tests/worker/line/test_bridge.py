@@ -18,11 +18,14 @@ import pytest
 from PIL import Image
 
 from hordelib import Engine, GenerationParams
+from hordelib.demo_model import ensure_transparency
 from hordelib.demo_model.shapes import Scene, draw
 from hordelib.files.model import Model
-from hordelib.job.families import FAMILIES
+from hordelib.job.families import FAMILIES, SD1
 from hordelib.job.images import Picture
 from hordelib.job.samplers import SAMPLERS, Scheduler
+from hordelib.job.transparency import transparency_of
+from hordelib.pictures.qr_code import control_net_file
 from tests.support.dying_children import (
     LIVES,
     dies_twice_and_stays_dead,
@@ -424,6 +427,29 @@ def base64_png(image: Image.Image) -> str:
     file = io.BytesIO()
     image.save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
+
+
+def test_a_transparent_picture_arrives_with_its_opacity(stage: Stage):
+    folder = stage.folder / "models"
+    files = transparency_of(folder, SD1.name)
+    net = control_net_file(folder, SD1.name)  # the same flag stands for both
+    assert files is not None
+    assert net is not None
+    made = ensure_transparency(stage.checkpoint.parent.parent)
+    pairs = zip(made, (files.patches, files.decoder), strict=True)
+    for own, name in (*pairs, (stage.checkpoint, net)):
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.symlink_to(own)
+    asked = stage.ask("a red ring on a white background", transparent=True, steps=10, seed="3")
+    stage.serve(stage.bridge(allow_sdxl_controlnet=True), stage.all_done)
+    (image,) = stage.sandbox.books().of_request(asked)
+    webp = stage.sandbox.image(image.id)
+    assert (image.state, image.gen_metadata) == (State.ok, ())
+    assert webp is not None
+    with Image.open(io.BytesIO(webp)) as delivered:
+        opacity = delivered.getchannel("A")
+        assert opacity.getpixel((32, 32)) == 0
+        assert opacity.getextrema() == (0, 255)
 
 
 def first_at_work_second_waiting(journal: Journal) -> bool:

@@ -15,7 +15,7 @@ from hordelib.errors import BadSource, InvalidParams, JobError, ModelMissing, No
 from hordelib.files.model import INPAINTING, Model
 from hordelib.job.control_types import ControlType, control_net_file
 from hordelib.job.families import SD1, SD2
-from hordelib.job.params import FromImage, Inpaint, Lora, TextOnly
+from hordelib.job.params import FromImage, Inpaint, Lora, TextOnly, Transparency
 from tests.hordelib.job.test_payload import PAYLOAD
 from worker.clock import elapsed_seconds
 from worker.config.keys import BridgeConfig
@@ -257,10 +257,27 @@ def test_no_choice_of_words_hides_what_follows_from_the_censorlist(intake: Intak
     assert not asks_for(work.prompt, "fly")
 
 
+def test_a_transparent_picture_is_made_with_the_files_of_the_reference(
+    intake: Intake, folder: Path
+):
+    (folder / "miscellaneous").mkdir()
+    names = (
+        "layer_sd15_transparent_attn.safetensors",
+        "layer_sd15_vae_transparent_decoder.safetensors",
+    )
+    for name in names:
+        (folder / "miscellaneous" / name).touch()
+    files = intake.take_in(job({"transparent": True})).params.transparent
+    assert files == Transparency(*(folder / "miscellaneous" / name for name in names))
+    with pytest.raises(NotServed, match="transparent with stable diffusion 2"):
+        intake.take_in(job({"transparent": True}, model="Old"))
+    assert intake.take_in(job({"transparent": False}, model="Old")).params.transparent is None
+
+
 @pytest.mark.parametrize(
     ("payload", "error"),
     [
-        ({"transparent": True}, NotServed),
+        ({"transparent": True}, ModelMissing),
         ({"workflow": "qr_code"}, ModelMissing),
         ({"post_processing": ["GFPGAN"]}, ModelMissing),
         ({"post_processing": ["../../etc/passwd"]}, ModelMissing),
