@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import faulthandler
 import logging
@@ -80,10 +81,12 @@ class Child:
         except OSError:
             os._exit(1)  # nobody listens any more
 
-    def leave(self) -> NoReturn:
-        """End this process. Python would take apart all that was imported, for a second."""
-        logging.shutdown()
-        os._exit(0)
+    def leave(self) -> None:
+        """Have this process end as soon as multiprocessing has cleaned up after itself.
+
+        Python would take apart all that was imported, for a second.
+        """
+        atexit.register(os._exit, 0)
 
     def give_up(self, error: Exception) -> NoReturn:
         """Tell the bridge why this process can't go on, and end it."""
