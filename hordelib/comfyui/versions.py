@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from hordelib.job.families import Family
+from hordelib.job.params import SEEDS
 
 # Of the executor's cache of results, which keeps those of the last graph alone. 0.33.0 insists on
 # the last of them, and 0.3.75 does not look at it.
@@ -30,8 +33,8 @@ def version_in(folder: Path) -> str:
 
 def knows(folder: Path, family: Family) -> bool:
     """Whether the ComfyUI in a folder has the family; one that is not there knows all."""
-    numbers = re.findall(r"\d+", version_in(folder))
-    return not numbers or tuple(map(int, numbers)) >= family.least_comfyui
+    numbers = _numbers(version_in(folder))
+    return not numbers or numbers >= family.least_comfyui
 
 
 def newer_arguments(arguments: object) -> dict[str, object]:
@@ -43,3 +46,27 @@ def cached_result(outputs: Any, node_id: str) -> Any:
     """The entry of a node in the executor's cache, or None. `get` is a coroutine in 0.33.0."""
     find = getattr(outputs, "get_local", None) or outputs.get
     return find(node_id)
+
+
+def step_seed(seed: int, device_type: str) -> int:
+    """The seed that ComfyUI draws the noise of a picture's steps from.
+
+    On the CPU, 0.33.0 adds 1, so that it is not the first noise once more: other pictures there
+    than 0.3.75's, and the same ones on a card. The largest seed, which ComfyUI can't add to, is
+    followed by 0.
+    """
+    adds = device_type == "cpu" and _numbers(_running_version()) >= _ADDS_TO_STEP_SEEDS
+    return (seed + adds) % SEEDS
+
+
+_ADDS_TO_STEP_SEEDS = (0, 33, 0)
+
+
+@cache
+def _running_version() -> str:
+    """Of the ComfyUI that this process has loaded."""
+    return import_module("comfyui_version").__version__
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from hordelib.comfyui.nodes.solvers import FUNCTIONS, SamplerFunction
+from hordelib.comfyui.versions import step_seed
 from hordelib.job.samplers import STEP_NOISE, UNBATCHABLE, StepNoise
 
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
@@ -78,7 +79,7 @@ def _function(comfy_name: str) -> SamplerFunction:
 def _gaussian(x: Tensor, sigmas: Tensor, seeds: Sequence[int]) -> NoiseSampler:
     """ComfyUI's default_noise_sampler of each image."""
     del sigmas
-    draw = _draws(x, seeds)
+    draw = _draws(x, [step_seed(seed, x.device.type) for seed in seeds])
     return lambda _sigma, _sigma_next: draw()
 
 

@@ -66,11 +66,14 @@ def _comfyuis(comfy_name: str, x: torch.Tensor, seed: int) -> list[torch.Tensor]
     """What ComfyUI draws for one image, as its sampler functions do without our noise sampler."""
     from comfy.k_diffusion.sampling import BrownianTreeNoiseSampler, default_noise_sampler
 
+    from hordelib.comfyui.versions import step_seed
+
     if STEP_NOISE[comfy_name] is StepNoise.brownian:
         low, high = SIGMAS[SIGMAS > 0].min(), SIGMAS.max()
         draw = BrownianTreeNoiseSampler(x, low, high, seed=seed, cpu=True)
     else:
-        draw = default_noise_sampler(x, seed=seed)
+        # A newer ComfyUI adds 1 on the CPU, and can't to the largest seed: ours goes on with 0.
+        draw = default_noise_sampler(x, seed=seed if step_seed(seed, "cpu") else -1)
     return [draw(a, b) for a, b in _pairs()]
 
 
