@@ -16,7 +16,7 @@ usage: ./horde-bridge.sh [--home FOLDER] COMMAND [OPTIONS]
   drain     have it finish what is in hand, then end
   worker    show or change the horde's record of this worker: maintenance, info, team
   models    list, add, remove and verify models; show the most used ones, and the disk
-  fetch     download the weights of ControlNet's annotators (1.5 GB)
+  fetch     download the weights of the first nine control types (1.9 GB)
   sandbox   run the local horde alone, to try clients and workers by hand
   benchmark measure this machine (benchmark memory --quick)
   test      run the test suite; what follows goes to pytest (test tests/chaos -k kill)

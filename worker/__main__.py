@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("resume", help="serve again after pause")
     commands.add_parser("drain", help="finish what is in hand, then end the worker")
     fetch = commands.add_parser(
-        "fetch", help="download the weights of ControlNet's annotators (1.5 GB)"
+        "fetch", help="download the weights of the first nine control types (1.9 GB)"
     )
     fetch.add_argument(
         "--safety", action="store_true", help="those of horde_safety instead (1.6 GB)"

@@ -12,7 +12,7 @@ from hordelib import GenerationParams
 from hordelib.demo_model import FILE_NAME, ensure_control_net, ensure_lora
 from hordelib.demo_model.shapes import Scene, draw
 from hordelib.files.model import Model
-from hordelib.job.control_types import ControlType, annotator_file, control_net_file, missing_files
+from hordelib.job.control_types import ControlType, annotator_file, control_net_file, files_of
 from hordelib.job.families import Part
 from hordelib.job.images import SourceImage
 from hordelib.job.params import Control, Lora
@@ -54,13 +54,18 @@ class Files:
     @classmethod
     def of(cls, model: Model, lora: Path | None) -> Files:
         """The demo model has its own; others have what the owner names, and what is in `models`."""
-        missing = missing_files(MODELS)
         if _is_demo(model):
             net = ensure_control_net(MODELS)
-            drawn = (t for t, files in missing.items() if not {*files} - {_own_net(t)})
-            return cls(lora or ensure_lora(MODELS), tuple(drawn), net)
+            return cls(lora or ensure_lora(MODELS), tuple(_complete(net=False)), net)
         follows = Part.control in model.family.serves
-        return cls(lora, tuple(t for t, files in missing.items() if follows and not files))
+        return cls(lora, tuple(_complete(net=True)) if follows else ())
+
+
+def _complete(*, net: bool) -> Iterator[ControlType]:
+    """The types that have their annotator's files, and their ControlNet where `net` asks for it."""
+    for kind in ControlType:
+        if all(file.is_there for file in files_of(MODELS, kind, net=net)):
+            yield kind
 
 
 def plain_job(model: Model, size: tuple[int, int] | None, steps: int | None) -> Job:

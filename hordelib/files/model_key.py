@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from hordelib.errors import ModelMissing
+from hordelib.job.control_types import ControlType, annotator_files
 
 CHECKPOINT_PARTS = ("unet", "text_encoder", "vae")  # as ComfyUI's loader puts them out
 
@@ -42,6 +44,12 @@ class FileStamp(NamedTuple):
 
 
 def size_bytes(key: ModelKey) -> int:
-    """Of the key's file, or of all files of its folder."""
-    files = key.path.rglob("*") if key.path.is_dir() else [key.path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    """Of the key's file and those that belong to it, or of all files of its folder."""
+    return sum(file.stat().st_size for file in files_of(key) if file.is_file())
+
+
+def files_of(key: ModelKey) -> Iterable[Path]:
+    """All that is read of it, in main memory or on the device."""
+    if key.kind == "annotator":
+        return annotator_files(ControlType(key.variant), key.path)
+    return key.path.rglob("*") if key.path.is_dir() else [key.path]

@@ -31,6 +31,7 @@ def share_key(params: GenerationParams, family: Family) -> Hashable | None:
         and params.sampler.comfy_name not in UNBATCHABLE
         and params.qr_code is None
         and not params.return_control_map
+        and not (params.control is not None and params.control.is_seeded)
     )
     if not shares:
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hordelib.errors import InvalidParams
-from hordelib.job.control_types import ControlType
+from hordelib.job.control_types import CONTROL_TYPES, ControlType
 from hordelib.job.images import SourceImage
 from hordelib.job.samplers import SAMPLERS, USUAL, Sampler, SamplerOptions, Scheduler
 
@@ -74,6 +74,11 @@ class Control:
     annotator: Path | None = None  # the file of the annotator's weights, for types that need some
     strength: float = 1.0
     image_is_control: bool = False  # `image` is a control map already: no annotator
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether each image has a map of its own, by its seed."""
+        return CONTROL_TYPES[self.type].is_seeded and not self.image_is_control
 
 
 class ProcessorKind(Enum):

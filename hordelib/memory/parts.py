@@ -167,13 +167,13 @@ class Patched:
             self._weights.release()
 
 
-# Where the patcher of each kind is.
+# Where the patcher of each kind is; a T2I-Adapter, which is small and brings itself, has none.
 _PATCHERS: dict[str, Callable[[Any], Any]] = {
     "unet": lambda model: model,
     "diffusion_model": lambda model: model,
     "text_encoder": lambda clip: clip.patcher,
     "vae": lambda vae: vae.patcher,
-    "control_net": lambda control_net: control_net.control_model_wrapped,
+    "control_net": lambda control_net: getattr(control_net, "control_model_wrapped", None),
     "clip_vision": lambda vision: vision.patcher,
     "annotator": lambda annotator: annotator.patcher,
     "upscaler": lambda upscaler: upscaler.patcher,
@@ -198,11 +198,12 @@ def is_patched(key: ModelKey) -> bool:
 
 def make_part(key: ModelKey, value: Any, weights: MappedWeights, file_bytes: int) -> LoadedPart:
     """The part that the cache moves, of what was read."""
-    if not is_patched(key):
+    patcher = _PATCHERS[_noun(key)](value) if is_patched(key) else None
+    if patcher is None:
         return Unmoved(value, file_bytes, (value,) if key.kind == "background" else ())
     if _noun(key) == "vae":
         weights.compute_in(value.vae_dtype)
-    return Patched(value, _PATCHERS[_noun(key)](value), weights)
+    return Patched(value, patcher, weights)
 
 
 def _noun(key: ModelKey) -> str:

@@ -14,7 +14,7 @@ from typing import Protocol
 from PIL import Image
 
 from hordelib.errors import JudgeFailed
-from hordelib.job.control_types import Weights
+from hordelib.job.control_weights import Weights
 from hordelib.job.images import Picture
 from hordelib.safety.verdict import Verdict
 

@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +18,7 @@ from hordelib.comfyui.device import default_folder
 from hordelib.comfyui.versions import version_in
 from hordelib.errors import ModelBroken
 from hordelib.files.model import Model
+from hordelib.job.control_weights import NON_COMMERCIAL
 from hordelib.setup.comfyui_files import SOURCES
 from worker.config.config import load_config
 from worker.config.keys import BridgeConfig
@@ -27,13 +28,18 @@ from worker.horde.accounts import Account
 from worker.horde.client import HordeClient
 from worker.horde.refusals import END_MAINTENANCE
 from worker.line.popper import insist_on_own_name
-from worker.models.annotator_weights import annotator_entries
+from worker.models.control_files import (
+    NON_COMMERCIAL_NAMES,
+    annotator_entries,
+    control_net_entries,
+)
 from worker.models.introduction import RULE
 from worker.models.inventory import Inventory, ModelsFolder, take_inventory
 from worker.models.memory_fit import ComputeMemory, Misfit, misfit, most_at_once, most_pixels
 from worker.models.offer import find_capabilities, introduce
-from worker.models.on_disk import FileStock
+from worker.models.on_disk import FileStock, State
 from worker.models.opening import Models, find_models
+from worker.models.reference import ReferenceEntry
 from worker.models.transparency_weights import transparency_entries
 from worker.safety.policy import judge_settings, unfound
 from worker.safety.policy import remedy as safety_remedy
@@ -82,7 +88,8 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         models = find_models(config, home, inventory)
         yield from _models(models, inventory)
         yield from _memory(config, models)
-        yield from _weights(inventory.folder)
+        yield from control_files(inventory.folder)
+        yield from _transparency(inventory.folder)
         yield from _kinds(config, home, models)
         yield from introduced(config, home, models)
         yield _safety(config, home)
@@ -216,18 +223,41 @@ def _split(config: BridgeConfig, models: Models, memory: ComputeMemory) -> Itera
                 yield ok("memory", f"{name}: {told}; a full batch is made in parts")
 
 
-def _weights(folder: ModelsFolder) -> Iterator[Finding]:
-    """Files beside the models' own, of which the worker knows what has to be in them."""
-    kinds = {"annotators": annotator_entries(), "transparent": transparency_entries()}
-    for kind, entries in kinds.items():
-        for file in (file for entry in entries for file in folder.look(entry).files):
+def _transparency(folder: ModelsFolder) -> Iterator[Finding]:
+    yield from _other_files(folder, "transparent", transparency_entries())
+
+
+def control_files(folder: ModelsFolder) -> Iterator[Finding]:
+    """Files of control types that no list of the horde's has: whether they are what they should
+    be, how that is known, and what their licences forbid."""
+    entries = (*annotator_entries(), *control_net_entries())
+    yield from _other_files(folder, "control types", entries)
+    files = (file for entry in entries for file in folder.look(entry).files)
+    there = [file for file in files if file.path.is_file()]
+    by_size = [file.path.name for file in there if file.about.by_size]
+    if by_size:
+        told = "verified by size and format alone, since no sha256 of them is known"
+        yield ok("control types", f"{told}: {', '.join(by_size)}")
+    bound = [file.path.name for file in there if file.path.name in NON_COMMERCIAL_NAMES]
+    if bound:
+        yield ok("licences", f"{NON_COMMERCIAL}: {', '.join(bound)}")
+
+
+def _other_files(
+    folder: ModelsFolder, kind: str, entries: Iterable[ReferenceEntry]
+) -> Iterator[Finding]:
+    """What is there of these entries and is not what the worker knows that it has to be."""
+    for entry in entries:
+        for file in folder.look(entry).files:
             if file.path.is_file() and not _is_as_listed(folder, file):
                 told = f"{file.path} is cut off, damaged, or another file"
-                remedy = f"remove it, and run ./horde-bridge.sh models add {kind}"
+                remedy = f'remove it, and run ./horde-bridge.sh models add "{entry.name}"'
                 yield failed(kind, told, remedy)
 
 
 def _is_as_listed(folder: ModelsFolder, file: FileStock) -> bool:
+    if file.about.by_size:
+        return file.state is not State.other
     try:
         return folder.verified.sha256(file.path) == file.about.sha256
     except OSError:  # nobody can read it
@@ -249,6 +279,9 @@ def _kinds(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding
 
 _WAYS = {
     "allow_controlnet": "./horde-bridge.sh models add controlnets fetches them",
+    "allow_extended_controlnet": (
+        "./horde-bridge.sh models add controlnets 'extended controlnets' fetches them"
+    ),
     "allow_post_processing": (
         "./horde-bridge.sh models add upscalers 'face fixers' fetches all but rembg's"
         " (docs/jobs.md says where that is)"

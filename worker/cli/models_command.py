@@ -18,14 +18,23 @@ from hordelib.errors import ModelBroken, ModelMissing
 from hordelib.files.headers import verify_checkpoint
 from hordelib.files.names import ModelStore
 from hordelib.files.whole_files import PART
+from hordelib.job.control_types import CLASSIC
 from worker.cli.exit_codes import ExitCode
 from worker.cli.named_models import insist_on_lists, meant_entries
 from worker.errors import UnknownModel
-from worker.models.annotator_weights import annotator_entries
+from worker.models.control_files import annotator_entries
 from worker.models.fetching import ModelSupply, arrived_bytes
 from worker.models.inventory import Inventory, ModelsFolder, idle, take_inventory
-from worker.models.on_disk import DISK_FLOOR_BYTES, Plan, State, Stock, make_plan, size_text
-from worker.models.reference import Kind, ReferenceEntry
+from worker.models.on_disk import (
+    DISK_FLOOR_BYTES,
+    Plan,
+    State,
+    Stock,
+    make_plan,
+    size_text,
+    state_by_size,
+)
+from worker.models.reference import Kind, ReferenceEntry, ReferenceFile
 from worker.models.safety_weights import safety_entry
 from worker.models.sites import read_uses
 from worker.service.terminal import make_console
@@ -40,8 +49,8 @@ def run_models_command(folder: ModelsFolder, options: argparse.Namespace) -> int
 
 
 def fetch_annotators(folder: ModelsFolder) -> int:
-    """Download the weights of annotators that are missing, and verify those that are there."""
-    return _fetch(folder, annotator_entries())
+    """Download the weights of the first nine types' annotators, and verify those that are there."""
+    return _fetch(folder, annotator_entries(CLASSIC))
 
 
 def fetch_safety(folder: ModelsFolder) -> int:
@@ -241,7 +250,7 @@ def _verify(folder: ModelsFolder, options: argparse.Namespace) -> int:
         else list(reference.entries.values())
     )
     files = {
-        file.path: (stock, file.about.sha256)
+        file.path: (stock, file.about)
         for stock in map(folder.look, entries)
         for file in stock.files
         if file.path.is_file()
@@ -258,7 +267,11 @@ def _verify(folder: ModelsFolder, options: argparse.Namespace) -> int:
     return ExitCode.FAILED if is_damaged else ExitCode.OK
 
 
-def _verified(folder: ModelsFolder, path: Path, stock: Stock, sha256: str) -> Row:
+def _verified(folder: ModelsFolder, path: Path, stock: Stock, about: ReferenceFile) -> Row:
+    sha256 = about.sha256
+    if about.by_size:
+        state = state_by_size(path, about)
+        return {"name": stock.name, "file": str(path), "state": state.value, "sha256": ""}
     try:
         found = folder.verified.measure(path)
     except OSError as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from hordelib.job.control_types import CONTROL_TYPES
+from hordelib.job.control_types import EXTENDED
 from worker.config.values import is_word
 from worker.errors import DocumentMissing, UnknownModel
+from worker.models.control_files import CLASSIC_NAMES, file_names
 from worker.models.inventory import ModelsFolder
 from worker.models.reference import Kind, ReferenceEntry
 from worker.models.selection import Market, choose, nearest
@@ -59,18 +60,29 @@ def _of_kinds(*kinds: Kind) -> Callable[[Reference], list[ReferenceEntry]]:
 
 
 def _control_nets(reference: Reference) -> list[ReferenceEntry]:
-    """All that the horde's control types and QR codes need."""
-    needed = {f"{row.control_net}.safetensors" for row in CONTROL_TYPES.values()}
+    """All that the horde's first nine control types and QR codes need."""
     return [
         row
         for row in _of_kinds(Kind.control_net, Kind.annotator)(reference)
-        if row.kind is Kind.annotator or row.name in _QR_CODES or row.files[0].path.name in needed
+        if row.name in _QR_CODES or row.files[0].path.name in CLASSIC_NAMES
     ]
+
+
+def _extended_control_nets(reference: Reference) -> list[ReferenceEntry]:
+    """What the other control types need beside that."""
+    needed = file_names(EXTENDED) - CLASSIC_NAMES
+    rows = _of_kinds(Kind.control_net, Kind.annotator)(reference)
+    return [row for row in rows if row.files[0].path.name in needed]
+
+
+def _classic_annotators(reference: Reference) -> list[ReferenceEntry]:
+    return [row for row in _control_nets(reference) if row.kind is Kind.annotator]
 
 
 _GROUPS: Mapping[str, Callable[[Reference], list[ReferenceEntry]]] = {
     "controlnets": _control_nets,
-    "annotators": _of_kinds(Kind.annotator),
+    "extended controlnets": _extended_control_nets,
+    "annotators": _classic_annotators,
     "upscalers": _of_kinds(Kind.upscaler),
     "safety": _of_kinds(Kind.safety),
     "transparent": _of_kinds(Kind.layer_diffuse),

@@ -151,8 +151,11 @@ class BridgeConfig(BaseModel):
     """false: no upscaling, face fixing and background removal. Offered when all their files are
     there; `check` names those that are missing."""
     allow_controlnet: YesNo = True
-    """false: no ControlNet jobs. Offered when the files of all control types are there; `check`
-    names those that are missing."""
+    """false: no ControlNet jobs. Offered when the files of the horde's first nine control types are
+    there; `check` names those that are missing."""
+    allow_extended_controlnet: YesNo = True
+    """false: of ControlNet jobs only those of the first nine control types. The other 25 are
+    offered when the files of all of them are there; `check` names those that are missing."""
     allow_sdxl_controlnet: YesNo = False
     """true: QR code jobs for SDXL models, and transparent pictures. Offered when the files of
     both are there; `check` names those that are missing."""

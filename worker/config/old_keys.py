@@ -18,6 +18,7 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "models_folder_parent": "cache_home",
         "image_models_to_load": "models_to_load",
         "allow_inpainting": "allow_painting",
+        "extended_controlnet": "allow_extended_controlnet",
         "CIVIT_API_TOKEN": "civitai_api_token",
         "number_of_dynamic_models_to_load": "number_of_dynamic_models",
         "max_dynamic_models_to_download": "max_models_to_download",

@@ -151,6 +151,7 @@ def _make_bridge(config: BridgeConfig, home: Path, journal: Journal) -> Bridge:
             make_usual(models, broken),
             bridge_agent=NEWEST_AGENT,
             allow_controlnet=True,
+            allow_extended_controlnet=True,
             allow_sdxl_controlnet=True,
             allow_post_processing=True,
         )

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from hordelib.demo_model import EMBEDDING_FILE_NAME, LORA_FILE_NAME
 from hordelib.demo_model.shapes import Scene, draw
+from hordelib.job.control_types import CONTROL_TYPES, ControlType
 
 MODEL = "Dreamer Demo"
 INPAINTING_MODEL = "Dreamer Demo Inpainting"
@@ -94,8 +95,8 @@ FEW = (
 # What no file of this project can show, for the page.
 NOT_SHOWN = (
     "Not shown, because their weights are not part of this project: face fixers, background"
-    " removal, the other ControlNet types, remix, and models of other families. docs/jobs.md says"
-    " which files they need."
+    " removal, the control types that need a network, remix, and models of other families."
+    " docs/jobs.md says which files they need."
 )
 
 _CIRCLE = "a red circle on a blue background"
@@ -208,6 +209,16 @@ ALL = (
         {"seed": "21", "control_type": "canny", "return_control_map": True, **_LARGE},
         "ControlNet: the control map itself",
         {"source_image": draw(Scene("square", "red", "white", place="on the left"), 128)},
+    ),
+    *(
+        Wish(
+            "no picture: the control map alone",
+            {"seed": "27", "control_type": control, "return_control_map": True, **_LARGE},
+            f"control map: {control}",
+            {"source_image": draw(_STAR, 128)},
+        )
+        for control in ControlType
+        if not CONTROL_TYPES[control].weights
     ),
     Wish(_CIRCLE, {"seed": "22", "loras": [{"name": _LORA}]}, "LoRA: swaps red and blue"),
     Wish(

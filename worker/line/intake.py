@@ -111,10 +111,18 @@ class Intake:
         return completed, (*notes, *banned, *more_banned)
 
     def _insist_on_control_files(self, wanted: ControlRequest | None) -> None:
-        missing = control_types.missing_files(self._folder)[wanted.type] if wanted else ()
-        if wanted and missing:
-            names = ", ".join(path.name for path in missing)
-            raise ModelMissing(f"control_type {wanted.type}: there is no {names}")
+        """A map is drawn without the ControlNet, and a finished one is not drawn."""
+        if wanted is None:
+            return
+        files = control_types.files_of(
+            self._folder,
+            wanted.type,
+            net=not wanted.return_control_map,
+            annotator=not wanted.image_is_control,
+        )
+        missing = ", ".join(file.path.name for file in files if not file.path.is_file())
+        if missing:
+            raise ModelMissing(f"control_type {wanted.type}: there is no {missing}")
 
     def _control(
         self, wanted: ControlRequest | None, image: SourceImage | None

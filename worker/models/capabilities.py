@@ -45,9 +45,15 @@ def capabilities(
     """Every group of kinds that the horde has a flag for."""
     families = {model.family for model in models}
     return tuple(
-        _capability(flag, bool(getattr(config, flag)), lacks(installed, families))
+        _capability(flag, _is_wanted(config, flag), lacks(installed, families))
         for flag, lacks in _LACKS.items()
     )
+
+
+def _is_wanted(config: BridgeConfig, flag: str) -> bool:
+    """Extended control types are ControlNet jobs too."""
+    is_control = flag == "allow_extended_controlnet"
+    return bool(getattr(config, flag)) and (config.allow_controlnet or not is_control)
 
 
 def _capability(flag: str, is_wanted: bool, missing: str) -> Capability:
@@ -67,10 +73,24 @@ def _lacks_post_processing(installed: Installed, _families: set[Family]) -> str:
 def _lacks_control(installed: Installed, families: set[Family]) -> str:
     if not any(Part.control in family.serves for family in families):
         return "no model on offer is of a family that has ControlNets"
-    missing = control_types.missing_files(installed.folder)
-    paths = {path for files in missing.values() for path in files}
-    broken = installed.broken & control_types.files(installed.folder)
-    return _files(_shown(paths | broken, installed))
+    return _control_files(installed, control_types.CLASSIC)
+
+
+def lacks_extended_control(installed: Installed, families: set[Family]) -> str:
+    """What keeps this worker from the control types beyond the first nine, "" for nothing.
+
+    The horde hands out all of them, or none: annotators and ControlNets of every type are needed.
+    """
+    if _lacks_control(installed, families):
+        return "the first nine control types, which they go with, are not offered"
+    return _control_files(installed, control_types.EXTENDED)
+
+
+def _control_files(installed: Installed, controls: Iterable[control_types.ControlType]) -> str:
+    files = control_types.files_of_all(installed.folder, controls)
+    lacking = [file for file in files if file.path in installed.broken or not file.is_there]
+    told = _files(_shown((file.path for file in lacking), installed))
+    return told and f"{told} ({size_text(sum(file.weights.size_bytes for file in lacking))})"
 
 
 def lacks_sdxl_control(installed: Installed, families: set[Family]) -> str:
@@ -115,6 +135,7 @@ _LACKS: Mapping[str, Callable[[Installed, set[Family]], str]] = {
     "allow_painting": _nothing,
     "allow_post_processing": _lacks_post_processing,
     "allow_controlnet": _lacks_control,
+    "allow_extended_controlnet": lacks_extended_control,
     "allow_sdxl_controlnet": lacks_sdxl_control,
     "allow_lora": _nothing,
 }

@@ -13,13 +13,24 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hordelib.errors import DownloadFailed, DownloadRefused, ModelBroken
+from hordelib.files.headers import verify_checkpoint
 from hordelib.files.whole_files import PART, size_on_disk
+from hordelib.job.control_weights import may_have_size
 from worker.backoff import Backoff
 from worker.models.checksums import VerifiedFiles
-from worker.models.on_disk import DISK_FLOOR_BYTES, FileStock, Stock, size_text
+from worker.models.on_disk import (
+    DISK_FLOOR_BYTES,
+    FileStock,
+    State,
+    Stock,
+    size_text,
+    state_by_size,
+)
+from worker.models.reference import ReferenceFile
 from worker.net.downloads import Download, Downloader
 from worker.net.fetch import Web
 from worker.net.refusal_memo import DownloadMemo
@@ -61,6 +72,10 @@ class FileFetcher:
                 self._fetch(file)
 
     def _insist(self, stock: Stock, file: FileStock) -> None:
+        if file.about.by_size:
+            if state_by_size(file.path, file.about) is State.other:
+                raise ModelBroken(other_file(stock, file))
+            return
         try:
             found = self._verified.sha256(file.path)
         except OSError as error:
@@ -78,6 +93,7 @@ class FileFetcher:
                     url=about.url,
                     target=file.path,
                     sha256=about.sha256,
+                    insist=partial(_insist_by_size, about) if about.by_size else None,
                     room_bytes=_room_bytes(file.path),
                 ),
                 deadline=math.inf,
@@ -85,7 +101,17 @@ class FileFetcher:
         except DownloadRefused as refused:
             self._memo.remember_refusal(key, refused)
             raise
-        self._verified.remember(file.path, about.sha256)
+        if about.sha256:
+            self._verified.remember(file.path, about.sha256)
+
+
+def _insist_by_size(about: ReferenceFile, path: Path) -> None:
+    """Raises ModelBroken where what was downloaded has another size, or is no model."""
+    size_bytes = size_on_disk(path)
+    if not may_have_size(size_bytes, about.size_bytes):
+        told = f"has {size_text(size_bytes)}, not about {size_text(about.size_bytes)}"
+        raise ModelBroken(f"{about.path.name}: {told}")
+    verify_checkpoint(path)
 
 
 def other_file(stock: Stock, file: FileStock, found: str = "") -> str:

@@ -18,7 +18,12 @@ MakeOffer = Callable[[Mapping[str, Model], frozenset[Path]], Offer]
 
 log = logging.getLogger(__name__)
 
-FLAGS = ("allow_controlnet", "allow_sdxl_controlnet", "allow_post_processing")
+FLAGS = (
+    "allow_controlnet",
+    "allow_extended_controlnet",
+    "allow_sdxl_controlnet",
+    "allow_post_processing",
+)
 
 
 class OfferedModels:
@@ -81,7 +86,9 @@ class OfferedModels:
             before = self._offer
             self._broken.add(broken.path, str(broken))
             self._make()
-            lost = [flag for flag in FLAGS if getattr(before, flag) > getattr(self._offer, flag)]
+            lost = [
+                flag for flag in FLAGS if getattr(before, flag) and not getattr(self._offer, flag)
+            ]
         kinds = f"{', '.join(lost)} is not offered" if lost else "no job that needs it is made"
         log.error("%s; until it is mended, %s", broken, kinds)
 

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from hordelib.errors import ModelBroken
+from hordelib.files.headers import verify_checkpoint
 from hordelib.files.whole_files import PART, size_on_disk
+from hordelib.job.control_weights import may_have_size
 from worker.models.checksums import VerifiedFiles
 from worker.models.reference import ReferenceEntry, ReferenceFile
 
@@ -21,6 +24,7 @@ class State(StrEnum):
     """How far a file, or a model as a whole, has come; the later ones are worse."""
 
     verified = "verified"
+    plausible = "verified by size and format alone"  # nobody can say what should be in it
     unread = "not read yet"  # it is there, and nobody knows what is in it
     unlisted = "not in the reference"  # it is there, and nobody can say what should be in it
     incomplete = "incomplete"
@@ -78,7 +82,7 @@ class Stock:
     @property
     def lacks_checksum(self) -> bool:
         """Whether a file of it could not be verified, and so is not to be downloaded."""
-        return any(not file.about.sha256 for file in self.files)
+        return any(not (file.about.sha256 or file.about.by_size) for file in self.files)
 
 
 def look(
@@ -99,8 +103,21 @@ def _look_at(path: Path, about: ReferenceFile, verified: VerifiedFiles) -> FileS
         part_bytes = size_on_disk(path.with_name(path.name + PART))
         state = State.incomplete if part_bytes else State.missing
         return FileStock(about, path, state, part_bytes)
-    known = verified.known(path)
-    return FileStock(about, path, _state(known, about.sha256), size_on_disk(path))
+    there_bytes = size_on_disk(path)
+    if about.by_size:
+        return FileStock(about, path, state_by_size(path, about), there_bytes)
+    return FileStock(about, path, _state(verified.known(path), about.sha256), there_bytes)
+
+
+def state_by_size(path: Path, about: ReferenceFile) -> State:
+    """Of a file that is there and that no sha256 is known of: its list of tensors is read."""
+    if not may_have_size(size_on_disk(path), about.size_bytes):
+        return State.other
+    try:
+        verify_checkpoint(path)
+    except ModelBroken:
+        return State.other
+    return State.plausible
 
 
 def _state(known: str, wanted: str) -> State:

@@ -29,7 +29,7 @@ class Kind(StrEnum):
     model = "compvis"
     control_net = "controlnet"
     annotator = (
-        "controlnet/annotators"  # no list of the horde's: hordelib.job.control_types has them
+        "controlnet/annotators"  # no list of the horde's: hordelib.job.control_weights has them
     )
     upscaler = "esrgan"
     face_fixer = "gfpgan"
@@ -42,7 +42,8 @@ class Kind(StrEnum):
 class ReferenceFile:
     """A file of a model. `path` is below the models folder; `sha256` in lower case, or "".
 
-    `size_bytes` is 0 where the reference does not tell.
+    `size_bytes` is 0 where the reference does not tell. `by_size` says that the file is verified by
+    its size, which is known to a few digits, and its format: there is no sha256 of it.
     """
 
     path: PurePosixPath
@@ -50,6 +51,7 @@ class ReferenceFile:
     sha256: str = ""
     purpose: str = ""
     size_bytes: int = 0
+    by_size: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from worker.errors import DocumentMissing
-from worker.models.annotator_weights import annotator_entries
+from worker.models.control_files import annotator_entries, control_net_entries
 from worker.models.reference import (
     Kind,
     ReferenceEntry,
@@ -77,7 +77,7 @@ def sites_of(address: str | None, horde_url: str) -> tuple[str, ...]:
 def read_reference(
     documents: Documents, sites: tuple[str, ...], kinds: Iterable[Kind] = tuple(_LISTS)
 ) -> Reference:
-    """The lists of these kinds, and the weights of annotators, which no list has.
+    """The lists of these kinds, and the files of control types that no list has.
 
     A list that can't be had is a note.
     """
@@ -102,7 +102,8 @@ def read_reference(
 
 def _others() -> tuple[ReferenceEntry, ...]:
     """Files that no list of the horde's has."""
-    return *annotator_entries(), *transparency_entries(), safety_entry()
+    others = (*annotator_entries(), *control_net_entries(), *transparency_entries())
+    return *others, safety_entry()
 
 
 def _by_name(entries: Iterable[ReferenceEntry]) -> dict[str, ReferenceEntry]:

@@ -8,14 +8,14 @@ import math
 import os
 import re
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from hordelib.errors import DiskTrouble, DownloadFailed, DownloadRefused
+from hordelib.errors import DiskTrouble, DownloadFailed, DownloadRefused, ModelBroken
 from hordelib.files.whole_files import PART, open_to_append
 from worker.clock import elapsed_seconds
 from worker.net.fetch import Answer, TryLater, Web, wait_until_next_try
@@ -31,12 +31,14 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
 class Download:
     """A file to be had. `sha256` in lower case; `target` appears only with that content.
 
+    Where `sha256` is "", it appears if `insist`, which is given the file, raises no ModelBroken.
     One of more than `most_bytes` is another file. For more than `room_bytes` there is no room now.
     """
 
     url: str
     target: Path
     sha256: str
+    insist: Callable[[Path], None] | None = None
     most_bytes: float = math.inf
     room_bytes: float = math.inf
 
@@ -76,14 +78,15 @@ class Downloader:
 
     def _fetch(self, download: Download, deadline: float) -> None:
         with _Part(download.target.with_name(download.target.name + PART)) as part:
-            if part.size_bytes and part.sha256 != download.sha256:
+            if part.size_bytes and not part.is_whole(download):
                 self._fill(part, download, deadline)
-                if part.sha256 != download.sha256:
+                if download.sha256 and not part.is_whole(download):
                     part.restart()  # what lay there was not the beginning of it
             if part.size_bytes == 0:
                 self._fill(part, download, deadline)
             _verify(part, download)
             part.sync()
+            _insist(part, download)
         part.path.replace(download.target)
 
     def _fill(self, part: _Part, download: Download, deadline: float) -> None:
@@ -183,6 +186,10 @@ class _Part:
     def sha256(self) -> str:
         return self._hash.hexdigest()
 
+    def is_whole(self, download: Download) -> bool:
+        """Whether it is all of the file, as far as that can be told."""
+        return self.sha256 == download.sha256
+
     def add(self, chunk: bytes) -> None:
         self._file.write(chunk)
         self._hash.update(chunk)
@@ -243,8 +250,18 @@ def _raise_if_too_large(part: _Part, download: Download, size_bytes: int) -> Non
         )
 
 
+def _insist(part: _Part, download: Download) -> None:
+    if download.insist is None:
+        return
+    try:
+        download.insist(part.path)
+    except ModelBroken as error:
+        part.restart()
+        raise DownloadRefused(f"{download.target.name}: {error}", _DAMAGED_SECONDS) from error
+
+
 def _verify(part: _Part, download: Download) -> None:
-    if part.sha256 != download.sha256:
+    if download.sha256 and part.sha256 != download.sha256:
         found = f"{part.size_bytes} bytes of sha256 {part.sha256[:12]}"
         part.restart()
         raise DownloadRefused(

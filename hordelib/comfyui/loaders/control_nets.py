@@ -1,4 +1,4 @@
-"""ControlNet files."""
+"""Files of ControlNets and T2I-Adapters."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from hordelib.files.model_key import ModelKey
 from hordelib.job.control_types import DIFFERENCE
 
 CONTROL_MODEL, BASE_MODEL = "control_model.", "model.diffusion_model."
+# How files are called whose outputs are averaged over the picture, so that no place is steered.
+_AVERAGED = ("_shuffle", "_shuffle_fp16")
+_ADAPTER = "body.0.in_conv.weight"  # only a small T2I-Adapter has it
+_ADAPTER_STAGES, _ADAPTER_BLOCKS = 4, 4
+_LATENT_SCALE = 8  # pixels of the picture for one of the latent
 
 
 def load_control_net(key: ModelKey) -> Any:
-    """Read a ControlNet (comfy.controlnet.load_controlnet).
+    """Read a ControlNet (comfy.controlnet.load_controlnet), or a small T2I-Adapter.
 
     One of differences is added to the checkpoint `key.variant` first: it then is a copy of that
     model's own encoder, which is how its author meant it. The checkpoint's file is read rather than
@@ -27,10 +32,25 @@ def load_control_net(key: ModelKey) -> Any:
     if "difference" in weights:
         weights = _added(weights, key)
     with reading(key.path):
-        control_net = comfy.controlnet.load_controlnet_state_dict(weights)
+        if _ADAPTER in weights:
+            return _adapter(weights)
+        control_net = comfy.controlnet.load_controlnet_state_dict(
+            weights, model_options={"global_average_pooling": key.path.stem.endswith(_AVERAGED)}
+        )
     if type(control_net) is not comfy.controlnet.ControlNet:
         raise ModelBroken(f"{key.path.name} is no ControlNet")
     return control_net
+
+
+def _adapter(weights: dict[str, Any]) -> Any:
+    """A small T2I-Adapter (comfy.controlnet.load_t2i_adapter), of any width."""
+    from comfy.controlnet import T2IAdapter
+    from comfy.t2i_adapter.adapter import Adapter_light
+
+    widths = [weights[f"body.{i}.out_conv.weight"].shape[0] for i in range(_ADAPTER_STAGES)]
+    network = Adapter_light(widths, _ADAPTER_BLOCKS, weights[_ADAPTER].shape[1])
+    network.load_state_dict(weights)
+    return T2IAdapter(network, network.input_channels, _LATENT_SCALE, "nearest-exact")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hordelib.comfyui.loaders.backgrounds import SubjectFinder
 from hordelib.comfyui.loaders.tensors import read_tensors
 from hordelib.errors import AuxiliaryBroken
 from hordelib.files.model import Model
-from hordelib.files.model_key import ModelKey
+from hordelib.files.model_key import ModelKey, files_of
 from hordelib.pictures.finite import are_numbers
 
 
@@ -31,5 +31,4 @@ def insist_on_sound_auxiliaries(values: Mapping[ModelKey, Any], model: Model) ->
 def _is_sound(key: ModelKey, value: Any) -> bool:
     if isinstance(value, SubjectFinder):
         return value.gives_numbers()
-    state, _metadata = read_tensors(key.path)
-    return are_numbers(state)
+    return all(are_numbers(read_tensors(path)[0]) for path in files_of(key))

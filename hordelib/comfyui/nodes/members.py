@@ -38,10 +38,22 @@ class Prompts:
 
     def of_images(self, images: slice) -> tuple[Conditioning, Conditioning]:
         if self.is_shared:
-            return self.positive, self.negative
+            positive = [[cond, _with_own_maps(extra, images)] for cond, extra in self.positive]
+            return positive, self.negative
         positive, negative = self.positive[images], self.negative[images]
         length = lcm(*(cond.shape[1] for cond, _ in positive))
         return _stacked(positive, length), _stacked(negative, length)
+
+
+def _with_own_maps(extra: dict[str, Any], images: slice) -> dict[str, Any]:
+    """Where each image of the batch has a control map of its own, those of these images."""
+    control = extra.get("control")
+    if control is None or len(control.cond_hint_original) == 1:
+        return extra
+    own = control.copy()
+    own.cond_hint_original = control.cond_hint_original[images]
+    own.previous_controlnet = control.previous_controlnet
+    return {**extra, "control": own}
 
 
 def _per_image(conditioning: Conditioning) -> Conditioning:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from hordelib.comfyui.nodes.background import DreamerStripBackground
-from hordelib.comfyui.nodes.control import DreamerAnnotator, DreamerControlNet, DreamerOutline
+from hordelib.comfyui.nodes.control import (
+    DreamerAnnotator,
+    DreamerControlNet,
+    DreamerPlainMap,
+    DreamerSeededMaps,
+)
 from hordelib.comfyui.nodes.endpoints import (
     DreamerCheckpoint,
     DreamerImage,
@@ -52,7 +57,8 @@ NODES: tuple[type, ...] = (
     DreamerLayerPatches,
     DreamerLora,
     DreamerOpaque,
-    DreamerOutline,
+    DreamerPlainMap,
+    DreamerSeededMaps,
     DreamerOutput,
     DreamerPrompts,
     DreamerQrCode,

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import comfy.model_management
 import comfy.sample
+from comfy.controlnet import ControlNet
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
@@ -47,8 +48,9 @@ def _making_once(model: Any, conditionings: Iterable[Conditioning]) -> Generator
             model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, NAME, kept.call_unet)
             stack.callback(model.remove_wrappers_with_key, WrappersMP.DIFFUSION_MODEL, NAME)
             for control_net in _control_nets(conditionings):
-                _stand_in(stack, control_net, "get_control", kept.get_control)
-                layers |= dict.fromkeys(_layers(control_net.control_model))
+                if isinstance(control_net, ControlNet):  # an adapter looks at its map once
+                    _stand_in(stack, control_net, "get_control", kept.get_control)
+                    layers |= dict.fromkeys(_layers(control_net.control_model))
             for layer in layers:
                 _stand_in(stack, layer, "forward", kept.forward)
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from hordelib.errors import InvalidParams, ModelMissing
 from hordelib.files.model import Model
@@ -36,7 +37,7 @@ def follow_control(graph: Graph, params: GenerationParams, model: Model) -> None
             "ControlNetApply",
             conditioning=prompt,
             control_net=control_net,
-            image=_add_map(graph, f"{title}_map", control, picture, size),
+            image=_add_maps(graph, f"{title}_map", params, picture, size),
             strength=control.strength,
         )
         graph.set(sampler, positive=Link(title, 0))
@@ -51,10 +52,11 @@ def draw_control_map(params: GenerationParams) -> Graph:
         raise InvalidParams("return_control_map", True, "a control_type and a source image")
     graph = Graph()
     picture = add_image(graph, "control", params.control.image)
-    drawn = _add_map(graph, "map", params.control, picture, (params.width, params.height))
+    drawn = _add_maps(graph, "map", params, picture, (params.width, params.height))
     maps = drawn
-    for i in range(1, params.images):
-        maps = Link(graph.add(f"maps_{i}", "ImageBatch", image1=maps, image2=drawn), 0)
+    if not params.control.is_seeded:
+        for i in range(1, params.images):
+            maps = Link(graph.add(f"maps_{i}", "ImageBatch", image1=maps, image2=drawn), 0)
     graph.add("output", "SaveImage", images=maps, filename_prefix="dreamer")
     return graph
 
@@ -78,22 +80,25 @@ def _passes(params: GenerationParams, model: Model) -> Iterator[tuple[str, Size]
         yield "upscale_sampler", (params.width, params.height)
 
 
-def _add_map(graph: Graph, title: str, control: Control, picture: Link, size: Size) -> Link:
-    """The control map in that size, stretched to it as a source image is."""
+def _add_maps(
+    graph: Graph, title: str, params: GenerationParams, picture: Link, size: Size
+) -> Link:
+    """The control map in that size, stretched to it as a source image is.
+
+    One for all images, but of a type that draws another one for each seed: then one for each.
+    """
+    control = params.control
+    assert control is not None
     scaled = add_scaled(graph, f"{title}_source", picture, size)
     if control.image_is_control:
         return scaled
-    if CONTROL_TYPES[control.type].weights is None:
-        graph.add(title, "DreamerOutline", image=scaled, control_type=control.type.value)
+    drawn: dict[str, Any] = {"image": scaled, "control_type": control.type.value}
+    if CONTROL_TYPES[control.type].weights:
+        graph.add(title, "DreamerAnnotator", **drawn, weights=_weights(control))
+    elif control.is_seeded:
+        graph.add(title, "DreamerSeededMaps", **drawn, seed=params.seed, images=params.images)
     else:
-        weights = _weights(control)
-        graph.add(
-            title,
-            "DreamerAnnotator",
-            image=scaled,
-            control_type=control.type.value,
-            weights=weights,
-        )
+        graph.add(title, "DreamerPlainMap", **drawn)
     return Link(title, 0)
 
 

@@ -18,21 +18,28 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hordelib import Engine, GenerationParams
+from hordelib.comfyui.loaders.control_nets import load_control_net
 from hordelib.demo_model import TRAINED_CONTROL, ensure_control_net, ensure_lora
 from hordelib.demo_model.shapes import Scene, draw
 from hordelib.errors import AuxiliaryBroken, InvalidParams, ModelMissing, NotServed
 from hordelib.files.model import Model
+from hordelib.files.model_key import ModelKey
 from hordelib.graphs.build import build_graph
+from hordelib.job.batching import share_key
 from hordelib.job.control_types import (
+    CLASSIC,
     CONTROL_TYPES,
+    EXTENDED,
     ControlType,
     annotator_file,
     control_net_file,
-    missing_files,
+    files_of,
+    files_of_all,
 )
 from hordelib.job.families import SD1, SD2, SDXL
 from hordelib.job.images import SourceImage
 from hordelib.job.params import Control, FromImage, Inpaint, Lora
+from hordelib.memory.estimates import MemoryEstimate
 from tests.hordelib.test_engine import SMALL
 from tests.support.looks import Pixels, difference, look, pixels
 
@@ -313,19 +320,148 @@ def test_an_annotator_without_weights_is_refused(control: Control):
         build_graph(replace(TOLD, control=replace(control, type=ControlType.depth)), MODEL)
 
 
+# ---- maps of each seed -----------------------------------------------------------------------
+
+
+def two_at_once(*_: object) -> int:
+    return 2
+
+
+@pytest.fixture
+def shuffled(control: Control) -> Control:
+    """The demo's ControlNet stands for the one of this type."""
+    return replace(control, type=ControlType.shuffle)
+
+
+def test_each_image_is_drawn_by_the_map_of_its_own_seed(
+    engine: Engine, checkpoint: Path, shuffled: Control, monkeypatch: pytest.MonkeyPatch
+):
+    """In one batch, in parts of it, and alone."""
+    params = replace(TOLD, control=shuffled, steps=4, images=3)
+    whole = engine.generate(params, checkpoint).images
+    monkeypatch.setattr(MemoryEstimate, "images_at_once", two_at_once)
+    parts = engine.generate(replace(params, cfg=TOLD.cfg + 0.01), checkpoint).images
+    for picture, part in zip(whole, parts, strict=True):
+        alone = make(engine, checkpoint, replace(params, images=1, seed=picture.seed))
+        assert difference(picture, alone) <= 2
+        assert difference(part, alone) <= 3
+    assert difference(whole[0], whole[1]) > 5
+    fixed = replace(params, control=replace(shuffled, image_is_control=True))
+    assert share_key(params, SD1) is None
+    assert share_key(fixed, SD1) is not None
+
+
+def test_the_maps_of_a_batch_are_those_of_its_seeds(engine: Engine, shuffled: Control):
+    params = replace(TOLD, control=shuffled, images=3, seed=5, return_control_map=True)
+    maps = [pixels(picture) for picture in engine.generate(params, MODEL).images]
+    alone = replace(params, images=1, seed=6)
+    assert (pixels(engine.generate(alone, MODEL).images[0]) == maps[1]).all()
+    assert (maps[0] != maps[1]).any()
+    assert (maps[1] != maps[2]).any()
+
+
+# ---- other kinds of ControlNets --------------------------------------------------------------
+
+
+def adapter_file(folder: Path, first: int, scale: float = 0.2) -> Path:
+    """A T2I-Adapter for a UNet whose first layer has so many channels, with random weights."""
+    from comfy.t2i_adapter.adapter import Adapter_light
+
+    widths = [first, 2 * first, 4 * first, 4 * first]
+    random = torch.Generator().manual_seed(1)
+    network = Adapter_light(widths, 4, 192)
+    state = {
+        name: scale * torch.randn(value.shape, generator=random)
+        for name, value in network.state_dict().items()
+    }
+    path = folder / "t2iadapter_color.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_adapter_steers_the_encoder_of_stable_diffusion_1(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """A narrow one, since the demo model's has fewer blocks."""
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    unet = UNetModel(
+        image_size=32,
+        in_channels=4,
+        out_channels=4,
+        model_channels=32,
+        num_res_blocks=(2, 2, 2, 2),
+        channel_mult=(1, 2, 4, 4),
+        transformer_depth=[1] * 6 + [0] * 2,
+        transformer_depth_output=[1] * 9 + [0] * 3,
+        transformer_depth_middle=1,
+        use_spatial_transformer=True,
+        context_dim=8,
+        num_heads=4,
+        dtype=torch.float32,
+    )
+    for parameter in unet.parameters():
+        parameter.data.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(2))
+    adapter = load_control_net(ModelKey("control_net", adapter_file(tmp_path, 32)))
+    adapter.set_cond_hint(torch.rand(1, 3, 128, 128))
+    latent, time, text = torch.ones(1, 4, 16, 16), torch.ones(1), torch.ones(1, 4, 8)
+    with torch.inference_mode():
+        control = adapter.get_control(latent, time, {}, 1, {})
+        plain, steered = unet(latent, time, text), unet(latent, time, text, control=control)
+    assert not caplog.messages  # ComfyUI only warns of what it can't add
+    assert (plain - steered).abs().max() > 1e-4
+
+
+def test_the_engine_runs_with_an_adapter_and_lets_it_go(
+    engine: Engine, checkpoint: Path, control: Control, tmp_path: Path
+):
+    channels = load_file(checkpoint)["model.diffusion_model.input_blocks.0.0.weight"].shape[0]
+    colours = replace(control, type=ControlType.color, model=adapter_file(tmp_path, channels))
+    params = replace(TOLD, control=colours, images=2, width=128)
+    assert len(engine.generate(params, checkpoint).images) == 2
+    assert look(make(engine, checkpoint, TOLD), SHOWN).overlap < 0.4
+
+
+def test_an_adapter_of_another_model_is_named(
+    engine: Engine, checkpoint: Path, control: Control, tmp_path: Path
+):
+    other = replace(control, type=ControlType.color, model=adapter_file(tmp_path, 16))
+    with pytest.raises(AuxiliaryBroken, match=r"t2iadapter_color\.pth is for models with channels"):
+        make(engine, checkpoint, replace(TOLD, control=other))
+
+
+def test_of_a_shuffled_picture_the_control_net_steers_no_place(
+    engine: Engine, checkpoint: Path, control: Control, tmp_path: Path
+):
+    """ComfyUI tells such a file by its name: its outputs are averaged over the picture."""
+    averaged = tmp_path / "control_v11e_sd15_shuffle_fp16.safetensors"
+    averaged.symlink_to(control.model)
+    steered = make(engine, checkpoint, replace(TOLD, control=control))
+    params = replace(TOLD, control=replace(control, model=averaged))
+    assert (
+        look(steered, SHOWN).overlap > look(make(engine, checkpoint, params), SHOWN).overlap + 0.2
+    )
+
+
 # ---- files -----------------------------------------------------------------------------------
 
 
 def test_what_is_missing_is_named_for_every_type(tmp_path: Path):
-    assert all(missing_files(tmp_path).values())
+    def missing(control_type: ControlType) -> list[str]:
+        files = files_of(tmp_path, control_type)
+        return [file.path.name for file in files if not file.is_there]
+
+    assert all(map(missing, ControlType))
+    together = files_of_all(tmp_path, ControlType)
+    assert len(together) == len({file.path for file in together}) == 19 + 15
     for control_type in (ControlType.canny, ControlType.hed):
         path = control_net_file(tmp_path, control_type)
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    missing = missing_files(tmp_path)
-    assert missing[ControlType.canny] == ()
-    assert [path.name for path in missing[ControlType.hed]] == ["ControlNetHED.pth"]
-    assert [path.name for path in missing[ControlType.hough]] == [
+    assert missing(ControlType.canny) == missing(ControlType.pyracanny) == []
+    assert missing(ControlType.hed) == ["ControlNetHED.pth"]
+    assert missing(ControlType.hough) == [
         "control_mlsd_fp16.safetensors",
         "mlsd_large_512_fp32.pth",
     ]
@@ -333,15 +469,28 @@ def test_what_is_missing_is_named_for_every_type(tmp_path: Path):
     assert weights is not None
     weights.parent.mkdir()
     weights.touch()
-    assert missing_files(tmp_path)[ControlType.hed] == ()
+    assert missing(ControlType.hed) == []
+
+
+def test_a_file_without_a_known_sha256_has_to_have_its_size(tmp_path: Path):
+    path = control_net_file(tmp_path, ControlType.color)
+    path.parent.mkdir()
+    for size_bytes, is_there in ((0, False), (70_000_000, False), (74_800_000, True)):
+        with path.open("wb") as file:
+            file.truncate(size_bytes)
+        assert files_of(tmp_path, ControlType.color)[0].is_there == is_there
 
 
 def test_every_type_has_what_draws_its_map():
-    from hordelib.pictures.annotators import OUTLINES, READERS
+    from hordelib.pictures.annotators import READERS
+    from hordelib.pictures.plain_maps import PLAIN, SEEDED
 
-    assert set(CONTROL_TYPES) == set(ControlType)
-    weightless = {control for control, row in CONTROL_TYPES.items() if row.weights is None}
-    assert weightless == set(OUTLINES) == {ControlType.canny, ControlType.scribble}
+    assert set(CONTROL_TYPES) == set(ControlType) == {*CLASSIC, *EXTENDED}
+    assert (len(CLASSIC), len(EXTENDED)) == (9, 25)
+    weightless = {control for control, row in CONTROL_TYPES.items() if not row.weights}
+    assert weightless == {*PLAIN, *SEEDED}
+    assert len(weightless) == 13
+    assert {control for control, row in CONTROL_TYPES.items() if row.is_seeded} == set(SEEDED)
     assert set(READERS) == set(ControlType) - weightless
 
 

@@ -35,8 +35,8 @@ from hordelib.job.params import Control, FromImage, PostProcessor, ProcessorKind
 from hordelib.job.samplers import Scheduler
 from hordelib.pictures.finite import are_numbers
 from tests.hordelib.comfyui.test_control import MODEL
-from tests.hordelib.pictures.test_annotators import save
 from tests.hordelib.test_engine import SCENES, SMALL
+from tests.support.annotator_weights import save_weights
 from tests.support.drawn_faces import draw_face
 from tests.support.looks import difference, look
 from tests.support.tiny_networks import (
@@ -140,7 +140,7 @@ def test_a_broken_post_processor_gives_no_picture_and_is_named(
 
 
 def test_a_broken_annotator_gives_no_map_and_is_named(engine: Engine, tmp_path: Path):
-    weights = save(ControlType.hed, tmp_path / "ControlNetHED.pth")
+    weights = save_weights(ControlType.hed, tmp_path)
     broken_network(weights, "norm")
     control = Control(type=ControlType.hed, image=SOURCE.image, model=Path(), annotator=weights)
     job = replace(QUICK, control=control, return_control_map=True)

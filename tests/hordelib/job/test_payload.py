@@ -100,6 +100,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"denoising_strength": 0}, "denoise"),
     ({"facefixer_strength": 2}, "facefixer_strength"),
     ({"control_type": "magic"}, "control_type"),
+    ({"control_type": "canny" * 10_000}, "control_type"),
+    ({"control_type": ["canny"]}, "control_type"),
     ({"control_type": "canny", "control_strength": float("nan")}, "control_strength"),
     ({"control_type": "canny", "control_strength": 0}, "control_strength"),
     ({"workflow": "qr_code", "control_strength": 3.1}, "control_strength"),

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from hordelib.errors import JudgeFailed
-from hordelib.job.control_types import Weights
+from hordelib.job.control_weights import Weights
 from hordelib.job.images import Picture
 from hordelib.safety.csam import FOLDER, WEIGHTS, HordeSafetyJudge
 from hordelib.safety.nudenet import EXPOSED, Detection, NudeNetJudge, verdict_of

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hordelib.job.control_types import Weights
+from hordelib.job.control_weights import Weights
 from hordelib.safety import csam
 from tests.conftest import PROJECT
 from tests.support.civitai_server import safetensors
@@ -282,8 +282,9 @@ def test_fetch_asks_the_same_table_as_models_add_annotators(owner: Owner):
     """Their hosts are not on this machine: the addresses are looked at, not asked."""
     planned = owner.json("add", "annotators", "--dry-run")
     assert planned["refused"] == {}
+    assert len(planned["fetched"]) == 8
     listed = [row for row in owner.json("list", "--all")["models"] if row["kind"] == "annotator"]
-    assert len(listed) == 6
+    assert len(listed) == 19
 
 
 def test_the_files_of_transparent_pictures_are_added_by_the_family_or_together(owner: Owner):

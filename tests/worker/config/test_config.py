@@ -43,6 +43,7 @@ OWN_VALUES: dict[str, str] = {
     "allow_painting": "false",
     "allow_post_processing": "false",
     "allow_controlnet": "false",
+    "allow_extended_controlnet": "false",
     "allow_sdxl_controlnet": "true",
     "allow_lora": "false",
     "max_lora_cache_size": "20",

@@ -182,6 +182,40 @@ def test_a_control_type_without_its_files_is_a_fault_that_names_them(intake: Int
         intake.take_in(job({"control_type": "hed"}, source_image=f"{NOBODY}/x"))
 
 
+@pytest.mark.parametrize(
+    ("control_type", "asked", "needed"),
+    [
+        ("standard_lineart", "return_control_map", ()),
+        ("hed", "return_control_map", ("annotators/ControlNetHED.pth",)),
+        ("hed", "image_is_control", ("diff_control_sd15_hed_fp16.safetensors",)),
+        ("color", "", ("t2iadapter_color_sd14v1.pth",)),
+        (
+            "openpose",
+            "return_control_map",
+            (
+                "annotators/body_pose_model.pth",
+                "annotators/hand_pose_model.pth",
+                "annotators/facenet.pth",
+            ),
+        ),
+    ],
+)
+def test_a_job_needs_of_a_control_type_only_what_it_uses(
+    intake: Intake, folder: Path, control_type: str, asked: str, needed: tuple[str, ...]
+):
+    payload = {"control_type": control_type} | ({asked: True} if asked else {})
+    popped = job(payload, source_image=base64_png())
+    for name in needed:
+        with pytest.raises(ModelMissing, match=Path(name).name):
+            intake.take_in(popped)
+        file = folder / "controlnet" / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    control = intake.take_in(popped).params.control
+    assert control is not None
+    assert control.type == control_type
+
+
 def test_a_control_type_without_a_picture_is_left_out_and_noted(intake: Intake):
     work = intake.take_in(job({"control_type": "canny"}))
     assert work.params.control is None

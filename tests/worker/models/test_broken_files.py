@@ -26,7 +26,7 @@ def offered(tmp_path: Path) -> OfferedModels:
     assert QR_CODES is not None
     rows = post_processors.POST_PROCESSORS.values()
     files = {
-        *control_types.files(folder),
+        *(file.path for file in control_types.files_of_all(folder, control_types.CLASSIC)),
         *(folder / row.file for row in rows),
         tmp_path / QR_CODES,
     }

@@ -64,6 +64,7 @@ def test_only_what_its_owner_asked_for_is_warned_of_at_the_start(tmp_path: Path)
     assert unserved(asked, tmp_path, models_of(SD1)) == [
         "allow_post_processing",
         "allow_controlnet",
+        "allow_extended_controlnet",
     ]
 
 
