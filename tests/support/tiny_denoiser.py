@@ -28,6 +28,7 @@ class TinyDenoiser:
         )
         self.model_sampling = type("Sampling", bases, {})()
         self.is_flow = is_flow
+        self.model, self.cfg = self, CFG  # which newer ComfyUIs log
         self.calls = 0
         self.pattern = torch.randn(shape, generator=torch.Generator().manual_seed(1))
 

@@ -130,6 +130,7 @@ def _sketch() -> Image.Image:
 # The horde calls files without their suffix.
 _LORA, _EMBEDDING = (Path(name).stem for name in (LORA_FILE_NAME, EMBEDDING_FILE_NAME))
 _LARGE = {"width": 128, "height": 128}
+_SEEDS_2 = {"sampler_name": "seeds_2", "sampler_eta": 0.5, "sampler_solver_type": "phi_2"}
 
 ALL = (
     *FEW,
@@ -145,6 +146,16 @@ ALL = (
     ),
     Wish(_CIRCLE, {"seed": "10", "clip_skip": 2}, "clip skip 2"),
     Wish(_CIRCLE, {"seed": "11", "sampler_name": "lcm", "cfg_scale": 1.5}, "sampler lcm"),
+    Wish(
+        _CIRCLE,
+        {"seed": "112", "scheduler": "align_your_steps", **_SEEDS_2},
+        "sampler seeds_2 with options, schedule align_your_steps",
+    ),
+    Wish(
+        _CIRCLE,
+        {"seed": "113", "sampler_name": "euler_cfg_pp", "cfg_scale": 1.5, "scheduler": "gits"},
+        "sampler euler_cfg_pp, schedule gits",
+    ),
     Wish(
         _CIRCLE + ", plain" * 150 + " ### blurry",
         {"seed": "12"},

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hordelib import Engine, GenerationParams
+from hordelib.comfyui.versions import step_seed
 from hordelib.errors import InvalidParams
 from hordelib.job.samplers import (
     ADAPTIVE,
@@ -165,7 +166,7 @@ def _noise(seed: int) -> Tensor:
 
 
 def _drawn(seed: int) -> Any:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(step_seed(seed, "cpu"))
 
     def draw(_sigma: Tensor, _next: Tensor) -> Tensor:
         return torch.randn(1, *SHAPE, generator=generator)

@@ -262,6 +262,8 @@ DEMO_SCENES = {
     "*-ring-*-72.webp": Scene("ring", "blue", "yellow"),
     "*-clip-skip-2-*.webp": Scene("circle", "red", "blue"),
     "*-sampler-lcm-*.webp": Scene("circle", "red", "blue"),
+    "*-sampler-seeds-2-*.webp": Scene("circle", "red", "blue"),
+    "*-sampler-euler-cfg-pp-*.webp": Scene("circle", "red", "blue"),
     "*-300-tokens-*.webp": Scene("circle", "red", "blue"),
     "*-image-to-image-*.webp": Scene("star", "yellow", "purple", size="large"),
     "*-pix2pix-*.webp": Scene("circle", "red", "blue"),

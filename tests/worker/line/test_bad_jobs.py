@@ -19,6 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -50,7 +51,8 @@ from worker.models.offered import OfferedModels
 from worker.models.opening import Models
 from worker.safety.censorship import Censorship
 from worker.safety.judging import Judging
-from worker.sandbox import GenerationEntry, Sandbox, State, Timing
+from worker.sandbox import GenerationEntry, Sandbox, State, Timing, wire
+from worker.sandbox.rules import sampling
 from worker.service.assembly import make_adapters, make_client
 
 SMALL = {"width": 64, "height": 64, "steps": 1, "cfg_scale": 4.0, "sampler_name": "k_euler"}
@@ -107,6 +109,28 @@ def qr_code(side: int) -> Spoil:
     return payload(workflow="qr_code", width=side, height=side, extra_texts=texts)
 
 
+def any_sampling(popped: Json, number: int) -> None:
+    """A sampler, options and a schedule that the horde lets through, drawn from the number.
+
+    k_dpm_adaptive is left out: whether it has to be stopped, nobody knows before.
+    """
+    draw = random.Random(number)
+    names = sorted(set(get_args(wire.Sampler)) - {sampling.ADAPTIVE})
+    name = draw.choice(names)
+    most = {"order": 4, "s_tmax": 20, "s_tmin": 5}
+    asked: Json = {"ddim_steps": draw.randint(2, 4), "sampler_name": name}
+    for option, (low, high) in sampling.LIMITS.get(name, {}).items():
+        limit = min(high, most.get(option, 2))
+        value = (
+            draw.randint(int(low), int(limit)) if option == "order" else draw.uniform(low, limit)
+        )
+        asked |= {f"sampler_{option}": value} if draw.random() < 0.5 else {}
+    if name in sampling.SOLVER_TYPES:
+        asked["sampler_solver_type"] = draw.choice(sorted(sampling.SOLVER_TYPES[name]))
+    schedules = set(get_args(wire.Scheduler)) - ({"normal"} if name == "dpmpp_3m_sde" else set())
+    popped["payload"].update(asked | {"scheduler": draw.choice(sorted(schedules))})
+
+
 GOOD_SOURCE = b64encode(picture(mode="RGB")).decode()
 NULLS = dict.fromkeys(["control_type", "control_strength", "seed_variation", "scheduler"])
 CUT = "information see_ref a prompt of * chunks of 75 tokens was cut after 32"
@@ -129,6 +153,7 @@ KINDS: dict[str, Kind] = {
         )
         for name in SPOILT
     },
+    "good sampling": Kind(any_sampling),
     "good TI": Kind(ti(TI_IDS["fine"])),
     "TI nan": Kind(ti(TI_IDS["nan"]), (f"ti parse_failed {TI_IDS['nan']}",)),
     "TI wide": Kind(ti(TI_IDS["wide"]), (f"ti baseline_mismatch {TI_IDS['wide']}",)),
