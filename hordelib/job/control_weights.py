@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 NON_COMMERCIAL = "no commercial use"
-SIZE_TOLERANCE = 0.02  # of a size that is known to a few digits
+SIZE_TOLERANCE = 0.25  # of a size that is known from counts of weights or by hearsay
 
 
 @dataclass(frozen=True, slots=True)
