@@ -49,7 +49,9 @@ _NOT_WITH_QR_CODE: dict[str, _Optional] = {
     "source_image": _Optional(
         lambda job, _: not isinstance(job.source, TextOnly), {"source": TextOnly()}
     ),
-    "control_type": _Optional(lambda job, _: job.control is not None, {"control": None}),
+    "control_type": _Optional(
+        lambda job, _: job.control is not None, {"control": None, "return_control_map": False}
+    ),
     "hires_fix": _OPTIONAL[Part.hires_fix],
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hordelib.files.model import Model
 from hordelib.job import control_types, post_processors
-from hordelib.job.families import Family, Part
+from hordelib.job.families import SD1, SD2, Family, Part
 from hordelib.job.transparency import FOLDER, LAYER_DIFFUSE
 from hordelib.pictures import qr_code
 from worker.config.keys import BridgeConfig
@@ -70,9 +70,16 @@ def _lacks_post_processing(installed: Installed, _families: set[Family]) -> str:
     return _files((*missing, *_shown(broken, installed)))
 
 
+# The horde hands control types out for these, with one flag for both.
+_CONTROLLED = (SD1, SD2)
+
+
 def _lacks_control(installed: Installed, families: set[Family]) -> str:
     if not any(Part.control in family.serves for family in families):
         return "no model on offer is of a family that has ControlNets"
+    for family in _CONTROLLED:
+        if family in families and Part.control not in family.serves:
+            return f"they would come for {family.name} too, which has none here: skip such models"
     return _control_files(installed, control_types.CLASSIC)
 
 

@@ -63,8 +63,8 @@ class OfferedModels:
     def add(self, model: Model) -> None:
         """Offer a model more, or again."""
         with self._changing:
-            self._put(model)
             self._resting -= {model.name}
+            self._put(model)
 
     def restore(self, model: Model) -> None:
         """Bring a model back that was withdrawn; one that rested before rests."""
@@ -77,8 +77,10 @@ class OfferedModels:
         self._make()
 
     def _make(self) -> None:
+        """To be called after each change: what may be offered depends on all that is."""
         self._without = self._broken.paths
-        self._offer = self._make_offer(self._models, self._without)
+        models = {name: model for name, model in self._models.items() if name not in self._resting}
+        self._offer = self._make_offer(models, self._without)
 
     def do_without(self, broken: AuxiliaryBroken) -> None:
         """Ask for no job that may need the file, until it is another one, and tell the owner."""
@@ -103,6 +105,7 @@ class OfferedModels:
         with self._changing:
             if self._models.keys() - self._resting - {name}:
                 self._resting |= {name}
+                self._make()
 
     def changed(self, name: str) -> str:
         """What became of the model's files since it was added, one line; "": nothing."""
@@ -116,4 +119,5 @@ class OfferedModels:
             self._models = {each: model for each, model in self._models.items() if each != name}
             if not self._models.keys() - self._resting:
                 self._resting = frozenset()
+            self._make()
             return bool(self._models)

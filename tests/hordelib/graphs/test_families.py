@@ -24,6 +24,7 @@ from hordelib.files.model import Model
 from hordelib.files.model_key import ModelKey
 from hordelib.graph import Graph, Link
 from hordelib.graphs.build import build_graph
+from hordelib.job.control_types import ControlType
 from hordelib.job.families import (
     ANIMA,
     CASCADE,
@@ -41,6 +42,7 @@ from hordelib.job.families import (
 from hordelib.job.fitting import fit
 from hordelib.job.images import SourceImage
 from hordelib.job.params import (
+    Control,
     FromImage,
     Inpaint,
     Lora,
@@ -578,6 +580,16 @@ def test_a_qr_code_starts_from_the_code_alone():
         "source_image left out: not with the workflow qr_code",
         "hires_fix left out: not with the workflow qr_code",
     ]
+
+
+def test_beside_a_qr_code_neither_a_control_type_nor_its_map_is_made():
+    control = Control(type=ControlType.canny, image=SOURCE, model=Path("a"))
+    code = QrCode(text="a", model=Path("a"))
+    job = replace(BASE, qr_code=code, control=control, return_control_map=True)
+    fitting, notes = fit(job, SD1)
+    assert [note.ref for note in notes] == ["control_type left out: not with the workflow qr_code"]
+    assert fitting == fit(replace(BASE, qr_code=code), SD1)[0]
+    assert "qr_code" in build_graph(job, model_of(SD1)).titles
 
 
 # ---- loading ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from hordelib.errors import AuxiliaryBroken
 from hordelib.files.model import Model
 from hordelib.job import control_types, post_processors
-from hordelib.job.families import SD1
+from hordelib.job.families import SD1, SD2, SDXL
 from hordelib.pictures.qr_code import control_net_file
 from tests.worker.models.test_introduction import configured
 from worker.models.introduction import AGENT_WITHOUT_QR, NEWEST_AGENT
@@ -98,3 +98,30 @@ def test_no_qr_code_jobs_come_while_their_control_net_is_broken(
     assert offered.offer().bridge_agent == AGENT_WITHOUT_QR
     (tmp_path / QR_CODES).write_text("whole")
     assert offered.offer().bridge_agent == NEWEST_AGENT
+
+
+@pytest.mark.parametrize("rests", [True, False])
+def test_what_is_left_is_offered_as_if_it_had_been_alone(tmp_path: Path, rests: bool):
+    """A model of SDXL keeps QR code jobs away that Stable Diffusion 1 has no ControlNet for."""
+    make = offer_maker(configured(allow_sdxl_controlnet=True), tmp_path)
+    small, large = Model("Small", SD1, {}), Model("Large", SDXL, {})
+    offered = OfferedModels(make, {"Small": small, "Large": large})
+    assert offered.offer().bridge_agent == NEWEST_AGENT
+    if rests:
+        offered.rest("Large")
+    else:
+        offered.withdraw("Large", "broken")
+    assert offered.offer() == make({"Small": small}, frozenset())
+    assert offered.offer().bridge_agent == AGENT_WITHOUT_QR
+    offered.add(large)
+    assert offered.offer().bridge_agent == NEWEST_AGENT
+
+
+def test_control_types_that_would_come_for_a_family_without_are_not_offered(
+    offered: OfferedModels,
+):
+    assert "allow_controlnet" in flags(offered)
+    offered.add(Model("Other", SD2, {}))
+    assert "allow_controlnet" not in flags(offered)
+    offered.withdraw("Other", "broken")
+    assert "allow_controlnet" in flags(offered)
