@@ -29,7 +29,8 @@ def _wanted(body: GenerateBody, model: str, seed: int, source: SourceImage | Non
     return Wanted(
         model=model,
         prompt=positive.strip(),
-        negative_prompt=negative.strip(),
+        # At a cfg scale of 1 nothing reads it, and the engine is given the prompt in its place.
+        negative_prompt=(positive if asked.cfg_scale == 1 else negative).strip(),
         width=asked.width,
         height=asked.height,
         seed=seed % SEEDS,

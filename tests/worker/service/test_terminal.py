@@ -168,6 +168,7 @@ def test_a_real_terminal_shows_strange_names_a_row_each(tmp_path: Path, columns:
     tmux = ("tmux", "-u", "-f", os.devnull, "-S", str(tmp_path / "socket"))
     (tmp_path / "show.py").write_text(SHOW, "utf-8")
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONUTF8": "1"}
+    env.pop("COLUMNS", "")  # it would have the last word on how wide the terminal is
     size = ("-x", str(columns), "-y", "40")
     command = (sys.executable, "-P", "show.py")
     subprocess.run([*tmux, "new-session", "-d", *size, *command], cwd=tmp_path, env=env, check=True)
