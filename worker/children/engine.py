@@ -134,8 +134,8 @@ class EngineProcess:
         From any thread; nothing is waited for, and nothing raised: the job itself will.
         """
         if self._running:
-            keys = tuple(model_keys(build_graph(params, model)))
-            with suppress(EngineError):
+            with suppress(EngineError, JobError):
+                keys = tuple(model_keys(build_graph(params, model)))
                 self._child.send(ReadAhead(keys), self._patience.heartbeat)
 
     def cancel(self) -> None:

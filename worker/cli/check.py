@@ -90,7 +90,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield from _memory(config, models)
         yield from control_files(inventory.folder)
         yield from _transparency(inventory.folder)
-        yield from _kinds(config, home, models)
+        yield from kinds_of_jobs(config, home, models)
         yield from introduced(config, home, models)
         yield _safety(config, home)
         yield from _horde(config)
@@ -264,13 +264,14 @@ def _is_as_listed(folder: ModelsFolder, file: FileStock) -> bool:
         return False
 
 
-def _kinds(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding]:
+def kinds_of_jobs(config: BridgeConfig, home: Path, models: Models) -> Iterator[Finding]:
     """Kinds of jobs that would be offered if their files were there."""
     offered: list[str] = []
     for kind in find_capabilities(config, home, models):
         if kind.missing:
-            way = _WAYS.get(kind.flag, "put the files there")
-            remedy = f"{way}, or set {kind.flag}: false to hear no more of it"
+            way = _WAYS.get(kind.flag, "put the files there") if kind.lacks_files else ""
+            quiet = f"set {kind.flag}: false to hear no more of it"
+            remedy = f"{way}, or {quiet}" if way else quiet
             yield Finding(kind.flag, Verdict.warning, f"not offered: {kind.missing}", remedy)
         elif kind.is_offered:
             offered.append(kind.flag.removeprefix("allow_"))

@@ -119,7 +119,7 @@ def run_worker(
         for line in warnings_of(config, home, models):
             log.warning(as_typed(line))
         if kinds := unserved(config, home, models):
-            log.info("no files for %s: not offered (check names them)", ", ".join(kinds))
+            log.info("not offered: %s (check says why)", ", ".join(kinds))
         intake = make_intake(config, home, models)
         with closing(Ledger(state.path / LEDGER)) as ledger, offering.kept_up(intake.offered):
             journal = Journal(ledger, children.most_drops, make_predictor(state.path))
@@ -153,7 +153,7 @@ def warnings_of(config: BridgeConfig, home: Path, models: Models) -> list[str]:
 
 
 def unserved(config: BridgeConfig, home: Path, models: Models) -> list[str]:
-    """The keys of the kinds of jobs whose files are missing, though nobody has refused them."""
+    """The keys of the kinds of jobs that can't be offered, though nobody has refused them."""
     return [each.flag for each in find_capabilities(config, home, models) if each.missing]
 
 

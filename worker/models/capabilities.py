@@ -18,6 +18,8 @@ from hordelib.pictures import qr_code
 from worker.config.keys import BridgeConfig
 from worker.models.on_disk import size_text
 
+_LACKING = "missing in the models folder"
+
 
 @dataclass(frozen=True, slots=True)
 class Capability:
@@ -26,6 +28,11 @@ class Capability:
     flag: str  # the horde's, in the body of a pop; the owner's key has the same name
     is_offered: bool
     missing: str = ""
+
+    @property
+    def lacks_files(self) -> bool:
+        """Whether files are what is missing."""
+        return self.missing.startswith(_LACKING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +141,7 @@ def _shown(paths: Iterable[Path], installed: Installed) -> Iterator[str]:
 
 def _files(missing: Iterable[str]) -> str:
     names = sorted(set(missing))
-    return f"missing in the models folder: {', '.join(names)}" if names else ""
+    return f"{_LACKING}: {', '.join(names)}" if names else ""
 
 
 _LACKS: Mapping[str, Callable[[Installed, set[Family]], str]] = {

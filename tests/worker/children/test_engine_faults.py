@@ -192,6 +192,24 @@ def test_an_engine_that_freezes_is_seen_to_be_silent_and_killed(tmp_path: Path):
     assert 1 < max(seen) < 2 + NOTICED_SECONDS
 
 
+def test_what_no_graph_can_be_made_of_is_not_read_ahead(tmp_path: Path):
+    """Who asks for that can do nothing about it: the job itself fails, when it has its turn."""
+    without_source = replace(JOB, return_control_map=True)
+    prepared: list[int] = []
+
+    def prepare(done: int, _total: int) -> None:
+        engine.prepare(without_source, MODEL)
+        prepared.append(done)
+
+    patience = replace(PATIENT, job=0.5)
+    with (
+        engine_of(step_without_end, tmp_path, patience=patience) as engine,
+        pytest.raises(EngineError, match="longer than"),
+    ):
+        engine.generate(JOB, MODEL, prepare)
+    assert prepared
+
+
 def test_an_engine_that_does_not_take_a_large_job_is_killed(tmp_path: Path):
     side = 3072
     source = FromImage(SourceImage(side, side, "RGB", bytes(side * side * 3)))

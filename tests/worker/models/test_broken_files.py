@@ -12,9 +12,11 @@ from hordelib.job import control_types, post_processors
 from hordelib.job.families import SD1, SD2, SDXL
 from hordelib.pictures.qr_code import control_net_file
 from tests.worker.models.test_introduction import configured
+from worker.cli.check import kinds_of_jobs
 from worker.models.introduction import AGENT_WITHOUT_QR, NEWEST_AGENT
 from worker.models.offer import offer_maker
 from worker.models.offered import FLAGS, OfferedModels
+from worker.models.opening import Models
 
 QR_CODES = control_net_file(Path("models"), SD1.name)
 
@@ -115,6 +117,14 @@ def test_what_is_left_is_offered_as_if_it_had_been_alone(tmp_path: Path, rests: 
     assert offered.offer().bridge_agent == AGENT_WITHOUT_QR
     offered.add(large)
     assert offered.offer().bridge_agent == NEWEST_AGENT
+
+
+def test_who_has_all_files_is_not_told_to_fetch_them(tmp_path: Path, offered: OfferedModels):
+    served = {**offered.models, "Other": Model("Other", SD2, {})}
+    found = list(kinds_of_jobs(configured(), tmp_path, Models(served, ())))
+    (control,) = [each for each in found if each.name == "allow_controlnet"]
+    assert "stable diffusion 2" in control.detail
+    assert control.remedy == "set allow_controlnet: false to hear no more of it"
 
 
 def test_control_types_that_would_come_for_a_family_without_are_not_offered(
