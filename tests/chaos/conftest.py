@@ -21,7 +21,7 @@ def seed(pytestconfig: pytest.Config) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     seconds = SECONDS_BESIDES + _number(config, "--jobs")
     for item in items:
-        if item.path.name == "test_chaos.py":
+        if item.path.name in ("test_chaos.py", "test_anything.py"):
             item.add_marker(pytest.mark.timeout(seconds))
 
 

@@ -52,10 +52,15 @@ def play(world: World, customer: Customer, script: Script, complaint: Complaint)
             world.tell_figures()
         strike(world, trouble)
     world.calm_down()
-    if not _wait(world, lambda: _is_settled(world), SETTLE_SECONDS):
-        raise QueueLeft(f"work was left after {SETTLE_SECONDS:g} s\n{world.service.last_words()}")
-    world.service.stop()
+    end(world, SETTLE_SECONDS)
     return verdict.judge(world.sandbox.books(), world.kills, complaint)
+
+
+def end(world: World, most_seconds: float) -> None:
+    """Let the worker do all that there is, and stop it. Raises EndedByItself and QueueLeft."""
+    if not _wait(world, lambda: _is_settled(world), most_seconds):
+        raise QueueLeft(f"work was left after {most_seconds:g} s\n{world.service.last_words()}")
+    world.service.stop()
 
 
 def _strokes(script: Script) -> int:
