@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from worker.children.signals import StopSignals
@@ -37,7 +38,8 @@ def stoppable(run: Callable[[], int], signals: StopSignals, *, is_service: bool)
         with signals.interrupting():
             return run()
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        with suppress(OSError):
+            print("stopped", file=sys.stderr)
         return 0 if is_service and signals.count <= 1 else 130
     finally:
         signals.end()

@@ -17,7 +17,7 @@ def main(home: Path, seed: int) -> int:
     def run() -> int:
         from benchmarks.measure.simulated_children import ANY_NUMBER
         from tests.chaos import stand_in
-        from worker.cli.commands import CONFIG_FILE, run_worker
+        from worker.cli.commands import CONFIG_FILE, exit_code_of, run_worker
         from worker.config.config import load_config
         from worker.service.assembly import Children
 
@@ -27,8 +27,12 @@ def main(home: Path, seed: int) -> int:
             "judge": partial(stand_in.judge, temper),
         }
         children = Children(**mains, most_drops=ANY_NUMBER)  # it puts up with any failures
-        run_worker(load_config(home / CONFIG_FILE), home, signals, children)
-        return 0
+
+        def serve() -> int:
+            run_worker(load_config(home / CONFIG_FILE), home, signals, children)
+            return 0
+
+        return exit_code_of(serve)
 
     return stoppable(run, signals, is_service=True)
 

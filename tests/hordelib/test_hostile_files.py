@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,6 +40,16 @@ def _pickle(path: Path) -> None:
     torch.save({"emb_params": torch.ones(2, 768), "x": Code(path.with_name("ran"))}, path)
 
 
+def _old_pickle(path: Path) -> None:
+    """As torch wrote them before 1.6: no zip, several pickles after each other."""
+    content = {"emb_params": torch.ones(2, 768), "x": Code(path.with_name("ran"))}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def _plain_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Code(path.with_name("ran")), 0))
+
+
 def _ranges(*offsets: tuple[int, int], bytes_of_tensors: int = 3072) -> Write:
     """A safetensors file of vectors at these places, whatever they are."""
     header = json.dumps(
@@ -53,6 +64,8 @@ def _ranges(*offsets: tuple[int, int], bytes_of_tensors: int = 3072) -> Write:
 
 HOSTILE: dict[str, Write] = {
     "pickle": _pickle,
+    "old": _old_pickle,
+    "plain": _plain_pickle,
     "overlapping": _ranges((0, 3072), (1536, 4608), bytes_of_tensors=4608),
     "twice": _ranges((0, 3072), (0, 3072)),
     "beyond": _ranges((3072, 6144)),

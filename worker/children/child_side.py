@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -165,5 +166,6 @@ def open_log(log_file: Path) -> TextIO:
             log_file.replace(log_file.with_suffix(".old.log"))
         return open(log_file, "a", 1, "utf-8", "replace", opener=for_owner)
     except OSError as error:
-        print(f"nothing is logged to {log_file}: {error.strerror}", file=sys.stderr, flush=True)
+        with suppress(OSError):
+            print(f"nothing is logged to {log_file}: {error.strerror}", file=sys.stderr, flush=True)
         return open(os.devnull, "a", encoding="utf-8")

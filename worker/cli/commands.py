@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -47,12 +48,18 @@ def run_command(options: argparse.Namespace, signals: StopSignals) -> int:
     options.home = options.home.expanduser().resolve()
     os.environ.setdefault("DREAMER_RUNTIME", str(options.home))  # where ComfyUI is looked for
     warnings.filterwarnings("ignore", module="PIL")  # of strangers' files; errors still count
+    if options.command in _STOPPABLE:
+        return exit_code_of(lambda: _STOPPABLE[options.command](options, signals))
+    return exit_code_of(lambda: _COMMANDS[options.command](options))
+
+
+def exit_code_of(command: Callable[[], int]) -> int:
+    """What the command returns; an error is told in a line, as far as anybody can be told."""
     try:
-        if options.command in _STOPPABLE:
-            return _STOPPABLE[options.command](options, signals)
-        return _COMMANDS[options.command](options)
+        return command()
     except (WorkerError, HordelibError, OSError) as error:
-        print(f"dreamer: {as_typed(_line(error))}", file=sys.stderr)
+        with suppress(OSError):  # the disk may be full on which the output is kept
+            print(f"dreamer: {as_typed(_line(error))}", file=sys.stderr)
         return exit_code(error)
     finally:
         _let_go_of_output()

@@ -45,6 +45,16 @@ COMMANDS = (
 )
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_an_output_on_a_full_disk_changes_no_exit_code(home: Home):
+    home.write("api_key: x\nqueue_size: many\n")
+    with open("/dev/full", "wb", buffering=0) as full:
+        command = [sys.executable, "-m", "worker", "--home", str(home.folder), "run"]
+        env = {**os.environ, "PYTHONPATH": str(PROJECT), "DREAMER_RUNTIME": runtime()}
+        code = subprocess.run(command, env=env, stdout=full, stderr=full, check=False).returncode
+    assert code == ExitCode.USAGE
+
+
 def test_the_first_run_writes_the_configuration_and_says_what_to_fill_in(home: Home):
     code, output = home.run("run")
     assert code == ExitCode.USAGE
