@@ -27,6 +27,7 @@ EARLY_PRIOR = 4.0  # and of few jobs, whose noise would be taken for costs: divi
 ROUNDS = 4  # of weighing the jobs anew by how far off they are
 TOLERATED = 0.03  # relative; no error is smaller in practice, so none counts as far off
 BIWEIGHT = 4.685  # Tukey's constant, in standard deviations
+LEAST = 0.001  # of its typical cost: were all kinds of a job free, its seconds would be none
 
 # What an amount of 1 costs, against a call of the network for one picture of 512 x 512. Only
 # proportions matter, and those only until jobs have shown better.
@@ -93,6 +94,7 @@ def fit(works: Sequence[Amounts], seconds: Sequence[float]) -> Costs:
         weights = np.concatenate([np.sqrt(trust), np.ones(len(kinds))])
         factors = scipy.optimize.nnls(system * weights[:, None], wanted * weights)[0]
         trust = recency * _biweight(shares @ factors - 1)
+    factors = np.maximum(factors, LEAST * pace)
     return Costs(dict(zip(kinds, (factors * typical).tolist(), strict=True)), pace)
 
 

@@ -17,6 +17,7 @@ from hordelib.job.params import GenerationParams, Lora, PostProcessor, Processor
 from hordelib.job.samplers import SAMPLERS
 from worker.horde.kudos import estimated_kudos
 from worker.prediction.amounts import Amounts, amounts_of
+from worker.prediction.fit import fit
 from worker.prediction.predictor import JOBS, LATE_JOBS, UNKNOWN, SecondsPredictor
 from worker.prediction.seconds_file import SecondsFile
 
@@ -93,6 +94,13 @@ def test_jobs_that_were_never_seen_are_met_after_a_hundred_noisy_ones():
     off = errors(taught(drawn(1, 100), noise=0.03), drawn(2, 100))
     assert np.median(off) < 0.02
     assert np.quantile(off, 0.9) < 0.06
+
+
+def test_no_kind_of_work_is_free_whatever_the_jobs_say():
+    """By what was predicted, paces are divided."""
+    larger = [{"area": float(number), "job": 1.0} for number in range(1, 21)]
+    costs = fit(larger, [1.0 / number for number in range(1, 21)])
+    assert 0 < costs.seconds({"area": 1.0}) < 0.01 * costs.seconds({"job": 1.0})
 
 
 def test_some_jobs_on_a_busy_machine_change_little():
