@@ -84,6 +84,11 @@ class _Watched:
         return self.upscaler.model
 
     @property
+    def patcher(self) -> Any:
+        """What 0.33.0 brings to the device, where 0.3.75 calls `to`."""
+        return self.upscaler.patcher
+
+    @property
     def scale(self) -> int:
         return self.upscaler.scale
 
