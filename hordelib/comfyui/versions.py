@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -48,6 +48,19 @@ def cached_result(outputs: Any, node_id: str) -> Any:
     return find(node_id)
 
 
+def embedding_reader(take: Callable[[str], tuple[Any, str]]) -> Callable[[str], tuple[Any, ...]]:
+    """What a tokenizer asks for the vectors of a textual inversion by its name.
+
+    `take` returns the vectors and the text after the name; 0.33.0 wants the name between the two.
+    """
+    return partial(_with_name, take) if _numbers(_running_version()) >= _NEWER else take
+
+
+def _with_name(take: Callable[[str], tuple[Any, str]], name: str) -> tuple[Any, str, str]:
+    vectors, rest = take(name)
+    return vectors, name, rest
+
+
 def step_seed(seed: int, device_type: str) -> int:
     """The seed that ComfyUI draws the noise of a picture's steps from.
 
@@ -55,11 +68,11 @@ def step_seed(seed: int, device_type: str) -> int:
     than 0.3.75's, and the same ones on a card. The largest seed, which ComfyUI can't add to, is
     followed by 0.
     """
-    adds = device_type == "cpu" and _numbers(_running_version()) >= _ADDS_TO_STEP_SEEDS
+    adds = device_type == "cpu" and _numbers(_running_version()) >= _NEWER
     return (seed + adds) % SEEDS
 
 
-_ADDS_TO_STEP_SEEDS = (0, 33, 0)
+_NEWER = (0, 33, 0)
 
 
 @cache

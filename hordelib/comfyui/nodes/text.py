@@ -19,6 +19,7 @@ from hordelib.comfyui.nodes.context import HIDDEN_INPUT, NodeNotes, RunContext, 
 from hordelib.comfyui.nodes.encoders import encoding_once
 from hordelib.comfyui.nodes.inversions import Inversions
 from hordelib.comfyui.nodes.members import IMAGES
+from hordelib.comfyui.versions import embedding_reader
 from hordelib.files.embeddings import Widths, fingerprint, resolve
 from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
 from hordelib.job.prompts import bound
@@ -63,7 +64,8 @@ class DreamerEmbeddings:
         for name, part in _tokenizers(clip.tokenizer):
             own = copy.copy(part)
             own.embedding_directory = folder
-            own._try_get_embedding = partial(inversions.take, encoder=part.embedding_key)
+            take = partial(inversions.take, encoder=part.embedding_key)
+            own._try_get_embedding = embedding_reader(take)
             setattr(pointed.tokenizer, name, own)
         return (pointed,)
 
