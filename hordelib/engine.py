@@ -21,7 +21,7 @@ from hordelib.files.model_key import ModelKey
 from hordelib.graph import Graph
 from hordelib.graphs.build import build_graph, build_shared_graph
 from hordelib.graphs.node_names import model_keys
-from hordelib.graphs.stages.text import texts_of
+from hordelib.graphs.stages.prompts import texts_of
 from hordelib.job.batching import Member, common_params, share_key, source_name
 from hordelib.job.images import Picture, SourceImage
 from hordelib.job.notes import GenMetadata
@@ -32,7 +32,7 @@ from hordelib.memory.corrections import Corrections
 from hordelib.memory.estimates import BatchSizes, Estimates
 from hordelib.memory.heap import keep_heap
 from hordelib.memory.job_models import JobModels, Plan, read_ahead
-from hordelib.memory.lending import Lender
+from hordelib.memory.loans import Lender
 from hordelib.memory.post_processing import ProcessingEstimates
 from hordelib.memory.readings import main_memory
 

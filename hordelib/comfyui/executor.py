@@ -13,7 +13,7 @@ from hordelib.comfyui.nodes.context import NOTES, NodeNotes, RunContext
 from hordelib.comfyui.phases import OTHER, PHASES, Clock, HostClock, Stopwatch
 from hordelib.comfyui.versions import CACHE_ARGUMENTS, cached_result
 from hordelib.errors import Cancelled, EngineError, GenerationFailed, JobError
-from hordelib.memory.lending import LENDER, Lender
+from hordelib.memory.loans import LENDER, Lender
 
 
 @dataclass(frozen=True, slots=True)

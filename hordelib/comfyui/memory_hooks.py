@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hordelib.files.model_key import ModelKey
 from hordelib.memory.heap import trim_heap
-from hordelib.memory.lending import LENDER
+from hordelib.memory.loans import LENDER
 
 if TYPE_CHECKING:
     from hordelib.memory.parts import LoadedPart

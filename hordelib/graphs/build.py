@@ -10,19 +10,14 @@ from hordelib.files.model import INPAINTING, INSTRUCT, Model
 from hordelib.graph import Graph
 from hordelib.graphs.node_names import FILE_INPUTS, OUR_NODES
 from hordelib.graphs.stages.cascade import run_in_two_stages
-from hordelib.graphs.stages.clip_skip import skip_clip_layers
 from hordelib.graphs.stages.control import draw_control_map, follow_control
-from hordelib.graphs.stages.guidance import guide
 from hordelib.graphs.stages.hires import fix_hires, start_size
-from hordelib.graphs.stages.inpaint_model import show_mask
-from hordelib.graphs.stages.instruct import change_as_told
-from hordelib.graphs.stages.loras import apply_loras
+from hordelib.graphs.stages.model_changes import apply_loras, tile
 from hordelib.graphs.stages.post_process import post_process
+from hordelib.graphs.stages.prompts import even_prompts, find_embeddings, guide, skip_clip_layers
 from hordelib.graphs.stages.qr_code import hide_qr_code
 from hordelib.graphs.stages.sampling import set_sampling, shift_noise
-from hordelib.graphs.stages.source import start_from_source
-from hordelib.graphs.stages.text import even_prompts, find_embeddings
-from hordelib.graphs.stages.tiling import tile
+from hordelib.graphs.stages.starts import change_as_told, show_mask, start_from_source
 from hordelib.graphs.stages.together import run_together
 from hordelib.graphs.stages.transparency import make_transparent
 from hordelib.job.batching import Member, common_params

@@ -23,8 +23,8 @@ from hordelib.files.model_key import FileStamp, ModelKey
 from hordelib.job.families import Family
 from hordelib.job.params import GenerationParams
 from hordelib.memory.cache import Held, ModelCache
-from hordelib.memory.device_loans import DeviceLoans
 from hordelib.memory.estimates import BatchSizes, Estimates, MemoryEstimate
+from hordelib.memory.loans import DeviceLoans
 from hordelib.memory.peak import PeakMemory, Record
 from hordelib.memory.post_processing import Processing, ProcessingEstimates, pictures_of
 from hordelib.memory.wide_parts import PRECISION, File, RunPrecision, WideParts

@@ -5,8 +5,7 @@ from __future__ import annotations
 from hordelib.job.images import SourceImage
 from hordelib.job.params import SEEDS
 from tests.chaos.stand_in import NAKED, Wanted, draw
-from worker.safety.censor_card import censor_card
-from worker.safety.censorship import Cause
+from worker.safety.censorship import Cause, censor_card
 from worker.sandbox.wire import GenerateBody
 
 

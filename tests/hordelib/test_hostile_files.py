@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hordelib import Engine
-from hordelib.comfyui.loaders.backgrounds import load_subject_finder
+from hordelib.comfyui.loaders.image_networks import load_subject_finder
 from hordelib.errors import ModelBroken
 from hordelib.files.model_key import ModelKey
 from hordelib.job.notes import MetadataType

@@ -20,7 +20,7 @@ from hordelib.comfyui.memory_hooks import forget_models, read_part
 from hordelib.files.model_key import CHECKPOINT_PARTS, ModelKey
 from hordelib.memory.budget import MemoryBudget
 from hordelib.memory.cache import ModelCache
-from hordelib.memory.device_loans import DeviceLoans
+from hordelib.memory.loans import DeviceLoans
 from hordelib.memory.readings import main_memory
 
 

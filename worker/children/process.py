@@ -12,18 +12,24 @@ import multiprocessing
 import os
 import pickle
 import queue
+import signal
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from functools import cache
 from multiprocessing import process as processes
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from worker.children.messages import MOST_REPORT_BYTES, Alive, Ready, Report
-from worker.children.obituary import count_oom_kills, obituary
-from worker.children.spawner import spawn
+from worker.children.signals import STOP_SIGNALS
 
 MOST_UNREAD = 1000  # reports; a child that says more than anybody takes is at fault
 END_SECONDS = 1.5  # between the end of its pipe and its exit code
@@ -183,3 +189,87 @@ def _unpickled(message: bytes) -> Report:
     if not isinstance(report, Report):
         raise _Garbage
     return report
+
+
+_Order = tuple[BaseProcess, "Future[None]"]
+
+
+def spawn(process: BaseProcess) -> None:
+    """Start it, from any thread. Raises OSError when the system gives no process.
+
+    One thread starts all of them, and lives as long as the program: Linux kills such a child when
+    the *thread* that started it ends (`worker.children.child_side`).
+    """
+    started: Future[None] = Future()
+    _orders().put((process, started))
+    started.result()
+
+
+@cache
+def _orders() -> SimpleQueue[_Order]:
+    """The one thread's, which is made for the first order."""
+    orders: SimpleQueue[_Order] = SimpleQueue()
+    threading.Thread(target=_serve, args=(orders,), name="spawner", daemon=True).start()
+    return orders
+
+
+def _serve(orders: SimpleQueue[_Order]) -> None:
+    while True:
+        _carry_out(*orders.get())
+
+
+def _carry_out(process: BaseProcess, started: Future[None]) -> None:
+    try:
+        with _signals_blocked():
+            process.start()
+    except Exception as error:  # noqa: BLE001 - it is raised where the order came from
+        started.set_exception(error)
+    else:
+        started.set_result(None)
+
+
+@contextmanager
+def _signals_blocked() -> Generator[None]:
+    """Keep Ctrl-C from a child that does not ignore it yet; children inherit the mask."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # multiprocessing's own; its start would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+VMSTAT = Path("/proc/vmstat")
+
+
+def obituary(name: str, exit_code: int | None, oom_kills: int) -> str:
+    """`oom_kills` is how many processes the system ended for want of memory since it started.
+
+    >>> obituary("engine", -11, 0)
+    'the engine process was ended by SIGSEGV'
+    """
+    if exit_code is None or exit_code >= 0:
+        return f"the {name} process ended with exit code {exit_code}"
+    ended = f"the {name} process was ended by {_signal_name(-exit_code)}"
+    if exit_code == -9 and oom_kills > 0:
+        return f"{ended}: the system ran out of memory (remedy: a larger ram_to_leave_free)"
+    if exit_code == -signal.SIGBUS:
+        return f"{ended}: a file that it had in memory was cut off, or can't be read any more"
+    return ended
+
+
+def count_oom_kills() -> int:
+    """The system's own count since it started; 0 where it keeps none (it is Linux')."""
+    try:
+        counters = dict(line.split(" ", 1) for line in VMSTAT.read_text("ascii").splitlines())
+    except OSError:
+        return 0
+    return int(counters.get("oom_kill", 0))
+
+
+def _signal_name(number: int) -> str:
+    names = {known.value: known.name for known in signal.Signals}
+    return names.get(number, f"signal {number}")

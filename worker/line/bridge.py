@@ -36,8 +36,7 @@ from worker.jobs.status import Obstacle, ObstacleKind
 from worker.jobs.timeline import Phase
 from worker.jobs.work import Work
 from worker.line.delivery import Delivery
-from worker.line.encoding import encoded
-from worker.line.finishing import Finishing
+from worker.line.finishing import Finishing, encoded
 from worker.line.intake import Intake
 from worker.line.job_ends import Stopping
 from worker.line.limits import Limits

@@ -1,4 +1,4 @@
-"""The end of a job's way: each image is judged, uploaded and submitted."""
+"""The end of a job's way: its pictures become files, and each is judged, uploaded and submitted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+from hordelib.engine import Generation
 from worker.errors import JudgeUnusable, WorkerError
 from worker.jobs.journal import Journal
 from worker.jobs.results import (
@@ -20,6 +21,7 @@ from worker.jobs.results import (
     Results,
     fault_reason,
 )
+from worker.jobs.work import Work
 from worker.line.delivery import Delivery, Untold
 from worker.safety.judging import Judging
 
@@ -136,3 +138,22 @@ def _taken_from(images: deque[Result]) -> Iterator[Result]:
     with suppress(IndexError):
         while True:
             yield images.popleft()
+
+
+def encoded(work: Work, generation: Generation) -> Results:
+    """A job's pictures as WebP files.
+
+    Raises ValueError where they are not exactly those of the job's slots.
+    """
+    asked = [(work.job.id, slot.index) for slot in work.job.slots]
+    given = [(picture.job_id, picture.index) for picture in generation.images]
+    if given != asked:
+        raise ValueError(f"job {work.job.id}: pictures {given} instead of {asked}")
+    notes = (*work.notes, *generation.notes)
+    return Results(
+        work.job.id,
+        tuple(
+            Made(slot, picture.seed, picture.to_webp(), work.prompt, work.use_nsfw_censor, notes)
+            for slot, picture in zip(work.job.slots, generation.images, strict=True)
+        ),
+    )

@@ -11,8 +11,7 @@ from worker.backoff import Backoff
 from worker.children.judge import JudgeProcess
 from worker.errors import JudgeUnusable
 from worker.jobs.results import Cleared, Failed, Made
-from worker.safety.censor_card import censor_card
-from worker.safety.censorship import AsItIs, Censorship, Replaced
+from worker.safety.censorship import AsItIs, Censorship, Replaced, censor_card
 
 log = logging.getLogger(__name__)
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hordelib.comfyui.loaders.annotators import load_annotator
-from hordelib.comfyui.loaders.backgrounds import load_subject_finder
-from hordelib.comfyui.loaders.checkpoints import load_checkpoint
-from hordelib.comfyui.loaders.clip_visions import load_clip_vision
 from hordelib.comfyui.loaders.control_nets import load_control_net
-from hordelib.comfyui.loaders.diffusion_models import load_diffusion_model
-from hordelib.comfyui.loaders.face_fixers import load_face_fixer
+from hordelib.comfyui.loaders.diffusion import (
+    load_checkpoint,
+    load_clip_vision,
+    load_diffusion_model,
+    load_text_encoder,
+    load_vae,
+)
+from hordelib.comfyui.loaders.image_networks import (
+    load_annotator,
+    load_face_fixer,
+    load_subject_finder,
+    load_upscaler,
+)
 from hordelib.comfyui.loaders.layer_diffuse import (
     load_attention_sharing,
     load_layer_patches,
@@ -19,9 +26,6 @@ from hordelib.comfyui.loaders.layer_diffuse import (
 )
 from hordelib.comfyui.loaders.loras import load_lora
 from hordelib.comfyui.loaders.missing_weights import insist_on_all_weights
-from hordelib.comfyui.loaders.text_encoders import load_text_encoder
-from hordelib.comfyui.loaders.upscalers import load_upscaler
-from hordelib.comfyui.loaders.vaes import load_vae
 from hordelib.files.file_kinds import FileKind, kind_of
 from hordelib.files.model_key import ModelKey, size_bytes
 from hordelib.memory.mapped_weights import mapping

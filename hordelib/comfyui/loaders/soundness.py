@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hordelib.comfyui.loaders.backgrounds import SubjectFinder
+from hordelib.comfyui.loaders.image_networks import SubjectFinder
 from hordelib.comfyui.loaders.tensors import read_tensors
 from hordelib.errors import AuxiliaryBroken
 from hordelib.files.model import Model

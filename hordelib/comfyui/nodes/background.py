@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from hordelib.comfyui.loaders.backgrounds import SubjectFinder
+from hordelib.comfyui.loaders.image_networks import SubjectFinder
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
 from hordelib.files.model_key import ModelKey
-from hordelib.memory.lending import lend
+from hordelib.memory.loans import lend
 from hordelib.pictures.matting import closed_form_alpha, subject_colours, trimap
 
 # Edges are found at this size at most: the subject's mask has 320 pixels a side to begin with, and

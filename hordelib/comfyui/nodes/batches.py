@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hordelib.errors import OutOfMemory
 from hordelib.memory.estimates import BatchSizes
-from hordelib.memory.lending import forget_peak
+from hordelib.memory.loans import forget_peak
 
 
 @dataclass(frozen=True, slots=True)

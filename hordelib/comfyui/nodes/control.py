@@ -11,7 +11,7 @@ import torch
 from comfy.controlnet import T2IAdapter
 from torch import Tensor
 
-from hordelib.comfyui.loaders.networks import bring
+from hordelib.comfyui.loaders.image_networks import bring
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
 from hordelib.errors import AuxiliaryBroken
 from hordelib.files.model_key import ModelKey

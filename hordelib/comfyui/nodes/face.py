@@ -9,8 +9,7 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from hordelib.comfyui.loaders.face_fixers import FaceFixer
-from hordelib.comfyui.loaders.networks import bring
+from hordelib.comfyui.loaders.image_networks import FaceFixer, bring
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
 from hordelib.files.model_key import ModelKey
 from hordelib.pictures.face_alignment import Pose, cut_out, pose, put_back

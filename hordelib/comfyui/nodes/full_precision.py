@@ -17,8 +17,8 @@ import torch
 from comfy.controlnet import ControlNet
 from comfy.model_base import BaseModel
 
+from hordelib.comfyui.loaders.image_networks import Upscaler
 from hordelib.comfyui.loaders.layer_diffuse import TransparentDecoder
-from hordelib.comfyui.loaders.upscalers import Upscaler
 from hordelib.errors import NotNumbers
 from hordelib.memory.wide_parts import precision_of_the_run
 from hordelib.pictures.finite import insist_on_numbers

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hordelib.comfyui.loaders.networks import bring
-from hordelib.comfyui.loaders.upscalers import Upscaler
+from hordelib.comfyui.loaders.image_networks import Upscaler, bring
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
 from hordelib.files.model_key import ModelKey
 

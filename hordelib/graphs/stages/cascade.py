@@ -6,7 +6,7 @@ from typing import Any
 
 from hordelib.graph import Graph, Link
 from hordelib.graphs.stages.hires import has_two_passes, second_denoise
-from hordelib.graphs.stages.source import SOURCE_PIXELS, add_image, add_scaled, repaint
+from hordelib.graphs.stages.starts import SOURCE_PIXELS, add_image, add_scaled, repaint
 from hordelib.job.hires import second_pass_steps
 from hordelib.job.images import SourceImage
 from hordelib.job.params import FromImage, GenerationParams, Inpaint, Remix

@@ -9,7 +9,7 @@ from hordelib.errors import InvalidParams, ModelMissing
 from hordelib.files.model import Model
 from hordelib.graph import Graph, Link
 from hordelib.graphs.stages.hires import has_two_passes, start_size
-from hordelib.graphs.stages.source import add_image, add_scaled
+from hordelib.graphs.stages.starts import add_image, add_scaled
 from hordelib.job.control_types import CONTROL_TYPES, DIFFERENCE
 from hordelib.job.params import Control, GenerationParams
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from hordelib.graph import Graph, Link
-from hordelib.graphs.stages.source import SOURCE_PIXELS
+from hordelib.graphs.stages.starts import SOURCE_PIXELS
 from hordelib.job.batching import Member, source_name
 from hordelib.job.params import FromImage
 

@@ -14,7 +14,7 @@ import pytest
 from hordelib.errors import ModelBroken, ModelMissing, OutOfMemory
 from hordelib.files.model_key import ModelKey
 from hordelib.memory.cache import ModelCache
-from hordelib.memory.device_loans import DeviceLoans
+from hordelib.memory.loans import DeviceLoans
 from tests.support.simulated_device import (
     KIB,
     Machine,

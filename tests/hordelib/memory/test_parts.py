@@ -24,7 +24,7 @@ from hordelib.graphs.node_names import model_keys
 from hordelib.job.families import FAMILIES
 from hordelib.memory.budget import MemoryBudget
 from hordelib.memory.cache import ModelCache
-from hordelib.memory.device_loans import DeviceLoans
+from hordelib.memory.loans import DeviceLoans
 from tests.conftest import PROJECT
 from tests.hordelib.test_engine import SMALL
 from tests.support.family_files import model_of

@@ -18,9 +18,12 @@ from hordelib import Engine
 from hordelib.comfyui.device import Device
 from hordelib.comfyui.executor import Executor
 from hordelib.comfyui.loaders import load
-from hordelib.comfyui.loaders.image_models import load_image_model
-from hordelib.comfyui.loaders.networks import on_patcher
-from hordelib.comfyui.loaders.upscalers import Upscaler, computes_in_bfloat16
+from hordelib.comfyui.loaders.image_networks import (
+    Upscaler,
+    computes_in_bfloat16,
+    load_image_model,
+    on_patcher,
+)
 from hordelib.comfyui.nodes.context import RunContext, Wanted
 from hordelib.engine import OnStep, unwatched
 from hordelib.errors import Cancelled, ModelBroken

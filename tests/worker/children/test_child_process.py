@@ -26,8 +26,7 @@ import pytest
 
 from worker.children.child_side import HEARTBEAT_SECONDS, Child, leave_no_semaphore, set_up_process
 from worker.children.messages import MOST_REPORT_BYTES, Alive, Ready, Stepped, Stop
-from worker.children.obituary import count_oom_kills, obituary
-from worker.children.process import MOST_UNREAD
+from worker.children.process import MOST_UNREAD, count_oom_kills, obituary
 from worker.children.supervisor import ChildProcess, Limit
 
 PROJECT = Path(__file__).parents[3]

@@ -262,7 +262,7 @@ def test_a_judge_writes_nothing_into_the_owners_home(
 def test_the_bridge_imports_none_of_what_judges_need():
     heavy = ("torch", "onnxruntime", "cv2", "nudenet", "horde_safety")
     script = (
-        "import sys, worker.children.judge, worker.safety.policy, worker.safety.censor_card\n"
+        "import sys, worker.children.judge, worker.safety.policy, worker.safety.censorship\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run(

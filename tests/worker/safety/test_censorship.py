@@ -19,8 +19,16 @@ from worker.cli.exit_codes import ExitCode, exit_code
 from worker.config.config import load_config
 from worker.errors import JudgeUnusable
 from worker.horde.api import Submission
-from worker.safety.censor_card import censor_card
-from worker.safety.censorship import AsItIs, Cause, Censorship, Outcome, Replaced, _words, asks_for
+from worker.safety.censorship import (
+    AsItIs,
+    Cause,
+    Censorship,
+    Outcome,
+    Replaced,
+    _words,
+    asks_for,
+    censor_card,
+)
 from worker.safety.policy import is_public, judge_settings, unfound
 
 NSFW = Verdict(nsfw=True)

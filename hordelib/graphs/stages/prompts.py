@@ -1,4 +1,4 @@
-"""Prompts: where their embeddings are looked for, and one length for both."""
+"""What a job's prompts need: encoding, layers of the text encoder, guidance."""
 
 from __future__ import annotations
 
@@ -46,3 +46,24 @@ def even_prompts(graph: Graph, clip: Link) -> None:
 
 
 _BOTH = (PROMPT, NEGATIVE_PROMPT)
+
+
+def skip_clip_layers(graph: Graph, clip_skip: int, clip: Link) -> None:
+    """Read the prompts `clip_skip` layers before the text encoder's end, for every encoder at once.
+
+    1 keeps the layer that the model was trained with (the last one for SD1, the one before it for
+    SD2 and SDXL), so that a job which says nothing gets what the model's author meant.
+    """
+    if clip_skip > 1:
+        graph.insert(
+            clip, "clip_skip", "CLIPSetLastLayer", reads="clip", stop_at_clip_layer=-clip_skip
+        )
+
+
+def guide(graph: Graph, cfg: float) -> None:
+    """Give the job's cfg scale to a network like Flux dev's itself, in place of a second run without prompt.
+
+    The network was distilled to need no negative prompt; both ways at once would guide twice.
+    """
+    graph.insert(Link("prompt", 0), "guidance", "FluxGuidance", reads="conditioning", guidance=cfg)
+    graph.set("sampler", cfg=1.0)

@@ -1,18 +1,61 @@
-"""What is on loan on the device while a graph runs: each model for as long as it computes."""
+"""Models that are lent to the device for a job, and given back."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from hordelib.files.model_key import ModelKey
 from hordelib.memory.cache import Held, ModelCache
 
 if TYPE_CHECKING:
     from hordelib.memory.parts import LoadedPart
+
+
+class Lender(Protocol):
+    """Who brings models to the device while a graph runs."""
+
+    def bring(self, patchers: Collection[Any]) -> None:
+        """ComfyUI is about to compute with these alone."""
+        ...
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Nobody else moves models until the block ends."""
+        ...
+
+    def make_room(self, size_bytes: int) -> None:
+        """Have so many spare bytes, as far as what nobody computes with can go from the device."""
+        ...
+
+    def spare_bytes(self) -> int:
+        """What computing may take of the device beside them."""
+        ...
+
+    def forget_peak(self) -> None:
+        """What was computed until now does not say what it takes: there was no room for it."""
+        ...
+
+
+LENDER: ContextVar[Lender | None] = ContextVar("lender", default=None)
+
+
+def lend(model: Any) -> None:
+    """Have what is not ComfyUI's own on loan from now on, with what its computing takes.
+
+    Without a lender, nothing. Raises OutOfMemory.
+    """
+    if (lender := LENDER.get()) is not None:
+        lender.bring([model])
+
+
+def forget_peak() -> None:
+    """Have nothing learnt of what has just run out of memory. Without a lender, nothing."""
+    if (lender := LENDER.get()) is not None:
+        lender.forget_peak()
 
 
 FRESH_SECONDS = 0.1

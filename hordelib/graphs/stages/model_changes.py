@@ -1,4 +1,4 @@
-"""LoRAs: a chain of them between the model and all that reads its UNet or its text encoder."""
+"""What changes a job's model: LoRAs, and seams that vanish."""
 
 from __future__ import annotations
 
@@ -34,3 +34,11 @@ def _apply(graph: Graph, title: str, lora: Lora, model: Link, clip: Link) -> tup
     for encoder, name in encoders:
         graph.set(encoder, **{name: Link(title, 1)})
     return Link(title, 0), Link(title, 1)
+
+
+def tile(graph: Graph, model: Link, vae: Link) -> None:
+    """Let every convolution of UNet and VAE read around the edges: the picture's left edge continues
+    the right one, the top the bottom."""
+    for title, after in (("tiled_model", model), ("tiled_vae", vae)):
+        kind = "DreamerTiledModel" if after == model else "DreamerTiledVae"
+        graph.insert(after, title, kind, reads=title.removeprefix("tiled_"))

@@ -1,4 +1,4 @@
-"""Pictures to start from: image to image, and repainting under a mask."""
+"""What a job starts from: a picture, one with a mask, or one and an instruction."""
 
 from __future__ import annotations
 
@@ -80,3 +80,34 @@ def repaint(graph: Graph, mask: SourceImage, images: int) -> None:
         resize_source=False,
         mask=white,
     )
+
+
+MASK = Link("mask", 1)
+
+
+def show_mask(graph: Graph, vae: Link) -> None:
+    """Tell an inpainting model what to fill in; what is sampled stays as for ordinary models."""
+    prompts = {name: graph.inputs("sampler")[name] for name in ("positive", "negative")}
+    graph.add(
+        "shown_mask",
+        "InpaintModelConditioning",
+        pixels=SOURCE_PIXELS,
+        mask=MASK,
+        vae=vae,
+        noise_mask=False,
+        **prompts,
+    )
+    graph.set("sampler", positive=Link("shown_mask", 0), negative=Link("shown_mask", 1))
+
+
+def change_as_told(graph: Graph, vae: Link) -> None:
+    """Show an Instruct-pix2pix UNet the source's latent beside the one that it samples.
+
+    The source reaches both prompts, so that one cfg scale, the job's, says how far the picture
+    follows the prompt (ComfyUI's own way; the paper's second scale, for the source, is its 1).
+    Denoising strength means what it does elsewhere: at 1 the sampled latent starts from noise, and
+    the picture knows the source only by what the UNet is shown of it.
+    """
+    prompts = {name: graph.inputs("sampler")[name] for name in ("positive", "negative")}
+    graph.add("instruct", "InstructPixToPixConditioning", pixels=SOURCE_PIXELS, vae=vae, **prompts)
+    graph.set("sampler", positive=Link("instruct", 0), negative=Link("instruct", 1))
