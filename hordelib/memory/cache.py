@@ -133,7 +133,7 @@ class ModelCache(Generic[P]):
         with self._mutex:
             return key in self._entries
 
-    def is_at_hand(self, key: ModelKey) -> bool:
+    def is_in_memory(self, key: ModelKey) -> bool:
         """Whether it computes, or could at once: it is held, or the whole of it on the device."""
         with self._mutex:
             entry = self._entries.get(key)

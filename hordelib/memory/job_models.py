@@ -232,7 +232,7 @@ def read_ahead(cache: ModelCache[LoadedPart], keys: Collection[ModelKey]) -> Non
 
     Says nothing of what is wrong with a file: the job itself will.
     """
-    far = [key for key in keys if not cache.is_at_hand(key)]
+    far = [key for key in keys if not cache.is_in_memory(key)]
     for key in keys:
         with suppress(JobError), cache.hold(key):  # what is at hand is to stay
             pass

@@ -34,7 +34,7 @@ class Judge(Protocol):
         ...
 
 
-class Bench:
+class JudgePanel:
     """Judges as one judge: what any of them finds counts, and each has to say something."""
 
     def __init__(self, judges: Sequence[Judge]):

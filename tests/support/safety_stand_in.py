@@ -17,7 +17,7 @@ from hordelib.job.images import Picture
 from hordelib.safety import csam
 from hordelib.safety.csam import FOLDER, WEIGHTS, HordeSafetyJudge
 from hordelib.safety.nudenet import NudeNetJudge
-from hordelib.safety.verdict import Bench, Judge
+from hordelib.safety.verdict import Judge, JudgePanel
 from worker.children import judge_main
 from worker.children.messages import JudgeSettings
 
@@ -68,7 +68,7 @@ def main(pipe: Connection, settings: JudgeSettings) -> None:
 def load(settings: JudgeSettings) -> Judge:
     if (settings.models / BROKEN).exists():
         raise RuntimeError("PytorchStreamReader failed reading zip archive")
-    return Bench([NudeNetJudge(1), HordeSafetyJudge(ObedientChecker(settings.models))])
+    return JudgePanel([NudeNetJudge(1), HordeSafetyJudge(ObedientChecker(settings.models))])
 
 
 def install(patch: pytest.MonkeyPatch) -> None:

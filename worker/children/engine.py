@@ -29,7 +29,7 @@ from worker.children.messages import (
     ReadAhead,
     Stepped,
 )
-from worker.children.supervisor import ChildProcess, Limit
+from worker.children.supervisor import Limit, Supervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class EngineProcess:
         main: Callable[[Any, Any], None] = engine_main.main,
     ):
         self._patience = patience or Patience()
-        self._child = ChildProcess(
+        self._child = Supervisor(
             "engine", main, settings, log_file=settings.log_file, gone=EngineError
         )
         self._calls = 0
@@ -159,7 +159,7 @@ class EngineProcess:
         patience = self._patience
         whole = Limit(patience.job, "for a whole job")
         limit = Limit(patience.load, "to load the model")
-        album = _Album(job)
+        expected = _ExpectedPictures(job)
         while True:
             match self._next_report(job, whole, limit):
                 case Loaded():
@@ -167,10 +167,10 @@ class EngineProcess:
                 case Stepped(_, int(done), int(total)):
                     limit = patience.after_step(done, total)
                     on_step(done, total)
-                case Drawn(_, Picture() as picture) if album.takes(picture):
-                    album.pictures.append(picture)
-                case Finished(_, generations) if album.completes(generations):
-                    return album.bound(generations)
+                case Drawn(_, Picture() as picture) if expected.takes(picture):
+                    expected.pictures.append(picture)
+                case Finished(_, generations) if expected.completes(generations):
+                    return expected.bound(generations)
                 case Failed(_, JobError() as error):
                     raise error
                 case report:
@@ -187,7 +187,7 @@ class EngineProcess:
                 self._child.fail(f"the engine spoke of what was not asked for: {_brief(report)}")
 
 
-class _Album:
+class _ExpectedPictures:
     """The pictures of a call as they come: exactly those that it asked for, in their order."""
 
     def __init__(self, job: Generate):

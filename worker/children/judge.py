@@ -13,7 +13,7 @@ from hordelib.safety.verdict import Verdict
 from worker.backoff import Backoff
 from worker.children import judge_main
 from worker.children.messages import Asked, Judged, JudgeSettings, Unjudged
-from worker.children.supervisor import ChildProcess, Limit
+from worker.children.supervisor import Limit, Supervisor
 from worker.errors import JudgeUnusable
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class JudgeProcess:
         main: Callable[[Any, Any], None] = judge_main.main,
     ):
         self._patience = patience or JudgePatience()
-        self._child = ChildProcess(
+        self._child = Supervisor(
             "judge", main, settings, log_file=settings.log_file, gone=JudgeUnusable
         )
         self._backoff = Backoff(*self._patience.restarts)

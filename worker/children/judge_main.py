@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from hordelib.job.images import Picture
 from hordelib.safety.csam import HordeSafetyJudge
 from hordelib.safety.nudenet import NudeNetJudge
-from hordelib.safety.verdict import Bench, Judge
+from hordelib.safety.verdict import Judge, JudgePanel
 from worker.children.child_side import Child, leave_no_semaphore, set_up_process
 from worker.children.messages import Asked, Judged, JudgeSettings, Ready, Unjudged
 
@@ -73,7 +73,7 @@ def load_judges(settings: JudgeSettings) -> Judge:
     judges: list[Judge] = [NudeNetJudge(thread_count(len(_cores())))]
     if settings.horde_safety:
         judges.append(HordeSafetyJudge.load(settings.models))
-    return Bench(judges)
+    return JudgePanel(judges)
 
 
 def answer(judge: Judge, asked: Asked) -> Judged | Unjudged:

@@ -43,7 +43,7 @@ class _Garbage(Exception):
     """What the child says is no report."""
 
 
-class ChildLife:
+class Process:
     """A child process, started. Any thread may send, kill and look; one at a time takes reports.
 
     Raises OSError when the system gives no process.
@@ -141,7 +141,7 @@ class ChildLife:
         if self._killed_for is not None and (code is None or code in KILLED):
             return self._killed_for
         # Or it was dying already when we killed it: a driver may take seconds to let go of it.
-        return obituary(self._name, code, count_oom_kills() - self._oom_kills)
+        return cause_of_death(self._name, code, count_oom_kills() - self._oom_kills)
 
     def _read(self) -> None:
         """The reader's thread: ends with the child, or with the first word that makes no sense."""
@@ -245,10 +245,10 @@ def _signals_blocked() -> Generator[None]:
 VMSTAT = Path("/proc/vmstat")
 
 
-def obituary(name: str, exit_code: int | None, oom_kills: int) -> str:
+def cause_of_death(name: str, exit_code: int | None, oom_kills: int) -> str:
     """`oom_kills` is how many processes the system ended for want of memory since it started.
 
-    >>> obituary("engine", -11, 0)
+    >>> cause_of_death("engine", -11, 0)
     'the engine process was ended by SIGSEGV'
     """
     if exit_code is None or exit_code >= 0:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from worker.children.messages import Broken, Ready, Stop
-from worker.children.process import ChildLife
+from worker.children.process import Process
 
 LOOK_SECONDS = (0.2, 1.0)  # between two looks after a child that says nothing: at least, at most
 STANDSTILL_SECONDS = 3.0  # between two looks: more can only be that this process did not run
@@ -42,7 +42,7 @@ class Limit:
         return self._left
 
 
-class ChildProcess:
+class Supervisor:
     """A spawned child and the pipe to it, one life after the other. No call blocks for ever.
 
     Used by one thread at a time, but for `send`, `kill` and what there is to look at.
@@ -68,7 +68,7 @@ class ChildProcess:
         self._log_file = log_file
         self._gone = gone
         self._spawning = threading.Lock()
-        self._life: ChildLife | None = None
+        self._life: Process | None = None
 
     @property
     def pid(self) -> int | None:
@@ -150,19 +150,19 @@ class ChildProcess:
         if life is not None:
             life.kill(reason)
 
-    def _spawned(self) -> ChildLife:
+    def _spawned(self) -> Process:
         try:
-            return ChildLife(self._name, self._main, self._settings)
+            return Process(self._name, self._main, self._settings)
         except OSError as error:
             raise self._death(f"the {self._name} process could not be made: {error}") from error
 
-    def _next_report(self, life: ChildLife, seconds: float) -> object:
+    def _next_report(self, life: Process, seconds: float) -> object:
         try:
             return life.next_report(seconds)
         except EOFError as error:
             raise self._death(life.fate()) from error
 
-    def _complaint(self, life: ChildLife, watch: _Watch) -> str | None:
+    def _complaint(self, life: Process, watch: _Watch) -> str | None:
         if not life.is_alive:
             return life.fate()
         if limit := watch.passed():
@@ -185,7 +185,7 @@ class _Watch:
         silence: seconds that it may say nothing at all, once it is ready.
     """
 
-    def __init__(self, life: ChildLife, limits: Sequence[Limit], silence: float):
+    def __init__(self, life: Process, limits: Sequence[Limit], silence: float):
         self.silence = silence
         self._life = life
         self._limits = limits

@@ -10,7 +10,7 @@ from worker.errors import DocumentMissing, UnknownModel
 from worker.models.control_files import CLASSIC_NAMES, file_names
 from worker.models.inventory import ModelsFolder
 from worker.models.reference import Kind, ReferenceEntry
-from worker.models.selection import Market, choose, nearest
+from worker.models.selection import Candidates, choose, nearest
 from worker.models.sites import Reference, read_uses
 
 _QR_CODES = ("control_qr", "control_qr_sdxl")
@@ -46,13 +46,13 @@ def insist_on_lists(reference: Reference) -> Reference:
     return reference
 
 
-def _market(folder: ModelsFolder, reference: Reference) -> Market:
+def _market(folder: ModelsFolder, reference: Reference) -> Candidates:
     config = folder.config
     try:
         uses = read_uses(folder.documents, config.horde_url)
     except DocumentMissing:
         uses = None
-    return Market(reference.models, uses, with_large=config.load_large_models)
+    return Candidates(reference.models, uses, with_large=config.load_large_models)
 
 
 def _of_kinds(*kinds: Kind) -> Callable[[Reference], list[ReferenceEntry]]:

@@ -17,7 +17,7 @@ from hordelib.job.params import SIDE_STEP, GenerationParams
 from worker.children.engine import EngineProcess
 from worker.errors import EngineUnusable, NothingToServe
 from worker.jobs.work import Work
-from worker.line.crash_counts import Suspects
+from worker.line.crash_counts import CrashCounts
 from worker.line.job_ends import KillsEngines, Stopping
 from worker.loras.adapters import files_of
 from worker.models.offered import OfferedModels
@@ -53,10 +53,10 @@ class Blame:
         self._start = start
         self._is_over = is_over
         self._hurry = hurry
-        self._suspects = Suspects()
+        self._crash_counts = CrashCounts()
 
     def did_well(self, work: Work) -> None:
-        self._suspects.did_well(work.job.model, files_of(work.params))
+        self._crash_counts.did_well(work.job.model, files_of(work.params))
 
     def failed(self, work: Work) -> None:
         """The job failed in the engine, without its client's LoRAs and textual inversions, too.
@@ -64,7 +64,7 @@ class Blame:
         Where it was one too many, the model is tried in a quarter of its family's size. Raises
         NothingToServe as `withdraw` does.
         """
-        if not self._suspects.failed(work.job.model, _look(work)):
+        if not self._crash_counts.failed(work.job.model, _look(work)):
             return
         side = work.model.family.native_side // 4 // SIDE_STEP * SIDE_STEP
         try:
@@ -83,16 +83,16 @@ class Blame:
         A model that is accused is tried in the job's size. Raises Stopping where the worker stops
         meanwhile, and EngineUnusable when the last model kills engines.
         """
-        convicted = self._suspects.died(work.job.model, files_of(work.params), _look(work))
-        for file in convicted.files:
+        blamed = self._crash_counts.died(work.job.model, files_of(work.params), _look(work))
+        for file in blamed.files:
             log.error("%s is not used any more: the engine died of it again and again", file)
             self._ban(file)
-        if convicted.model and self._is_deadly(work):
+        if blamed.model and self._is_deadly(work):
             reason = "the engine died of it again and again"
-            if not self._offered.withdraw(convicted.model, reason):
+            if not self._offered.withdraw(blamed.model, reason):
                 raise EngineUnusable(f"no model is left to serve: {reason}")
             raise JobError(str(error)) from error
-        if convicted.files:
+        if blamed.files:
             raise KillsEngines(str(error)) from error
 
     def insist_on_same_files(self, model: str) -> None:
@@ -129,7 +129,7 @@ class Blame:
         if self._is_over():
             raise Stopping
         self._start()
-        self._suspects.acquit(work.job.model)
+        self._crash_counts.acquit(work.job.model)
         try:
             self._engine.generate(replace(TRIAL, width=width, height=height), work.model, on_step)
         except Cancelled as error:

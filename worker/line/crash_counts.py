@@ -15,7 +15,7 @@ FAILURES = 3  # of different jobs one after the other, until their model is accu
 
 
 @dataclass(frozen=True, slots=True)
-class Convicted:
+class Blamed:
     """What has reached its last death with this one."""
 
     model: str = ""
@@ -23,7 +23,7 @@ class Convicted:
 
 
 @dataclass(slots=True)
-class _Case:
+class _Count:
     """What speaks against one model or file."""
 
     deaths: int = 0
@@ -39,7 +39,7 @@ class _Case:
         self.jobs.add(job)
 
 
-class Suspects:
+class CrashCounts:
     """Counts what ended badly by what was at work; a job that goes well clears what it used.
 
     A file is suspected before the model: deaths with one and the same set of files count only once
@@ -47,18 +47,18 @@ class Suspects:
     """
 
     def __init__(self) -> None:
-        self._models: dict[str, _Case] = defaultdict(_Case)
-        self._files: dict[Path, _Case] = defaultdict(_Case)
+        self._models: dict[str, _Count] = defaultdict(_Count)
+        self._files: dict[Path, _Count] = defaultdict(_Count)
         self._failures: dict[str, set[Hashable]] = defaultdict(set)
 
-    def died(self, model: str, files: Collection[Path], job: Hashable) -> Convicted:
+    def died(self, model: str, files: Collection[Path], job: Hashable) -> Blamed:
         """The engine died over a job with these; `job` is the same when that job comes again."""
         used = frozenset(files)
         for file in used:
             self._files[file].add(job)
         if not used or used not in self._models[model].jobs:
             self._models[model].add(used or job)
-        return Convicted(
+        return Blamed(
             model if self._models[model].is_closed else "",
             tuple(file for file in used if self._files[file].is_closed),
         )

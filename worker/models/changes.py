@@ -20,7 +20,7 @@ def stamps_of(model: Model) -> Stamps:
     return {path: stamp_of(path) for path in model.files.values()}
 
 
-def what_changed(before: Stamps) -> str:
+def describe_change(before: Stamps) -> str:
     """One line, with the remedy, on the first file that is another one by now; "": none is."""
     changed = next((path for path, stamp in before.items() if stamp_of(path) != stamp), None)
     return f"{_trouble(changed)}; {REMEDY}" if changed else ""

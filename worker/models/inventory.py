@@ -18,7 +18,7 @@ from worker.models.checksums import VerifiedFiles
 from worker.models.fetching import FileFetcher, other_file
 from worker.models.on_disk import Plan, State, Stock, look, make_plan
 from worker.models.reference import Kind, ReferenceEntry
-from worker.models.selection import Market, choose, dynamic_choice
+from worker.models.selection import Candidates, choose, dynamic_choice
 from worker.models.sites import Reference, read_queues, read_reference, read_uses, sites_of
 from worker.net.cached_documents import Documents
 from worker.net.fetch import Web
@@ -131,9 +131,11 @@ def take_inventory(folder: ModelsFolder) -> Inventory:
     config = folder.config
     reference = folder.reference([Kind.model])
     uses, uses_notes = _uses(folder)
-    market = Market(reference.models, uses, _own(folder, reference), config.load_large_models)
+    candidates = Candidates(
+        reference.models, uses, _own(folder, reference), config.load_large_models
+    )
     wanted = (*config.models_to_load, *folder.customs)
-    choice = choose(wanted, config.models_to_skip, market)
+    choice = choose(wanted, config.models_to_skip, candidates)
     dynamic, dynamic_notes = _dynamic(folder, reference, choice.names)
     names = (*choice.names, *dynamic)
     listed = [reference.entries[name] for name in names if name in reference.entries]
@@ -161,8 +163,8 @@ def dynamic_names(
     """
     config = folder.config
     queues = read_queues(folder.documents, config.horde_url)
-    market = Market(reference.models, _uses(folder)[0], with_large=config.load_large_models)
-    names = choose(("all",), config.models_to_skip, market).names
+    candidates = Candidates(reference.models, _uses(folder)[0], with_large=config.load_large_models)
+    names = choose(("all",), config.models_to_skip, candidates).names
     stocks = [folder.look(reference.entries[name]) for name in names if name not in fixed]
     there = sum(not folder.look(row).is_wanting for row in reference.models)
     may_download = there < config.max_models_to_download

@@ -12,7 +12,7 @@ from hordelib.errors import AuxiliaryBroken
 from hordelib.files.model import Model
 from worker.horde.api import Offer
 from worker.models.broken_files import BrokenFiles
-from worker.models.changes import Stamps, stamps_of, what_changed
+from worker.models.changes import Stamps, describe_change, stamps_of
 
 MakeOffer = Callable[[Mapping[str, Model], frozenset[Path]], Offer]
 
@@ -109,7 +109,7 @@ class OfferedModels:
 
     def changed(self, name: str) -> str:
         """What became of the model's files since it was added, one line; "": nothing."""
-        return what_changed(self._stamps.get(name, {}))
+        return describe_change(self._stamps.get(name, {}))
 
     def withdraw(self, name: str, reason: str) -> bool:
         """Offer a model no more, nor do its jobs, and tell the owner; whether any is left."""

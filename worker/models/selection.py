@@ -35,7 +35,7 @@ STICKINESS = 2.0  # a model on offer counts as if its queue were so many times l
 
 
 @dataclass(frozen=True, slots=True)
-class Market:
+class Candidates:
     """What there is to choose from.
 
     `entries` are the reference's models in its order; `uses` how many pictures each made in a
@@ -51,7 +51,7 @@ class Market:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Names, each once, and a line for each word that chose nothing."""
+    """Names, each once, and a line for each group that chose nothing."""
 
     names: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -61,8 +61,8 @@ Pick = Callable[[str, Sequence[ReferenceEntry], Mapping[str, int]], Iterable[str
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """A word that stands for models: how it is written, and what it picks from rows and uses."""
+class Group:
+    """A group that stands for models: how it is written, and what it picks from rows and uses."""
 
     shown: str
     pattern: re.Pattern[str]
@@ -70,17 +70,17 @@ class Word:
     asks_uses: bool = False
 
 
-def choose(wanted: Sequence[str], skipped: Sequence[str], market: Market) -> Choice:
+def choose(wanted: Sequence[str], skipped: Sequence[str], candidates: Candidates) -> Choice:
     """The names that `wanted` comes to, in its order, without those of `skipped`.
 
     A number counts after the skipped ones are gone: "top 2" is two models. A name that nobody
-    knows, or a word that can't be read, is a problem that says what to write instead.
+    knows, or a group that can't be read, is a problem that says what to write instead.
     """
-    left_out, skip_problems = _expand("models_to_skip", skipped, market, known=None)
-    servable = [entry for entry in market.entries if _may_be_meant(entry, market)]
+    left_out, skip_problems = _expand("models_to_skip", skipped, candidates, known=None)
+    servable = [entry for entry in candidates.entries if _may_be_meant(entry, candidates)]
     left = [entry for entry in servable if entry.name not in left_out]
-    known = market.own | {entry.name for entry in market.entries}
-    names, problems = _expand("models_to_load", wanted, replace(market, entries=left), known)
+    known = candidates.own | {entry.name for entry in candidates.entries}
+    names, problems = _expand("models_to_load", wanted, replace(candidates, entries=left), known)
     kept = [name for name in names if name not in left_out]
     if len(kept) > MOST_MODELS:
         problems = (*problems, _too_many(len(kept)))
@@ -130,15 +130,15 @@ def _every(is_meant: Callable[[ReferenceEntry], bool]) -> Pick:
     return lambda _, rows, __: [row.name for row in rows if is_meant(row)]
 
 
-def _all(what: str, is_meant: Callable[[ReferenceEntry], bool]) -> Word:
+def _all(what: str, is_meant: Callable[[ReferenceEntry], bool]) -> Group:
     shown = f"all {what} models".replace("  ", " ")
     pattern = rf"all{f' {what}' if what else ''}( models?)?"
-    return Word(shown, re.compile(pattern, re.IGNORECASE), _every(is_meant))
+    return Group(shown, re.compile(pattern, re.IGNORECASE), _every(is_meant))
 
 
-def _number(what: str, pick: Pick) -> Word:
+def _number(what: str, pick: Pick) -> Group:
     pattern = re.compile(rf"{what} (?P<number>[1-9]\d{{0,3}})( models?)?", re.IGNORECASE)
-    return Word(f"{what} 10", pattern, pick, asks_uses=True)
+    return Group(f"{what} 10", pattern, pick, asks_uses=True)
 
 
 def _of_family(name: str) -> Callable[[ReferenceEntry], bool]:
@@ -165,35 +165,37 @@ _NO_USES: Mapping[str, int] = MappingProxyType({})
 
 
 def _expand(
-    key: str, texts: Sequence[str], market: Market, known: frozenset[str] | None
+    key: str, texts: Sequence[str], candidates: Candidates, known: frozenset[str] | None
 ) -> tuple[dict[str, None], tuple[str, ...]]:
     """Names in the order of `texts`, and problems. A name must be `known`, where that is given."""
     names: dict[str, None] = {}
     problems: list[str] = []
     for text in texts:
-        word = next((word for word in WORDS if word.pattern.fullmatch(text.strip())), None)
-        problem = _objection(text, word, market, known)
+        group = next((group for group in WORDS if group.pattern.fullmatch(text.strip())), None)
+        problem = _objection(text, group, candidates, known)
         if problem:
             problems.append(f"{key}: {text!r} {problem}")
         else:
-            names |= dict.fromkeys(_picked(text, word, market) if word else (text,))
+            names |= dict.fromkeys(_picked(text, group, candidates) if group else (text,))
     return names, tuple(problems)
 
 
-def _picked(text: str, word: Word, market: Market) -> Iterable[str]:
-    match = word.pattern.fullmatch(text.strip())
+def _picked(text: str, group: Group, candidates: Candidates) -> Iterable[str]:
+    match = group.pattern.fullmatch(text.strip())
     number = match.groupdict().get("number") if match else None
-    return word.pick(number or "", market.entries, market.uses or _NO_USES)
+    return group.pick(number or "", candidates.entries, candidates.uses or _NO_USES)
 
 
-def _objection(text: str, word: Word | None, market: Market, known: frozenset[str] | None) -> str:
+def _objection(
+    text: str, group: Group | None, candidates: Candidates, known: frozenset[str] | None
+) -> str:
     """Why a text chooses nothing; "" where it does."""
-    if word is not None and word.asks_uses and market.uses is None:
+    if group is not None and group.asks_uses and candidates.uses is None:
         return "can't be counted: the horde did not say how often models are used"
-    if word is not None or (known and text in known):
+    if group is not None or (known and text in known):
         return ""
     if is_word(text):
-        groups = ", ".join(word.shown for word in WORDS)
+        groups = ", ".join(group.shown for group in WORDS)
         return f"is no group of models{nearest(text, _shown())} (groups: {groups})"
     if known is None:
         return ""
@@ -201,14 +203,14 @@ def _objection(text: str, word: Word | None, market: Market, known: frozenset[st
 
 
 def _shown() -> Iterable[str]:
-    for word in WORDS:
-        yield word.shown
-        yield word.shown.removesuffix(" models")
+    for group in WORDS:
+        yield group.shown
+        yield group.shown.removesuffix(" models")
 
 
-def _may_be_meant(entry: ReferenceEntry, market: Market) -> bool:
-    """Whether a word may choose it: approved, of a family that is served, and not too large."""
-    fits = market.with_large or entry.baseline not in LARGE
+def _may_be_meant(entry: ReferenceEntry, candidates: Candidates) -> bool:
+    """Whether a group may choose it: approved, of a family that is served, and not too large."""
+    fits = candidates.with_large or entry.baseline not in LARGE
     return fits and bool(entry.baseline) and not entry.is_pending
 
 

@@ -143,7 +143,7 @@ class Http:
         self._certificates = _certificates(trust_env=trust_env)
         self._proxy_to = lru_cache(_MOST_SITES)(_proxy_to) if trust_env else _no_proxy
         self._mine = local()
-        self._lines = WeakSet[_Line]()  # those of threads that have ended are gone
+        self._lines = WeakSet[_Connection]()  # those of threads that have ended are gone
         self._lock = Lock()
 
     def close(self) -> None:
@@ -162,7 +162,7 @@ class Http:
             target = parsed(request.url)
         except ValueError as error:
             raise HttpFailed("an address that can't be read") from error
-        line = self._taken_line()
+        line = self._taken_connection()
         call = _Call(line, request, target)
         try:
             call.set_up(self._user_agent)
@@ -177,22 +177,22 @@ class Http:
             else:
                 self._mine.line = line
 
-    def _taken_line(self) -> _Line:
-        line: _Line | None = self._mine.__dict__.pop("line", None)
+    def _taken_connection(self) -> _Connection:
+        line: _Connection | None = self._mine.__dict__.pop("line", None)
         if line is None:
-            line = _Line()
+            line = _Connection()
             with self._lock:
                 self._lines.add(line)
         return line
 
-    def _give_up(self, line: _Line) -> None:
+    def _give_up(self, line: _Connection) -> None:
         """To close it waits for the system's resolver, which nothing can stop."""
         with self._lock:
             self._lines.discard(line)
         Thread(target=line.close, name="resolver", daemon=True).start()
 
 
-class _Line:
+class _Connection:
     """One thread's connections."""
 
     def __init__(self) -> None:
@@ -207,7 +207,7 @@ class _Line:
 class _Call:
     """A request on its way, and what came of its answer so far."""
 
-    def __init__(self, line: _Line, request: HttpRequest, target: Url):
+    def __init__(self, line: _Connection, request: HttpRequest, target: Url):
         self._easy, self._multi = line.easy, line.multi
         self._request = request
         self._target = target

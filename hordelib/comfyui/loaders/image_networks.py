@@ -54,7 +54,9 @@ FACES = "FaceSR"  # spandrel's purpose for networks that take aligned faces
 
 
 def load_image_model(path: Path) -> ImageModelDescriptor:
-    """Read a network that spandrel knows, for pictures in colour; no pickled code is run (torch's weights_only).
+    """Read a network that spandrel knows, for pictures in colour.
+
+    No pickled code is run (torch's weights_only).
 
     Raises ModelBroken, naming the file, when it can't be read or takes something else.
     """

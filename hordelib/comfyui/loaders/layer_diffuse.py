@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 import torch
 from torch import Tensor, nn
 
-from hordelib.comfyui.loaders.networks import on_patcher
+from hordelib.comfyui.loaders.image_networks import on_patcher
 from hordelib.comfyui.loaders.reading import reading
 from hordelib.errors import ModelBroken
 from hordelib.files.model_key import ModelKey

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hordelib.comfyui.loaders.image_networks import bring
 from hordelib.comfyui.loaders.layer_diffuse import (
     AttentionSharing,
     LayerPatches,
     TransparentDecoder,
 )
-from hordelib.comfyui.loaders.networks import bring
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
 from hordelib.comfyui.nodes.loras import patched
 from hordelib.comfyui.nodes.patch_shapes import fits

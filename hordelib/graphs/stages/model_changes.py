@@ -37,8 +37,10 @@ def _apply(graph: Graph, title: str, lora: Lora, model: Link, clip: Link) -> tup
 
 
 def tile(graph: Graph, model: Link, vae: Link) -> None:
-    """Let every convolution of UNet and VAE read around the edges: the picture's left edge continues
-    the right one, the top the bottom."""
+    """Let every convolution of UNet and VAE read around the edges.
+
+    So the picture's left edge continues the right one, and the top the bottom.
+    """
     for title, after in (("tiled_model", model), ("tiled_vae", vae)):
         kind = "DreamerTiledModel" if after == model else "DreamerTiledVae"
         graph.insert(after, title, kind, reads=title.removeprefix("tiled_"))

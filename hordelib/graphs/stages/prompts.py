@@ -61,7 +61,7 @@ def skip_clip_layers(graph: Graph, clip_skip: int, clip: Link) -> None:
 
 
 def guide(graph: Graph, cfg: float) -> None:
-    """Give the job's cfg scale to a network like Flux dev's itself, in place of a second run without prompt.
+    """Give the job's cfg scale to a network such as Flux dev's, in place of a second run.
 
     The network was distilled to need no negative prompt; both ways at once would guide twice.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hordelib.graph import Graph, Link
-from hordelib.graphs.stages.source import PICTURE
+from hordelib.graphs.stages.starts import PICTURE
 from hordelib.job.families import Family
 from hordelib.job.params import Transparency
 from hordelib.job.transparency import LAYER_DIFFUSE

@@ -16,7 +16,7 @@ from hordelib.job.control_weights import Weights
 from hordelib.job.images import Picture
 from hordelib.safety.csam import FOLDER, WEIGHTS, HordeSafetyJudge
 from hordelib.safety.nudenet import EXPOSED, Detection, NudeNetJudge, verdict_of
-from hordelib.safety.verdict import Bench, Judge, Verdict, joint
+from hordelib.safety.verdict import Judge, JudgePanel, Verdict, joint
 from tests.support.owner import PROJECT
 from tests.support.safety_stand_in import PLAIN, ObedientChecker, install, put_weights
 from worker.safety.policy import missing
@@ -98,12 +98,12 @@ def test_what_opacity_draws_is_judged_as_it_shows_on_a_background(nudenet: NudeN
     drawn = Image.new("RGBA", portrait().size, "black")
     drawn.putalpha(ImageOps.invert(portrait().convert("L")))
     seen = Seen()
-    Bench([seen]).judge(picture_of(drawn), "")
+    JudgePanel([seen]).judge(picture_of(drawn), "")
     colours, shown = seen.pictures
     assert not nudenet.detect(colours)
     assert [found.part for found in nudenet.detect(shown)] == ["FACE_FEMALE"]
     seen.pictures.clear()
-    Bench([seen]).judge(picture_of(portrait()), "")
+    JudgePanel([seen]).judge(picture_of(portrait()), "")
     assert len(seen.pictures) == 1
 
 
@@ -146,7 +146,7 @@ def test_a_picture_is_judged_by_all_or_not_at_all(
     obedient: HordeSafetyJudge, nudenet: NudeNetJudge
 ):
     judges: list[Judge] = [nudenet, obedient]
-    bench = Bench(judges)
+    bench = JudgePanel(judges)
     assert bench.name == "NudeNet, horde_safety"
     assert bench.judge(PLAIN, "csam").csam
     with pytest.raises(JudgeFailed):

@@ -26,8 +26,8 @@ import pytest
 
 from worker.children.child_side import HEARTBEAT_SECONDS, Child, leave_no_semaphore, set_up_process
 from worker.children.messages import MOST_REPORT_BYTES, Alive, Ready, Stepped, Stop
-from worker.children.process import MOST_UNREAD, count_oom_kills, obituary
-from worker.children.supervisor import ChildProcess, Limit
+from worker.children.process import MOST_UNREAD, cause_of_death, count_oom_kills
+from worker.children.supervisor import Limit, Supervisor
 
 PROJECT = Path(__file__).parents[3]
 NOTICED_SECONDS = 2.0
@@ -55,12 +55,12 @@ def _threads_since(before: set[threading.Thread]) -> list[threading.Thread]:
     return [thread for thread in new if thread.name != "spawner"]
 
 
-def child_of(main: Callable[[Any, Any], None], folder: Path) -> ChildProcess:
-    return ChildProcess("engine", main, folder, log_file=folder / "engine.log", gone=Gone)
+def child_of(main: Callable[[Any, Any], None], folder: Path) -> Supervisor:
+    return Supervisor("engine", main, folder, log_file=folder / "engine.log", gone=Gone)
 
 
 @contextmanager
-def started(main: Callable[[Any, Any], None], folder: Path) -> Generator[ChildProcess]:
+def started(main: Callable[[Any, Any], None], folder: Path) -> Generator[Supervisor]:
     child = child_of(main, folder)
     child.start(20)
     try:
@@ -69,12 +69,12 @@ def started(main: Callable[[Any, Any], None], folder: Path) -> Generator[ChildPr
         child.kill()
 
 
-def pid_of(child: ChildProcess) -> int:
+def pid_of(child: Supervisor) -> int:
     assert child.pid is not None
     return child.pid
 
 
-def receive(child: ChildProcess, silence: float = 20) -> object:
+def receive(child: Supervisor, silence: float = 20) -> object:
     return child.receive(Limit(20, "for a step"), silence=silence)
 
 
@@ -523,7 +523,7 @@ def test_no_child_outlives_its_killed_bridge(tmp_path: Path, state: str):
     ],
 )
 def test_the_obituary_says_what_it_died_of(exit_code: int, oom_kills: int, told: str):
-    assert obituary("engine", exit_code, oom_kills) == f"the engine process {told}"
+    assert cause_of_death("engine", exit_code, oom_kills) == f"the engine process {told}"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux' own counter")

@@ -18,7 +18,7 @@ from worker.models.selection import (
     STICKINESS,
     STYLES,
     WORDS,
-    Market,
+    Candidates,
     choose,
     dynamic_choice,
 )
@@ -45,11 +45,11 @@ ENTRIES = (
     entry("From The Future", ""),
 )
 USES = {"Pony": 900, "Flux": 800, "Deliberate": 700, "Anything": 600, "Not Known": 5000}
-MARKET = Market(ENTRIES, USES)
+MARKET = Candidates(ENTRIES, USES)
 
 
-def names(*wanted: str, skip: Sequence[str] = (), market: Market = MARKET) -> list[str]:
-    choice = choose(wanted, skip, market)
+def names(*wanted: str, skip: Sequence[str] = (), candidates: Candidates = MARKET) -> list[str]:
+    choice = choose(wanted, skip, candidates)
     assert choice.problems == ()
     return list(choice.names)
 
@@ -83,13 +83,13 @@ def test_names_and_words_keep_their_order_and_come_once():
 
 def test_large_models_come_by_name_or_where_the_owner_allows_words():
     large = replace(MARKET, with_large=True)
-    assert names("top 2", market=large) == ["Pony", "Flux"]
-    assert "Flux" in names("all", market=large)
+    assert names("top 2", candidates=large) == ["Pony", "Flux"]
+    assert "Flux" in names("all", candidates=large)
     assert names("Flux") == ["Flux"]
 
 
 def test_a_family_that_is_not_served_is_chosen_by_name_only():
-    assert "From The Future" not in names("all", market=replace(MARKET, with_large=True))
+    assert "From The Future" not in names("all", candidates=replace(MARKET, with_large=True))
     assert names("From The Future") == ["From The Future"]
 
 
@@ -104,7 +104,7 @@ def test_what_is_skipped_need_not_exist():
 
 
 def test_an_own_file_is_as_good_as_a_row():
-    assert names("Mine", market=replace(MARKET, own=frozenset({"Mine"}))) == ["Mine"]
+    assert names("Mine", candidates=replace(MARKET, own=frozenset({"Mine"}))) == ["Mine"]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_without_the_hordes_numbers_only_the_counting_words_fail():
 
 def test_no_more_models_than_the_horde_takes():
     many = [entry(f"model {n}") for n in range(MOST_MODELS + 1)]
-    choice = choose(["all"], [], Market(many, {}))
+    choice = choose(["all"], [], Candidates(many, {}))
     assert len(choice.names) == MOST_MODELS
     assert "301 models" in choice.problems[0]
 
@@ -173,9 +173,9 @@ ANY_WORDS = st.lists(
 def test_whatever_is_chosen_is_known_comes_once_and_is_not_skipped(
     wanted: list[str], skip: list[str], large: bool
 ):
-    market = replace(MARKET, with_large=large)
-    choice = choose(wanted, skip, market)
-    skipped = choose(skip, [], market).names
+    candidates = replace(MARKET, with_large=large)
+    choice = choose(wanted, skip, candidates)
+    skipped = choose(skip, [], candidates).names
     assert len(set(choice.names)) == len(choice.names)
     assert set(choice.names) <= {e.name for e in ENTRIES}
     assert not set(choice.names) & set(skipped)

@@ -14,7 +14,7 @@ from tests.support.reference_server import ReferenceServer, new_row, old_row, re
 from tests.support.sandbox_client import MovableClock
 from worker.errors import DocumentMissing
 from worker.models.reference import Kind, ReferenceEntry, of_one_mind, read_list
-from worker.models.selection import Market, choose
+from worker.models.selection import Candidates, choose
 from worker.models.sites import SITES, read_queues, read_reference, read_uses, sites_of
 from worker.net.cached_documents import Documents, Source
 
@@ -278,7 +278,7 @@ def test_models_that_await_approval_are_known_and_win_their_names(
     assert "Thief" not in rows
     assert any("Broken" in note for note in reference.notes)
     assert site.keys["/api/v2/image_generation/pending"] == "0000000000"
-    chosen = choose(("all", "Qwen"), (), Market(reference.models, with_large=True))
+    chosen = choose(("all", "Qwen"), (), Candidates(reference.models, with_large=True))
     assert chosen.names == ("Old", "Qwen"), "words choose what was approved"
     clock.move(7200)
     site.pages.clear()
