@@ -23,6 +23,7 @@ from hordelib.errors import ModelBroken
 from hordelib.files.headers import detect, read_shapes, verify_checkpoint
 from hordelib.files.names import ModelStore
 from hordelib.files.pickle_walk import _ALLOWED
+from tests.support.bounds import frugal
 
 SAFE: dict[str, object] = {
     "tensors": {"state_dict": {"a": torch.zeros(2), "b": torch.zeros(2, dtype=torch.bfloat16)}},
@@ -186,6 +187,7 @@ def test_no_pickle_of_a_stranger_takes_long_or_much(tmp_path: Path, name: str):
     assert len(told) < len(str(path)) + 300
 
 
+@frugal
 def told_of(path: Path) -> str:
     """One printable line that names the file, if it is refused."""
     for read in (verify_checkpoint, detect):

@@ -21,6 +21,7 @@ from hordelib.job.payload import (
     split_prompt,
 )
 from hordelib.job.samplers import SAMPLERS, Choice, SamplerOptions, Scheduler
+from tests.support.bounds import frugal
 
 # As the server sends it: every boolean is there, optional keys are not.
 PAYLOAD: dict[str, Any] = {
@@ -332,6 +333,7 @@ ANYTHING = st.recursive(
 
 @settings(derandomize=True, max_examples=400, deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), ANYTHING))
+@frugal
 def test_any_payload_is_read_or_refused_in_one_short_line(payload: dict[str, Any]):
     try:
         told = [str(note.ref) for note in read_payload(payload).notes]

@@ -21,6 +21,7 @@ from hordelib.job.prompts import (
     prepend_triggers,
     write_ti,
 )
+from tests.support.bounds import frugal
 from tests.support.linear import MOST_GROWTH, growth
 
 BRACES = st.text(alphabet="{}|\\ab ", max_size=40)
@@ -63,6 +64,7 @@ def test_what_is_no_choice_stays_as_it_is(text: str, chosen: str):
 
 
 @given(BRACES, st.integers(0, 1 << 64))
+@frugal
 def test_the_same_seed_makes_the_same_choices_and_adds_nothing(text: str, seed: int):
     chosen = choose(text, seed)
     assert chosen == choose(text, seed)
@@ -174,6 +176,7 @@ def test_parentheses_that_are_nested_too_deep_are_left_out_and_said_so():
 
 
 @given(st.text(alphabet="()\\ a", max_size=200))
+@frugal
 def test_the_bounds_hold_for_every_text(text: str):
     bounded, _ = bound(text)
     assert bound(bounded)[0] == bounded

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-import resource
 import struct
 import time
 import zlib
@@ -19,6 +18,7 @@ from PIL import Image, TiffImagePlugin
 from hordelib.errors import BadSource
 from hordelib.job.image_files import MAX_BYTES, Decoded, alpha_mask, decode, decode_mask
 from hordelib.job.images import SourceImage
+from tests.support.bounds import frugal, peak_bytes
 
 RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (128, 128, 128)
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -288,11 +288,6 @@ def test_a_bomb_is_refused_by_its_header_alone(data: bytes):
     assert peak_bytes() - before < 16 * 2**20
 
 
-def peak_bytes() -> int:
-    """The most memory that this process ever had; Linux counts in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def test_more_bytes_than_are_read_are_not_looked_at():
     with pytest.raises(BadSource, match=f"{MAX_BYTES + 1} bytes: at most {MAX_BYTES}"):
         decode(bytes(MAX_BYTES + 1))
@@ -422,6 +417,7 @@ SAMPLES = [
 @complains
 @settings(max_examples=400, deadline=None, database=None, derandomize=True)
 @given(st.sampled_from(SAMPLES), st.integers(0, 2**32))
+@frugal
 def test_damaged_files_give_pixels_or_a_reason(sample: bytes, seed: int):
     chance = random.Random(seed)
     broken = bytearray(sample[: chance.randint(1, len(sample))] if seed % 2 else sample)
@@ -433,6 +429,7 @@ def test_damaged_files_give_pixels_or_a_reason(sample: bytes, seed: int):
 
 @settings(max_examples=100, deadline=None, database=None, derandomize=True)
 @given(st.binary(max_size=200))
+@frugal
 def test_any_bytes_give_pixels_or_a_reason(data: bytes):
     outcome(decode, data)
 

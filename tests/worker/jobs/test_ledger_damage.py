@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.bounds import frugal
 from tests.worker.jobs.test_ledger import DONE, DROPPED, job, made
 from worker.clock import SteadyClock, elapsed_seconds
 from worker.horde.api import Job
@@ -287,6 +288,7 @@ def test_no_damage_of_the_file_keeps_the_worker_from_starting_or_from_rememberin
         live_with_damage(tmp_path / "fuzz", states, number)
 
 
+@frugal
 def live_with_damage(folder: Path, states: tuple[Files, Files], number: int) -> None:
     """Two lives over a file, or its write-ahead log, that is damaged in the way of this number."""
     draw = random.Random(SEED * 1_000_003 + number)

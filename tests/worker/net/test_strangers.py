@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import socket
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from pydantic import BaseModel, TypeAdapter
 from hordelib.errors import BadSource, DownloadFailed, InvalidParams, shown
 from hordelib.job.payload import read_payload
 from hordelib.texts import harmless
+from tests.support.bounds import frugal, peak_bytes
 from tests.support.civitai_server import Model, Version
 from tests.support.linear import MOST_GROWTH, growth
 from tests.support.raw_server import Talk, raw_server
@@ -59,11 +59,6 @@ def insist_on_harmless(text: str) -> None:
     """It may have spaces of all kinds, and what joins letters or has no width."""
     assert not [sign for sign in SIGNS if sign in text]
     assert harmless(text) == text
-
-
-def peak_bytes() -> int:
-    """The most memory that this process ever had; Linux counts in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 # ---- texts ------------------------------------------------------------------------------------
@@ -419,6 +414,7 @@ def test_any_pop_is_a_job_or_nothing_or_an_error():
 
         @fuzzed
         @given(spoilings(POP))
+        @frugal
         def pop(answer: bytes) -> None:
             saying.answer = answer
             with suppress(HordeError):
@@ -475,6 +471,7 @@ def test_any_page_of_civitai_gives_versions_or_an_error(path: str):
 
     @fuzzed
     @given(spoilings(page))
+    @frugal
     def ask(answer: bytes) -> None:
         web.answer = answer
         with suppress(DownloadFailed):
@@ -509,6 +506,7 @@ LISTS = {
 
 @fuzzed
 @given(spoilings(LISTS))
+@frugal
 def test_any_list_of_the_reference_gives_rows_or_an_error(text: bytes):
     with suppress(ValueError):
         listed = read_list(text.decode(), Kind.model)
