@@ -2,7 +2,7 @@
 
 A real worker with stand-ins for engine and judge, which never fail here, serves a local horde. Each
 part prints what came of it, and ends with an error where a job was lost. `clock` needs a C
-compiler for Linux, `disk` the right to mount, `links` to be root.
+compiler for Linux, `disk` the right to mount, `read_only` and `links` to be root.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.support.family_files import HEADERS, completed, write_header
 from tests.support.owner import wait_for
 from tests.support.preloaded import FullDisk, SettableClock
 from tests.support.sandbox_client import WORKER_KEY, MovableClock
-from tests.support.small_disk import fill, small_disk
+from tests.support.small_disk import failing_disk, fill, small_disk
 from worker.cli.exit_codes import ExitCode
 from worker.jobs.ledger import FILE as LEDGER
 from worker.sandbox import ReferenceModel, Sandbox, State
@@ -304,12 +304,33 @@ def disk(home: Path, images: int) -> None:
             say(it.service.complaints(), it.service.last_words())
 
 
+def read_only(home: Path, images: int) -> None:
+    """A disk that the system makes read-only, while the worker serves and at its start."""
+    with (
+        tempfile.TemporaryDirectory() as elsewhere,
+        failing_disk(home, Path(elsewhere, "disk.img")) as fail,
+    ):
+        (home / LIVES).mkdir()
+        (home / "output.log").symlink_to(Path(elsewhere, "output.log"))
+        with small_disk(home / LIVES, 100), life(home) as it:
+            it.service.start()
+            say("all well:", it.work(images), it.rows())
+            fail()
+            say("read-only while it serves:", it.work(images))
+            it.service.stop()
+            it.service.start()
+            say("read-only at the start:", it.work(images))
+            it.service.stop()
+            say(it.service.complaints(), it.service.last_words())
+
+
 PARTS: Mapping[str, Callable[[Path, int], None]] = {
     "soak": soak,
     "clock": clock,
     "links": links,
     "freeze": freeze,
     "disk": disk,
+    "read_only": read_only,
     "sleep": sleep,
     "writes": writes,
 }
