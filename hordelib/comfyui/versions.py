@@ -37,6 +37,17 @@ def knows(folder: Path, family: Family) -> bool:
     return not numbers or numbers >= family.least_comfyui
 
 
+def lack(folder: Path, name: str, family: Family) -> str:
+    """Why the ComfyUI in a folder can't run a model of that family; "" where it can."""
+    if knows(folder, family):
+        return ""
+    needed = ".".join(map(str, family.least_comfyui))
+    return (
+        f"model {name!r}: {family.name} needs ComfyUI {needed}, and {version_in(folder)} is in"
+        f" {folder}: run ./update-runtime.sh --comfyui {needed}, or take the name out"
+    )
+
+
 def newer_arguments(arguments: object) -> dict[str, object]:
     """What to set of the arguments that only a newer ComfyUI has; nothing for 0.3.75's."""
     return {name: value for name, value in _NEWER_ARGUMENTS.items() if hasattr(arguments, name)}

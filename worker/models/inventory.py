@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from hordelib.comfyui import versions
+from hordelib.comfyui.device import default_folder
 from hordelib.errors import ModelBroken, ModelMissing
 from hordelib.files.names import ModelStore
+from hordelib.job.families import FAMILIES
 from worker.config.keys import BridgeConfig
 from worker.config.values import CLIENT_AGENT, is_word
 from worker.errors import DocumentMissing
@@ -137,7 +140,8 @@ def take_inventory(folder: ModelsFolder) -> Inventory:
     wanted = (*config.models_to_load, *folder.customs)
     choice = choose(wanted, config.models_to_skip, candidates)
     dynamic, dynamic_notes = _dynamic(folder, reference, choice.names)
-    names = (*choice.names, *dynamic)
+    too_new = _too_new(folder, reference)
+    names = (*(name for name in choice.names if name not in too_new), *dynamic)
     listed = [reference.entries[name] for name in names if name in reference.entries]
     stocks = {row.name: folder.look(row) for row in listed if row.name not in folder.customs}
     return Inventory(
@@ -146,7 +150,7 @@ def take_inventory(folder: ModelsFolder) -> Inventory:
         names,
         stocks,
         make_plan(list(stocks.values()), idle(folder, reference, names), folder.free_bytes),
-        choice.problems,
+        (*choice.problems, *(too_new[name] for name in choice.names if name in too_new)),
         (*reference.notes, *uses_notes, *dynamic_notes),
         dynamic,
         (*reference.missing, *uses_notes, *dynamic_notes),
@@ -169,8 +173,29 @@ def dynamic_names(
     there = sum(not folder.look(row).is_wanting for row in reference.models)
     may_download = there < config.max_models_to_download
     fitting = {stock.name for stock in stocks if may_download and _fits(stock, folder)}
-    allowed = [s.name for s in stocks if s.name in fitting or not s.is_wanting]
+    too_new = _too_new(folder, reference)
+    may_serve = [s.name for s in stocks if s.name in fitting or not s.is_wanting]
+    allowed = [name for name in may_serve if name not in too_new]
     return dynamic_choice(queues, held, config.number_of_dynamic_models, allowed)
+
+
+def comfyui_folder(config: BridgeConfig, home: Path) -> Path:
+    """Where the engine's ComfyUI lies."""
+    return home / config.comfyui_path if config.comfyui_path else default_folder()
+
+
+def _too_new(folder: ModelsFolder, reference: Reference) -> dict[str, str]:
+    """Why the ComfyUI here can't run a listed model, for each of these: none is downloaded.
+
+    A custom model's family is told by its file.
+    """
+    comfyui = comfyui_folder(folder.config, folder.home)
+    reasons = {
+        row.name: versions.lack(comfyui, row.name, FAMILIES[row.baseline])
+        for row in reference.models
+        if row.baseline in FAMILIES and row.name not in folder.customs
+    }
+    return {name: why for name, why in reasons.items() if why}
 
 
 def _fits(stock: Stock, folder: ModelsFolder) -> bool:

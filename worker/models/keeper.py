@@ -12,16 +12,10 @@ from hordelib.errors import JobError, ModelMissing
 from hordelib.files.model import Model
 from worker.errors import DocumentMissing
 from worker.models.fetching import ModelSupply, Outcome, progress_text
-from worker.models.inventory import Inventory, dynamic_names
+from worker.models.inventory import Inventory, comfyui_folder, dynamic_names
 from worker.models.offered import OfferedModels
 from worker.models.on_disk import State, Stock
-from worker.models.opening import (
-    Models,
-    comfyui_folder,
-    find_models,
-    insist_on_comfyui,
-    open_model,
-)
+from worker.models.opening import Models, find_models, insist_on_comfyui, open_model
 from worker.models.reference import Kind
 from worker.models.sites import Reference
 from worker.models.watch import ModelWatch

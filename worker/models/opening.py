@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hordelib.comfyui import versions
-from hordelib.comfyui.device import default_folder
 from hordelib.errors import JobError, ModelMissing
 from hordelib.files.completeness import insist_on_whole
 from hordelib.files.headers import verify_checkpoint
 from hordelib.files.model import Model
 from hordelib.files.names import ModelStore
 from worker.config.keys import BridgeConfig
-from worker.models.inventory import Inventory
+from worker.models.inventory import Inventory, comfyui_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +51,10 @@ def find_models(config: BridgeConfig, home: Path, inventory: Inventory | None = 
     return Models(served, tuple(problems))
 
 
-def comfyui_folder(config: BridgeConfig, home: Path) -> Path:
-    """Where the engine's ComfyUI lies."""
-    return home / config.comfyui_path if config.comfyui_path else default_folder()
-
-
 def insist_on_comfyui(model: Model, comfyui: Path) -> None:
     """Raises ModelMissing where that ComfyUI is too old for the model's family."""
-    if not versions.knows(comfyui, model.family):
-        needed = ".".join(map(str, model.family.least_comfyui))
-        raise ModelMissing(
-            f"model {model.name!r}: {model.family.name} needs ComfyUI {needed}, and"
-            f" {versions.version_in(comfyui)} is in {comfyui}: run ./update-runtime.sh --comfyui"
-            f" {needed}, or take the name out"
-        )
+    if why := versions.lack(comfyui, model.name, model.family):
+        raise ModelMissing(why)
 
 
 def open_model(folder: Path, name: str, files: Mapping[str, Path]) -> Model:
