@@ -13,10 +13,13 @@ from pathlib import Path
 
 import psutil
 
+from tests.chaos import verdict
 from tests.chaos.figures import Figures
 from tests.chaos.service import Service
 from tests.chaos.stand_in import LIVES, be_good, has_begun
 from tests.chaos.verdict import Kills
+from worker.jobs.durable_sqlite import opened_for_reading
+from worker.jobs.ledger import FILE as LEDGER
 from worker.sandbox import (
     CutShort,
     Disconnect,
@@ -35,6 +38,7 @@ from worker.sandbox.faults import Effect
 
 NAME = "tester"
 PORT_SECONDS = 10.0
+LEDGER_SECONDS = 30.0  # the worker tries twice a second; a busy machine is slower
 WEATHER: Mapping[Effect, float] = {
     Latency(0.15): 0.06,
     Reply(500): 0.01,
@@ -183,9 +187,23 @@ def _come_back(sandbox: Sandbox) -> None:
 
 
 def _fill_disk(world: World) -> None:
+    """Ends when the worker's ledger is on the disk again.
+
+    What is popped meanwhile is in memory alone, as the worker says: a kill at once would lose it.
+    """
     world.service.limit_files(0)
     world.pause(0.5, 2.0)
     world.service.limit_files(resource.RLIM_INFINITY)
+    at_work = set(verdict.at_work(world.sandbox.open_books(), world.kills.worker))
+    until = time.monotonic() + LEDGER_SECONDS
+    while not at_work <= _in_ledger(world) and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def _in_ledger(world: World) -> set[str]:
+    with suppress(OSError), opened_for_reading(world.state_folder / LEDGER) as read:
+        return {row["id"] for row in read("SELECT id FROM images")}
+    return set()
 
 
 def _damage_model(world: World) -> None:

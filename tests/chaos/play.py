@@ -10,8 +10,8 @@ from itertools import islice
 from tests.chaos import verdict
 from tests.chaos.customer import Customer
 from tests.chaos.monkey import WEATHER, Trouble, World, strike, troubles
-from tests.chaos.verdict import Complaint, Fate, Judgement
-from worker.sandbox import Books, State
+from tests.chaos.verdict import Complaint, Judgement
+from worker.sandbox import Books
 
 IMAGES_PER_TROUBLE, MANY_IMAGES = 25, 1000
 IMAGES_PER_LATER_TROUBLE = 100  # beyond MANY_IMAGES: each trouble costs more than many images
@@ -79,19 +79,12 @@ def _let_work(world: World, most_images: int, most_seconds: float) -> None:
 
 def _is_settled(world: World) -> bool:
     books = world.sandbox.open_books()
-    return not _waiting_images(books) and not _images_at_work(books, world)
+    return not _waiting_images(books) and not verdict.at_work(books, world.kills.worker)
 
 
 def _waiting_images(books: Books) -> int:
     """Those that the horde still has to hand out."""
     return sum(row.waiting for row in books.requests if not (row.done or row.expired))
-
-
-def _images_at_work(books: Books, world: World) -> list[str]:
-    """Those whose worker should still say what became of them."""
-    fates = verdict.fates(books, world.kills.worker)
-    at_work = books.in_state(State.processing)
-    return [row.id for row in at_work if fates[row.id] is Fate.lost]
 
 
 def _wait(world: World, condition: Callable[[], bool], seconds: float) -> bool:

@@ -111,6 +111,13 @@ def fates(books: Books, kills: Sequence[float]) -> dict[str, Fate]:
     return decided | dict.fromkeys(excused, Fate.at_kill)
 
 
+def at_work(books: Books, kills: Sequence[float]) -> list[str]:
+    """Images whose worker should still say what became of them."""
+    decided = fates(books, kills)
+    processing = books.in_state(State.processing)
+    return [row.id for row in processing if decided[row.id] is Fate.lost]
+
+
 def _fate(row: GenerationEntry, books: Books) -> Fate:
     if row.state is State.ok:
         return Fate.submitted
