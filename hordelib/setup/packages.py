@@ -34,13 +34,15 @@ class Stamp:
 
     fingerprint: str
     extras: tuple[str, ...]
+    torch: str = ""
+    """What was said of torch's version beside pyproject.toml: `<2.8`; "" for nothing."""
 
     @classmethod
     def read(cls, environment: Path) -> Self:
         """The stamp in `environment`. One that is missing or damaged counts as unfinished."""
         try:
             stored = json.loads((environment / STAMP).read_text("utf-8"))
-            return cls(stored["fingerprint"], tuple(stored["extras"]))
+            return cls(stored["fingerprint"], tuple(stored["extras"]), stored.get("torch", ""))
         except (OSError, ValueError, TypeError, KeyError):
             return cls(UNFINISHED, ())
 
@@ -55,14 +57,16 @@ class Stamp:
         return tuple(sorted({*self.extras, *wanted}))
 
 
-def requirements(pyproject: Path, extras: Iterable[str]) -> list[str]:
-    """What pip has to install, as pyproject.toml words it.
+def requirements(pyproject: Path, extras: Iterable[str], torch: str = "") -> list[str]:
+    """What pip has to install, as pyproject.toml words it, and `torch`'s bound (`<2.8`) beside it.
 
     Raises KeyError for an extra that it does not have.
     """
     project = tomllib.loads(pyproject.read_text("utf-8"))["project"]
     optional = project.get("optional-dependencies", {})
-    return [*project["dependencies"], *(line for extra in extras for line in optional[extra])]
+    bound = [f"torch{torch}"] if torch else []
+    more = (line for extra in extras for line in optional[extra])
+    return [*project["dependencies"], *more, *bound]
 
 
 def matched_to_torch(wanted: Iterable[str], site_packages: Path) -> Iterator[str]:
@@ -175,17 +179,21 @@ def _usable(_: argparse.Namespace, site_packages: Path) -> int:
 
 
 def _current(arguments: argparse.Namespace, _: Path) -> int:
+    """Without --torch, what was chosen once stays, whichever cards and driver are there now."""
     stamp = Stamp.read(Path(sys.prefix))
-    wanted = requirements(arguments.pyproject, stamp.merged_extras(arguments.extra))
+    torch = stamp.torch if arguments.torch is None else arguments.torch
+    wanted = requirements(arguments.pyproject, stamp.merged_extras(arguments.extra), torch)
     return 0 if stamp.fingerprint == fingerprint(wanted) else 1
 
 
 def _begin(arguments: argparse.Namespace, site_packages: Path) -> int:
     """Mark the environment as unfinished, drop what is broken, and print what pip shall install."""
     environment = Path(sys.prefix)
-    extras = Stamp.read(environment).merged_extras(arguments.extra)
-    wanted = requirements(arguments.pyproject, extras)
-    Stamp(UNFINISHED, extras).write(environment)
+    stamp = Stamp.read(environment)
+    extras = stamp.merged_extras(arguments.extra)
+    torch = stamp.torch if arguments.torch is None else arguments.torch
+    wanted = requirements(arguments.pyproject, extras, torch)
+    Stamp(UNFINISHED, extras, torch).write(environment)
     for name in forget_incomplete_packages(site_packages):
         print(f"{name} was left incomplete and is installed again", file=sys.stderr)
     print("\n".join(matched_to_torch(wanted, site_packages)))
@@ -197,9 +205,10 @@ def _finish(arguments: argparse.Namespace, site_packages: Path) -> int:
         names = ", ".join(info.name.removesuffix(".dist-info") for info in incomplete)
         print(f"error: incomplete after the installation: {names}", file=sys.stderr)
         return 1
-    extras = Stamp.read(Path(sys.prefix)).merged_extras(arguments.extra)
-    stamp = Stamp(fingerprint(requirements(arguments.pyproject, extras)), extras)
-    stamp.write(Path(sys.prefix))
+    begun = Stamp.read(Path(sys.prefix))
+    extras = begun.merged_extras(arguments.extra)
+    wanted = requirements(arguments.pyproject, extras, begun.torch)
+    Stamp(fingerprint(wanted), extras, begun.torch).write(Path(sys.prefix))
     return 0
 
 
@@ -218,6 +227,7 @@ def main() -> int:
     parser.add_argument("--pyproject", type=Path, default=Path("pyproject.toml"))
     parser.add_argument("--at", type=Path, default=Path(), help="the folder to install into")
     parser.add_argument("--extra", action="append", default=[], metavar="NAME")
+    parser.add_argument("--torch", metavar="BOUND", help="such as <2.8; as it was chosen before")
     arguments = parser.parse_args()
     try:
         return COMMANDS[arguments.command](arguments, Path(sysconfig.get_path("purelib")))
