@@ -21,6 +21,7 @@ from hordelib.files.model import Model
 from hordelib.job.control_weights import NON_COMMERCIAL
 from hordelib.setup.comfyui_files import SOURCES
 from worker.config.config import load_config
+from worker.config.environment import read_environment
 from worker.config.keys import BridgeConfig
 from worker.devices import first_card
 from worker.errors import ConfigError, EngineUnusable, HordeError, JudgeUnusable, NotAllowed
@@ -143,7 +144,7 @@ def _device(cuda_name: str | None) -> Finding:
 
 
 def _load(config_file: Path) -> BridgeConfig | list[Finding]:
-    if not config_file.is_file():
+    if not (config_file.is_file() or read_environment(os.environ).variables):
         remedy = "run ./horde-bridge.sh run once: it writes one to fill in"
         return [failed("configuration", f"there is no {config_file}", remedy)]
     try:

@@ -22,6 +22,7 @@ from worker.cli.models_command import fetch_annotators, fetch_safety, run_models
 from worker.cli.worker_command import run_worker_command
 from worker.command_line import as_typed
 from worker.config.config import load_config, models_place
+from worker.config.environment import read_environment
 from worker.config.keys import BridgeConfig
 from worker.errors import ConfigError, NotAllowed, WorkerError
 from worker.jobs.journal import Journal
@@ -95,11 +96,11 @@ def _demo(options: argparse.Namespace, signals: StopSignals) -> int:
 
 def _run(options: argparse.Namespace, signals: StopSignals) -> int:
     config_file = options.home / CONFIG_FILE
-    if not config_file.exists():
+    if not (config_file.exists() or read_environment(os.environ).variables):
         return _create_config(config_file)
     config = load_config(config_file)
     with suppress(OSError):
-        if close_to_others(config_file):
+        if config_file.exists() and close_to_others(config_file):
             print(f"{config_file}: others could read it; now only you can", file=sys.stderr)
     run_worker(config, options.home, signals)
     return ExitCode.OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from worker.config.document import ConfigDocument, read_document
+from worker.config.environment import read_environment
 from worker.config.keys import CUSTOM_EXPECTS, EXPECTS, BridgeConfig
 from worker.config.values import SHARE
 from worker.errors import ConfigError
@@ -17,9 +19,12 @@ _ALL_BUT_A_LITTLE_PERCENT: Final = 50
 
 
 def load_config(path: Path) -> BridgeConfig:
-    """The configuration in `path`. Raises ConfigError with every problem found, a line each."""
-    document = read_document(path)
-    problems = [*document.problems]
+    """The configuration in `path`, in which the environment's variables replace what the file says.
+
+    Raises ConfigError with every problem found, a line each.
+    """
+    document = _document(path)
+    problems = [*document.problems.values()]
     try:
         config = BridgeConfig.model_validate(
             {**document.settings, "notes": document.notes + _reserve_notes(document)}
@@ -27,7 +32,8 @@ def load_config(path: Path) -> BridgeConfig:
     except ValidationError as error:
         problems += _problem_lines(error, document)
         raise ConfigError(tuple(problems)) from None  # the cause would hold the api key
-    if not (config.models or config.serves_dynamically) and "models_to_load" not in document.faulty:
+    serves_none = not (config.models or config.serves_dynamically)
+    if serves_none and "models_to_load" not in document.problems:
         problems.append(f"models_to_load: names no model; expected {EXPECTS['models_to_load']}")
     if problems:
         raise ConfigError(tuple(problems))
@@ -41,9 +47,7 @@ def models_place(path: Path) -> BridgeConfig:
     read, and for its cache_home.
     """
     unused = {"api_key": "unused", "dreamer_name": "unused"}
-    if not path.exists():
-        return BridgeConfig.model_validate(unused)
-    document = read_document(path)
+    document = _document(path, may_be_missing=True)
     place = {key: value for key, value in document.settings.items() if key == "cache_home"}
     try:
         return BridgeConfig.model_validate(unused | place)
@@ -51,14 +55,23 @@ def models_place(path: Path) -> BridgeConfig:
         raise ConfigError(tuple(_problem_lines(error, document))) from None
 
 
+def _document(path: Path, *, may_be_missing: bool = False) -> ConfigDocument:
+    """What the environment sets counts as a file where there is none."""
+    given = read_environment(os.environ)
+    is_missing = (may_be_missing or given.variables) and not path.exists()
+    document = ConfigDocument({}, (), {}) if is_missing else read_document(path)
+    return document.with_environment(given)
+
+
 def _problem_lines(error: ValidationError, document: ConfigDocument) -> list[str]:
     details = error.errors(include_url=False, include_context=False)
-    return [_problem_line(each) for each in details if each["loc"][0] not in document.faulty]
+    faulty = document.problems
+    return [_problem_line(each, document) for each in details if each["loc"][0] not in faulty]
 
 
-def _problem_line(detail: ErrorDetails) -> str:
+def _problem_line(detail: ErrorDetails, document: ConfigDocument) -> str:
     key = str(detail["loc"][0])
-    label = key + "".join(
+    label = document.variables.get(key, key) + "".join(
         f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"][1:]
     )
     found = {"missing": "missing", "extra_forbidden": "unknown"}.get(detail["type"])

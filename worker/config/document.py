@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 from yaml.reader import ReaderError
 
 from worker.config.broken_yaml import mistake_in
+from worker.config.environment import EnvironmentSettings
 from worker.config.keys import EXPECTS
 from worker.config.old_keys import PLACEHOLDERS, RENAMED, RETIRED
 from worker.errors import ConfigError
@@ -22,14 +25,25 @@ TEMPLATE_NAME = "bridgeData.template.yaml"
 class ConfigDocument:
     """The keys of a file, sorted out; the values are still unchecked.
 
-    `settings` holds keys of today only, `notes` a line per old key, `problems` a line per key
-    that is unknown, given twice or still the template's; `faulty` names those keys.
+    `settings` holds keys of today only, `notes` a line per old key, `problems` a line for each key
+    that is unknown, given twice or still the template's. `variables` names the environment's
+    variable for each key that it sets.
     """
 
     settings: dict[str, object]
     notes: tuple[str, ...]
-    problems: tuple[str, ...]
-    faulty: frozenset[str]
+    problems: Mapping[str, str]
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def with_environment(self, given: EnvironmentSettings) -> ConfigDocument:
+        """What the environment sets replaces what the file says, and what is wrong with it."""
+        left = {key: told for key, told in self.problems.items() if key not in given.variables}
+        return ConfigDocument(
+            self.settings | given.settings,
+            (*self.notes, *_replaced_notes(self.settings, given)),
+            left | _placeholder_lines(given.settings, given.variables) | given.problems,
+            given.variables,
+        )
 
 
 def read_document(path: Path) -> ConfigDocument:
@@ -110,7 +124,13 @@ def _sorted_out(given: dict[object, object], repeated: dict[str, list[int]]) -> 
     problems = {key: _repeated_line(key, lines) for key, lines in repeated.items()}
     problems |= {key: _unknown_line(key) for key in names if not _is_known(key)}
     problems |= _placeholder_lines(settings)
-    return ConfigDocument(settings, tuple(notes), tuple(problems.values()), frozenset(problems))
+    return ConfigDocument(settings, tuple(notes), problems)
+
+
+def _replaced_notes(settings: Mapping[str, object], given: EnvironmentSettings) -> Iterator[str]:
+    for key, name in given.variables.items():
+        if key in settings and settings[key] != given.settings.get(key):
+            yield f"{key}: {name} is set, and replaces what the file says"
 
 
 def _is_known(key: str) -> bool:
@@ -133,9 +153,13 @@ def _unknown_line(key: str) -> str:
     return f"{key[:60]!r}: unknown key; {advice}"
 
 
-def _placeholder_lines(settings: dict[str, object]) -> dict[str, str]:
+def _placeholder_lines(
+    settings: Mapping[str, object], names: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """`names`: what the keys are called where they are set."""
     return {
-        key: f"{key}: still the template's {settings[key]!r}; expected {EXPECTS[key]}"
+        key: f"{names.get(key, key)}: still the template's {settings[key]!r};"
+        f" expected {EXPECTS[key]}"
         for key, placeholders in PLACEHOLDERS.items()
         if settings.get(key) in placeholders
     }
