@@ -18,6 +18,7 @@ from hordelib.files.whole_files import anybody_may_write, close_to_others, make_
 from worker.children.signals import StopSignals
 from worker.cli.check import Verdict, findings
 from worker.cli.exit_codes import ExitCode, exit_code
+from worker.cli.first_use import ensure_comfyui
 from worker.cli.models_command import fetch_annotators, fetch_safety, run_models_command
 from worker.cli.worker_command import run_worker_command
 from worker.command_line import as_typed
@@ -89,8 +90,9 @@ def _demo(options: argparse.Namespace, signals: StopSignals) -> int:
     from worker.demo.run import run_demo  # no other command waits for the local horde's import
     from worker.demo.sample_requests import ALL, FEW
 
-    wishes = ALL if options.all else FEW
-    are_made = run_demo(options.home, make_console(), wishes, signals)
+    console = make_console()
+    ensure_comfyui(console)
+    are_made = run_demo(options.home, console, ALL if options.all else FEW, signals)
     return ExitCode.OK if are_made else ExitCode.FAILED
 
 
@@ -102,6 +104,8 @@ def _run(options: argparse.Namespace, signals: StopSignals) -> int:
     with suppress(OSError):
         if config_file.exists() and close_to_others(config_file):
             print(f"{config_file}: others could read it; now only you can", file=sys.stderr)
+    if config.comfyui_path is None:
+        ensure_comfyui(make_console())
     run_worker(config, options.home, signals)
     return ExitCode.OK
 
