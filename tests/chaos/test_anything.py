@@ -23,13 +23,14 @@ from tests.chaos.monkey import World
 from tests.chaos.play import end
 from tests.chaos.service import Service
 from tests.conftest import SHOWN
-from tests.support.owner import config, make_home
-from tests.support.sandbox_client import AGENT, MODELS
+from worker.demo.model_files import lay_out
+from worker.demo.run import REFERENCE
 from worker.sandbox import Books, GenerationEntry, RequestEntry, Sandbox, State
 
 SHARE = 25  # of --jobs, one in so many
 START_SECONDS, SECONDS_PER_IMAGE = 60.0, 5.0
 BATCH_INDEX = "batch_index"
+UPSCALED = 4  # by the demo's upscaler
 
 
 def test_nothing_of_gate_18_is_faulted(
@@ -40,11 +41,11 @@ def test_nothing_of_gate_18_is_faulted(
     record_property: Callable[[str, object], None],
 ):
     images = jobs // SHARE
-    with Sandbox(MODELS, limits={}) as sandbox:
-        home = make_home(tmp_path, checkpoint)
-        home.write(config(sandbox, more=f"bridge_agent: {AGENT}\n"))  # no QR codes here
-        command = [sys.executable, "-P", "-m", "worker", "--home", str(home.folder), "run"]
-        world = World(sandbox, Service(command, home.folder), random.Random(seed))
+    with Sandbox(REFERENCE, limits={}) as sandbox:
+        lay_out(tmp_path / "models", checkpoint)
+        arguments = ("-P", "-m", "tests.chaos.anything_worker", str(tmp_path), sandbox.url)
+        service = Service([sys.executable, *arguments], tmp_path)
+        world = World(sandbox, service, random.Random(seed))
         anything = Anything(random.Random(f"orders {seed}"))
         customer = Customer(sandbox, random.Random(seed), anything.order, world.bear)
         began = time.monotonic()
@@ -80,7 +81,8 @@ def complaints(row: GenerationEntry, request: RequestEntry, webp: bytes | None) 
         yield f"{row.state} {row.gen_metadata}"
         return
     with Image.open(io.BytesIO(webp)) as picture:
-        if picture.size != (params.width, params.height):
+        times = UPSCALED if params.post_processing else 1
+        if picture.size != (times * params.width, times * params.height):
             yield f"a picture of {picture.size}"
     for note in row.gen_metadata:
         if note["type"] != BATCH_INDEX and not is_expected(note, params.sampler_name):
