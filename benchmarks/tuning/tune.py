@@ -111,9 +111,14 @@ def _count(options: argparse.Namespace) -> int:
 
 def _insist_on_a_free_device(state: Path) -> None:
     """A worker that is paused has no engine."""
-    if is_taken(state) and Orders(state).answered() != "paused":
+    if is_taken(state) and not _is_paused(state):
         remedy = "stop it, or pause it by ./horde-bridge.sh pause, until this is done"
         raise BadInput(f"a worker runs with {state}, which would be measured, too; {remedy}")
+
+
+def _is_paused(state: Path) -> bool:
+    told = Orders(state).answered()
+    return told is not None and told.doing == "paused"
 
 
 def _insist_on_own_models(owner: Owner) -> None:

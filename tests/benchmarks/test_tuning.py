@@ -20,6 +20,7 @@ from worker.config.config import load_config
 from worker.config.keys import BridgeConfig
 from worker.devices import Card
 from worker.service.orders import Orders
+from worker.service.overview import Overview
 from worker.service.state_folder import StateFolder
 
 GIB = 1 << 30
@@ -214,10 +215,10 @@ def test_nothing_is_measured_beside_a_worker_unless_it_is_paused(
     config = write_config(tmp_path, "Deliberate")
     with closing(StateFolder.open(tmp_path / "state")) as state:
         for doing in ("serving", "pausing"):
-            Orders(state.path).answer(doing)
+            Orders(state.path).answer(Overview(doing=doing))
             assert main(["tune", "--config", str(config)]) == 2
             assert f"a worker runs with {state.path}" in capsys.readouterr().err
-        Orders(state.path).answer("paused")
+        Orders(state.path).answer(Overview(doing="paused"))
         assert main(["tune", "--config", str(config), "--write"]) == 2
         assert "none of your models is here" in capsys.readouterr().err
 

@@ -7,19 +7,19 @@ import logging
 import os
 import sys
 import sysconfig
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
 from hordelib.errors import HordelibError
-from hordelib.files.whole_files import anybody_may_write, close_to_others, make_private, write_whole
+from hordelib.files.whole_files import anybody_may_write, close_to_others, write_whole
 from worker.children.signals import StopSignals
 from worker.cli.check import Verdict, findings
 from worker.cli.exit_codes import ExitCode, exit_code
 from worker.cli.first_use import ensure_comfyui
 from worker.cli.models_command import fetch_annotators, fetch_safety, run_models_command
+from worker.cli.running_worker import drain, pause, resume, status
 from worker.cli.worker_command import run_worker_command
 from worker.command_line import as_typed
 from worker.config.config import load_config, models_place
@@ -28,20 +28,19 @@ from worker.config.keys import BridgeConfig
 from worker.errors import ConfigError, NotAllowed, WorkerError
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE as LEDGER
-from worker.jobs.ledger import Ledger, read_totals
+from worker.jobs.ledger import Ledger
 from worker.models.inventory import ModelsFolder, take_inventory
 from worker.models.keeper import ModelOffering
 from worker.models.offer import find_capabilities, introduce
 from worker.models.opening import Models
 from worker.safety.policy import unfound
 from worker.service.assembly import OURS, Children, make_bridge, make_intake, make_predictor
-from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
+from worker.service.orders import Order, Orders
 from worker.service.serve import serve
-from worker.service.state_folder import STATE, StateFolder, is_taken
-from worker.service.terminal import make_console, make_display, print_totals, set_up_logging
+from worker.service.state_folder import STATE, StateFolder
+from worker.service.terminal import make_console, make_display, set_up_logging
 
 CONFIG_FILE = "bridgeData.yaml"
-ANSWER_SECONDS, START_SECONDS = 5.0, 60.0  # for a worker that serves, and for one that starts
 TEMPLATE = "bridgeData.template.yaml"
 
 
@@ -186,78 +185,6 @@ def _template() -> Path:
     return beside if beside.is_file() else installed
 
 
-def _pause(options: argparse.Namespace) -> int:
-    return _order(options.home / STATE, Order.pause, "it starts paused")
-
-
-def _resume(options: argparse.Namespace) -> int:
-    return _order(options.home / STATE, Order.serve, "it will serve when it is started")
-
-
-def _drain(options: argparse.Namespace) -> int:
-    if not is_taken(options.home / STATE):
-        print(f"no worker runs with {options.home / STATE}", file=sys.stderr)
-        return ExitCode.FAILED
-    return _order(options.home / STATE, Order.drain, "")
-
-
-def _order(folder: Path, order: Order, later: str) -> int:
-    """Give an order, and wait a little until the worker answers that it does it."""
-    orders = Orders(folder)
-    try:
-        make_private(folder)
-        orders.give(order)
-    except OSError as error:
-        print(f"{folder}: {error.strerror}; make it writable for you", file=sys.stderr)
-        return ExitCode.DISK
-    if not is_taken(folder):
-        print(f"no worker runs with {folder}; {later}")
-        return ExitCode.OK
-    print(f"the worker is {_wait_for_answer(folder, order)}")
-    return ExitCode.OK
-
-
-def _wait_for_answer(folder: Path, order: Order) -> str:
-    """What the worker answers, once it does as it was told or has had time enough."""
-    began, orders = time.monotonic(), Orders(folder)
-    while (answer := _doing(folder)) not in _DOING[order]:
-        waited = time.monotonic() - began
-        if waited > (START_SECONDS if answer == STARTING else ANSWER_SECONDS):
-            return f"{answer}; it will do that as soon as it can"
-        if orders.given() is not order:  # one that has just begun forgets what was before it
-            orders.give(order)
-        time.sleep(ANSWER_SECONDS / 50)
-    return answer
-
-
-def _doing(folder: Path) -> str:
-    """What the folder's worker said last. That it has ended counts once it has let go of the
-    folder: until then, that may be the word of an earlier one."""
-    answer = Orders(folder).answered() or STARTING
-    return STARTING if answer == ENDED and is_taken(folder) else answer
-
-
-# What a worker answers that does as it was told.
-_DOING = {
-    Order.serve: (SERVING, MAINTENANCE, STARTING),
-    Order.pause: ("pausing", "paused"),
-    Order.drain: ("draining", ENDED),
-}
-
-
-def _status(options: argparse.Namespace) -> int:
-    """What the ledger says, whether a worker runs or not."""
-    folder = options.home / STATE
-    running = is_taken(folder)
-    orders = Orders(folder)
-    print(f"worker: {_doing(folder) if running else 'not running'}")
-    if running and (obstacle := orders.obstacle()):
-        print(f"        {obstacle}")
-    if (folder / LEDGER).is_file():
-        print_totals(make_console(), read_totals(folder / LEDGER))
-    return ExitCode.OK if running else ExitCode.FAILED
-
-
 def _sandbox(options: argparse.Namespace) -> int:
     from worker.demo.run import REFERENCE
     from worker.sandbox import serve as serve_sandbox
@@ -312,10 +239,10 @@ def _check(options: argparse.Namespace) -> int:
 _STOPPABLE = {"demo": _demo, "run": _run}
 _COMMANDS = {
     "check": _check,
-    "pause": _pause,
-    "resume": _resume,
-    "drain": _drain,
-    "status": _status,
+    "pause": pause,
+    "resume": resume,
+    "drain": drain,
+    "status": status,
     "fetch": _fetch,
     "models": _models,
     "sandbox": _sandbox,

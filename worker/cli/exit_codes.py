@@ -32,6 +32,8 @@ class ExitCode(IntEnum):
     DISK = 7  # full, read-only, or not ours to write
     NO_JUDGE = 8  # pictures can't be judged as bridgeData.yaml wants it
     TAKEN = 9  # another worker runs with this state folder
+    PAUSED = 10  # of `status` alone
+    HINDERED = 11  # of `status` alone: something keeps the worker from jobs
     INTERRUPTED = 130  # a second Ctrl-C, or the first one to another command than run
 
 

@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,12 +77,17 @@ _IS_OPEN = "typeof(ended_at) <> 'real'"  # a damaged end is none
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Images by how they ended, since the ledger was begun. `open`: not ended yet."""
+    """Images by how they ended, since the ledger was begun. `open`: not ended yet.
+
+    `hour_images` and `hour_kudos` are of those that were submitted within the last hour.
+    """
 
     images: Mapping[JobStage, int]
     kudos: float
     open: int
     lost_pops: int
+    hour_images: int
+    hour_kudos: float
 
 
 class Ledger:
@@ -278,12 +284,18 @@ def _totals(read: Callable[[str], list[sqlite3.Row]]) -> Totals:
     )
     waiting = read(f"SELECT total(1) AS n FROM images WHERE {_IS_OPEN}")
     lost = read(f"SELECT total(count) AS n FROM counters WHERE name = '{LOST_POPS}'")
+    (hour,) = read(
+        "SELECT count(*) AS images, total(kudos) AS kudos FROM images"
+        f" WHERE state = '{JobStage.submitted}' AND ended_at > {time.time() - KEPT_SECONDS!r}"
+    ) or [{"images": 0, "kudos": 0.0}]
     known = [row for row in ended if row["state"] in ENDS]
     return Totals(
         images={JobStage(row["state"]): _whole(row["images"]) for row in known},
         kudos=math.fsum(row["kudos"] for row in known if math.isfinite(row["kudos"])),
         open=sum(_whole(row["n"]) for row in waiting),
         lost_pops=sum(_whole(row["n"]) for row in lost),
+        hour_images=_whole(hour["images"]),
+        hour_kudos=hour["kudos"] if math.isfinite(hour["kudos"]) else 0.0,
     )
 
 

@@ -79,7 +79,7 @@ class StatusView:
     kudos: float
     device_seconds: float
     lost_pops: int = 0  # calls that may have handed out jobs which never arrived
-    doing: str = ""  # what keeps the worker from jobs; "" is nothing
+    obstacle: Obstacle = Obstacle()  # what keeps the worker from jobs
     silent_seconds: float = 0.0  # of an engine that does not answer
 
     def count(self, *stages: JobStage) -> int:
@@ -129,6 +129,6 @@ class Status:
             kudos=self._kudos,
             device_seconds=self._device_seconds,
             lost_pops=self.lost_pops,
-            doing=self.obstacle.told,
+            obstacle=self.obstacle,
             silent_seconds=self.silent_seconds,
         )

@@ -32,7 +32,7 @@ from worker.jobs.results import (
     failed_slots,
     fault_reason,
 )
-from worker.jobs.status import Obstacle, ObstacleKind
+from worker.jobs.status import Obstacle, ObstacleKind, StatusView
 from worker.jobs.timeline import Phase
 from worker.jobs.work import Work
 from worker.line.delivery import Delivery
@@ -370,10 +370,13 @@ class Bridge:
             self._timeline.end(Phase.PAUSED)
             self._journal.say(Obstacle())
 
+    def view(self) -> StatusView:
+        return self._journal.view()
+
     @property
-    def obstacle(self) -> Obstacle:
-        """What keeps it from jobs."""
-        return self._journal.obstacle
+    def models(self) -> Sequence[str]:
+        """The names of those that are offered."""
+        return tuple(self._intake.offered.models)
 
     @property
     def stop_seconds(self) -> float:

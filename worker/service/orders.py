@@ -1,7 +1,7 @@
 """What its owner tells a running worker from another terminal: pause, resume, drain.
 
 An order is a word in the state folder, so there is no port or socket that anybody else could use.
-The worker answers with another one: what it is doing.
+The worker answers with another file: an overview of what it is doing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hordelib.files.whole_files import write_whole
+from worker.service.overview import Overview, read_overview
 
 _ORDER, _ANSWER = "order", "doing"
 STARTING, SERVING, MAINTENANCE, ENDED = "starting", "serving", "in maintenance", "ended"
@@ -25,7 +26,7 @@ class Order(StrEnum):
 
 
 class Orders:
-    """The two words in one worker's state folder."""
+    """The order and the answer in one worker's state folder."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -41,30 +42,25 @@ class Orders:
         except ValueError:
             return None
 
-    def answer(self, doing: str, why: str = "") -> None:
-        """What the worker does, and what keeps it from jobs. Raises OSError where the folder can't
-        be written."""
-        self._write(_ANSWER, f"{doing}\n{why}".strip())
+    def answer(self, overview: Overview) -> None:
+        """What the worker does. Raises OSError where the folder can't be written."""
+        self._write(_ANSWER, overview.model_dump_json())
 
     def begin(self) -> None:
         """A new life of the worker: to drain was the order of an earlier one."""
         with suppress(OSError):
             if self.given() is Order.drain:
                 self.give(Order.serve)
-            self.answer(STARTING)
+            self.answer(Overview(doing=STARTING))
 
     def end(self) -> None:
         """This life is over."""
         with suppress(OSError):
-            self.answer(ENDED)
+            self.answer(Overview(doing=ENDED))
 
-    def answered(self) -> str:
-        """What the worker said last that it does."""
-        return self._read(_ANSWER).partition("\n")[0]
-
-    def obstacle(self) -> str:
-        """What the worker said last that keeps it from jobs; "" for nothing."""
-        return self._read(_ANSWER).partition("\n")[2]
+    def answered(self) -> Overview | None:
+        """What the worker said last that it does; None where nothing can be read."""
+        return read_overview(self._read(_ANSWER))
 
     def _write(self, name: str, text: str) -> None:
         """At once or not at all, and for the owner alone."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from worker.children.signals import StopSignals
-from worker.jobs.status import ObstacleKind
+from worker.jobs.status import ObstacleKind, StatusView
 from worker.line.bridge import Bridge
 from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
+from worker.service.overview import Overview, overview_of
 from worker.service.terminal import Display
 
 log = logging.getLogger(__name__)
 
+ANSWER_SECONDS = 2.0  # between two overviews that differ in figures alone
 REFRESH_SECONDS = 1.0  # between two looks at orders, and at what is shown
 END_SECONDS = 0.5  # between two looks whether the end has come
 ABANDON_SECONDS = 10.0  # for reporting faults after that
@@ -89,7 +92,9 @@ class _Watch:
         self._orders = orders
         self._stop_seconds = bridge.stop_seconds
         self._order: Order | None = None
-        self._answered = "", ""
+        self._began = time.time()
+        self._answered = Overview(doing="")
+        self._answered_at = -math.inf
         self._deadline = float("inf")
 
     def until(self, is_over: Callable[[], bool], is_done: Callable[[], bool]) -> None:
@@ -124,18 +129,25 @@ class _Watch:
         if order is not None and order is not self._order:
             self._order = order
             self._carry_out(order)
-        doing, obstacle = self._doing(), self._bridge.obstacle
-        self.answer(doing, obstacle.told if obstacle.kind in _TOLD else "")
+        self.answer()
 
-    def answer(self, doing: str, why: str = "") -> None:
-        """Tell who gave the order; nobody is disturbed where that can't be written."""
-        if self._orders is None or (doing, why) == self._answered:
+    def answer(self, doing: str = "") -> None:
+        """Tell those who look, now and then and when what it is `doing` changes; nobody is
+        disturbed where that can't be written."""
+        if self._orders is None:
             return
-        if doing != self._answered[0]:
-            log.info("%s", doing)
-        self._answered = doing, why
+        view, models = self._bridge.view(), self._bridge.models
+        why = view.obstacle.told if view.obstacle.kind in _TOLD else ""
+        now = overview_of(view, doing or self._doing(view), why, began=self._began, models=models)
+        is_new = (now.doing, now.why) != (self._answered.doing, self._answered.why)
+        is_time = time.monotonic() >= self._answered_at + ANSWER_SECONDS
+        if not is_new and (not is_time or now.is_like(self._answered)):
+            return
+        if now.doing != self._answered.doing:
+            log.info("%s", now.doing)
+        self._answered, self._answered_at = now, time.monotonic()
         with suppress(OSError):
-            self._orders.answer(doing, why)
+            self._orders.answer(now)
 
     def _carry_out(self, order: Order) -> None:
         match order:
@@ -146,14 +158,14 @@ class _Watch:
             case Order.drain:
                 self._bridge.stop()
 
-    def _doing(self) -> str:
+    def _doing(self, view: StatusView) -> str:
         if self._bridge.is_stopping:
             return "draining"
         if self._bridge.is_paused:
             return "paused" if self._bridge.is_device_free else "pausing"
         if not self._bridge.is_ready:
             return STARTING
-        return MAINTENANCE if self._bridge.obstacle.kind is ObstacleKind.maintenance else SERVING
+        return MAINTENANCE if view.obstacle.kind is ObstacleKind.maintenance else SERVING
 
     def _stop_soon(self) -> None:
         self._deadline = time.monotonic() + self._stop_seconds

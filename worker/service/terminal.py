@@ -196,7 +196,9 @@ def print_totals(console: Console, totals: Totals) -> None:
         console.print(f"{end.value + ':':16}{totals.images.get(end, 0)} images")
     console.print(f"{'in hand:':16}{totals.open} images")
     console.print(f"{'kudos:':16}{totals.kudos:.2f}")
-    console.print(f"{'replies lost:':16}{totals.lost_pops}; a job in one of them can't be known")
+    if totals.lost_pops:
+        told = f"{totals.lost_pops} answers were lost; they may have contained jobs"
+        console.print(f"{'replies lost:':16}{told}")
 
 
 class _OwnersLog(RotatingFileHandler):
@@ -260,7 +262,7 @@ def _activity(view: StatusView) -> str:
     running = view.running
     if running is None:
         delivering = view.count(JobStage.encoding, JobStage.judging, JobStage.delivering)
-        return view.doing or ("delivering" if delivering else "idle")
+        return view.obstacle.told or ("delivering" if delivering else "idle")
     steps = f"step {running.step}/{running.steps}" if running.steps else "starting"
     silence = f", silent for {view.silent_seconds:.0f} s" if view.silent_seconds else ""
     return f"{running.job_id[:8]} {steps}{_expected(running)}{silence}"

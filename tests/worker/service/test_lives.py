@@ -21,6 +21,7 @@ from worker.cli.exit_codes import ExitCode
 from worker.jobs.ledger import FILE
 from worker.sandbox import Reply, Sandbox, State
 from worker.service.orders import MAINTENANCE, STARTING, Order, Orders
+from worker.service.overview import Overview
 from worker.service.state_folder import StateFolder
 
 SMALL = {"width": 64, "height": 64, "steps": 4}
@@ -43,8 +44,8 @@ def ledger(home: Home) -> Path:
 def wait_until_told(home: Home, doing: str) -> None:
     """Until `status` says so. It is asked once: to ask it again and again would slow the worker."""
     orders = Orders(home.folder / "state")
-    wait_for(lambda: orders.answered() == doing)
-    assert f"worker: {doing}\n" in home.run("status")[1]
+    wait_for(lambda: (told := orders.answered()) and told.doing == doing)
+    assert re.search(rf"^worker: +{doing}\b", home.run("status")[1])
 
 
 def test_a_worker_killed_between_generation_and_submit_delivers_when_it_starts_again(
@@ -103,6 +104,7 @@ def test_pause_resume_drain_and_status_while_it_runs(home: Home, horde: Sandbox)
         wait_for(lambda: bool(horde.books().generations))
         assert home.run("pause")[1].strip() in ("the worker is pausing", "the worker is paused")
         wait_until_told(home, "paused")
+        assert home.run("status", "--json")[0] == ExitCode.PAUSED
         assert horde.books().request(asked).done
         wait_for(lambda: len(psutil.Process(worker.pid).children(recursive=True)) <= 2, 30)
         later = client.ask_id(SMALL)
@@ -113,7 +115,7 @@ def test_pause_resume_drain_and_status_while_it_runs(home: Home, horde: Sandbox)
     assert worker.returncode == ExitCode.OK, output
     code, told = home.run("status")
     assert code == ExitCode.FAILED
-    assert "worker: not running" in told
+    assert re.search("^worker: +not running$", told, re.MULTILINE)
     assert re.search(r"submitted: +2 images", told)
     assert_nothing_left(worker.pid)
 
@@ -129,7 +131,9 @@ def test_a_worker_that_waits_for_its_first_model_says_so_and_ends_when_it_is_dra
             "dreamer_name: tester\nmodels_to_load: [One]\n"
         )
         (home.folder / "state").mkdir()
-        Orders(home.folder / "state").answer("serving")  # as an earlier life that was killed
+        Orders(home.folder / "state").answer(
+            Overview(doing="serving")
+        )  # as an earlier life that was killed
         with home.start("run") as worker:
             wait_until_told(home, STARTING)
             assert home.run("drain") == (ExitCode.OK, "the worker is ended\n")

@@ -31,6 +31,7 @@ from worker.jobs.ledger import Ledger
 from worker.models.checksums import VerifiedFiles
 from worker.net.refusal_memo import DownloadMemo
 from worker.service.orders import Order, Orders
+from worker.service.overview import Overview
 from worker.service.state_folder import StateFolder, is_taken
 from worker.service.terminal import open_log
 
@@ -182,11 +183,12 @@ def test_a_folder_that_can_not_be_written_is_trouble_and_no_end(tmp_path: Path):
 
 def test_an_order_and_its_answer_pass_through_the_folder(tmp_path: Path):
     orders = Orders(tmp_path)
-    assert (orders.given(), orders.answered()) == (None, "")
+    assert (orders.given(), orders.answered()) == (None, None)
     orders.give(Order.pause)
-    orders.answer("paused")
+    overview = Overview(doing="paused", why="its owner plays", kudos=3.5)
+    orders.answer(overview)
     again = Orders(tmp_path)
-    assert (again.given(), again.answered()) == (Order.pause, "paused")
+    assert (again.given(), again.answered()) == (Order.pause, overview)
     assert all(file.stat().st_mode & 0o077 == 0 for file in tmp_path.iterdir())
 
 

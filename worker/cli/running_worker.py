@@ -1,0 +1,186 @@
+"""What an owner asks a running worker from another terminal, and tells it: status, pause and so on.
+
+Nothing of it needs the network, ComfyUI or torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from hordelib.files.whole_files import make_private
+from worker.cli.exit_codes import ExitCode
+from worker.jobs.ledger import FILE as LEDGER
+from worker.jobs.ledger import Totals, read_totals
+from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
+from worker.service.overview import JobOverview, Overview
+from worker.service.state_folder import STATE, is_taken
+from worker.service.terminal import make_console, print_totals
+
+ANSWER_SECONDS, START_SECONDS = 5.0, 60.0  # for a worker that serves, and for one that starts
+WATCH_SECONDS = 2.0
+NOT_RUNNING = "not running"
+
+
+def pause(options: argparse.Namespace) -> int:
+    return _order(options.home / STATE, Order.pause, "it starts paused")
+
+
+def resume(options: argparse.Namespace) -> int:
+    return _order(options.home / STATE, Order.serve, "it will serve when it is started")
+
+
+def drain(options: argparse.Namespace) -> int:
+    if not is_taken(options.home / STATE):
+        print(f"no worker runs with {options.home / STATE}", file=sys.stderr)
+        return ExitCode.FAILED
+    return _order(options.home / STATE, Order.drain, "")
+
+
+def _order(folder: Path, order: Order, later: str) -> int:
+    """Give an order, and wait a little until the worker answers that it does it."""
+    orders = Orders(folder)
+    try:
+        make_private(folder)
+        orders.give(order)
+    except OSError as error:
+        print(f"{folder}: {error.strerror}; make it writable for you", file=sys.stderr)
+        return ExitCode.DISK
+    if not is_taken(folder):
+        print(f"no worker runs with {folder}; {later}")
+        return ExitCode.OK
+    print(f"the worker is {_wait_for_answer(folder, order)}")
+    return ExitCode.OK
+
+
+def _wait_for_answer(folder: Path, order: Order) -> str:
+    """What the worker answers, once it does as it was told or has had time enough."""
+    began, orders = time.monotonic(), Orders(folder)
+    while (answer := _doing(folder)) not in _DOING[order]:
+        waited = time.monotonic() - began
+        if waited > (START_SECONDS if answer == STARTING else ANSWER_SECONDS):
+            return f"{answer}; it will do that as soon as it can"
+        if orders.given() is not order:  # one that has just begun forgets what was before it
+            orders.give(order)
+        time.sleep(ANSWER_SECONDS / 50)
+    return answer
+
+
+def _doing(folder: Path) -> str:
+    """What the folder's worker said last. That it has ended counts once it has let go of the
+    folder: until then, that may be the word of an earlier one."""
+    told = Orders(folder).answered()
+    answer = told.doing if told else STARTING
+    return STARTING if answer == ENDED and is_taken(folder) else answer
+
+
+# What a worker answers that does as it was told.
+_DOING = {
+    Order.serve: (SERVING, MAINTENANCE, STARTING),
+    Order.pause: ("pausing", "paused"),
+    Order.drain: ("draining", ENDED),
+}
+
+
+def status(options: argparse.Namespace) -> int:
+    """What the worker does and has done; the exit code says which of the kinds of state it is."""
+    folder = options.home / STATE
+    while True:
+        overview = _overview(folder)
+        totals = _totals(folder)
+        if options.json:
+            print(json.dumps(_as_json(overview, totals)), flush=True)
+        else:
+            _print_status(overview, totals)
+        if not options.watch:
+            return _exit_code(overview)
+        time.sleep(WATCH_SECONDS)
+        if not options.json:
+            print()
+
+
+def _overview(folder: Path) -> Overview:
+    """With NOT_RUNNING where no worker runs."""
+    if not is_taken(folder):
+        return Overview(doing=NOT_RUNNING)
+    told = Orders(folder).answered()
+    doing = _doing(folder)
+    return told if told and told.doing == doing else Overview(doing=doing)
+
+
+def _totals(folder: Path) -> Totals | None:
+    return read_totals(folder / LEDGER) if (folder / LEDGER).is_file() else None
+
+
+def _exit_code(overview: Overview) -> ExitCode:
+    if overview.doing == NOT_RUNNING:
+        return ExitCode.FAILED
+    if overview.doing in ("pausing", "paused"):
+        return ExitCode.PAUSED
+    return ExitCode.HINDERED if overview.why else ExitCode.OK
+
+
+def _as_json(overview: Overview, totals: Totals | None) -> dict[str, object]:
+    """The overview's fields, and what the ledger has counted since it was begun."""
+    if totals is None:
+        return {**overview.model_dump(), "ledger": None}
+    counted = {
+        "images": {stage.value: count for stage, count in totals.images.items()},
+        "kudos": totals.kudos,
+        "in_hand": totals.open,
+        "lost_pops": totals.lost_pops,
+        "hour_images": totals.hour_images,
+        "hour_kudos": totals.hour_kudos,
+    }
+    return {**overview.model_dump(), "ledger": counted}
+
+
+def _print_status(overview: Overview, totals: Totals | None) -> None:
+    console = make_console()
+    for heading, told in _lines(overview, totals):
+        console.print(f"{heading + ':' if heading else '':16}{told}", soft_wrap=True)
+    if totals is not None:
+        print_totals(console, totals)
+
+
+def _lines(overview: Overview, totals: Totals | None) -> list[tuple[str, str]]:
+    since = f", for {_duration(overview.at - overview.began)}" if overview.began else ""
+    lines = [("worker", f"{overview.doing}{since}")]
+    if overview.why:
+        lines.append(("", overview.why))
+    if job := overview.running:
+        lines.append(("now", _told_of(job)))
+    if others := [each for each in overview.jobs if each is not job]:
+        lines.append(("beside it", _counted(others)))
+    if totals is not None and overview.doing != NOT_RUNNING:
+        told = f"{totals.hour_images} images, {totals.hour_kudos:.2f} kudos"
+        lines.append(("the last hour", told))
+    return lines
+
+
+def _told_of(job: JobOverview) -> str:
+    size = f" {job.width}x{job.height}" if job.width else ""
+    step = f", step {job.step} of {job.steps}" if job.steps else ""
+    left = f", about {_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+    loras = f", LoRAs: {', '.join(job.loras)}" if job.loras else ""
+    return f"{job.model}{size}{step}{left}{loras}"
+
+
+def _counted(jobs: list[JobOverview]) -> str:
+    """How many jobs are at which stage, in the order in which the stages come."""
+    counts: dict[str, int] = {}
+    for job in jobs:
+        counts[job.stage] = counts.get(job.stage, 0) + 1
+    return ", ".join(f"{count} {stage}" for stage, count in counts.items())
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    told = [f"{number} {unit}" for number, unit in parts if number]
+    return " ".join(told[:2]) or "0 s"
