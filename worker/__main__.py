@@ -64,7 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="what the worker is doing, and what it has done")
     status.add_argument("--json", action="store_true", help="for programs: docs/service.md")
     status.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
-    commands.add_parser("pause", help="finish what is in hand, free the device, take no more jobs")
+    pause = commands.add_parser("pause", help="take no more jobs, and free the graphics card")
+    pause.add_argument(
+        "time", nargs="*", metavar="TIME", help="2h, until 08:00, until tomorrow; else until resume"
+    )
+    pause.add_argument("--now", action="store_true", help="do not finish the jobs in hand before")
     commands.add_parser("resume", help="serve again after pause")
     commands.add_parser("drain", help="finish what is in hand, then end the worker")
     fetch = commands.add_parser(

@@ -25,6 +25,7 @@ from worker.config.editing import Value, change_settings, try_change
 from worker.config.values import MemoryReserve
 from worker.devices import Card
 from worker.errors import ConfigError, HordeError
+from worker.line.pausing import PauseKind
 from worker.service.assembly import make_client
 from worker.service.orders import Orders
 from worker.service.state_folder import STATE, is_taken
@@ -118,7 +119,9 @@ def _insist_on_a_free_device(state: Path) -> None:
 
 def _is_paused(state: Path) -> bool:
     told = Orders(state).answered()
-    return told is not None and told.doing == "paused"
+    if told is None or told.doing != "paused":
+        return False
+    return not any(each.kind is PauseKind.rest for each in told.pauses)
 
 
 def _insist_on_own_models(owner: Owner) -> None:

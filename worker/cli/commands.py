@@ -35,7 +35,8 @@ from worker.models.offer import find_capabilities, introduce
 from worker.models.opening import Models
 from worker.safety.policy import unfound
 from worker.service.assembly import OURS, Children, make_bridge, make_intake, make_predictor
-from worker.service.orders import Order, Orders
+from worker.service.orders import OF_ONE_LIFE, Orders
+from worker.service.pauses import Pauses
 from worker.service.serve import serve
 from worker.service.state_folder import STATE, StateFolder
 from worker.service.terminal import make_console, make_display, set_up_logging
@@ -123,8 +124,8 @@ def run_worker(
             log.error("%s; until then it takes no orders", state.trouble)
         unfound(config, home)  # raises where it has to, before models are downloaded in vain
         offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
-        models = offering.first_models(lambda: orders.given() is not Order.drain)
-        if orders.given() is Order.drain:
+        models = offering.first_models(lambda: not orders.is_given(*OF_ONE_LIFE))
+        if orders.is_given(*OF_ONE_LIFE):
             orders.end()
             return
         for line in warnings_of(config, home, models):
@@ -135,12 +136,13 @@ def run_worker(
         with closing(Ledger(state.path / LEDGER)) as ledger, offering.kept_up(intake.offered):
             journal = Journal(ledger, children.most_drops, make_predictor(state.path))
             bridge = make_bridge(config, home, models, journal, intake=intake, children=children)
+            pauses = Pauses(orders)
             log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
             serve(
                 bridge,
                 make_display(console, journal, config.stats_output_frequency),
                 signals=signals,
-                orders=orders,
+                pauses=pauses,
                 look_after=state.keep,
             )
 

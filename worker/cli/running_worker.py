@@ -13,10 +13,15 @@ from pathlib import Path
 
 from hordelib.files.whole_files import make_private
 from worker.cli.exit_codes import ExitCode
+from worker.command_line import as_typed
+from worker.errors import UsageError
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Totals, read_totals
-from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
+from worker.line.pausing import PauseCause
+from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Given, Order, Orders
 from worker.service.overview import JobOverview, Overview
+from worker.service.pause_times import parse_pause
+from worker.service.pauses import moment
 from worker.service.state_folder import STATE, is_taken
 from worker.service.terminal import make_console, print_totals
 
@@ -26,47 +31,67 @@ NOT_RUNNING = "not running"
 
 
 def pause(options: argparse.Namespace) -> int:
-    return _order(options.home / STATE, Order.pause, "it starts paused")
+    try:
+        end = parse_pause(" ".join(options.time), now := time.time())
+    except ValueError as error:
+        raise UsageError(f"pause: {error}") from None
+    given = Given(
+        order=Order.pause, until=end.until, is_span=end.is_span, at_once=bool(options.now)
+    )
+    until = f" until {moment(end.until, now)}" if end.until is not None else ""
+    return _order(options.home / STATE, given, f"if it is started, it is paused{until}", until)
 
 
 def resume(options: argparse.Namespace) -> int:
-    return _order(options.home / STATE, Order.serve, "it will serve when it is started")
+    serve = Given(order=Order.serve)
+    return _order(options.home / STATE, serve, "it will serve when it is started")
 
 
 def drain(options: argparse.Namespace) -> int:
     if not is_taken(options.home / STATE):
         print(f"no worker runs with {options.home / STATE}", file=sys.stderr)
         return ExitCode.FAILED
-    return _order(options.home / STATE, Order.drain, "")
+    return _order(options.home / STATE, Given(order=Order.drain), "")
 
 
-def _order(folder: Path, order: Order, later: str) -> int:
+def _order(folder: Path, given: Given, later: str, until: str = "") -> int:
     """Give an order, and wait a little until the worker answers that it does it."""
     orders = Orders(folder)
     try:
         make_private(folder)
-        orders.give(order)
+        orders.give(given)
     except OSError as error:
         print(f"{folder}: {error.strerror}; make it writable for you", file=sys.stderr)
         return ExitCode.DISK
     if not is_taken(folder):
         print(f"no worker runs with {folder}; {later}")
         return ExitCode.OK
-    print(f"the worker is {_wait_for_answer(folder, order)}")
+    print(f"the worker is {as_typed(_wait_for_answer(folder, given))}{until}")
     return ExitCode.OK
 
 
-def _wait_for_answer(folder: Path, order: Order) -> str:
+def _wait_for_answer(folder: Path, given: Given) -> str:
     """What the worker answers, once it does as it was told or has had time enough."""
     began, orders = time.monotonic(), Orders(folder)
-    while (answer := _doing(folder)) not in _DOING[order]:
+    while (answer := _doing(folder)) not in _DOING[given.order]:
+        if given.order is Order.serve and (told := _told_by_others(orders)):
+            return f"still {answer}: {told}"
         waited = time.monotonic() - began
         if waited > (START_SECONDS if answer == STARTING else ANSWER_SECONDS):
             return f"{answer}; it will do that as soon as it can"
-        if orders.given() is not order:  # one that has just begun forgets what was before it
-            orders.give(order)
+        if not orders.is_given(given.order):  # one that has just begun forgets what was before it
+            orders.give(given)
         time.sleep(ANSWER_SECONDS / 50)
     return answer
+
+
+def _told_by_others(orders: Orders) -> str:
+    """Why it is still paused where its owner's own pause is over; "" where that is not known."""
+    told = orders.answered()
+    pauses = told.pauses if told else ()
+    if any(each.cause is PauseCause.owner for each in pauses):
+        return ""
+    return "; ".join(each.told for each in pauses)
 
 
 def _doing(folder: Path) -> str:
@@ -150,7 +175,7 @@ def _lines(overview: Overview, totals: Totals | None) -> list[tuple[str, str]]:
     since = f", for {_duration(overview.at - overview.began)}" if overview.began else ""
     lines = [("worker", f"{overview.doing}{since}")]
     if overview.why:
-        lines.append(("", overview.why))
+        lines.append(("", as_typed(overview.why)))
     if job := overview.running:
         lines.append(("now", _told_of(job)))
     if others := [each for each in overview.jobs if each is not job]:

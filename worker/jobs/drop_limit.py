@@ -28,7 +28,7 @@ class DropLimit:
     Args:
         most_drops: images that may fail within the window.
         ages: seconds since each earlier one.
-        stop_ages: of those that were given back because the worker was stopped.
+        stop_ages: of those that were given back because the worker was stopped or paused.
     """
 
     def __init__(
@@ -44,9 +44,12 @@ class DropLimit:
         self._drops = deque(sorted(clock() - age for age in ages))
         self._stops = sorted(clock() - age for age in stop_ages)
 
-    def count(self, drops: int) -> None:
+    def count(self, drops: int, *, are_stops: bool = False) -> None:
+        """`are_stops`: they were given back because the worker was stopped or paused."""
         with self._lock:
-            self._drops.extend([self._clock()] * drops)
+            now = [self._clock()] * drops
+            self._drops.extend(now)
+            self._stops = [*self._stops, *now][-self._most :] if are_stops else self._stops
 
     @property
     def drops(self) -> int:
@@ -58,7 +61,7 @@ class DropLimit:
 
     @property
     def stops(self) -> int:
-        """Those among the drops that earlier stops of the worker have caused."""
+        """Those among the drops that stops and pauses of the worker have caused."""
         return sum(stop > self._clock() - WINDOW_SECONDS for stop in self._stops)
 
     @property

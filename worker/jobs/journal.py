@@ -14,7 +14,7 @@ from hordelib.job.params import GenerationParams
 from worker.horde.api import Job, Offer, Slot
 from worker.jobs.drop_limit import MOST_DROPS, DropLimit
 from worker.jobs.ledger import LOST_POPS, Ledger
-from worker.jobs.results import Failed, ImageEnd, JobStage, Made, Results
+from worker.jobs.results import PAUSED, Failed, ImageEnd, JobStage, Made, Results
 from worker.jobs.status import JobRow, Obstacle, Status, StatusView
 from worker.jobs.timeline import Timeline
 from worker.prediction.predictor import SecondsPredictor
@@ -107,7 +107,9 @@ class Journal:
             left = row.left - {image_id}
             self._change(job_id, left=left, ends=ends)
             if end is not None and end.is_drop:
-                self.drop_limit.count(1)  # before anybody pops again
+                self.drop_limit.count(
+                    1, are_stops=end.reason == PAUSED
+                )  # before anybody pops again
             self._changed.notify_all()
         if not left:
             self._let_go(job_id)

@@ -25,7 +25,7 @@ from worker.clock import SteadyClock, elapsed_seconds
 from worker.horde.api import Slot
 from worker.jobs.durable_sqlite import DurableSqlite, Format, Value, opened_for_reading
 from worker.jobs.owed import ImageRow, Owed, read_owed
-from worker.jobs.results import ENDS, STOPPING, Failed, ImageEnd, JobStage, Made
+from worker.jobs.results import ENDS, PAUSED, STOPPING, Failed, ImageEnd, JobStage, Made
 
 log = logging.getLogger(__name__)
 
@@ -237,8 +237,8 @@ class Ledger:
         return self._ages("is_drop")
 
     def stop_ages(self) -> list[float]:
-        """As `drop_ages`, of those that were given back because the worker was stopped."""
-        return self._ages("is_drop AND reason = ?", STOPPING)
+        """As `drop_ages`, of those that a stop or a pause of the worker gave back."""
+        return self._ages("is_drop AND reason IN (?, ?)", STOPPING, PAUSED)
 
     def _ages(self, which: str, *values: Value) -> list[float]:
         now = self._now()

@@ -22,6 +22,7 @@ from worker.horde.api import Job, Slot
 log = logging.getLogger(__name__)
 
 STOPPING = "the worker is stopping"  # why a job is given back at a stop
+PAUSED = "the worker is paused"  # and at a pause that does not wait for it
 
 
 @dataclass(frozen=True, slots=True)

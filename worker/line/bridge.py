@@ -24,6 +24,7 @@ from worker.horde.api import Job, Slot, slots_of
 from worker.horde.client import HordeClient
 from worker.jobs.journal import Journal
 from worker.jobs.results import (
+    PAUSED,
     STOPPING,
     UNMADE,
     JobStage,
@@ -40,6 +41,7 @@ from worker.line.finishing import Finishing, encoded
 from worker.line.intake import Intake
 from worker.line.job_ends import Stopping
 from worker.line.limits import Limits
+from worker.line.pausing import PauseKind, PauseReason
 from worker.line.popper import Popper
 from worker.line.runner import Runner
 from worker.line.waiting_jobs import WaitingJobs
@@ -93,7 +95,11 @@ class Bridge:
         self._timeline = journal.timeline
         self._stopping = threading.Event()  # take no more jobs
         self._hurry = threading.Event()  # and don't wait for anything
-        self._paused = threading.Event()
+        self._pause = PauseKind.none
+        self._pausing = threading.Lock()
+        self._away = (
+            threading.Event()
+        )  # the engine makes nothing now, and what it had is given back
         self._introduced = threading.Event()  # the horde knows our key
         self._engine_ready = threading.Event()
         self._runner = Runner(
@@ -101,7 +107,7 @@ class Bridge:
             intake.offered,
             journal,
             ban=intake.adapters.ban,
-            hurry=self._hurry,
+            hurry=self._away,
             starts=limits.engine_starts,
         )
         self._finishing = Finishing(
@@ -144,7 +150,7 @@ class Bridge:
         return not self._stopping.is_set()
 
     def _has_room(self) -> bool:
-        return not self._paused.is_set() and self._limits.have_room(self._journal.jobs())
+        return not self._pause and self._limits.have_room(self._journal.jobs())
 
     def _settle_debts(self) -> None:
         """What an earlier life of the worker has left: deliver what it has finished, make again
@@ -159,17 +165,20 @@ class Bridge:
         if to_make:
             log.info("jobs of an earlier life that can still be made: %d", len(to_make))
         for job in to_make:
-            if self._paused.is_set():
-                self._finishing.add(failed(job, "the worker is paused"))
+            if self._pause:
+                self._finishing.add(failed(job, PAUSED))
             elif self._stopping.is_set():
                 self._give_back(job.id, job.slots)
             else:
                 self._popped.put(job)
 
     def _give_back(self, job_id: str, slots: Sequence[Slot]) -> None:
-        """Nothing was made of it: the next life does it where one begins at once, and another
-        worker otherwise."""
-        if self._restart_follows():
+        """Nothing was made of it, for a pause or a stop: the next life does it where one begins at
+        once, and another worker otherwise."""
+        if self._is_away_for_a_pause:
+            log.info("job %s: given back, since the worker is paused", job_id)
+            self._finishing.add(failed_slots(slots, PAUSED))
+        elif self._restart_follows():
             log.info("job %s: left to the next life", job_id)
             self._journal.leave(job_id)
         else:
@@ -217,8 +226,8 @@ class Bridge:
     def _run_jobs(self) -> None:
         """Feeds the engine, job after job. Ends after the last one."""
         self._introduced.wait()
-        if not self._paused.is_set():
-            self._runner.start(unless=self._stopping)
+        if self._pause < PauseKind.finish:
+            self._runner.start(unless=self._away)
         self._engine_ready.set()
         while batch := self._next_batch():
             with self._timeline.during(Phase.HANDING_OVER):
@@ -245,7 +254,7 @@ class Bridge:
         try:
             return self._runner.run_together(batch)
         except Exception as error:  # noqa: BLE001 - the boundary of all of these jobs
-            if not self._hurry.is_set():
+            if not self._away.is_set():
                 why = fault_reason(error)
                 log.warning("%d jobs in one batch: %s; one by one now", len(batch), why)
             return ()
@@ -298,6 +307,7 @@ class Bridge:
         self._stopping.set()
         self._journal.wake()
         if not self._engine_ready.is_set():
+            self._away.set()
             self._runner.kill()  # it is still starting, for nothing
         self._introduced.set()
         self._engine_ready.set()
@@ -308,7 +318,7 @@ class Bridge:
 
         Pictures that are finished and not delivered yet stay in the ledger.
         """
-        self._hurry.set()
+        self._hurry_up()
         self.stop(0)
         self._runner.kill()
         self._finishing.dismiss_judge()
@@ -356,19 +366,50 @@ class Bridge:
             if row.stage in UNMADE:
                 self._give_back(row.job_id, row.slots)
 
-    def pause(self) -> None:
-        """Finish what is in hand, then free the device, until `resume`."""
-        if not self._paused.is_set():
-            self._paused.set()
-            self._timeline.begin(Phase.PAUSED)
-            self._journal.say(Obstacle("paused", ObstacleKind.paused))
+    def pause(self, reasons: Sequence[PauseReason]) -> None:
+        """Ask for no more jobs until `resume`; the greatest kind of these says what becomes of
+        those in hand. To be called again as the reasons change."""
+        kind = max(reason.kind for reason in reasons)
+        with self._pausing:
+            if not self._pause:
+                self._timeline.begin(Phase.PAUSED)
+            self._pause = kind
+            self._journal.say(
+                Obstacle("; ".join(each.told for each in reasons), ObstacleKind.paused)
+            )
+            if kind is PauseKind.at_once and not self._away.is_set():
+                self._leave_device()
 
     def resume(self) -> None:
-        if self._paused.is_set():
-            self._paused.clear()
-            self._journal.wake()
-            self._timeline.end(Phase.PAUSED)
-            self._journal.say(Obstacle())
+        with self._pausing:
+            if self._pause:
+                self._pause = PauseKind.none
+                self._journal.say(Obstacle())
+                self._timeline.end(Phase.PAUSED)
+        self._journal.wake()
+
+    def _leave_device(self) -> None:
+        """The job at work is given back by the thread that loses its engine."""
+        self._away.set()
+        self._runner.kill()
+        self._waiting.take_out(lambda waiting: waiting)
+        for row in self._journal.jobs():
+            if row.stage in UNMADE and row.stage is not JobStage.running:
+                self._give_back(row.job_id, row.slots)
+
+    def _return_to_device(self) -> None:
+        """By the engine's own thread: no death of an engine before is held against a job."""
+        with self._pausing:
+            if not self._is_away_for_a_pause and not self._hurry.is_set():
+                self._away.clear()
+
+    @property
+    def _is_away_for_a_pause(self) -> bool:
+        return self._pause is PauseKind.at_once
+
+    def _hurry_up(self) -> None:
+        self._hurry.set()
+        self._away.set()
 
     def view(self) -> StatusView:
         return self._journal.view()
@@ -385,12 +426,13 @@ class Bridge:
 
     @property
     def is_paused(self) -> bool:
-        return self._paused.is_set()
+        return bool(self._pause)
 
     @property
-    def is_device_free(self) -> bool:
-        """Whether nothing is in hand, and no engine there."""
-        return not self._journal.in_hand and not self._runner.is_running
+    def has_paused(self) -> bool:
+        """Whether nothing is in hand, and the device free unless the pause leaves it as it is."""
+        is_free = self._pause is PauseKind.rest or not self._runner.is_running
+        return not self._journal.in_hand and is_free
 
     @property
     def is_ready(self) -> bool:
@@ -439,10 +481,14 @@ class Bridge:
             self._journal.wait_for(lambda: self._hurry.is_set() or not self._is_much_undelivered())
         while True:
             try:
-                return self._waiting.take(self._runner.are_in_time, IDLE_SECONDS)
+                batch = self._waiting.take(self._runner.are_in_time, IDLE_SECONDS)
             except queue.Empty:
-                if self._paused.is_set() and not self._journal.in_hand and self._runner.is_running:
+                is_left = self._pause >= PauseKind.finish and not self._journal.in_hand
+                if is_left and self._runner.is_running:
                     self._runner.stop()
+            else:
+                self._return_to_device()
+                return batch
 
     def _is_much_undelivered(self) -> bool:
         """Nothing more is made then."""
@@ -471,7 +517,7 @@ class Bridge:
     def _fail(self, error: WorkerError) -> None:
         self.failure = self.failure or error
         if isinstance(error, NotAllowed):
-            self._hurry.set()  # what is submitted with this key is not taken either
+            self._hurry_up()  # what is submitted with this key is not taken either
         self.stop(0)
 
 

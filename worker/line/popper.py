@@ -169,9 +169,11 @@ class Popper:
         limit = self._journal.drop_limit
         if not limit.is_strained:
             return ""
-        given_back = f", {limit.stops} of them given back at a stop" if limit.stops else ""
+        given_back = (
+            f", {limit.stops} of them given back at a stop or a pause" if limit.stops else ""
+        )
         remedy = (
-            "stops count, too"
+            "stops and pauses count, too"
             if limit.stops >= limit.drops
             else "see the log for the reasons, and lower max_power or max_batch where it was time"
         )

@@ -50,7 +50,7 @@ class Runner:
 
     Args:
         ban: leaves a LoRA's file out of all jobs from now on.
-        hurry: set when nothing is waited for any more.
+        hurry: set while nothing is waited for, and no picture made.
         starts: failed starts of the engine in a row until the worker gives up.
     """
 

@@ -1,6 +1,6 @@
 """What its owner tells a running worker from another terminal: pause, resume, drain.
 
-An order is a word in the state folder, so there is no port or socket that anybody else could use.
+An order is a file in the state folder, so there is no port or socket that anybody else could use.
 The worker answers with another file: an overview of what it is doing.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from hordelib.files.whole_files import write_whole
 from worker.service.overview import Overview, read_overview
@@ -20,36 +22,75 @@ STARTING, SERVING, MAINTENANCE, ENDED = "starting", "serving", "in maintenance",
 class Order(StrEnum):
     serve = "serve"
     pause = "pause"
-    """Finish what is in hand, free the device, take no more. Outlives the worker's process."""
+    """Take no more jobs, free the device. Outlives the worker's process."""
     drain = "drain"
     """Finish what is in hand, then end."""
+    stop = "stop"
+    """End within the seconds of `stop_timeout`, as at a signal."""
+
+
+OF_ONE_LIFE = (Order.drain, Order.stop)
+
+
+class Given(BaseModel):
+    """An order with what belongs to it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    order: Order
+    until: FiniteFloat | None = None
+    """Of a pause, in seconds since 1970 UTC; None lasts until another order."""
+    is_span: bool = False
+    """It was to last so long from the moment of the order, whatever the clock is set to."""
+    at_once: bool = False
+    """Jobs in hand are not finished before."""
 
 
 class Orders:
-    """The order and the answer in one worker's state folder."""
+    """The order and the answer in one worker's state folder. Any thread may use it."""
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._unwritten: tuple[str, Given] | None = None  # what the file held then
 
-    def give(self, order: Order) -> None:
+    def give(self, order: Order | Given) -> None:
         """Raises OSError where the folder can't be written."""
-        self._write(_ORDER, order)
+        given = order if isinstance(order, Given) else Given(order=order)
+        self._unwritten = None
+        self._write(_ORDER, given.model_dump_json())
 
-    def given(self) -> Order | None:
-        """The last one; None where there is none that can be read."""
+    def give_here(self, order: Order | Given) -> None:
+        """Within the worker's own process, which heeds it also where nothing can be written."""
+        given = order if isinstance(order, Given) else Given(order=order)
         try:
-            return Order(self._read(_ORDER))
-        except ValueError:
-            return None
+            self.give(given)
+        except OSError:
+            self._unwritten = (self._read(_ORDER), given)
+
+    def given(self) -> Given | None:
+        """The last one; None where there is none that can be read."""
+        text, unwritten = self._read(_ORDER), self._unwritten
+        if unwritten and text == unwritten[0]:
+            return unwritten[1]
+        with suppress(ValidationError):
+            return Given.model_validate_json(text)
+        with suppress(ValueError):  # as earlier versions wrote it
+            return Given(order=Order(text))
+        return None
+
+    def is_given(self, *orders: Order) -> bool:
+        """Whether the last one is one of these."""
+        given = self.given()
+        return given is not None and given.order in orders
 
     def answer(self, overview: Overview) -> None:
         """What the worker does. Raises OSError where the folder can't be written."""
         self._write(_ANSWER, overview.model_dump_json())
 
     def begin(self) -> None:
-        """A new life of the worker: to drain was the order of an earlier one."""
+        """A new life of the worker: to end was the order of an earlier one."""
         with suppress(OSError):
-            if self.given() is Order.drain:
+            if self.is_given(*OF_ONE_LIFE):
                 self.give(Order.serve)
             self.answer(Overview(doing=STARTING))
 

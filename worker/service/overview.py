@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from worker.jobs.results import ENDS
 from worker.jobs.status import JobRow, StatusView
+from worker.line.pausing import PauseReason
 
 SCHEMA = 1
 """Grows where a field goes or changes its meaning; new fields may come at any time."""
@@ -56,6 +57,8 @@ class Overview(_Part):
     """starting, serving, in maintenance, pausing, paused, draining or ended."""
     why: str = ""
     """What keeps it from jobs, with the remedy; "" for nothing."""
+    pauses: tuple[PauseReason, ...] = ()
+    """Why it asks for no jobs: each with `cause`, `told`, `kind` and `until`."""
     began: float | None = None
     """When this life of the worker began, in seconds since 1970 UTC."""
     models: tuple[str, ...] = ()
@@ -80,11 +83,18 @@ class Overview(_Part):
 
 
 def overview_of(
-    view: StatusView, doing: str, why: str, *, began: float, models: Sequence[str]
+    view: StatusView,
+    doing: str,
+    why: str,
+    *,
+    began: float,
+    models: Sequence[str],
+    pauses: Sequence[PauseReason] = (),
 ) -> Overview:
     return Overview(
         doing=doing,
         why=why,
+        pauses=tuple(pauses),
         began=began,
         models=tuple(models),
         jobs=tuple(map(_job, (row for row in view.rows if row.stage not in ENDS))),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from worker.children.signals import StopSignals
 from worker.jobs.status import ObstacleKind, StatusView
 from worker.line.bridge import Bridge
-from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order, Orders
+from worker.line.pausing import PauseReason
+from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order
 from worker.service.overview import Overview, overview_of
+from worker.service.pauses import Pauses
 from worker.service.terminal import Display
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ _STOPPING = (
 )
 _TOLD = (
     ObstacleKind.maintenance,
+    ObstacleKind.paused,
     ObstacleKind.trouble,
 )  # what `status` says beside what the worker does
 
@@ -37,7 +40,7 @@ def serve(
     is_done: Callable[[], bool] = lambda: False,
     *,
     signals: StopSignals,
-    orders: Orders | None = None,
+    pauses: Pauses | None = None,
     look_after: Callable[[], None] = lambda: None,
 ) -> bool:
     """Run the bridge until it fails, `is_done`, the order to drain, or a signal; whether a signal
@@ -51,7 +54,7 @@ def serve(
     """
     with signals.counted(), view:
         looks = (look_after, bridge.watch, view.refresh)
-        watch = _Watch(bridge, looks, signals, orders)
+        watch = _Watch(bridge, looks, signals, pauses)
         watch.obey()
         bridge.start()
         try:
@@ -84,14 +87,14 @@ class _Watch:
         bridge: Bridge,
         looks: tuple[Callable[[], None], ...],
         signals: StopSignals,
-        orders: Orders | None,
+        pauses: Pauses | None,
     ):
         self._bridge = bridge
         self._looks = looks
         self._signals = signals
-        self._orders = orders
+        self._pauses = pauses
         self._stop_seconds = bridge.stop_seconds
-        self._order: Order | None = None
+        self._order = Order.serve
         self._began = time.time()
         self._answered = Overview(doing="")
         self._answered_at = -math.inf
@@ -125,44 +128,52 @@ class _Watch:
             self._stop_soon()
         elif self._bridge.failure is not None and not has_deadline:
             self._stop_soon()
-        order = self._orders.given() if self._orders else None
-        if order is not None and order is not self._order:
-            self._order = order
-            self._carry_out(order)
+        if self._pauses:
+            self._carry_out(self._pauses.follow(), self._pauses.reasons)
         self.answer()
 
     def answer(self, doing: str = "") -> None:
         """Tell those who look, now and then and when what it is `doing` changes; nobody is
         disturbed where that can't be written."""
-        if self._orders is None:
+        if self._pauses is None:
             return
         view, models = self._bridge.view(), self._bridge.models
         why = view.obstacle.told if view.obstacle.kind in _TOLD else ""
-        now = overview_of(view, doing or self._doing(view), why, began=self._began, models=models)
+        now = overview_of(
+            view,
+            doing or self._doing(view),
+            why,
+            began=self._began,
+            models=models,
+            pauses=self._pauses.reasons,
+        )
         is_new = (now.doing, now.why) != (self._answered.doing, self._answered.why)
         is_time = time.monotonic() >= self._answered_at + ANSWER_SECONDS
         if not is_new and (not is_time or now.is_like(self._answered)):
             return
         if now.doing != self._answered.doing:
-            log.info("%s", now.doing)
+            log.info("%s%s", now.doing, f": {now.why}" if self._bridge.is_paused else "")
         self._answered, self._answered_at = now, time.monotonic()
         with suppress(OSError):
-            self._orders.answer(now)
+            self._pauses.orders.answer(now)
 
-    def _carry_out(self, order: Order) -> None:
-        match order:
-            case Order.pause:
-                self._bridge.pause()
-            case Order.serve:
-                self._bridge.resume()
-            case Order.drain:
-                self._bridge.stop()
+    def _carry_out(self, order: Order, reasons: Sequence[PauseReason]) -> None:
+        is_new, self._order = order is not self._order, order
+        if is_new and order is Order.drain:
+            self._bridge.stop()
+        elif is_new and order is Order.stop and self._deadline == float("inf"):
+            log.info(_STOPPING, self._stop_seconds, way_to_hurry(self._signals))
+            self._stop_soon()
+        if reasons:
+            self._bridge.pause(reasons)
+        elif self._bridge.is_paused:
+            self._bridge.resume()
 
     def _doing(self, view: StatusView) -> str:
         if self._bridge.is_stopping:
             return "draining"
         if self._bridge.is_paused:
-            return "paused" if self._bridge.is_device_free else "pausing"
+            return "paused" if self._bridge.has_paused else "pausing"
         if not self._bridge.is_ready:
             return STARTING
         return MAINTENANCE if view.obstacle.kind is ObstacleKind.maintenance else SERVING

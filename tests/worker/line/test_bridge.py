@@ -50,6 +50,7 @@ from worker.jobs.ledger import FILE, Ledger
 from worker.jobs.results import JobStage, Made
 from worker.line.bridge import Bridge
 from worker.line.limits import Limits
+from worker.line.pausing import PauseCause, PauseKind, PauseReason
 from worker.line.runner import TRIES
 from worker.models.opening import Models
 from worker.prediction.predictor import SecondsPredictor
@@ -76,6 +77,7 @@ PARAMS = {
     "karras": False,
     "seed": "11",
 }
+PAUSE = PauseReason(PauseCause.owner, "you paused it", PauseKind.finish)
 GONE = "Demo XL"  # a model whose file has disappeared since it was offered
 PROMPT = "a red circle on a blue background"
 
@@ -683,7 +685,7 @@ def test_a_paused_worker_gives_back_what_an_earlier_life_had(stage: Stage):
     popped = job.job((image.id,), elapsed_seconds())
     stage.ledger.popped(popped.slots, MODEL, popped.asked)
     bridge = stage.bridge()
-    bridge.pause()
+    bridge.pause([PAUSE])
     bridge.start()
     wait_until(lambda: stage.states(asked) == [State.faulted], 60)
     bridge.stop()
@@ -705,8 +707,8 @@ def test_a_pause_waits_for_what_an_earlier_life_had_and_then_frees_the_device(st
     bridge = stage.bridge(journal)
     bridge.start()
     wait_until(lambda: journal.view().running is not None, 60)
-    bridge.pause()
-    wait_until(lambda: bridge.is_device_free, 60)
+    bridge.pause([PAUSE])
+    wait_until(lambda: bridge.has_paused, 60)
     assert stage.states(*requests) == [State.ok] * 3
     bridge.stop()
     assert bridge.join(30), bridge.busy
@@ -841,7 +843,7 @@ def test_a_paused_worker_finishes_frees_the_device_and_serves_again(stage: Stage
     first = stage.ask()
     bridge.start()
     wait_until(lambda: journal.view().running is not None, 60)
-    bridge.pause()
+    bridge.pause([PAUSE])
     wait_until(lambda: not stage.engine.is_alive, 60)
     assert stage.states(first) == [State.ok]
     second = stage.ask()
@@ -853,6 +855,43 @@ def test_a_paused_worker_finishes_frees_the_device_and_serves_again(stage: Stage
     assert stage.states(second) == [State.ok]
     bridge.stop()
     assert bridge.join(30)
+
+
+@pytest.mark.usefixtures("own_engine")
+def test_a_pause_at_once_frees_the_device_and_gives_back_what_has_no_picture(stage: Stage):
+    """Another worker makes it; nothing is held against the jobs, and serving goes on later."""
+    journal = stage.journal()
+    bridge = stage.bridge(journal)
+    requests = [stage.ask(seed=seed, steps=100) for seed in ("1", "20")]
+    bridge.start()
+    wait_until(lambda: (at_work := journal.view().running) is not None and at_work.step > 0, 60)
+    bridge.pause([PAUSE, replace(PAUSE, kind=PauseKind.at_once)])
+    assert not stage.engine.is_alive
+    wait_until(lambda: bridge.has_paused, 60)
+    assert journal.view().obstacle.told == "you paused it; you paused it"
+    assert State.ok not in stage.states(*requests)
+    assert journal.drop_limit.stops == journal.drop_limit.drops > 0
+    bridge.resume()
+    wait_until(stage.all_done, 60)
+    bridge.stop()
+    assert bridge.join(30), bridge.busy
+    assert stage.engine.is_alive is False
+    assert bridge.failure is None
+
+
+@pytest.mark.usefixtures("own_engine")
+def test_a_rest_leaves_the_models_where_they_are(stage: Stage):
+    journal = stage.journal()
+    bridge = stage.bridge(journal)
+    first = stage.ask()
+    bridge.start()
+    wait_until(lambda: journal.view().running is not None, 60)
+    bridge.pause([replace(PAUSE, kind=PauseKind.rest)])
+    wait_until(lambda: bridge.has_paused, 60)
+    assert stage.states(first) == [State.ok]
+    assert stage.engine.is_alive
+    bridge.stop()
+    assert bridge.join(30), bridge.busy
 
 
 def test_an_answer_lost_at_pop_is_counted(stage: Stage):

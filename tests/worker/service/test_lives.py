@@ -108,6 +108,8 @@ def test_pause_resume_drain_and_status_while_it_runs(home: Home, horde: Sandbox)
         assert horde.books().request(asked).done
         wait_for(lambda: len(psutil.Process(worker.pid).children(recursive=True)) <= 2, 30)
         later = client.ask_id(SMALL)
+        assert "you paused it; ./horde" not in home.run("status")[1], "no command of this folder"
+        assert "-m worker --home" in home.run("status")[1]
         assert home.run("resume") == (ExitCode.OK, "the worker is serving\n")
         wait_for(lambda: horde.books().request(later).done, 60)
         assert home.run("drain") == (ExitCode.OK, "the worker is draining\n")
@@ -149,9 +151,9 @@ def test_a_worker_that_has_just_begun_is_drained_although_it_forgets_earlier_ord
     state = StateFolder.open(folder)
     orders.end()  # the last word of an earlier life
     with home.start("drain") as drain:
-        wait_for(lambda: orders.given() is Order.drain, every=0.01)
+        wait_for(lambda: orders.is_given(Order.drain), every=0.01)
         orders.begin()  # a moment after it took its folder, as a slow machine may let it
-        wait_for(lambda: orders.given() is Order.drain, every=0.01)
+        wait_for(lambda: orders.is_given(Order.drain), every=0.01)
         orders.end()
         state.close()
         output, _ = drain.communicate(timeout=30)
@@ -186,8 +188,9 @@ def test_the_end_of_the_terminal_finishes_the_job_at_work(home: Home, horde: San
 def test_orders_without_a_worker_say_so(home: Home, horde: Sandbox):
     home.write(config(horde))
     assert home.run("drain")[0] == ExitCode.FAILED
-    code, output = home.run("pause")
-    assert (code, "it starts paused" in output) == (ExitCode.OK, True)
+    assert home.run("pause", "soon")[0] == ExitCode.USAGE
+    code, output = home.run("pause", "2h")
+    assert (code, "if it is started, it is paused until" in output) == (ExitCode.OK, True)
     with home.start("run") as worker:
         wait_until_told(home, "paused")
         assert horde.books().tally.calls.get("pop", 0) == 0

@@ -18,6 +18,7 @@ from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
 from worker.jobs.results import ImageEnd, JobStage
 from worker.jobs.status import Obstacle, ObstacleKind
+from worker.line.pausing import PauseCause, PauseKind, PauseReason
 from worker.service.orders import Orders
 from worker.service.overview import JobOverview, Overview, overview_of, read_overview
 from worker.service.state_folder import STATE, StateFolder
@@ -92,7 +93,8 @@ def test_each_field_of_the_json_is_documented(
         with closing(Ledger(state.path / LEDGER)) as ledger:
             ledger.popped(slots("x", "y"), "Deliberate")
             ledger.ended("x", ImageEnd(JobStage.submitted, kudos=2.5))
-        Orders(state.path).answer(seen(journal))
+        pauses = (PauseReason(PauseCause.owner, "you paused it", PauseKind.finish),)
+        Orders(state.path).answer(seen(journal).model_copy(update={"pauses": pauses}))
         assert asked(tmp_path) == ExitCode.HINDERED
     told = json.loads(capsys.readouterr().out)
     assert told["ledger"] == {
@@ -101,7 +103,7 @@ def test_each_field_of_the_json_is_documented(
     }  # fmt: skip
     docs = (PROJECT / "docs" / "service.md").read_text("utf-8")
     table = docs[docs.index("| `schema_version`") : docs.index("What is not known is null.")]
-    fields = {*told, *told["jobs"][0], *told["ledger"]}
+    fields = {*told, *told["jobs"][0], *told["ledger"], *told["pauses"][0]}
     assert fields == set(re.findall(r"`(\w+)`", table))
 
 

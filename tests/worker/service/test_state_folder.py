@@ -30,7 +30,7 @@ from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
 from worker.models.checksums import VerifiedFiles
 from worker.net.refusal_memo import DownloadMemo
-from worker.service.orders import Order, Orders
+from worker.service.orders import Given, Order, Orders
 from worker.service.overview import Overview
 from worker.service.state_folder import StateFolder, is_taken
 from worker.service.terminal import open_log
@@ -188,7 +188,7 @@ def test_an_order_and_its_answer_pass_through_the_folder(tmp_path: Path):
     overview = Overview(doing="paused", why="its owner plays", kudos=3.5)
     orders.answer(overview)
     again = Orders(tmp_path)
-    assert (again.given(), again.answered()) == (Order.pause, overview)
+    assert (again.given(), again.answered()) == (Given(order=Order.pause), overview)
     assert all(file.stat().st_mode & 0o077 == 0 for file in tmp_path.iterdir())
 
 
@@ -198,10 +198,14 @@ def test_garbage_is_no_order(tmp_path: Path):
 
 
 def test_an_order_to_drain_is_for_one_life_of_the_worker(tmp_path: Path):
-    for given, begun in ((Order.drain, Order.serve), (Order.pause, Order.pause)):
+    for given, begun in (
+        (Order.drain, Order.serve),
+        (Order.stop, Order.serve),
+        (Order.pause, Order.pause),
+    ):
         Orders(tmp_path).give(given)
         Orders(tmp_path).begin()
-        assert Orders(tmp_path).given() is begun
+        assert Orders(tmp_path).is_given(begun)
 
 
 def test_looking_whether_a_worker_runs_keeps_none_from_starting(tmp_path: Path):
