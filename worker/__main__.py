@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo = commands.add_parser("demo", help="serve a local horde's jobs and show the pictures")
     demo.add_argument("--all", action="store_true", help="one for each thing that a job can ask")
-    commands.add_parser("run", help="serve the horde as bridgeData.yaml says")
+    run = commands.add_parser("run", help="serve the horde as bridgeData.yaml says")
+    run.add_argument("--plain", action="store_true", help="lines of text, also on a terminal")
+    run.add_argument("--log-json", action="store_true", help="each line as JSON, for programs")
     status = commands.add_parser("status", help="what the worker is doing, and what it has done")
     status.add_argument("--json", action="store_true", help="for programs: docs/service.md")
     status.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
@@ -71,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     pause.add_argument("--now", action="store_true", help="do not finish the jobs in hand before")
     commands.add_parser("resume", help="serve again after pause")
     commands.add_parser("drain", help="finish what is in hand, then end the worker")
+    report = commands.add_parser(
+        "report", help="write a zip for those who help you, without keys, names and prompts"
+    )
+    report.add_argument(
+        "--output", type=Path, metavar="FILE", help="default: dreamer-report-TIME.zip in --home"
+    )
+    report.add_argument("--yes", action="store_true", help="write it without asking first")
     fetch = commands.add_parser(
         "fetch", help="download the weights of the first nine control types (1.9 GB)"
     )

@@ -21,8 +21,9 @@ from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
 from worker.models.opening import Models
 from worker.service.assembly import Children, make_bridge, make_predictor
+from worker.service.logs import set_up_logging
 from worker.service.serve import serve
-from worker.service.terminal import make_console, make_display, set_up_logging
+from worker.service.terminal import make_console, make_display
 
 MODEL = "simulated model"
 

@@ -20,8 +20,9 @@ def main(home: Path, url: str) -> int:
         from worker.demo.run import REFERENCE, _make_bridge, demo_config
         from worker.jobs.journal import Journal
         from worker.jobs.ledger import Ledger
+        from worker.service.logs import set_up_logging
         from worker.service.serve import serve
-        from worker.service.terminal import make_console, make_display, set_up_logging
+        from worker.service.terminal import make_console, make_display
 
         console = make_console()
         set_up_logging(console, home / "dreamer.log", logging.WARNING)

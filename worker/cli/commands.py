@@ -19,6 +19,7 @@ from worker.cli.check import Verdict, findings
 from worker.cli.exit_codes import ExitCode, exit_code
 from worker.cli.first_use import ensure_comfyui
 from worker.cli.models_command import fetch_annotators, fetch_safety, run_models_command
+from worker.cli.report import report
 from worker.cli.running_worker import drain, pause, resume, status
 from worker.cli.worker_command import run_worker_command
 from worker.command_line import as_typed
@@ -35,11 +36,12 @@ from worker.models.offer import find_capabilities, introduce
 from worker.models.opening import Models
 from worker.safety.policy import unfound
 from worker.service.assembly import OURS, Children, make_bridge, make_intake, make_predictor
+from worker.service.logs import LogWay, set_up_logging
 from worker.service.orders import OF_ONE_LIFE, Orders
 from worker.service.pauses import Pauses
 from worker.service.serve import serve
 from worker.service.state_folder import STATE, StateFolder
-from worker.service.terminal import make_console, make_display, set_up_logging
+from worker.service.terminal import make_console, make_display
 
 CONFIG_FILE = "bridgeData.yaml"
 TEMPLATE = "bridgeData.template.yaml"
@@ -106,19 +108,25 @@ def _run(options: argparse.Namespace, signals: StopSignals) -> int:
             print(f"{config_file}: others could read it; now only you can", file=sys.stderr)
     if config.comfyui_path is None:
         ensure_comfyui(make_console())
-    run_worker(config, options.home, signals)
+    way = LogWay.json if options.log_json else LogWay.plain if options.plain else LogWay.auto
+    run_worker(config, options.home, signals, way=way)
     return ExitCode.OK
 
 
 def run_worker(
-    config: BridgeConfig, home: Path, signals: StopSignals, children: Children = OURS
+    config: BridgeConfig,
+    home: Path,
+    signals: StopSignals,
+    children: Children = OURS,
+    *,
+    way: LogWay = LogWay.auto,
 ) -> None:
     """Serve as `config` says until a signal. Raises what ends it otherwise."""
     with closing(StateFolder.open(home / STATE)) as state:
         orders = Orders(state.path)
         orders.begin()  # first of all: what the folder still says is an earlier life's
         console = make_console()
-        set_up_logging(console, home / "logs" / "dreamer.log")
+        set_up_logging(console, home / "logs" / "dreamer.log", way=way)
         log = logging.getLogger("worker")
         if state.trouble:
             log.error("%s; until then it takes no orders", state.trouble)
@@ -140,7 +148,7 @@ def run_worker(
             log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
             serve(
                 bridge,
-                make_display(console, journal, config.stats_output_frequency),
+                make_display(console, journal, config.stats_output_frequency, way=way),
                 signals=signals,
                 pauses=pauses,
                 look_after=state.keep,
@@ -242,6 +250,7 @@ _STOPPABLE = {"demo": _demo, "run": _run}
 _COMMANDS = {
     "check": _check,
     "pause": pause,
+    "report": report,
     "resume": resume,
     "drain": drain,
     "status": status,

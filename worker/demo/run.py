@@ -36,8 +36,9 @@ from worker.models.offer import offer_maker
 from worker.models.opening import find_models
 from worker.sandbox import ReferenceModel, Sandbox
 from worker.service.assembly import make_bridge, make_intake
+from worker.service.logs import set_up_logging
 from worker.service.serve import serve
-from worker.service.terminal import jobs_table, make_display, set_up_logging
+from worker.service.terminal import jobs_table, make_display
 
 REFERENCE = {
     MODEL: ReferenceModel(baseline="stable diffusion 1"),

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
-from io import TextIOWrapper
-from logging.handlers import RotatingFileHandler
-from pathlib import Path
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.logging import RichHandler
 from rich.progress_bar import ProgressBar
 from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
-from hordelib.files.whole_files import for_owner, make_private
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Totals
 from worker.jobs.results import ENDS, JobStage
 from worker.jobs.status import JobRow, StatusView
 from worker.net.untrusted import one_line
+from worker.service.logs import LogWay, is_plain, line_formatter
 
 LIVE_ROWS = 10
 PLAIN_SECONDS = 2.0  # between plain lines while something moves
 REDRAWN_SECONDS = 10.0  # the live view, where nothing has changed: something else may lie over it
 PLAIN_COLUMNS = 140
-LOG_FILE_BYTES, LOG_FILES = 5 << 20, 3
 
 _STYLES = {
     JobStage.popped: "dim",
@@ -77,15 +71,19 @@ class Display(Protocol):
 
 
 def make_display(
-    console: Console, journal: Journal, plain_seconds: float = PLAIN_SECONDS
+    console: Console,
+    journal: Journal,
+    plain_seconds: float = PLAIN_SECONDS,
+    *,
+    way: LogWay = LogWay.auto,
 ) -> Display:
     """The live view where `console` is a terminal, else lines at most every `plain_seconds`.
 
     0 seconds: no lines but the last one.
     """
-    if console.is_terminal:
-        return LiveView(console, journal)
-    return PlainView(journal, plain_seconds or math.inf)
+    if is_plain(console, way):
+        return PlainView(journal, plain_seconds or math.inf, line_formatter(way))
+    return LiveView(console, journal)
 
 
 class LiveView:
@@ -137,9 +135,10 @@ class _LaidOutTable:
 class PlainView:
     """A line when something has changed, not more often than asked; for logs and pipes."""
 
-    def __init__(self, journal: Journal, seconds: float):
+    def __init__(self, journal: Journal, seconds: float, lines: logging.Formatter):
         self._journal = journal
         self._seconds = seconds
+        self._lines = lines
         self._last_line: str = ""
         self._last_time = 0.0
 
@@ -149,7 +148,7 @@ class PlainView:
         line = status_line(self._journal.view())
         if line != self._last_line:
             with suppress(OSError):  # whoever read it is gone, or the disk is full: serve on
-                print(line, flush=True)
+                print(self._lines.format(_record(line)), flush=True)
             self._last_line, self._last_time = line, time.monotonic()
 
     def __enter__(self) -> Self:
@@ -158,6 +157,11 @@ class PlainView:
     def __exit__(self, *_: object) -> None:
         self._last_time = -math.inf
         self.refresh()
+
+
+def _record(line: str) -> logging.LogRecord:
+    """A line of statistics has its time and level as every other line has."""
+    return logging.LogRecord("worker.status", logging.INFO, "", 0, "%s", (line,), None)
 
 
 def status_line(view: StatusView) -> str:
@@ -199,50 +203,6 @@ def print_totals(console: Console, totals: Totals) -> None:
     if totals.lost_pops:
         told = f"{totals.lost_pops} answers were lost; they may have contained jobs"
         console.print(f"{'replies lost:':16}{told}")
-
-
-class _OwnersLog(RotatingFileHandler):
-    def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, "a", encoding=self.encoding, opener=for_owner)
-
-
-def open_log(log_file: Path) -> RotatingFileHandler:
-    """The rotated log, for the owner alone. Raises OSError where it can't be written."""
-    make_private(log_file.parent)
-    return _OwnersLog(log_file, "a", LOG_FILE_BYTES, LOG_FILES, "utf-8")
-
-
-def screen_handler(console: Console) -> logging.Handler:
-    """Log lines on the console: in columns on a terminal, which brings their time and level."""
-    if console.is_terminal:
-        screen: logging.Handler = RichHandler(
-            console=console, show_path=False, markup=False, log_time_format="%H:%M:%S"
-        )
-        screen.setFormatter(logging.Formatter("%(message)s"))
-    else:
-        screen = logging.StreamHandler()
-        screen.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    return screen
-
-
-def set_up_logging(console: Console, log_file: Path, screen_level: int = logging.INFO) -> None:
-    """The worker's log on the console and, rotated, in `log_file`; failing to write is no error."""
-    logging.raiseExceptions = False
-    file_lines = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    screen = screen_handler(console)
-    screen.setLevel(screen_level)
-    logging.basicConfig(level=logging.INFO, handlers=[screen])
-    try:
-        file = open_log(log_file)
-    except OSError as error:
-        remedy = "remove the link" if log_file.is_symlink() else "make it writable for you"
-        if error.errno == errno.ENOSPC:
-            remedy = "free some disk space"
-        told = "nothing is logged to %s (%s): %s, then start again"
-        logging.getLogger(__name__).warning(told, log_file, error.strerror, remedy)
-        return
-    file.setFormatter(file_lines)
-    logging.getLogger().addHandler(file)
 
 
 def _picture(table: RenderableType, view: StatusView) -> RenderableType:

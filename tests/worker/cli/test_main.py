@@ -40,7 +40,7 @@ def test_help_names_every_command():
 
 
 COMMANDS = (
-    *("demo", "run", "check", "status", "pause", "resume", "drain"),
+    *("demo", "run", "check", "status", "pause", "resume", "drain", "report"),
     *("models", "fetch", "sandbox", "worker"),
 )
 

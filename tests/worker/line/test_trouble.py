@@ -24,7 +24,7 @@ from worker.line.limits import Limits
 from worker.line.popper import IDLE_SECONDS, Popper, Told
 from worker.line.trouble import Trouble, duration
 from worker.sandbox import Reply, Sandbox
-from worker.service.terminal import screen_handler
+from worker.service.logs import screen_handler
 
 HINT = "a hint of many words " * 10
 

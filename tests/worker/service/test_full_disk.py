@@ -29,7 +29,8 @@ from worker.net.refusal_memo import DownloadMemo
 from worker.prediction.seconds_file import Learnt, SecondsFile, TimedJob
 from worker.service.orders import Orders
 from worker.service.state_folder import StateFolder
-from worker.service.terminal import make_console, set_up_logging
+from worker.service.logs import set_up_logging
+from worker.service.terminal import make_console
 
 def live(home):
     with closing(StateFolder.open(home / "state")) as state:

@@ -30,10 +30,10 @@ from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
 from worker.models.checksums import VerifiedFiles
 from worker.net.refusal_memo import DownloadMemo
+from worker.service.logs import open_log
 from worker.service.orders import Given, Order, Orders
 from worker.service.overview import Overview
 from worker.service.state_folder import StateFolder, is_taken
-from worker.service.terminal import open_log
 
 HOLD = (
     "import sys, time; from pathlib import Path\n"

@@ -23,7 +23,8 @@ from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.jobs.results import ImageEnd, JobStage
 from worker.jobs.status import Obstacle, ObstacleKind
-from worker.service.terminal import make_console, make_display, set_up_logging
+from worker.service.logs import set_up_logging
+from worker.service.terminal import make_console, make_display
 
 
 @dataclass
