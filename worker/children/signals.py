@@ -72,6 +72,10 @@ class StopSignals:
         finally:
             self._interrupts_from = max(2, self.count + 1)
 
+    def fileno(self) -> int:
+        """Readable once a signal has come, until a nap has seen it."""
+        return self._bell.fileno()
+
     def nap(self, seconds: float) -> None:
         """Until the next signal, but no longer."""
         if select.select([self._bell], [], [], seconds)[0]:

@@ -35,8 +35,9 @@ from worker.models.keeper import ModelOffering
 from worker.models.offer import find_capabilities, introduce
 from worker.models.opening import Models
 from worker.safety.policy import unfound
+from worker.service.application_view import ApplicationView, has_whole_terminal
 from worker.service.assembly import OURS, Children, make_bridge, make_intake, make_predictor
-from worker.service.logs import LogWay, set_up_logging
+from worker.service.logs import LogWay, is_plain, set_up_logging
 from worker.service.orders import OF_ONE_LIFE, Orders
 from worker.service.pauses import Pauses
 from worker.service.serve import serve
@@ -146,9 +147,13 @@ def run_worker(
             bridge = make_bridge(config, home, models, journal, intake=intake, children=children)
             pauses = Pauses(orders)
             log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
+            application = None
+            if not is_plain(console, way) and has_whole_terminal():
+                application = ApplicationView(journal, pauses, signals, lambda: bridge.models)
+            every = config.stats_output_frequency
             serve(
                 bridge,
-                make_display(console, journal, config.stats_output_frequency, way=way),
+                application or make_display(console, journal, every, way=way),
                 signals=signals,
                 pauses=pauses,
                 look_after=state.keep,

@@ -138,7 +138,8 @@ def _told(key: str, value: object) -> object:
     is_harmless = value is None or isinstance(value, (bool, float))
     if is_harmless or (isinstance(value, int) and abs(value) < 10**6):
         return value
-    items = cast(list[object], value) if isinstance(value, list) else None
-    if key in _TOLD_KEYS:
-        return str(value) if items is None else [str(each) for each in items]
-    return _LEFT_OUT if items is None else [_LEFT_OUT] * len(items)
+    is_told = key in _TOLD_KEYS
+    if isinstance(value, list):
+        items = cast(list[object], value)
+        return [str(each) if is_told else _LEFT_OUT for each in items]
+    return str(value) if is_told else _LEFT_OUT

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from worker.children.signals import StopSignals
 from worker.jobs.status import ObstacleKind, StatusView
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS = 2.0  # between two overviews that differ in figures alone
 REFRESH_SECONDS = 1.0  # between two looks at orders, and at what is shown
 END_SECONDS = 0.5  # between two looks whether the end has come
+JOIN_SECONDS = 0.3  # of that, in which the end is seen at once
 ABANDON_SECONDS = 10.0  # for reporting faults after that
 HURRIED_SECONDS = 2.0  # after a second signal
 _STOPPING = (
@@ -54,7 +56,7 @@ def serve(
     """
     with signals.counted(), view:
         looks = (look_after, bridge.watch, view.refresh)
-        watch = _Watch(bridge, looks, signals, pauses)
+        watch = _Watch(bridge, looks, signals, pauses, partial(view.nap, signals))
         watch.obey()
         bridge.start()
         try:
@@ -88,8 +90,10 @@ class _Watch:
         looks: tuple[Callable[[], None], ...],
         signals: StopSignals,
         pauses: Pauses | None,
+        nap: Callable[[float], None],
     ):
         self._bridge = bridge
+        self._nap = nap
         self._looks = looks
         self._signals = signals
         self._pauses = pauses
@@ -103,7 +107,7 @@ class _Watch:
     def until(self, is_over: Callable[[], bool], is_done: Callable[[], bool]) -> None:
         self._look()
         while not is_over():
-            self._signals.nap(REFRESH_SECONDS)
+            self._nap(REFRESH_SECONDS)
             self.obey()
             if is_done():
                 self._stop_soon()
@@ -111,7 +115,8 @@ class _Watch:
 
     def until_ended(self) -> None:
         """Wait for the bridge's end, first with patience, then without."""
-        while not self._bridge.join(END_SECONDS):
+        while not self._bridge.join(JOIN_SECONDS):
+            self._nap(END_SECONDS - JOIN_SECONDS)
             if self._signals.count > 1:
                 raise KeyboardInterrupt
             self.obey()

@@ -17,6 +17,7 @@ from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
+from worker.children.signals import StopSignals
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Totals
 from worker.jobs.results import ENDS, JobStage
@@ -66,6 +67,10 @@ class Display(Protocol):
     """A picture of the journal that `refresh` brings up to date; a context manager."""
 
     def refresh(self) -> None: ...
+    def nap(self, signals: StopSignals, seconds: float) -> None:
+        """Until the next signal, but no longer."""
+        ...
+
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
 
@@ -106,6 +111,9 @@ class LiveView:
         with suppress(OSError):
             self._live.update(_picture(table, view), refresh=True)
             self._shown, self._drawn_at = shows, now
+
+    def nap(self, signals: StopSignals, seconds: float) -> None:
+        signals.nap(seconds)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -150,6 +158,9 @@ class PlainView:
             with suppress(OSError):  # whoever read it is gone, or the disk is full: serve on
                 print(self._lines.format(_record(line)), flush=True)
             self._last_line, self._last_time = line, time.monotonic()
+
+    def nap(self, signals: StopSignals, seconds: float) -> None:
+        signals.nap(seconds)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,202 @@
+"""The application on a terminal, by its keys and at its sizes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import cast
+
+import pytest
+from rich.text import Text
+from textual.widgets import DataTable, RichLog, Static
+
+from hordelib.job.params import GenerationParams
+from hordelib.memory.readings import Memory
+from tests.support.owner import PROJECT
+from worker.clock import elapsed_seconds
+from worker.horde.api import slots_of
+from worker.jobs.journal import Journal
+from worker.jobs.ledger import Ledger
+from worker.jobs.results import ImageEnd, JobStage
+from worker.service.application import Hands, LogLines, Moment, WorkerApplication
+from worker.service.overview import overview_of
+
+PROMPT = "a red circle"
+STRANGE = "[bold]日本\u3000\x1b[2J :warning: [/x"
+
+
+class Owner:
+    """Who presses the keys: what each of them has asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.lines = LogLines()
+        hands = Hands(*(lambda key=key: self.asked.append(key) for key in "prdq"))
+        self.application = WorkerApplication(hands, self.lines)
+        self.journal = Journal(Ledger(None))
+
+    def job(self, name: str, model: str) -> None:
+        params = GenerationParams(prompt=PROMPT, width=512, height=768, steps=20)
+        self.journal.popped(slots_of((name,), ("",), elapsed_seconds() + 60), model)
+        self.journal.understood(name, params, 1.0)
+        self.journal.move(name, JobStage.running)
+        self.journal.stepped(name, 5, 20)
+
+    def show(self, why: str = "") -> None:
+        view = self.journal.view()
+        overview = overview_of(view, "serving", why, began=0.0, models=("demo", STRANGE))
+        self.application.show(Moment(overview, view, Memory(8 << 30, 3 << 30)))
+
+    def told(self, name: str) -> str:
+        return str(self.application.screen_stack[0].query_one(name, Static).render())
+
+    def rows(self) -> list[str]:
+        found = self.application.screen_stack[0].query_one("#jobs")
+        table = cast(DataTable[Text], found)
+        return [" ".join(map(str, table.get_row_at(n))) for n in range(table.row_count)]
+
+    def log(self) -> str:
+        log = self.application.screen_stack[0].query_one(RichLog)
+        return "\n".join(strip.text for strip in log.lines)
+
+
+def _record(level: int, text: str) -> logging.LogRecord:
+    return logging.LogRecord("worker", level, "", 0, "%s", (text,), None)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
+def test_it_shows_state_jobs_memory_and_log(size: tuple[int, int]):
+    async def look() -> None:
+        owner = Owner()
+        async with owner.application.run_test(size=size) as pilot:
+            owner.job("a-long-job-id", "demo")
+            owner.job("another-job", STRANGE)
+            owner.journal.ended("another-job", "another-job", ImageEnd(JobStage.submitted, 12.5))
+            owner.lines.emit(_record(logging.WARNING, STRANGE))
+            owner.show("back at [/5pm]")
+            await pilot.pause(0.5)
+            assert owner.told("#state") == "The worker is serving: back at [/5pm]"
+            assert "12.50 kudos" in owner.told("#figures")
+            assert "3.0 of 8.0 GiB free" in owner.told("#figures")
+            first, second = owner.rows()
+            assert first.startswith("a-long-j demo 512x768 running 5/20")
+            assert "submitted" in second
+            assert "12.50" in second
+            assert "WARNING [bold]日本" in owner.log()
+            assert PROMPT not in "".join(owner.rows())
+            parts = owner.application.screen_stack[0].query("#state, #figures, #jobs, #log")
+            assert all(part.region.height >= 1 for part in parts)
+            assert all(part.region.bottom <= size[1] for part in parts)
+
+    asyncio.run(look())
+
+
+def test_each_key_does_what_the_help_says():
+    async def look() -> None:
+        owner = Owner()
+        async with owner.application.run_test(size=(80, 24)) as pilot:
+            owner.show()
+            await pilot.press("p", "r", "d", "q", "ctrl+c")
+            assert owner.asked == ["p", "r", "d", "q", "q"]
+            for key in ("m", "question_mark"):
+                await pilot.press(key)
+                assert len(owner.application.screen_stack) == 2
+                await pilot.press("escape")
+                assert len(owner.application.screen_stack) == 1
+            await pilot.press("question_mark")
+            await pilot.click(offset=(5, 5))
+            assert len(owner.application.screen_stack) == 1
+
+    asyncio.run(look())
+
+
+def test_the_log_is_of_the_level_that_was_chosen():
+    async def look() -> None:
+        owner = Owner()
+        async with owner.application.run_test(size=(100, 30)) as pilot:
+            for level in (logging.INFO, logging.WARNING, logging.ERROR):
+                owner.lines.emit(_record(level, f"line {level}"))
+            await pilot.pause(0.5)
+            seen = [[n for n in (20, 30, 40) if f"line {n}" in owner.log()]]
+            for _ in range(3):
+                await pilot.press("l")
+                await pilot.pause()
+                seen.append([n for n in (20, 30, 40) if f"line {n}" in owner.log()])
+        assert seen == [[20, 30, 40], [30, 40], [40], [20, 30, 40]]
+
+    asyncio.run(look())
+
+
+def test_a_terminal_that_is_too_small_is_told_so_and_may_grow():
+    async def look() -> None:
+        owner = Owner()
+        async with owner.application.run_test(size=(100, 30)) as pilot:
+            owner.show()
+            await pilot.resize_terminal(60, 20)
+            await pilot.pause()
+            assert "60 x 20" in owner.told("#small")
+            assert owner.application.screen_stack[0].query_one("#small").region.height > 0
+            await pilot.resize_terminal(80, 24)
+            await pilot.pause()
+            assert owner.application.screen_stack[0].query_one("#small").region.height == 0
+
+    asyncio.run(look())
+
+
+SHOW = """
+import os, sys
+from worker.children.signals import StopSignals
+from worker.jobs.journal import Journal
+from worker.jobs.ledger import Ledger
+from worker.service.application_view import ApplicationView, has_whole_terminal
+from worker.service.orders import Orders
+from worker.service.pauses import Pauses
+from pathlib import Path
+from typing import cast
+
+signals = StopSignals.caught()
+assert has_whole_terminal()
+pauses = Pauses(Orders(Path(".")))
+with signals.counted(), ApplicationView(Journal(Ledger(None)), pauses, signals, tuple) as view:
+    while not signals.count:
+        view.refresh()
+        view.nap(signals, 1.0)
+    if sys.argv[1] == "raise":
+        raise RuntimeError("on purpose")
+"""
+END_OF_SCREEN = b"\x1b[?1049l"  # back from the alternate screen, as xterm names it
+
+
+@pytest.mark.parametrize("way", ["SIGTERM", "SIGHUP", "key", "raise"])
+def test_the_terminal_is_left_as_it_was(way: str, tmp_path: Path):
+    (tmp_path / "show.py").write_text(SHOW, "utf-8")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (30, 100))
+    before = termios.tcgetattr(theirs)
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "TERM": "xterm-256color"}
+    command = [sys.executable, "-P", "show.py", way]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    drawn = b""
+    while b"drain" not in drawn:  # its footer
+        drawn += os.read(ours, 1 << 16)
+    assert termios.tcgetattr(theirs) != before
+    if way == "key":
+        os.write(ours, b"q")
+    else:
+        process.send_signal(getattr(signal, way, signal.SIGTERM))
+    while END_OF_SCREEN not in drawn:
+        drawn += os.read(ours, 1 << 16)
+    os.set_blocking(ours, False)
+    assert process.wait(30) == (1 if way == "raise" else 0)
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)

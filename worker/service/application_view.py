@@ -1,0 +1,143 @@
+"""Runs the Textual application in the thread that serves, between its looks at everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Self
+
+from hordelib.memory.readings import Memory, main_memory
+from worker.children.signals import StopSignals
+from worker.devices import first_card
+from worker.errors import EngineUnusable
+from worker.jobs.journal import Journal
+from worker.service.application import Hands, LogLines, Moment, WorkerApplication
+from worker.service.orders import STARTING
+from worker.service.overview import Overview, overview_of
+from worker.service.pauses import Pauses
+from worker.service.terminal import status_line
+
+END_SECONDS = 5.0  # for the application to give the terminal back
+CARD_SECONDS = 5.0  # between two readings of the card's memory
+
+
+def has_whole_terminal() -> bool:
+    """Whether keys can be read and the screen be drawn: Textual draws on standard error."""
+    streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
+    return all(each is not None and each.isatty() for each in streams)
+
+
+class ApplicationView:
+    """A Display. While it is there, log lines go to the application and not to the screen."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        pauses: Pauses,
+        signals: StopSignals,
+        models: Callable[[], Sequence[str]],
+    ):
+        self._journal, self._pauses, self._signals = journal, pauses, signals
+        self._models = models
+        self._lines = LogLines()
+        self._application = WorkerApplication(
+            Hands(
+                pauses.pause,
+                pauses.resume,
+                pauses.drain,
+                lambda: signals.came(signal.SIGINT),
+            ),
+            self._lines,
+        )
+        self._loop = asyncio.new_event_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._screens: list[logging.Handler] = []
+        self._card: Memory | None = None
+        self._card_at = -CARD_SECONDS
+
+    def refresh(self) -> None:
+        if self._is_running:
+            self._application.show(self._moment())
+            self._run(0.01)
+
+    def nap(self, signals: StopSignals, seconds: float) -> None:
+        """The application goes on meanwhile."""
+        if self._is_running:
+            self._run(seconds)
+            signals.nap(0)
+        else:
+            signals.nap(seconds)
+
+    def __enter__(self) -> Self:
+        root = logging.getLogger()
+        self._screens = [each for each in root.handlers if type(each).__name__ == "RichHandler"]
+        for handler in self._screens:
+            root.removeHandler(handler)
+        root.addHandler(self._lines)
+        self._task = self._loop.create_task(self._application.run_async())
+        self._run(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._is_running:
+                self._application.exit()
+                with suppress(TimeoutError, OSError):
+                    self._loop.run_until_complete(asyncio.wait_for(self._ended(), END_SECONDS))
+            self._loop.close()
+        finally:
+            root = logging.getLogger()
+            root.removeHandler(self._lines)
+            for handler in self._screens:
+                root.addHandler(handler)
+        with suppress(OSError):
+            print(status_line(self._journal.view()), flush=True)
+
+    @property
+    def _is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    async def _ended(self) -> None:
+        if self._task is not None:
+            with suppress(Exception):  # Textual has shown what went wrong within it
+                await self._task
+
+    def _run(self, seconds: float) -> None:
+        self._loop.run_until_complete(self._wait(seconds))
+
+    async def _wait(self, seconds: float) -> None:
+        rung = asyncio.Event()
+        self._loop.add_reader(self._signals.fileno(), rung.set)
+        try:
+            async with asyncio.timeout(seconds):
+                await rung.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._loop.remove_reader(self._signals.fileno())
+
+    def _moment(self) -> Moment:
+        view = self._journal.view()
+        told = self._pauses.orders.answered() or Overview(doing=STARTING)
+        overview = overview_of(
+            view,
+            told.doing,
+            told.why,
+            began=told.began or time.time(),
+            models=self._models(),
+            pauses=self._pauses.reasons,
+        )
+        return Moment(overview, view, main_memory(), self._card_memory())
+
+    def _card_memory(self) -> Memory | None:
+        if time.monotonic() >= self._card_at + CARD_SECONDS:
+            self._card_at = time.monotonic()
+            with suppress(EngineUnusable):
+                card = first_card()
+                self._card = Memory(card.memory_bytes, card.free_bytes) if card else None
+        return self._card
