@@ -1,0 +1,161 @@
+"""Scenarios of Stable Diffusion 1.5 on a card of 4 GiB, with shapes alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hordelib.errors import HordelibError
+from tests.simcard.bench import JOB, Bench, tell
+from tests.simcard.card import MIB, Card, Fault, Matches, at
+from tests.simcard.whole_models import write_whole_sd1
+
+TINY = replace(JOB, width=64, height=64)
+CUDA_OOM = "CUDA out of memory. Tried to allocate 20.00 MiB."
+
+
+def models(bench: Bench) -> list[Path]:
+    paths = [bench.folder / f"{name}.safetensors" for name in ("one", "other")]
+    return [path if path.exists() else write_whole_sd1(path) for path in paths]
+
+
+def two_models_in_turn(bench: Bench) -> Mapping[str, Any]:
+    """Each in turn, so that neither can stay."""
+    made = [bench.make(replace(JOB, seed=i), models(bench)[i % 2]) for i in range(3)]
+    return {"jobs": made, "left": bench.evict(), "reserve": bench.reserve_bytes // MIB}
+
+
+def one_model_again_and_again(bench: Bench) -> Mapping[str, Any]:
+    path = models(bench)[0]
+    prompts = [f"a circle, the {i}th" for i in range(3)]
+    return {"jobs": [bench.make(replace(JOB, prompt=prompt), path) for prompt in prompts]}
+
+
+def many_prompts(bench: Bench) -> Mapping[str, Any]:
+    bench.evict()
+    path = models(bench)[0]
+    bench.make(replace(TINY, prompt="the first"), path)
+    before = bench.evict()
+    for i in range(4):
+        bench.make(replace(TINY, prompt=f"number {i}", negative_prompt=f"other {i}"), path)
+    return {"before": before, "after": bench.evict()}
+
+
+def out_of_memory_in_a_step(bench: Bench) -> Mapping[str, Any]:
+    seen = 0
+
+    def matches(name: str, args: Any) -> bool:
+        nonlocal seen
+        is_whole_batch = name == "convolution" and args[0].shape[0] >= 8
+        seen += is_whole_batch
+        return is_whole_batch and seen == 10
+
+    return _with_fault(bench, matches, replace(JOB, images=4, steps=2))
+
+
+def out_of_memory_while_loading(bench: Bench) -> Mapping[str, Any]:
+    bench.evict()
+    bench.card.fault = Fault(at("to card", 300), torch.OutOfMemoryError(CUDA_OOM))
+    try:
+        bench.make(replace(TINY, seed=5), models(bench)[0])
+    except HordelibError as raised:
+        after = bench.make(replace(TINY, seed=5), models(bench)[0])
+        return {"raised": type(raised).__name__, "images": after.images, "left": bench.evict()}
+    return {"failed": bench.card.has_failed}
+
+
+def out_of_memory_while_decoding(bench: Bench) -> Mapping[str, Any]:
+    def fail_in_the_decoder(done: int, total: int) -> None:
+        if done == total:
+            bench.card.fault = Fault(at("convolution", 6), torch.OutOfMemoryError(CUDA_OOM))
+
+    made = bench.make(replace(JOB, seed=6), models(bench)[0], fail_in_the_decoder)
+    return {"images": made.images, "failed": bench.card.has_failed, "left": bench.evict()}
+
+
+def another_program_in_the_middle(bench: Bench) -> Mapping[str, Any]:
+    """It takes 1 GiB while the second of four steps runs, and keeps it for another job."""
+
+    def take(done: int, _total: int) -> None:
+        if done == 2:
+            bench.card.others_bytes = 1024 * MIB
+
+    path = models(bench)[0]
+    made = [bench.make(replace(JOB, steps=4, seed=seed), path, take) for seed in (7, 8)]
+    return {"jobs": made, "left": bench.evict(), "reserve": bench.reserve_bytes // MIB}
+
+
+def misnamed(bench: Bench, error: Exception) -> Mapping[str, Any]:
+    def matches(name: str, args: Any) -> bool:
+        return name == "convolution" and args[0].shape[0] >= 4
+
+    job = replace(JOB, images=2, prompt=str(error))
+    bench.card.fault = Fault(matches, error)
+    try:
+        made = bench.make(job, models(bench)[0])
+    except HordelibError as raised:
+        return {"raised": type(raised).__name__, "failed": bench.card.has_failed}
+    return {"images": made.images, "failed": bench.card.has_failed}
+
+
+def no_nvml(bench: Bench) -> Mapping[str, Any]:
+    from hordelib.memory import readings
+
+    bench.card.has_nvml = False
+    readings._card.cache_clear()
+    return {"jobs": [bench.make(replace(JOB, seed=10), models(bench)[0])]}
+
+
+def mixed_jobs(bench: Bench, jobs: int) -> Mapping[str, Any]:
+    """Sizes, batches, prompts and both models, from one end to the other."""
+    allocated: list[float] = []
+    sizes = ((512, 512, 1), (768, 512, 1), (512, 512, 3), (64, 64, 4))
+    for i in range(jobs):
+        width, height, images = sizes[i % len(sizes)]
+        job = replace(JOB, width=width, height=height, images=images, prompt=f"number {i}")
+        bench.make(job, models(bench)[i // 5 % 2])
+        if i % 4 == 3:
+            allocated.append(bench.evict())
+    return {"left": allocated}
+
+
+def _with_fault(bench: Bench, matches: Matches, job: Any) -> Mapping[str, Any]:
+    bench.card.fault = Fault(matches, torch.OutOfMemoryError(CUDA_OOM))
+    made = bench.make(job, models(bench)[0])
+    return {"images": made.images, "failed": bench.card.has_failed, "left": bench.evict()}
+
+
+def main(folder: Path, jobs: int) -> None:
+    card = Card(4096 * MIB, has_numbers=False)
+    accelerator = getattr(torch, "AcceleratorError", RuntimeError)
+    cublas = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+    named = {
+        "cuda": accelerator("CUDA error: out of memory", 2),
+        "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        "cublas": RuntimeError(cublas),
+    }
+    scenarios = {
+        each.__name__: each
+        for each in (
+            two_models_in_turn,
+            one_model_again_and_again,
+            many_prompts,
+            out_of_memory_in_a_step,
+            out_of_memory_while_loading,
+            out_of_memory_while_decoding,
+            another_program_in_the_middle,
+        )
+    }
+    scenarios |= {name: partial(misnamed, error=error) for name, error in named.items()}
+    scenarios |= {"no_nvml": no_nvml, "mixed_jobs": partial(mixed_jobs, jobs=jobs)}
+    tell(Bench(card, folder), scenarios)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,70 @@
+"""Stable Diffusion 1.5 on a simulated card of 4 GiB, in one child for all scenarios."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from tests.simcard.bench import told_by
+
+pytestmark = pytest.mark.timeout(900)  # one child's 30 s of a processor, on a busy machine
+
+WEIGHTS = 2035  # MiB of one model on the card
+
+
+@pytest.fixture(scope="module")
+def told(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> dict[str, Any]:
+    jobs: Any = request.config.getoption("--card-jobs")
+    return told_by("tests.simcard.sd1_on_4_gib", tmp_path_factory.mktemp("models"), jobs)
+
+
+def told_of(told: dict[str, Any], scenario: str) -> dict[str, Any]:
+    seen = told[scenario]
+    assert "error" not in seen, seen["error"]
+    return seen
+
+
+def test_two_models_in_turn_go_and_come_once_each_and_keep_the_reserve(told: dict[str, Any]):
+    seen = told_of(told, "two_models_in_turn")
+    assert [job["copied"] for job in seen["jobs"]] == pytest.approx([WEIGHTS] * 3, abs=20)
+    assert all(job["lowest_free"] >= seen["reserve"] for job in seen["jobs"])
+    assert all(job["returned"] < 10 for job in seen["jobs"])  # pictures alone
+    assert seen["left"] < 10
+
+
+def test_a_model_that_stays_is_copied_once(told: dict[str, Any]):
+    first, *others = told_of(told, "one_model_again_and_again")["jobs"]
+    assert first["copied"] > WEIGHTS - 20
+    assert [job["copied"] for job in others] == pytest.approx([0] * len(others), abs=5)
+
+
+def test_a_batch_that_runs_out_of_memory_in_a_step_is_halved(told: dict[str, Any]):
+    seen = told_of(told, "out_of_memory_in_a_step")
+    assert (seen["images"], seen["failed"]) == (4, True)
+
+
+def test_running_out_of_memory_while_loading_ends_that_job_alone(told: dict[str, Any]):
+    seen = told_of(told, "out_of_memory_while_loading")
+    assert (seen["raised"], seen["images"]) == ("OutOfMemory", 1)
+    assert seen["left"] < 20
+
+
+def test_running_out_of_memory_while_decoding_still_gives_the_picture(told: dict[str, Any]):
+    seen = told_of(told, "out_of_memory_while_decoding")
+    assert (seen["images"], seen["failed"]) == (1, True)
+
+
+def test_what_another_program_takes_in_the_middle_costs_no_picture(told: dict[str, Any]):
+    seen = told_of(told, "another_program_in_the_middle")
+    assert [job["images"] for job in seen["jobs"]] == [1, 1]
+    assert seen["jobs"][1]["lowest_free"] >= seen["reserve"]
+
+
+def test_mixed_jobs_leave_no_more_and_more_on_the_card(told: dict[str, Any]):
+    left = told_of(told, "mixed_jobs")["left"]
+    assert all(after - before < 10 for before, after in pairwise(left))
+    assert left[-1] < 20
