@@ -18,6 +18,8 @@ HordelibError
 │   └── Cancelled          somebody asked for the job to stop
 ├── RuntimeMissing         ComfyUI is not installed where it was looked for
 └── EngineError            the process can't be trusted any more: start a new one
+    └── DeviceFault        the card failed, whatever it was at
+        └── DeviceUnusable    and fails again until its owner has done something
 """
 
 from __future__ import annotations
@@ -170,6 +172,14 @@ class RuntimeMissing(HordelibError):
 
 class EngineError(HordelibError):
     """The device or ComfyUI's state is unknown; only a new process helps."""
+
+
+class DeviceFault(EngineError):
+    """The card failed, which says nothing of the job, its model or its LoRAs."""
+
+
+class DeviceUnusable(DeviceFault):
+    """No new process helps either, until somebody follows the message's remedy."""
 
 
 def _rebuilt(kind: type[HordelibError], message: str, fields: dict[str, object]) -> HordelibError:

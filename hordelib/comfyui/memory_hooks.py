@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,9 +62,21 @@ def _leave_memory_to_us() -> None:
         return spare_bytes, torch_bytes
 
     memory.cleanup_models_gc = _drop_what_is_gone  # called before each graph, too
+    memory.unload_all_models = _unless_lent(memory.unload_all_models)
     memory.load_models_gpu = load_models_gpu
     memory.free_memory = free_memory
     memory.get_free_memory = get_free_memory
+
+
+def _unless_lent(unload_all: Callable[[], None]) -> Callable[[], None]:
+    """ComfyUI's executor wants it when a node ran out of memory: it would copy all weights to main
+    memory, which may have no room for them. For the next job, its lender makes room."""
+
+    def unload_all_models() -> None:
+        if LENDER.get() is None:
+            unload_all()
+
+    return unload_all_models
 
 
 def _map_files() -> None:

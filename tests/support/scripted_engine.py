@@ -2,9 +2,10 @@
 
 "" makes pictures at once; "slow" takes 50 ms a step, and "stuck" a second; "kill" ends the process
 with SIGKILL, and so do a LoRA or a textual inversion that is called "bad", and every job of a model
-called DEADLY. "fail" fails the job, and so do a LoRA that is called "odd", and every job of a model
-called BROKEN. "wide" is made in 32 bits. The pictures are plain, of a colour that follows from
-their seeds.
+called DEADLY. "lost" ends it as a card does that fails, and so does a LoRA that is called "loser";
+"kernels" as one that torch has no kernels for. "fail" fails the job, and so do a LoRA that is
+called "odd", and every job of a model called BROKEN. "wide" is made in 32 bits. The pictures are
+plain, of a colour that follows from their seeds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from multiprocessing.connection import Connection
 from threading import Event, Thread
 
 from hordelib.engine import Generation
-from hordelib.errors import Cancelled, GenerationFailed
+from hordelib.errors import Cancelled, DeviceFault, DeviceUnusable, GenerationFailed
 from hordelib.job.batching import Member
 from hordelib.job.images import Picture
 from hordelib.job.params import GenerationParams
@@ -59,6 +60,10 @@ def _generate(child: Child, job: Generate, cancelled: Event) -> None:
     for step in range(1, params.steps + 1):
         if _kills(params) or job.model.name == DEADLY:
             os.kill(os.getpid(), signal.SIGKILL)
+        if "lost" in words or any(lora.name == "loser" for lora in params.loras):
+            child.give_up(DeviceFault("the card failed in sampler: unspecified launch failure"))
+        if "kernels" in words:
+            child.give_up(DeviceUnusable("no kernels for this card: run ./update-runtime.sh"))
         if _fails(params) or job.model.name == BROKEN:
             child.report(Failed(job.number, GenerationFailed("sampler: shapes differ")))
             return

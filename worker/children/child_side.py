@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from hordelib.errors import HordelibError
+from hordelib.errors import DeviceFault, HordelibError
 from hordelib.files.whole_files import for_owner, make_private, size_on_disk
 from worker.children.messages import Alive, Broken, Stop
 from worker.children.signals import STOP_SIGNALS
@@ -93,7 +93,9 @@ class Child:
         """Tell the bridge why this process can't go on, and end it."""
         log.error("this process can't go on", exc_info=error)
         known = isinstance(error, HordelibError)
-        self.report(Broken(str(error) if known else f"{type(error).__name__}: {error}"))
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        fault = error.with_traceback(None) if isinstance(error, DeviceFault) else None
+        self.report(Broken(reason, fault))
         os._exit(1)
 
     def _next(self) -> object:

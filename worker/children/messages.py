@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hordelib.engine import Generation
-from hordelib.errors import JobError
+from hordelib.errors import DeviceFault, JobError
 from hordelib.files.model import Model
 from hordelib.files.model_key import ModelKey
 from hordelib.job.batching import Member
@@ -118,9 +118,13 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The child can't go on; it exits after this."""
+    """The child can't go on; it exits after this.
+
+    `error` is what stopped it, where the kind of it matters to the bridge.
+    """
 
     reason: str
+    error: DeviceFault | None = None
 
 
 # to the judge's child, and back

@@ -110,7 +110,7 @@ class Supervisor:
         """The child's next report but `Alive`.
 
         Raises `gone` at its death or nonsense, after `silence` seconds without a word, and when a
-        limit is over; it is killed then.
+        limit is over; it is killed then. A child that said of which kind of `gone` it dies: that.
         """
         life = self._life
         assert life is not None
@@ -124,7 +124,9 @@ class Supervisor:
             if before is not None and complaint is not None:
                 self.fail(complaint)
         if isinstance(report, Broken):
-            self.fail(report.reason)
+            self._kill(report.reason)
+            is_known = isinstance(report.error, self._gone)
+            raise report.error if is_known else self._death(report.reason)
         return report
 
     def fail(self, reason: str) -> NoReturn:

@@ -12,7 +12,14 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
 
-from hordelib.errors import Cancelled, EngineError, JobError, ModelBroken, OutOfMemory
+from hordelib.errors import (
+    Cancelled,
+    DeviceFault,
+    EngineError,
+    JobError,
+    ModelBroken,
+    OutOfMemory,
+)
 from hordelib.job.params import SIDE_STEP, GenerationParams
 from worker.children.engine import EngineProcess
 from worker.errors import EngineUnusable, NothingToServe
@@ -71,7 +78,7 @@ class Blame:
             error = self._tried(work, side, side)
         except Stopping:
             return
-        if error is None or isinstance(error, OutOfMemory):  # which is the machine's
+        if error is None or isinstance(error, OutOfMemory | DeviceFault):  # the machine's
             log.info("%s: it is not the model that jobs fail of", work.job.model)
         else:
             reason = f"{error}; the worker's own job fails, too: fetch it again, or another one"
@@ -114,9 +121,10 @@ class Blame:
 
     def _is_deadly(self, work: Work) -> bool:
         error = self._tried(work, work.params.width, work.params.height)
-        if not isinstance(error, EngineError):
-            log.info("%s: the engine survives a job of the worker's own", work.job.model)
-        return isinstance(error, EngineError)
+        is_deadly = isinstance(error, EngineError) and not isinstance(error, DeviceFault)
+        if not is_deadly:
+            log.info("%s: it is not the model that the engine dies of", work.job.model)
+        return is_deadly
 
     def _tried(self, work: Work, width: int, height: int) -> JobError | EngineError | None:
         """What the worker's own job fails of with the model. Whatever comes of it, nothing that

@@ -13,8 +13,11 @@ from hordelib.engine import Generation
 from hordelib.errors import (
     AuxiliaryBroken,
     Cancelled,
+    DeviceFault,
+    DeviceUnusable,
     EngineError,
     GenerationFailed,
+    JobError,
     ModelBroken,
     ModelMissing,
 )
@@ -42,6 +45,11 @@ from worker.prediction.progress import StepProgress
 log = logging.getLogger(__name__)
 
 TRIES = 2  # a job whose engine dies gets a fresh one, once
+CARD_FAULTS = 6  # one after the other, until the worker stops: of three jobs at least
+CARD_REMEDY = (
+    "reboot; if that does not help, look for Xid in the output of dmesg, and take back any"
+    " overclocking"
+)
 RESTARTS = (2.0, 30.0)  # seconds between two deaths of the engine: the first, the longest
 
 
@@ -81,6 +89,7 @@ class Runner:
         self._failed = FailedRequests()
         self._backoff = Backoff(*RESTARTS)
         self._stop_at = inf
+        self._card_faults = 0  # since the last job that was made
         self._at_work: _AtWork | None = None
 
     def stop_by(self, moment: float) -> None:
@@ -123,7 +132,7 @@ class Runner:
                 if unless.is_set():
                     return
                 log.error("the engine did not start: %s", error)
-                if not tries_left:
+                if not tries_left or isinstance(error, DeviceUnusable):
                     raise EngineUnusable(str(error)) from error
                 unless.wait(self._backoff.delay())
             else:
@@ -173,7 +182,8 @@ class Runner:
         self._have_engine()
         try:
             generations = self._generate(batch)
-        except EngineError:
+        except EngineError as error:
+            self._insist_on_device(error)
             self._hurry.wait(self._backoff.delay())
             raise
         self._learn(batch, generations[0])
@@ -186,9 +196,10 @@ class Runner:
         is made without them, and noted. A job that failed is not tried again when it comes again
         soon.
 
-        Raises JobError where there will be none, NothingToServe when its model was the last one
-        that could be used and nobody waits for its files, and EngineUnusable as `start` does, or
-        when the last one kills engines.
+        A fault of the card is held against no file. Raises JobError where there will be none,
+        NothingToServe when its model was the last one that could be used and nobody waits for its
+        files, and EngineUnusable as `start` does, or when the last one kills engines, or the card
+        fails again and again.
         """
         self._have_engine()  # a dead device is told as such, not as the request's fault
         self._failed.insist_on_new(work)
@@ -233,14 +244,31 @@ class Runner:
                 if self._hurry.is_set():
                     raise Stopping from error
                 log.error("job %s: %s", work.job.id, error)
+                self._insist_on_device(error)
                 self._hurry.wait(self._backoff.delay())
+                told = f"{error}; a second engine did no better"
+                if isinstance(error, DeviceFault):
+                    if not tries_left:
+                        raise JobError(told) from error
+                    continue
                 self._blame.died(work, error)
                 if not tries_left:
-                    raise KillsEngines(f"{error}; a second engine did no better") from error
+                    raise KillsEngines(told) from error
             else:
                 self._learn([work], generation)
                 return generation
         raise AssertionError("the last try returns or raises")
+
+    def _insist_on_device(self, error: EngineError) -> None:
+        """Raises EngineUnusable where the card fails again and again, or would."""
+        if not isinstance(error, DeviceFault) or self._hurry.is_set():
+            return
+        self._card_faults += 1
+        if isinstance(error, DeviceUnusable):
+            raise EngineUnusable(str(error)) from error
+        if self._card_faults >= CARD_FAULTS:
+            told = f"{error}, {CARD_FAULTS} times one after the other: {CARD_REMEDY}"
+            raise EngineUnusable(told) from error
 
     def _generate(self, batch: Sequence[Work]) -> tuple[Generation, ...]:
         ids = [work.job.id for work in batch]
@@ -299,6 +327,7 @@ class Runner:
 
     def _learn(self, batch: Sequence[Work], generation: Generation) -> None:
         self._backoff.reset()
+        self._card_faults = 0
         whole, family = common_params(members_of(batch)), batch[0].model.family
         if whole.return_control_map:  # which uses nothing of the model
             return

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from hordelib.comfyui.device_faults import name_memory_errors
 from hordelib.comfyui.loaders.reading import reading
 from hordelib.errors import ModelBroken
 from hordelib.files.file_kinds import FileKind, kind_of
@@ -43,7 +44,11 @@ def load_vae(key: ModelKey) -> Any:
 
 
 def insisting_on_numbers(vae: Any) -> Any:
-    """The same VAE, which raises NotNumbers where ComfyUI would clamp an infinity to white."""
+    """The same VAE, which raises NotNumbers where ComfyUI would clamp an infinity to white.
+
+    Where it runs out of memory, ComfyUI learns of it, and decodes in tiles.
+    """
+    name_memory_errors(type(vae.first_stage_model), "encode", "decode")
     vae.process_output = watched(vae.process_output, "the VAE")
     return vae
 

@@ -10,7 +10,7 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from hordelib.errors import OutOfMemory
+from hordelib.comfyui.device_faults import is_out_of_memory
 from hordelib.memory.estimates import BatchSizes
 from hordelib.memory.loans import forget_peak
 
@@ -34,8 +34,8 @@ def in_batches(
     """All images, in batches of at most `sizes.at_most`; half as many wherever memory runs out.
 
     No batch has images of two companies, which are runs of images in their order.
-    `alone`: each image by itself. Raises ComfyUI's OOM_EXCEPTION, or OutOfMemory where the budget
-    says so, when there is no room for a single one.
+    `alone`: each image by itself. Raises what `make` does, out of memory only when there is no room
+    for a single one.
     """
     at_once = 1 if alone else sizes.at_most
     done: list[Tensor] = []
@@ -64,8 +64,8 @@ def _unless_too_large(
     sizes.now = batch.images.stop - batch.images.start
     try:
         made = make(batch)
-    except (comfy.model_management.OOM_EXCEPTION, OutOfMemory):
-        if sizes.now == 1:
+    except Exception as error:
+        if sizes.now == 1 or not is_out_of_memory(error):
             raise
         return None
     sizes.largest = max(sizes.largest, sizes.now)

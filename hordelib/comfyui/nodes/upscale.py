@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hordelib.comfyui.device_faults import memory_errors_named
 from hordelib.comfyui.loaders.image_networks import Upscaler, bring
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, RunContext
 from hordelib.files.model_key import ModelKey
@@ -101,7 +102,8 @@ class _Watched:
             raise comfy.model_management.InterruptProcessingException
         if max(tile.shape[-2:]) > self.side:  # ComfyUI then takes tiles of half the size
             raise comfy.model_management.OOM_EXCEPTION(f"no room for tiles over {self.side} pixels")
-        enlarged = self.upscaler(tile)
+        with memory_errors_named():
+            enlarged = self.upscaler(tile)
         self.done += 1
         self.context.on_step(self.done, max(self.done, self.tiles))
         return enlarged

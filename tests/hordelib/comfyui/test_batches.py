@@ -20,8 +20,19 @@ JOB = replace(SMALL, steps=1, images=4)
 Call = Callable[..., Any]
 
 
+CUDA_OOM = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+# What CUDA's libraries raise, and what allocates beside torch's allocator.
+MISNAMED = (
+    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be ..."),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+)
+
+
 @contextmanager
-def out_of_memory(owner: type, method: str, when: Callable[[Any], bool]) -> Generator[list[int]]:
+def out_of_memory(
+    owner: type, method: str, when: Callable[[Any], bool], error: Exception = CUDA_OOM
+) -> Generator[list[int]]:
     """The method raises what CUDA raises where `when` says so of its input; its batch sizes."""
     original: Call = getattr(owner, method)
     sizes: list[int] = []
@@ -29,7 +40,7 @@ def out_of_memory(owner: type, method: str, when: Callable[[Any], bool]) -> Gene
     def limited(self: Any, value: Any, *arguments: Any, **options: Any) -> Any:
         sizes.append(len(value))
         if when(value):
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+            raise error
         return original(self, value, *arguments, **options)
 
     setattr(owner, method, limited)
@@ -39,16 +50,16 @@ def out_of_memory(owner: type, method: str, when: Callable[[Any], bool]) -> Gene
         setattr(owner, method, original)
 
 
-def unet_limited_to(images: int) -> Any:
+def unet_limited_to(images: int, error: Exception = CUDA_OOM) -> Any:
     from comfy.model_base import BaseModel
 
-    return out_of_memory(BaseModel, "apply_model", lambda latents: len(latents) > 2 * images)
+    return out_of_memory(BaseModel, "apply_model", lambda latents: len(latents) > 2 * images, error)
 
 
-def decoder_limited_to(height: int) -> Any:
-    from comfy.taesd.taesd import TAESD
+def decoder_limited_to(height: int, error: Exception = CUDA_OOM) -> Any:
+    from comfy.taesd.taesd import Block
 
-    return out_of_memory(TAESD, "decode", lambda latents: latents.shape[-2] > height)
+    return out_of_memory(Block, "forward", lambda latents: latents.shape[-2] > height, error)
 
 
 def test_a_batch_is_halved_until_it_fits_and_each_image_is_the_same(
@@ -61,6 +72,40 @@ def test_a_batch_is_halved_until_it_fits_and_each_image_is_the_same(
     assert sizes == [8, 4, 4]  # both prompts of each image
     assert [picture.seed for picture in halved] == [picture.seed for picture in together]
     assert all(difference(*pair) <= 2 for pair in zip(together, halved, strict=True))
+
+
+@pytest.mark.parametrize("error", MISNAMED, ids=lambda error: str(error)[:40])
+def test_memory_that_runs_out_by_another_name_halves_the_batch_and_tiles_the_picture(
+    engine: Engine, checkpoint: Path, error: Exception
+):
+    engine.generate(replace(JOB, prompt="something else"), checkpoint)
+    with unet_limited_to(images=2, error=error) as sizes:
+        assert len(engine.generate(JOB, checkpoint).images) == 4
+    assert sizes == [8, 4, 4]
+    wide = replace(JOB, width=64, height=1280, images=1, seed=5)
+    with decoder_limited_to(height=1024, error=error) as tries:
+        assert len(engine.generate(wide, checkpoint).images) == 1
+    assert len(tries) > 1
+
+
+def test_out_of_memory_moves_no_weights_to_main_memory(
+    engine: Engine, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """ComfyUI's executor would unload all models, where the system may have no room for them."""
+    from comfy.model_management import LoadedModel
+
+    unloaded: list[Any] = []
+    original = LoadedModel.model_unload
+
+    def model_unload(model: Any, *arguments: Any, **options: Any) -> Any:
+        unloaded.append(model)
+        return original(model, *arguments, **options)
+
+    engine.generate(JOB, checkpoint)
+    monkeypatch.setattr(LoadedModel, "model_unload", model_unload)
+    with unet_limited_to(images=0), pytest.raises(OutOfMemory):
+        engine.generate(replace(JOB, seed=6), checkpoint)
+    assert not unloaded
 
 
 def test_steps_still_end_at_their_total_after_a_batch_was_halved(engine: Engine, checkpoint: Path):
@@ -76,7 +121,7 @@ def test_a_vae_without_memory_decodes_in_tiles(engine: Engine, checkpoint: Path)
     wide = replace(JOB, width=64, height=1280, images=1, seed=5)
     whole = engine.generate(wide, checkpoint).images[0]
     engine.generate(replace(JOB, images=1), checkpoint)
-    with decoder_limited_to(height=128):
+    with decoder_limited_to(height=1024):
         tiled = engine.generate(wide, checkpoint).images[0]
     apart = abs(pixels(whole).astype(int) - pixels(tiled)).mean()
     assert 0 < apart < 1  # the seams of tiles, not another picture

@@ -225,6 +225,33 @@ def test_a_job_that_kills_the_engine_gets_one_more_try_and_is_faulted(stage: Sta
     assert stage.runner.run(stage.work()).images
 
 
+def test_a_fault_of_the_card_is_held_against_no_model_and_no_lora(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    for number in range(4):
+        with pytest.raises(JobError, match="unspecified launch failure; a second engine"):
+            stage.runner.run(stage.work(f"lost {number}"))
+        with pytest.raises(JobError, match="unspecified launch failure"):
+            stage.runner.run(stage.work(str(number), lora="loser"))
+        assert stage.runner.run(stage.work("")).images
+    assert stage.offered.offer().models == (MODEL, OTHER)
+    assert "not used any more" not in caplog.text
+
+
+def test_a_card_that_fails_again_and_again_ends_the_worker_with_a_remedy(stage: Stage):
+    for prompt in ("lost a", "lost b"):
+        with pytest.raises(JobError):
+            stage.runner.run(stage.work(prompt))
+    with pytest.raises(EngineUnusable, match="6 times one after the other: reboot"):
+        stage.runner.run(stage.work("lost c"))
+
+
+def test_a_card_that_torch_has_no_kernels_for_ends_the_worker_at_the_first_job(stage: Stage):
+    with pytest.raises(EngineUnusable, match=r"no kernels .*update-runtime\.sh"):
+        stage.runner.run(stage.work("kernels"))
+    assert stage.offered.offer().models == (MODEL, OTHER)
+
+
 def offer_too(stage: Stage, name: str) -> None:
     stage.offered.add(replace(stage.model, name=name))
 
