@@ -222,6 +222,7 @@ class Engine:
         reserve_bytes = self._vram_reserve_bytes
         device = boot(self._comfyui, self._wanted_device, reserve_vram_bytes=reserve_bytes)
         if self._loaded is None:
+            device.insist_on_kernels()
             self._loaded = self._load(device)
         return device.name
 

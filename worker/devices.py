@@ -2,47 +2,146 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+import psutil
 import pynvml
 
+from hordelib.comfyui import torch_probe
+from hordelib.memory.cards import VISIBLE, first_visible
 from worker.errors import EngineUnusable
+
+# Made by the kernel's driver: they are there in a container that has a card and lacks NVML, too.
+DEVICE_NODES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+WSL_NODE = Path("/dev/dxg")
+PROBE_SECONDS = 300.0  # torch on a slow disk, and a driver that nobody uses yet
+_ABSENT = (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded)
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
     name: str
-    driver: str
+    driver: str  # "" where only CUDA can be asked
     memory_bytes: int
     free_bytes: int  # whatever program uses the rest
+    capability: tuple[int, int] | None = None  # CUDA's: (8, 6), for example
+    users: tuple[str, ...] = ()  # who has how much of it now, as far as the driver tells
 
 
 def first_card() -> Card | None:
-    """The first card in the driver's order, which the engine uses; None where there is none.
+    """The one that the engine uses, which CUDA calls cuda:0; None where there is none.
 
     Raises EngineUnusable when there is a driver and it does not answer: after an update of the
     driver, for example, until the next reboot.
     """
     try:
         pynvml.nvmlInit()
-    except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
-        return None
+    except _ABSENT:
+        return _card_of_torch() if any(node.exists() for node in DEVICE_NODES) else None
     except pynvml.NVMLError as error:
         raise EngineUnusable(f"the NVIDIA driver does not work ({error}): reboot") from error
     try:
-        return _read_card(0) if pynvml.nvmlDeviceGetCount() else None
+        handle = first_visible(os.environ.get(VISIBLE))
+        return None if handle is None else _read_card(handle)
     except pynvml.NVMLError as error:
         raise EngineUnusable(f"the NVIDIA card can't be read: {error}") from error
     finally:
         pynvml.nvmlShutdown()
 
 
-def _read_card(index: int) -> Card:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+def is_wsl() -> bool:
+    """Whether the card is Windows', lent to Linux."""
+    return WSL_NODE.exists()
+
+
+@dataclass(frozen=True, slots=True)
+class TorchProbe:
+    """What torch says of itself and of its first card."""
+
+    version: str
+    cuda: str | None  # None: a build for the CPU alone
+    kernels: tuple[str, ...]
+    card: Card | None
+    error: str  # of a small computation on the card
+
+
+def ask_torch() -> TorchProbe:
+    """In a process of its own, which takes seconds. Raises EngineUnusable where torch is broken."""
+    command = [sys.executable, "-P", str(torch_probe.__file__)]
+    environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ}  # as the engine's
+    try:
+        asked = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PROBE_SECONDS,
+            env=environment,
+        )
+        if asked.returncode:
+            lines = asked.stderr.strip().splitlines()
+            raise EngineUnusable(f"torch does not work: {lines[-1] if lines else 'it crashed'}")
+        told = json.loads(asked.stdout.strip().splitlines()[-1])
+        card = told["card"] and _card_told(told["card"])
+        kernels = tuple(told["kernels"])
+        return TorchProbe(told["version"], told["cuda"], kernels, card, told["error"])
+    except subprocess.TimeoutExpired as error:
+        raise EngineUnusable(f"torch says nothing within {PROBE_SECONDS:.0f} s") from error
+    except (ValueError, LookupError) as error:
+        raise EngineUnusable(f"torch does not work: {error}") from error
+
+
+def _card_told(told: dict[str, Any]) -> Card:
+    major, minor = told["capability"]
+    return Card(told["name"], "", told["memory_bytes"], told["free_bytes"], (major, minor))
+
+
+@cache
+def _card_of_torch() -> Card | None:
+    """Asked once: what is free of it, only the engine asks again."""
+    return ask_torch().card
+
+
+def _read_card(handle: Any) -> Card:
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    capability = None
+    with suppress(pynvml.NVMLError):
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        capability = major, minor
     return Card(
         name=pynvml.nvmlDeviceGetName(handle),
         driver=pynvml.nvmlSystemGetDriverVersion(),
         memory_bytes=int(memory.total),
         free_bytes=int(memory.free),
+        capability=capability,
+        users=tuple(_users(handle)),
     )
+
+
+def _users(handle: Any) -> list[str]:
+    """Programs of which the driver tells, the largest first; Windows tells no sizes."""
+    taken: dict[int, int] = {}
+    for ask in (
+        pynvml.nvmlDeviceGetComputeRunningProcesses,
+        pynvml.nvmlDeviceGetGraphicsRunningProcesses,
+    ):
+        with suppress(pynvml.NVMLError):
+            for each in ask(handle):
+                taken[each.pid] = max(taken.get(each.pid, 0), each.usedGpuMemory or 0)
+    largest = sorted(taken.items(), key=lambda item: -item[1])
+    return [f"{_program(pid)}{f' {size >> 20} MiB' if size else ''}" for pid, size in largest]
+
+
+def _program(pid: int) -> str:
+    try:
+        return f"{psutil.Process(pid).name()} ({pid})"
+    except psutil.Error:  # in another container
+        return f"process {pid}"

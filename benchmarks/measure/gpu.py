@@ -11,6 +11,8 @@ from typing import Any, Self, TypeVar
 
 import pynvml
 
+from hordelib.memory.cards import VISIBLE, first_visible
+
 T = TypeVar("T")
 LOOK_SECONDS = 0.2
 
@@ -85,19 +87,12 @@ def _ask(question: Callable[[Any], T]) -> T | None:
     except pynvml.NVMLError:
         return None
     try:
-        return question(_handle(os.environ.get("CUDA_VISIBLE_DEVICES", "")))
+        card = first_visible(os.environ.get(VISIBLE))
+        return None if card is None else question(card)
     except pynvml.NVMLError:
         return None
     finally:
         pynvml.nvmlShutdown()
-
-
-def _handle(visible: str) -> Any:
-    """Of the first one that CUDA sees. By number, cards are counted as the driver does."""
-    first = visible.split(",")[0].strip()
-    if first.startswith("GPU-"):
-        return pynvml.nvmlDeviceGetHandleByUUID(first)
-    return pynvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdecimal() else 0)
 
 
 def _describe(card: Any) -> Gpu:

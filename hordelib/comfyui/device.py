@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pynvml
+
+from hordelib.comfyui.device_faults import device_trouble, first_line
+from hordelib.errors import EngineError
 from hordelib.memory.budget import MemoryBudget
+from hordelib.memory.cards import card_memory
 from hordelib.memory.peak import Record
-from hordelib.memory.readings import anonymous_bytes, card_memory
+from hordelib.memory.readings import Memory, anonymous_bytes
 
 
 def default_folder() -> Path:
@@ -44,6 +49,19 @@ class Device:
 
         return self.name if self.is_cpu else torch.cuda.get_device_name(self.name)
 
+    def insist_on_kernels(self) -> None:
+        """Compute a little. Raises DeviceUnusable where torch has no kernels for the card, and
+        EngineError where it fails otherwise."""
+        import torch
+
+        if self.is_cpu:
+            return
+        try:
+            torch.ones(1, device=self.name).add_(1).item()
+        except Exception as error:
+            failed = EngineError(f"{self.title} does not compute: {first_line(error)}")
+            raise device_trouble("a first computation", error) or failed from error
+
     def select(self) -> None:
         """Make it the one that ComfyUI computes on when called from this thread."""
         import torch
@@ -61,16 +79,32 @@ def card_budget(device: Device, reserve_bytes: int | None) -> MemoryBudget | Non
     if reserve_bytes is None:
         reserve_bytes = int(comfy.model_management.EXTRA_RESERVED_VRAM)
     comfy.model_management.EXTRA_RESERVED_VRAM = 0  # our budget knows of it already
-    return MemoryBudget(lambda: _card_free_bytes(device.name), reserve_bytes, "vram_to_leave_free")
+    return MemoryBudget(lambda: card_free_bytes(device.name), reserve_bytes, "vram_to_leave_free")
 
 
-def _card_free_bytes(device: str) -> int:
-    """Of the whole card, whoever uses the rest, and of what torch has for us and does not use."""
+def card_free_bytes(device: str) -> int:
+    """Of the whole card, whoever uses the rest, and of what torch has for us and does not use.
+
+    What torch has in splinters, each a rest of a block of which some is used, fits nothing large.
+    """
+    import torch
+
+    told = torch.cuda.memory_stats(device)
+    spare_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    splinter_bytes = told.get("inactive_split_bytes.all.current", 0)
+    return whole_card(device).free_bytes + max(0, spare_bytes - splinter_bytes)
+
+
+def whole_card(device: str) -> Memory:
+    """As the driver tells (NVML), or CUDA where it does not: a container may have CUDA alone."""
     import torch
 
     cuda: Any = torch.cuda  # its types are incomplete
-    spare_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return card_memory(f"GPU-{cuda.get_device_properties(device).uuid}").free_bytes + spare_bytes
+    try:
+        return card_memory(str(cuda.get_device_properties(device).uuid))
+    except (pynvml.NVMLError, AttributeError):  # torch 2.5 tells no UUID
+        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+        return Memory(total_bytes, free_bytes)
 
 
 def memory_record(device: Device) -> Record:

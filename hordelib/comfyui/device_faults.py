@@ -120,10 +120,15 @@ def row_of(error: BaseException | None) -> Row | None:
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return TABLE[0]
-    text = str(error).lower()
-    known = next((row for row in TABLE if any(words in text for words in row.words)), None)
+    known = row_named(str(error))
     is_accelerators = isinstance(error, getattr(torch, "AcceleratorError", ()))
     return TABLE[-1] if known is None and is_accelerators else known
+
+
+def row_named(text: str) -> Row | None:
+    """The row that the text of an error is in; needs no torch."""
+    text = text.lower()
+    return next((row for row in TABLE if any(words in text for words in row.words)), None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""What the machine says of its memory: main memory under the limit of a container, and a card's.
+"""What the machine says of its main memory, under the limit of a container.
 
 Nothing here remembers anything: each call asks again, so what other programs use counts.
 """
@@ -8,12 +8,10 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
-import pynvml
 
 ROOT = Path("/")
 PAGE_BYTES = mmap.PAGESIZE
@@ -48,26 +46,6 @@ def anonymous_bytes(root: Path = ROOT) -> int:
     except OSError:
         return 0
     return (int(resident) - int(shared)) * PAGE_BYTES
-
-
-def card_memory(uuid: str) -> Memory:
-    """The whole card of this UUID, whichever program uses it, as the driver tells (NVML).
-
-    Raises pynvml.NVMLError where the driver does not answer.
-    """
-    try:
-        memory = pynvml.nvmlDeviceGetMemoryInfo(_card(uuid))
-    except pynvml.NVMLError:
-        _card.cache_clear()
-        raise
-    return Memory(int(memory.total), int(memory.free))
-
-
-@cache
-def _card(uuid: str) -> Any:
-    """NVML stays open with it: to open it takes milliseconds, and it is asked in each step."""
-    pynvml.nvmlInit()
-    return pynvml.nvmlDeviceGetHandleByUUID(uuid)
 
 
 class _Files(NamedTuple):

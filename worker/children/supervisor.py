@@ -125,8 +125,9 @@ class Supervisor:
                 self.fail(complaint)
         if isinstance(report, Broken):
             self._kill(report.reason)
-            is_known = isinstance(report.error, self._gone)
-            raise report.error if is_known else self._death(report.reason)
+            if report.error is not None and isinstance(report.error, self._gone):
+                raise report.error
+            raise self._death(report.reason)
         return report
 
     def fail(self, reason: str) -> NoReturn:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from hordelib.comfyui.device import default_folder
@@ -20,6 +16,8 @@ from hordelib.errors import ModelBroken
 from hordelib.files.model import Model
 from hordelib.job.control_weights import NON_COMMERCIAL
 from hordelib.setup.comfyui_files import SOURCES
+from worker.cli.check_device import SET_UP, device
+from worker.cli.finding import Finding, Verdict, failed, ok
 from worker.config.config import load_config
 from worker.config.environment import read_environment
 from worker.config.keys import BridgeConfig
@@ -48,38 +46,12 @@ from worker.service.assembly import make_client
 
 MIN_PYTHON = (3, 11)
 LOW_DISK_BYTES = 5 << 30
-SET_UP = "run ./update-runtime.sh"
-
-
-class Verdict(StrEnum):
-    ok = "ok"
-    failed = "FAILED"
-    warning = "WARNING"
-    skipped = "skipped"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One prerequisite. `remedy` says what the owner does about one that is not ok."""
-
-    name: str
-    verdict: Verdict
-    detail: str
-    remedy: str = ""
-
-
-def ok(name: str, detail: str) -> Finding:
-    return Finding(name, Verdict.ok, detail)
-
-
-def failed(name: str, detail: str, remedy: str) -> Finding:
-    return Finding(name, Verdict.failed, detail, remedy)
 
 
 def findings(home: Path, config_file: Path) -> Iterator[Finding]:
     """All prerequisites, each as soon as it is known, in the order of their dependence."""
     yield _python()
-    yield from _torch()
+    yield from device()
     config = _load(config_file)
     yield _comfyui(config if isinstance(config, BridgeConfig) else None, home)
     yield _disk(home)
@@ -106,41 +78,6 @@ def _python() -> Finding:
     if sys.version_info < MIN_PYTHON:
         return failed("python", version, "install Python 3.11 or newer")
     return ok("python", version)
-
-
-_ASK_TORCH = """
-import json, torch
-cuda = torch.cuda.is_available()
-print(json.dumps([torch.__version__, torch.cuda.get_device_name(0) if cuda else None]))
-"""
-
-
-def _torch() -> Iterator[Finding]:
-    """Torch is asked in a process of its own: a broken one can take its process down."""
-    asked = subprocess.run(
-        [sys.executable, "-c", _ASK_TORCH], capture_output=True, text=True, check=False, timeout=300
-    )
-    if asked.returncode:
-        reason = (asked.stderr.strip().splitlines() or ["it crashed"])[-1]
-        yield failed("torch", reason, SET_UP)
-        return
-    version, cuda_name = json.loads(asked.stdout)
-    yield ok("torch", version)
-    yield _device(cuda_name)
-
-
-def _device(cuda_name: str | None) -> Finding:
-    try:
-        card = first_card()
-    except EngineUnusable as error:
-        return failed("device", str(error), "reboot, or install the driver again")
-    if card is None:
-        return ok("device", "CPU (no NVIDIA card found; pictures take minutes instead of seconds)")
-    name = f"{card.name}, driver {card.driver}, {card.free_bytes >> 20} MiB free"
-    if cuda_name is None:
-        remedy = "update the NVIDIA driver, or install the torch build for it"
-        return failed("device", f"{name}, but torch can't use it", remedy)
-    return ok("device", name)
 
 
 def _load(config_file: Path) -> BridgeConfig | list[Finding]:

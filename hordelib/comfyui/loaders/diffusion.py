@@ -48,7 +48,8 @@ def insisting_on_numbers(vae: Any) -> Any:
 
     Where it runs out of memory, ComfyUI learns of it, and decodes in tiles.
     """
-    name_memory_errors(type(vae.first_stage_model), "encode", "decode")
+    first_stage: object = vae.first_stage_model
+    name_memory_errors(type(first_stage), "encode", "decode")
     vae.process_output = watched(vae.process_output, "the VAE")
     return vae
 

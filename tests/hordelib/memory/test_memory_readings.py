@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
-import pynvml
 import pytest
 
-from hordelib.memory.readings import Memory, card_memory, main_memory
+from hordelib.memory.readings import main_memory
 
 MIB = 1 << 20
 NO_LIMIT_V1 = 9223372036854771712
@@ -80,21 +78,3 @@ def test_a_group_that_is_hidden_from_a_container_is_looked_for_above(tmp_path: P
 def test_this_machine_can_be_read():
     memory = main_memory()
     assert 0 < memory.free_bytes <= memory.total_bytes <= psutil.virtual_memory().total
-
-
-def test_the_driver_is_opened_once_and_anew_after_it_has_failed(monkeypatch: pytest.MonkeyPatch):
-    opened: list[str] = []
-    failures = [pynvml.NVMLError(15)]  # the card is lost
-
-    def memory_of(_handle: object) -> SimpleNamespace:
-        if len(opened) == 1 and failures:
-            raise failures.pop()
-        return SimpleNamespace(total=3, free=2)
-
-    monkeypatch.setattr(pynvml, "nvmlInit", lambda: opened.append("init"))
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", str)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", memory_of)
-    with pytest.raises(pynvml.NVMLError):
-        card_memory("GPU-1")
-    assert [card_memory("GPU-1") for _ in range(5)] == [Memory(3, 2)] * 5
-    assert opened == ["init", "init"]

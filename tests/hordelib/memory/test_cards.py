@@ -1,0 +1,99 @@
+"""Which card is meant, and how much of it is free, where NVML, CUDA's variables and MIG differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from types import SimpleNamespace
+
+import pynvml
+import pytest
+import torch
+
+from hordelib.comfyui.device import card_free_bytes, whole_card
+from hordelib.memory import cards
+from hordelib.memory.cards import card_memory, first_visible
+from hordelib.memory.readings import Memory
+from tests.support.simulated_nvml import MIB, SimulatedCard, SimulatedNvml
+
+PART = SimulatedCard("A100 MIG 1g.5gb", "MIG-7", memory_bytes=4864 * MIB, free_bytes=4800 * MIB)
+CARDS = [
+    SimulatedCard("first", "GPU-1a"),
+    SimulatedCard("second", "GPU-2b", memory_bytes=24576 * MIB, free_bytes=20000 * MIB),
+    SimulatedCard("divided", "GPU-3c", memory_bytes=40960 * MIB, parts=(PART,)),
+]
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Generator[SimulatedNvml]:
+    simulated = SimulatedNvml(CARDS)
+    simulated.install(monkeypatch)
+    cards._handle.cache_clear()
+    yield simulated
+    cards._handle.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("visible", "name"),
+    [
+        (None, "first"),
+        ("1", "second"),
+        ("1,0", "second"),
+        ("GPU-2", "second"),
+        ("2", "A100 MIG 1g.5gb"),
+        ("MIG-7", "A100 MIG 1g.5gb"),
+        ("", None),
+        ("-1", None),
+        ("7", None),
+        ("GPU-9", None),
+    ],
+)
+def test_the_first_card_is_the_one_that_cuda_counts_as_first(
+    nvml: SimulatedNvml, visible: str | None, name: str | None
+):
+    found = first_visible(visible)
+    assert (found and found.name) == name
+
+
+def test_the_memory_of_a_part_of_a_card_is_its_own(nvml: SimulatedNvml):
+    """CUDA tells the UUID of the part, without saying that it is one."""
+    assert card_memory("2b") == Memory(24576 * MIB, 20000 * MIB)
+    assert card_memory("7") == Memory(4864 * MIB, 4800 * MIB)
+
+
+def test_the_driver_is_opened_once_and_anew_after_it_has_failed(nvml: SimulatedNvml):
+    assert card_memory("1a").total_bytes
+    nvml.error = pynvml.NVMLError(15)  # the card is lost
+    with pytest.raises(pynvml.NVMLError):
+        card_memory("1a")
+    nvml.error = None
+    assert [card_memory("1a").free_bytes for _ in range(5)] == [6000 * MIB] * 5
+    assert nvml.opened == 2
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch on a card of 8 GiB, of which it has 3: 1 in use, 1.5 whole, and 0.5 in splinters."""
+    told = {
+        "get_device_properties": SimpleNamespace(uuid="1a"),
+        "mem_get_info": (5000 * MIB, 8192 * MIB),
+        "memory_reserved": 3072 * MIB,
+        "memory_allocated": 1024 * MIB,
+        "memory_stats": {"inactive_split_bytes.all.current": 512 * MIB},
+    }
+    for name, answer in told.items():
+        monkeypatch.setattr(torch.cuda, name, _answering(answer))
+
+
+def _answering(answer: object) -> Callable[[str], object]:
+    return lambda _device: answer
+
+
+def test_cuda_tells_the_memory_where_there_is_no_nvml(nvml: SimulatedNvml, cuda: None):
+    assert whole_card("cuda:0") == Memory(8192 * MIB, 6000 * MIB)
+    nvml.error = pynvml.NVMLError_LibraryNotFound()
+    cards._handle.cache_clear()
+    assert whole_card("cuda:0") == Memory(8192 * MIB, 5000 * MIB)
+
+
+def test_what_torch_has_in_splinters_is_not_free(nvml: SimulatedNvml, cuda: None):
+    assert card_free_bytes("cuda:0") == (6000 + 1536) * MIB
