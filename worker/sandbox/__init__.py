@@ -1,6 +1,6 @@
-"""A local horde for demos, tests and benchmarks: the v2 API's image endpoints, on loopback.
+"""A local horde for demos, tests and benchmarks: the v2 API for pictures and alchemy, on loopback.
 
-It refuses what the server refuses. It leaves out alchemy, text, shared keys, teams, styles,
+It refuses what the server refuses. It leaves out text, shared keys, teams, styles,
 paused workers and raid mode.
 """
 
@@ -24,6 +24,7 @@ from worker.sandbox.faults import (
     Reply,
 )
 from worker.sandbox.horde import Timing
+from worker.sandbox.kinds.alchemy_records import FormEntry, HoldEntry
 from worker.sandbox.limits import DEFAULT_LIMITS, SERVER_LIMITS, Limit
 from worker.sandbox.records import (
     ANONYMOUS_KEY,
@@ -49,9 +50,11 @@ __all__ = [
     "Drip",
     "Endpoint",
     "Faults",
+    "FormEntry",
     "GenerationEntry",
     "HalfHeader",
     "HandedOutAgain",
+    "HoldEntry",
     "Html",
     "Latency",
     "Limit",

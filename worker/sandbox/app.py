@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from threading import Lock
 from types import MappingProxyType
+from typing import Any
 
 from aiohttp import web
 
@@ -32,6 +33,7 @@ from worker.sandbox.faults import (
     Reply,
 )
 from worker.sandbox.horde import Horde
+from worker.sandbox.kinds.alchemy_wire import FormPopBody, FormSubmitBody, InterrogateBody
 from worker.sandbox.limits import RateLimiter
 from worker.sandbox.objects import Forbidden
 from worker.sandbox.replies import Json, Links
@@ -39,7 +41,8 @@ from worker.sandbox.wire import GenerateBody, PopBody, SubmitBody, WorkerBody, p
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 VERSION = "5.1.5"
-_PER_URL = (Endpoint.CHECK, Endpoint.STATUS)
+_PER_URL = (Endpoint.CHECK, Endpoint.STATUS, Endpoint.FORM_STATUS)
+_POPS = (Endpoint.POP, Endpoint.FORM_POP)
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -78,7 +81,7 @@ class App:
         self._faults = faults
         self._limiter = limiter
         self._tally = tally
-        self._last_job: Json = {}  # the last pop's reply that had ids
+        self._last_jobs: dict[Endpoint, Json] = {}  # of each kind the last pop's reply that had ids
 
     def build(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -95,6 +98,16 @@ class App:
             ("DELETE", f"{api}/generate/status/{{id}}", Endpoint.CANCEL, self._cancel),
             ("POST", f"{api}/generate/pop", Endpoint.POP, self._pop),
             ("POST", f"{api}/generate/submit", Endpoint.SUBMIT, self._submit),
+            ("POST", f"{api}/interrogate/async", Endpoint.FORM_ASYNC, self._interrogate),
+            ("GET", f"{api}/interrogate/status/{{id}}", Endpoint.FORM_STATUS, self._form_status),
+            (
+                "DELETE",
+                f"{api}/interrogate/status/{{id}}",
+                Endpoint.FORM_CANCEL,
+                self._cancel_forms,
+            ),
+            ("POST", f"{api}/interrogate/pop", Endpoint.FORM_POP, self._pop_forms),
+            ("POST", f"{api}/interrogate/submit", Endpoint.FORM_SUBMIT, self._submit_form),
             ("GET", f"{api}/status/heartbeat", Endpoint.HEARTBEAT, self._heartbeat),
             ("GET", f"{api}/status/models", Endpoint.MODELS, self._models),
             ("GET", f"{api}/status/models/{{name}}", Endpoint.MODELS, self._models),
@@ -123,16 +136,16 @@ class App:
             seconds, effect = self._faults.draw(endpoint)
             await asyncio.sleep(seconds)
             reply = await _instead_of_work(request, effect)
-            is_pop = endpoint is Endpoint.POP
-            if is_pop and isinstance(effect, HandedOutAgain) and self._last_job:
-                reply = web.json_response(self._last_job)
+            is_pop = endpoint in _POPS
+            if isinstance(effect, HandedOutAgain) and endpoint in self._last_jobs:
+                reply = web.json_response(self._last_jobs[endpoint])
             if reply is None:
                 reply = await self._work(endpoint, handler, request)
             if is_pop and isinstance(effect, NamedTwice):
                 reply = _naming_twice(reply)
             self._tally.answered(endpoint, reply.status)
             if is_pop and isinstance(effect, LostReply | CutShort):
-                self._horde.lose_pop(json.loads(reply.text or "").get("ids", ()))
+                self._horde.lose_pop(_handed_out(json.loads(reply.text or "{}")))
             return await _after_work(request, effect, reply)
 
         return answer
@@ -172,8 +185,35 @@ class App:
     async def _pop(self, request: web.Request) -> web.Response:
         body = parse(PopBody, await request.read())
         reply = self._horde.pop(_apikey(request), body, self._links(request))
-        self._last_job = reply if reply["ids"] else self._last_job
+        return self._popped(Endpoint.POP, reply)
+
+    def _popped(self, endpoint: Endpoint, reply: Json) -> web.Response:
+        if _handed_out(reply):
+            self._last_jobs[endpoint] = reply
         return web.json_response(reply)
+
+    async def _interrogate(self, request: web.Request) -> web.Response:
+        body = parse(InterrogateBody, await request.read())
+        key = _apikey(request)
+        source = await sources.load_for_forms(body)
+        return web.json_response(self._horde.interrogate(key, body, source), status=202)
+
+    async def _form_status(self, request: web.Request) -> web.Response:
+        id, links = request.match_info["id"], self._links(request)
+        return web.json_response(self._horde.form_status(id, links))
+
+    async def _cancel_forms(self, request: web.Request) -> web.Response:
+        id, links = request.match_info["id"], self._links(request)
+        return web.json_response(self._horde.cancel_forms(id, links))
+
+    async def _pop_forms(self, request: web.Request) -> web.Response:
+        body = parse(FormPopBody, await request.read())
+        reply = self._horde.pop_forms(_apikey(request), body, self._links(request))
+        return self._popped(Endpoint.FORM_POP, reply)
+
+    async def _submit_form(self, request: web.Request) -> web.Response:
+        body = parse(FormSubmitBody, await request.read())
+        return web.json_response(self._horde.submit_form(_apikey(request), body))
 
     async def _submit(self, request: web.Request) -> web.Response:
         body = parse(SubmitBody, await request.read())
@@ -249,6 +289,11 @@ class App:
 
     def _links(self, request: web.Request) -> Links:
         return Links(self._horde.store, f"{request.scheme}://{request.host}")
+
+
+def _handed_out(reply: Mapping[str, Any]) -> list[str]:
+    """The ids in a pop's reply, of either kind."""
+    return [*(reply.get("ids") or ()), *(form["id"] for form in reply.get("forms") or ())]
 
 
 def _apikey(request: web.Request) -> str:
@@ -329,7 +374,7 @@ async def _after_work(
 
 def _naming_twice(reply: web.Response) -> web.Response:
     job = json.loads(reply.text or "{}")
-    twice = {name: job[name] * 2 for name in ("ids", "r2_uploads") if job.get(name)}
+    twice = {name: job[name] * 2 for name in ("ids", "r2_uploads", "forms") if job.get(name)}
     return web.json_response(job | twice, status=reply.status)
 
 

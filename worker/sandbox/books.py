@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from worker.sandbox.kinds.alchemy_records import FormEntry
 from worker.sandbox.objects import ObjectStore
 from worker.sandbox.records import Generation, Records, Request, Settling, State
 from worker.sandbox.wire import GenerateBody
@@ -85,6 +86,8 @@ class Books:
     """By username, evaluating kudos not included."""
     tally: Tally
     away: tuple[Absence, ...] = ()
+    forms: tuple[FormEntry, ...] = ()
+    """Of alchemy, in the order in which they were asked for."""
 
     def request(self, id: str) -> RequestEntry:
         return next(row for row in self.requests if row.id == id)
@@ -105,6 +108,7 @@ def write(
     store: ObjectStore,
     tally: Tally,
     away: Sequence[Absence],
+    forms: Sequence[FormEntry] = (),
     *,
     only_open: bool = False,
 ) -> Books:
@@ -118,6 +122,7 @@ def write(
         user_kudos={row.user.username: row.kudos for row in accounts},
         tally=tally,
         away=tuple(away),
+        forms=tuple(forms),
     )
 
 

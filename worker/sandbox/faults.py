@@ -37,6 +37,11 @@ class Endpoint(StrEnum):
     WORKER = "worker"
     MODIFY_WORKER = "modify_worker"
     TEAMS = "teams"
+    FORM_ASYNC = "interrogate/async"
+    FORM_STATUS = "interrogate/status"
+    FORM_CANCEL = "interrogate/cancel"
+    FORM_POP = "interrogate/pop"
+    FORM_SUBMIT = "interrogate/submit"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ from typing import Concatenate, Literal, ParamSpec, TypeVar
 from worker.sandbox import books, dispatch, pages, registration, replies, settlement, swagger
 from worker.sandbox.books import Absence, Books, Tally
 from worker.sandbox.dispatch import Handout
+from worker.sandbox.errors import Refusal
+from worker.sandbox.kinds.alchemy import Alchemy
+from worker.sandbox.kinds.alchemy_records import Alchemist, SourcePicture
+from worker.sandbox.kinds.alchemy_wire import FormPopBody, FormSubmitBody, InterrogateBody
 from worker.sandbox.objects import ObjectStore
 from worker.sandbox.pages import Cache
 from worker.sandbox.records import (
@@ -96,6 +100,7 @@ class Horde:
             {user.key: Account(user, user.kudos) for user in users},
             drop_window_seconds=timing.drop_window_seconds,
         )
+        self._alchemy = Alchemy(self._records)
         self._cache = Cache(clock, timing.cache_seconds)
         self._lock = RLock()
         self._started_at = clock()
@@ -138,6 +143,8 @@ class Horde:
     @_atomic
     def pop(self, key: str, body: PopBody, links: Links) -> Json:
         now = self._clock()
+        if registration.stored_text(body.name) in self._alchemy.alchemists:
+            raise Refusal("PolymorphicNameConflict", name=body.name)
         offer = registration.offer_of(self._records, key, body, now)
         found = dispatch.pop(self._records, offer, now, self._timing.min_ttl_seconds)
         messages = [row for row in self._records.messages if row.expires_at > now]
@@ -148,8 +155,11 @@ class Horde:
     @_atomic
     def lose_pop(self, ids: Iterable[str]) -> None:
         """Put on record that the reply which handed these out did not reach its worker."""
+        ids = tuple(ids)
         for id in ids:
-            self._records.generations[id].unheard = True
+            if id in self._records.generations:
+                self._records.generations[id].unheard = True
+        self._alchemy.lose_pop(ids)
 
     @_atomic
     def submit(self, key: str, body: SubmitBody, embedded: bytes | None = None) -> Json:
@@ -163,9 +173,37 @@ class Horde:
         settlement.refuse_excess(body)
         return {"reward": reward}
 
+    # Alchemy, for clients and for alchemists.
+
+    @_atomic
+    def interrogate(self, key: str, body: InterrogateBody, source: SourcePicture) -> Json:
+        id = self._alchemy.ask(key, body, source, self._clock())
+        if source.webp is not None:
+            self.store.put("sources", f"{id}.webp", source.webp, "binary/octet-stream")
+        return {"id": id}
+
+    @_atomic
+    def form_status(self, id: str, links: Links) -> Json:
+        return self._alchemy.status(id, links)
+
+    @_atomic
+    def cancel_forms(self, id: str, links: Links) -> Json:
+        return self._alchemy.cancel(id, links)
+
+    @_atomic
+    def pop_forms(self, key: str, body: FormPopBody, links: Links) -> Json:
+        return self._alchemy.pop(key, body, links, self._clock())
+
+    @_atomic
+    def submit_form(self, key: str, body: FormSubmitBody) -> Json:
+        return self._alchemy.submit(key, body, self._clock())
+
     @_atomic
     def modify_worker(self, key: str, id: str, body: WorkerBody) -> Json:
         """Change a worker as its owner; echoes what changed."""
+        alchemist = self._alchemy.alchemist(id)
+        if alchemist is not None:
+            return self._maintain(alchemist, key, body)
         return registration.modify(self._records, key, id, body)
 
     @_atomic
@@ -180,10 +218,16 @@ class Horde:
 
     @_atomic
     def worker(self, id: str, key: str | None) -> Json:
+        alchemist = self._alchemy.alchemist(id)
+        if alchemist is not None:
+            return self._alchemy.page(alchemist, key, self._clock())
         return self._worker(self._records.worker(id), key)
 
     @_atomic
     def worker_named(self, name: str, key: str | None) -> Json:
+        alchemist = self._alchemy.alchemists.get(name)
+        if alchemist is not None:
+            return self._alchemy.page(alchemist, key, self._clock())
         return self._worker(self._records.worker_named(name), key)
 
     @_atomic
@@ -214,17 +258,22 @@ class Horde:
     def books(
         self, tally: Tally, away: Sequence[Absence] = (), *, only_open: bool = False
     ) -> Books:
-        return books.write(self._records, self.store, tally, away, only_open=only_open)
+        stored = {id: self.store.get("transient", f"{id}.webp") for id in self._alchemy.form_ids}
+        uploads = {id: each.digests for id, each in stored.items() if each}
+        forms = self._alchemy.entries(uploads)
+        return books.write(self._records, self.store, tally, away, forms, only_open=only_open)
 
     @_atomic
     def clean(self) -> None:
         """Run the cleaner now."""
         settlement.clean(self._records, self._clock())
+        self._alchemy.clean(self._clock())
 
     @_atomic
     def set_maintenance(self, worker: str, message: str | None) -> None:
         """Put the worker of that name into maintenance with a message; None takes it out."""
-        self._records.worker_named(worker).maintenance = message
+        row = self._alchemy.alchemists.get(worker) or self._records.worker_named(worker)
+        row.maintenance = message
 
     @_atomic
     def set_mode(self, mode: Literal["maintenance_mode", "invite_only_mode"], on: bool) -> None:
@@ -264,6 +313,17 @@ class Horde:
             self._cleanings = due
             at = self._started_at + due * self._timing.cleaner_seconds
             settlement.clean(self._records, at)
+            self._alchemy.clean(at)
+
+    def _maintain(self, row: Alchemist, key: str, body: WorkerBody) -> Json:
+        """An alchemist's owner may put it into maintenance; the rest is for picture workers."""
+        if row.owner is not self._records.account(key):
+            raise Refusal("NotOwner")
+        if body.maintenance is None:
+            raise Refusal("NoWorkerModSelected")
+        told = body.maintenance_msg or registration.DEFAULT_MAINTENANCE_MESSAGE
+        row.maintenance = told if body.maintenance else None
+        return {"maintenance": body.maintenance}
 
     def _keep(self, id: str, pictures: Pictures) -> Sources:
         """Store a request's pictures under the names that the server gives them."""

@@ -34,10 +34,12 @@ SERVER_LIMITS: Mapping[Endpoint, Limit] = {
     Endpoint.ASYNC: Limit(2, 1),
     Endpoint.POP: Limit(60, 1),
     Endpoint.SUBMIT: Limit(60, 1),
+    Endpoint.FORM_STATUS: Limit(10, 1),
 }
 # What the sandbox enforces unless told otherwise: a test posts and pops as fast as it can.
 DEFAULT_LIMITS: Mapping[Endpoint, Limit] = {
-    endpoint: SERVER_LIMITS[endpoint] for endpoint in (Endpoint.CHECK, Endpoint.STATUS)
+    endpoint: SERVER_LIMITS[endpoint]
+    for endpoint in (Endpoint.CHECK, Endpoint.STATUS, Endpoint.FORM_STATUS)
 }
 
 

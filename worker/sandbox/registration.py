@@ -7,6 +7,7 @@ two of them only a pop's models, amount and priorities count.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from html import escape
 
 from worker.sandbox.errors import Refusal, ServerBug
@@ -34,7 +35,7 @@ def stored_text(text: str) -> str:
 def offer_of(records: Records, key: str, body: PopBody, now: float) -> Offer:
     """The offer that this pop makes; registers or refreshes its worker. Raises Refusal."""
     body = body.model_copy(update={"name": stored_text(body.name)})
-    owner = _admitted_owner(records, key, body, now)
+    owner = admitted_owner(records, key, body.priority_usernames, now)
     known = [name for name in body.models if owner.user.customizer or name in records.reference]
     models = tuple(known[:MAX_MODELS])
     worker = records.workers.get(body.name)
@@ -49,7 +50,10 @@ def offer_of(records: Records, key: str, body: PopBody, now: float) -> Offer:
     return Offer(worker, models, body.amount, body.priority_usernames, checks_in)
 
 
-def _admitted_owner(records: Records, key: str, body: PopBody, now: float) -> Account:
+def admitted_owner(
+    records: Records, key: str, priority_usernames: Sequence[str], now: float
+) -> Account:
+    """Whose key it is. Raises Refusal where this account may run no worker now."""
     if now < records.timeout_until:
         raise Refusal("TimeoutIP", seconds=round(records.timeout_until - now))
     owner = records.account(key)
@@ -57,7 +61,7 @@ def _admitted_owner(records: Records, key: str, body: PopBody, now: float) -> Ac
         raise Refusal("AnonForbiddenWorker")
     if owner.flagged:
         raise Refusal("WorkerFlaggedMaintenance")
-    if any("#" not in name for name in body.priority_usernames):
+    if any("#" not in name for name in priority_usernames):
         raise Refusal("InvalidPriorityUsername")
     return owner
 

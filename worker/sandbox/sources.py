@@ -15,6 +15,8 @@ import aiohttp
 from PIL import Image
 
 from worker.sandbox.errors import Refusal
+from worker.sandbox.kinds.alchemy_records import SourcePicture
+from worker.sandbox.kinds.alchemy_wire import InterrogateBody
 from worker.sandbox.wire import GenerateBody
 
 DOWNLOAD_SECONDS = 2
@@ -46,6 +48,22 @@ async def load(body: GenerateBody) -> Pictures:
         mask=mask,
         extras=await _load_extras(body),
     )
+
+
+async def load_for_forms(body: InterrogateBody) -> SourcePicture:
+    """The picture of a request for alchemy. One behind an address is looked at, and not kept."""
+    text = body.source_image
+    rc = "SourceImageUrlInvalid" if _is_url(text) else "ImageValidationFailed"
+    try:
+        raw = await _download(text) if _is_url(text) else b64decode(text)
+        with Image.open(io.BytesIO(raw)) as opened:
+            width, height = opened.size
+        if _is_url(text):
+            return SourcePicture(None, text, width, height)
+        webp, _ = await asyncio.to_thread(_to_webp, raw)
+    except (aiohttp.ClientError, TimeoutError, binascii.Error, OSError, ValueError) as error:
+        raise Refusal(rc) from error
+    return SourcePicture(webp, "", width, height)
 
 
 def embedded_image(generation: str) -> bytes | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import get_args
 
+from worker.sandbox.kinds.alchemy_wire import PlainForm
 from worker.sandbox.replies import Json
-from worker.sandbox.wire import MetadataType, MetadataValue, PopBody, PostProcessor
+from worker.sandbox.wire import ControlType, MetadataType, MetadataValue, PopBody, PostProcessor
 
-_FORMS = ("caption", "interrogation", "nsfw", "vectorize", "palette", "describe", "aesthetic")
 _NEWER_FORMS = ("annotation",)
 _NEWER_KEYS = frozenset({"allow_extended_controlnet", "sampler_execution_contract_version"})
 _INHERITED = frozenset({"name", "models", "bridge_agent", "nsfw", "amount", "threads"})
@@ -16,7 +16,7 @@ _INHERITED = frozenset({"name", "models", "bridge_agent", "nsfw", "amount", "thr
 
 def swagger(*, is_newest: bool) -> Json:
     """The newest server's, or that of 5.1.5."""
-    forms = (*_FORMS, *(_NEWER_FORMS if is_newest else ()), *get_args(PostProcessor))
+    forms = (*get_args(PlainForm), *(_NEWER_FORMS if is_newest else ()), *get_args(PostProcessor))
     keys = [
         key
         for key in PopBody.model_fields
@@ -30,11 +30,20 @@ def swagger(*, is_newest: bool) -> Json:
             "GenerationMetadataStable": _fields(
                 {"type": _words(get_args(MetadataType)), "value": _words(get_args(MetadataValue))}
             ),
+            **_annotation_words(is_newest=is_newest),
             "PopInputStable": {
                 "allOf": [{"$ref": "#/definitions/PopInput"}, _fields({key: {} for key in keys})]
             },
         },
     }
+
+
+def _annotation_words(*, is_newest: bool) -> Json:
+    """5.1.5 has no annotation, and so no types of it in an alchemist's pop."""
+    types: Json = {"type": "array", "items": _words(get_args(ControlType))}
+    own = {"annotation_types": types} if is_newest else {}
+    keys = {"forms": {}, "amount": {}, "max_tiles": {}, **own}
+    return {"InterrogationPopInput": _fields(keys)}
 
 
 def _fields(fields: Mapping[str, Json]) -> Json:
