@@ -162,7 +162,7 @@ def test_submits_are_refused_as_the_server_does(horde: Horde) -> None:
     assert_invalid(horde.submit(form["id"], "a string"), "result")
     assert horde.submit(form["id"], None).status_code == 500
     stranger = Api(horde.sandbox.url, CLIENT_KEY)
-    body = {"id": form["id"], "result": {}, "state": "ok"}
+    body: Json = {"id": form["id"], "result": {}, "state": "ok"}
     assert_refused(stranger.call("POST", "interrogate/submit", body), 403, "WrongCredentials")
     stranger.http.close()
     assert horde.submit(form["id"], {}).json() == {"reward": 1.0}
