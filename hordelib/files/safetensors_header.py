@@ -52,6 +52,8 @@ class StoredTensor(NamedTuple):
 
     dtype: str  # as the format calls it, `F16` for example
     shape: tuple[int, ...]
+    start: int  # in bytes after the header
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class SafetensorsHeader:
 
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str]
+    bytes_before: int  # what lies before the first tensor
 
 
 def read_header(path: Path, most_bytes: int = CHECKPOINT_BYTES) -> SafetensorsHeader:
@@ -79,12 +82,12 @@ def read_header(path: Path, most_bytes: int = CHECKPOINT_BYTES) -> SafetensorsHe
             content = file.read(length_bytes)
         if len(content) < length_bytes:
             raise _cut_off(path, file_bytes, _LENGTH_BYTES + length_bytes)
-        header, tensors_bytes = _parsed(content)
+        tensors, metadata, tensors_bytes = _parsed(content)
     except (OSError, ValueError, RecursionError) as error:
         raise ModelBroken(f"{path}: not a safetensors file ({error}); fetch it again") from error
     if file_bytes != _LENGTH_BYTES + length_bytes + tensors_bytes:
         raise _cut_off(path, file_bytes, _LENGTH_BYTES + length_bytes + tensors_bytes)
-    return header
+    return SafetensorsHeader(tensors, metadata, _LENGTH_BYTES + length_bytes)
 
 
 def _too_long(path: Path, length_bytes: int, most_bytes: int) -> str:
@@ -101,17 +104,16 @@ def _cut_off(path: Path, file_bytes: int, promised_bytes: int) -> ModelBroken:
     )
 
 
-def _parsed(content: bytes) -> tuple[SafetensorsHeader, int]:
-    """The header, and how many bytes of tensors it promises. Raises ValueError."""
+def _parsed(content: bytes) -> tuple[dict[str, StoredTensor], dict[str, str], int]:
+    """Tensors, metadata, and how many bytes of tensors are promised. Raises ValueError."""
     _insist_on_few_parts(content)
     parsed: object = json.loads(content)
     if not isinstance(parsed, dict):
         raise ValueError("its header is no list of tensors")
     entries = cast("dict[str, object]", parsed)
     metadata = _metadata(entries.pop(METADATA, None))
-    places = [_place(name, entry) for name, entry in entries.items()]
-    end = _end_of(places)
-    return SafetensorsHeader({place.name: place.tensor for place in places}, metadata), end
+    tensors = {name: _tensor(name, entry) for name, entry in entries.items()}
+    return tensors, metadata, _end_of(tensors)
 
 
 def _insist_on_few_parts(content: bytes) -> None:
@@ -134,16 +136,7 @@ def _metadata(entry: object) -> dict[str, str]:
     return cast("dict[str, str]", entry)
 
 
-class _Place(NamedTuple):
-    """Where a tensor lies, in bytes after the header."""
-
-    start: int
-    end: int
-    name: str
-    tensor: StoredTensor
-
-
-def _place(name: str, entry: object) -> _Place:
+def _tensor(name: str, entry: object) -> StoredTensor:
     fields = _fields(entry)
     if fields.keys() != _FIELDS:
         raise ValueError(f"tensor {shown(name)} is {shown(entry)}: expected dtype, shape, offsets")
@@ -157,7 +150,7 @@ def _place(name: str, entry: object) -> _Place:
     offsets = _whole_numbers(fields["data_offsets"])
     if offsets is None or len(offsets) != 2 or (offsets[1] - offsets[0]) * 8 != prod(shape) * bits:
         _refuse(name, "data_offsets", fields["data_offsets"])
-    return _Place(*offsets, name, StoredTensor(dtype, shape))
+    return StoredTensor(dtype, shape, *offsets)
 
 
 def _fields(entry: object) -> dict[str, Any]:
@@ -180,11 +173,11 @@ def _refuse(name: str, field: str, value: object) -> NoReturn:
     raise ValueError(f"tensor {shown(name)}: its {field} can't be {shown(value)}")
 
 
-def _end_of(places: list[_Place]) -> int:
+def _end_of(tensors: Mapping[str, StoredTensor]) -> int:
     """Where the last tensor ends. Raises ValueError where two overlap or there is a gap."""
     end = 0
-    for place in sorted(places):
-        if place.start != end:
-            raise ValueError(f"tensor {shown(place.name)} does not begin where the one before ends")
-        end = place.end
+    for name, tensor in sorted(tensors.items(), key=lambda each: (each[1].start, each[1].end)):
+        if tensor.start != end:
+            raise ValueError(f"tensor {shown(name)} does not begin where the one before ends")
+        end = tensor.end
     return end

@@ -151,7 +151,7 @@ def _instruction(draw: random.Random) -> Extra:
 def _control_net(draw: random.Random) -> Extra:
     params = {
         "control_type": draw.choice(("canny", "scribble")),
-        "control_strength": draw.choice((0.0, 0.5, 1.0, 3.0)),
+        "control_strength": draw.choice((0.01, 0.5, 1.0, 3.0)),
         "image_is_control": draw.choice(SWITCH),
     }
     return {**params, "hires_fix": False}, _source(draw, 2 * SIDE)

@@ -29,6 +29,17 @@ from worker.sandbox import Books, GenerationEntry, RequestEntry, Sandbox, State
 
 SHARE = 25  # of --jobs, one in so many
 START_SECONDS, SECONDS_PER_IMAGE = 60.0, 5.0
+KINDS = (
+    "hires_fix",
+    "tiling",
+    "loras",
+    "tis",
+    "post_processing",
+    "workflow",
+    "transparent",
+    "control_type",
+    "return_control_map",
+)
 BATCH_INDEX = "batch_index"
 UPSCALED = 4  # by the demo's upscaler
 
@@ -94,6 +105,13 @@ def is_expected(note: Mapping[str, str], sampler: str) -> bool:
     return sampler == ADAPTIVE.name and "iterations" in note.get("ref", "")
 
 
+def kinds(request: RequestEntry) -> Iterator[str]:
+    """What is asked for beside a picture of a prompt."""
+    yield from (name for name in KINDS if getattr(request.body.params, name))
+    if request.body.source_image is not None:
+        yield request.body.source_processing
+
+
 def table(books: Books, seconds: float) -> str:
     """How many images of which fate, by sampler and by schedule, and how many had which note."""
     params = {row.id: row.body.params for row in books.requests}
@@ -103,6 +121,7 @@ def table(books: Books, seconds: float) -> str:
         "states": Counter(str(row.state) for row in books.generations),
         "samplers": Counter(each.sampler_name for each in rows),
         "schedules": Counter(each.scheduler or f"karras {each.karras}" for each in rows),
+        "kinds": Counter(kind for row in books.requests for kind in kinds(row)),
         "notes": Counter(note.get("ref", note["value"]) for note in notes),
     }
     told = [f"{name}: {dict(sorted(each.items()))}" for name, each in counts.items()]

@@ -234,6 +234,17 @@ def test_untrusted_workers_get_no_request_for_trusted_ones(player: Player):
     assert player.pop(key=NEWBIE_KEY)["skipped"]["untrusted"] == 1
 
 
+def test_pictures_sent_through_a_vpn_go_to_whom_they_may(clock: MovableClock):
+    behind_a_vpn = replace(DEFAULT_USERS[2], safe_ip=False)
+    player = Player(clock, (*DEFAULT_USERS, behind_a_vpn))
+    player.ask(source_image="x")
+    assert player.skipped(allow_unsafe_ipaddr=False) == {"unsafe_ip": 1}
+    assert player.pop(key=NEWBIE_KEY, name="another")["id"] is None, "its owner is not trusted"
+    assert player.pop()["id"], "which is taken unless the worker says so"
+    player.ask()
+    assert player.pop(allow_unsafe_ipaddr=False)["id"], "it counts for pictures alone"
+
+
 def test_a_request_may_name_or_ban_workers(player: Player):
     player.pop()
     player.ask(workers=["tester"])
@@ -330,7 +341,15 @@ def test_a_pending_model_is_served_and_paid_like_any_other(player: Player):
 
 
 @pytest.mark.parametrize(
-    ("name", "factor"), [("Mine [SDXL]", 2), ("Mine [Flux]", 8), ("Mine [Qwen]", 12), ("Mine", 1)]
+    ("name", "factor"),
+    [
+        ("Mine [SDXL]", 2),
+        ("Mine [Flux]", 8),
+        ("Mine [Qwen]", 12),
+        ("Mine [ZModel]", 8),
+        ("Mine [ZImage]", 8),
+        ("Mine", 1),
+    ],
 )
 def test_the_name_of_an_unknown_model_says_what_it_is(clock: MovableClock, name: str, factor: int):
     owner = replace(DEFAULT_USERS[1], customizer=True)

@@ -197,7 +197,7 @@ def _is_as_listed(folder: ModelsFolder, file: FileStock) -> bool:
     if file.about.by_size:
         return file.state is not State.other
     try:
-        return folder.verified.sha256(file.path) == file.about.sha256
+        return folder.verified.found(file.path) == file.about.sha256
     except OSError:  # nobody can read it
         return False
 

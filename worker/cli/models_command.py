@@ -33,6 +33,7 @@ from worker.models.on_disk import (
     make_plan,
     size_text,
     state_by_size,
+    state_of,
 )
 from worker.models.reference import Kind, ReferenceEntry, ReferenceFile
 from worker.models.safety_weights import safety_entry
@@ -268,17 +269,19 @@ def _verify(folder: ModelsFolder, options: argparse.Namespace) -> int:
 
 
 def _verified(folder: ModelsFolder, path: Path, stock: Stock, about: ReferenceFile) -> Row:
-    sha256 = about.sha256
+    wanted = about.checksum
     if about.by_size:
         state = state_by_size(path, about)
         return {"name": stock.name, "file": str(path), "state": state.value, "sha256": ""}
+    row = {"name": stock.name, "file": str(path), "sha256": ""}
     try:
-        found = folder.verified.measure(path)
-    except OSError as error:
-        print(f"dreamer: {path}: can't be read ({error.strerror})", file=sys.stderr)
-        return {"name": stock.name, "file": str(path), "state": _DAMAGED, "sha256": ""}
-    state = State.unlisted if not sha256 else State.verified if found == sha256 else State.other
-    return {"name": stock.name, "file": str(path), "state": state.value, "sha256": found}
+        found = folder.verified.measure(path, of_tensors=wanted.of_tensors)
+    except (ModelBroken, OSError) as error:
+        told = f"{path}: can't be read ({error.strerror})" if isinstance(error, OSError) else error
+        print(f"dreamer: {told}", file=sys.stderr)
+        return row | {"state": _DAMAGED}
+    row["content_hash" if wanted.of_tensors else "sha256"] = found
+    return row | {"state": state_of(found, wanted.value).value}
 
 
 _DAMAGED = "damaged"

@@ -11,12 +11,13 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from hordelib.errors import DownloadFailed, DownloadRefused, ModelBroken
+from hordelib.files.content_hash import content_hash
 from hordelib.files.headers import verify_checkpoint
 from hordelib.files.whole_files import PART, size_on_disk
 from hordelib.job.control_weights import may_have_size
@@ -76,16 +77,17 @@ class FileFetcher:
             if state_by_size(file.path, file.about) is State.other:
                 raise ModelBroken(other_file(stock, file))
             return
+        wanted = file.about.checksum
         try:
-            found = self._verified.sha256(file.path)
+            found = self._verified.found(file.path, of_tensors=wanted.of_tensors)
         except OSError as error:
             raise ModelBroken(f"{file.path}: {error.strerror}") from error
-        if found != file.about.sha256:
+        if found != wanted.value:
             raise ModelBroken(other_file(stock, file, found))
 
     def _fetch(self, file: FileStock) -> None:
-        about = file.about
-        key = f"{about.url} {about.sha256[:12]}, {self._asker}"  # what an answer depends on
+        about, wanted = file.about, file.about.checksum
+        key = f"{about.url} {wanted.value[:12]}, {self._asker}"  # what an answer depends on
         self._memo.raise_if_refused(key)
         try:
             self._downloader.fetch(
@@ -93,7 +95,7 @@ class FileFetcher:
                     url=about.url,
                     target=file.path,
                     sha256=about.sha256,
-                    insist=partial(_insist_by_size, about) if about.by_size else None,
+                    insist=_insistence(about),
                     room_bytes=_room_bytes(file.path),
                 ),
                 deadline=math.inf,
@@ -101,8 +103,24 @@ class FileFetcher:
         except DownloadRefused as refused:
             self._memo.remember_refusal(key, refused)
             raise
-        if about.sha256:
-            self._verified.remember(file.path, about.sha256)
+        if wanted.value:
+            self._verified.remember(file.path, wanted)
+
+
+def _insistence(about: ReferenceFile) -> Callable[[Path], None] | None:
+    """What is asked of a download that no sha256 tells anything of."""
+    if about.by_size:
+        return partial(_insist_by_size, about)
+    return partial(_insist_on_tensors, about) if about.checksum.of_tensors else None
+
+
+def _insist_on_tensors(about: ReferenceFile, path: Path) -> None:
+    """Raises ModelBroken where what was downloaded has other tensors, or is no model."""
+    found = content_hash(path)
+    if found != about.content_hash:
+        raise ModelBroken(
+            f"its tensors have the content hash {found[:12]}, not {about.content_hash[:12]}"
+        )
 
 
 def _insist_by_size(about: ReferenceFile, path: Path) -> None:
@@ -116,7 +134,7 @@ def _insist_by_size(about: ReferenceFile, path: Path) -> None:
 
 def other_file(stock: Stock, file: FileStock, found: str = "") -> str:
     """What to tell of a file that is there and is not the reference's."""
-    seen = f" ({found[:12]} instead of {file.about.sha256[:12]})" if found else ""
+    seen = f" ({found[:12]} instead of {file.about.checksum.value[:12]})" if found else ""
     return (
         f"{stock.name}: {file.path} is damaged, or another file than the reference names{seen}; "
         f'models remove "{stock.name}" makes way for it, or name yours in custom_models'

@@ -82,7 +82,7 @@ class Stock:
     @property
     def lacks_checksum(self) -> bool:
         """Whether a file of it could not be verified, and so is not to be downloaded."""
-        return any(not (file.about.sha256 or file.about.by_size) for file in self.files)
+        return any(not (file.about.checksum.value or file.about.by_size) for file in self.files)
 
 
 def look(
@@ -106,7 +106,9 @@ def _look_at(path: Path, about: ReferenceFile, verified: VerifiedFiles) -> FileS
     there_bytes = size_on_disk(path)
     if about.by_size:
         return FileStock(about, path, state_by_size(path, about), there_bytes)
-    return FileStock(about, path, _state(verified.known(path), about.sha256), there_bytes)
+    wanted = about.checksum
+    known = verified.known(path, of_tensors=wanted.of_tensors)
+    return FileStock(about, path, state_of(known, wanted.value), there_bytes)
 
 
 def state_by_size(path: Path, about: ReferenceFile) -> State:
@@ -120,7 +122,8 @@ def state_by_size(path: Path, about: ReferenceFile) -> State:
     return State.plausible
 
 
-def _state(known: str, wanted: str) -> State:
+def state_of(known: str, wanted: str) -> State:
+    """What a checksum that is known of a file makes it, beside the one that it should have."""
     if not wanted:
         return State.unlisted
     if not known:
@@ -198,7 +201,7 @@ def _freed_bytes(stock: Stock, in_use: set[Path]) -> int:
 
 
 def _no_checksum(stock: Stock) -> str:
-    return f"{stock.name}: the reference has no sha256 for it; fetch it yourself (custom_models)"
+    return f"{stock.name}: the reference has no checksum for it; fetch it yourself (custom_models)"
 
 
 def _no_room(stock: Stock, spare_bytes: int, removable: list[tuple[Stock, int]]) -> str:

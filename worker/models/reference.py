@@ -20,6 +20,7 @@ from hordelib.job import transparency
 from hordelib.job.families import BASELINES, FAMILIES
 from hordelib.safety import csam
 from hordelib.texts import harmless
+from worker.models.checksums import Checksum
 from worker.net.untrusted import LONGEST_NAME, Count, Label, Link, one_line, read_json, reason_of
 
 
@@ -42,6 +43,8 @@ class Kind(StrEnum):
 class ReferenceFile:
     """A file of a model. `path` is below the models folder; `sha256` in lower case, or "".
 
+    `content_hash` is of its tensors (hordelib.files.content_hash), which tells whether a file
+    without a sha256 is the right one.
     `size_bytes` is 0 where the reference does not tell. `by_size` says that the file is verified by
     its size, which is known to a few digits, and its format: there is no sha256 of it.
     """
@@ -50,8 +53,16 @@ class ReferenceFile:
     url: str
     sha256: str = ""
     purpose: str = ""
+    content_hash: str = ""
     size_bytes: int = 0
     by_size: bool = False
+
+    @property
+    def checksum(self) -> Checksum:
+        """What it is verified by; the sha256 where there is one."""
+        if self.sha256 or not self.content_hash:
+            return Checksum(self.sha256)
+        return Checksum(self.content_hash, of_tensors=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,16 +143,16 @@ def with_pending(approved: ReferenceList, pending: ReferenceList) -> ReferenceLi
 
 
 def of_one_mind(entries: Iterable[ReferenceEntry]) -> ReferenceList:
-    """Without the rows that give a file another sha256 than an earlier row does."""
-    known: dict[PurePosixPath, str] = {}
+    """Without the rows that give a file another checksum than an earlier row does."""
+    known: dict[PurePosixPath, Checksum] = {}
     agreed: list[ReferenceEntry] = []
     problems: list[str] = []
     for entry in entries:
-        rivals = [f for f in entry.files if known.get(f.path, f.sha256) != f.sha256]
+        rivals = [f for f in entry.files if known.get(f.path, f.checksum) != f.checksum]
         if rivals:
             problems.append(f"model reference, {entry.name!r}: {rivals[0].path} is another model's")
             continue
-        known |= {file.path: file.sha256 for file in entry.files}
+        known |= {file.path: file.checksum for file in entry.files}
         agreed.append(entry)
     return ReferenceList(tuple(agreed), tuple(problems))
 
@@ -158,6 +169,7 @@ class _Part(BaseModel):
 class _File(_Part):
     path: str
     sha256sum: str | None = None
+    content_hash: str | None = None
     file_type: Label | None = None
 
 
@@ -165,6 +177,7 @@ class _Download(_Part):
     file_name: str
     file_url: Link
     sha256sum: str | None = None
+    content_hash: str | None = None
     file_purpose: Label | None = None
     size_bytes: Count | None = None
 
@@ -218,14 +231,20 @@ def _files(config: _Config, kind: Kind) -> Iterable[ReferenceFile]:
         about = described.get(download.file_name)
         purpose = download.file_purpose or (about and about.file_type) or ""
         folder = _COMPONENTS.get(purpose, kind.value)
-        sha256 = (download.sha256sum or (about and about.sha256sum) or "").lower()
         yield ReferenceFile(
             path=PurePosixPath(folder) / _safe_name(download.file_name),
             url=download.file_url,
-            sha256=sha256 if _SHA256.fullmatch(sha256) else "",
+            sha256=_sha256(download.sha256sum or (about and about.sha256sum)),
+            content_hash=_sha256(download.content_hash or (about and about.content_hash)),
             purpose=purpose,
             size_bytes=max(download.size_bytes or 0, 0),
         )
+
+
+def _sha256(told: str | None) -> str:
+    """In lower case; "" for what is none, such as the "FIXME" of a row that is not finished."""
+    sha256 = (told or "").lower()
+    return sha256 if _SHA256.fullmatch(sha256) else ""
 
 
 def _safe_name(name: str) -> str:

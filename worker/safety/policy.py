@@ -54,7 +54,7 @@ def missing(models: Path) -> str:
         if file.state in (State.missing, State.incomplete):
             told = f"the weights of {PACKAGE} are not all in {file.path.parent}"
             return f"{told}: run {remedy()} (it takes {COSTS})"
-        if verified.sha256(file.path) != file.about.sha256:
+        if verified.found(file.path) != file.about.sha256:
             return f"{file.path} is damaged, or another file: remove it, then run {remedy()}"
     return ""
 

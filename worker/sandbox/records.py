@@ -27,7 +27,7 @@ class User:
     """An account of the horde. `concurrency` is how many images it may have open at once.
 
     `public_workers`: everybody may see which workers are its own. `customizer`: they may offer
-    models that no reference has.
+    models that no reference has. `safe_ip`: it does not ask through a VPN, or the like.
     """
 
     alias: str
@@ -38,6 +38,7 @@ class User:
     moderator: bool = False
     public_workers: bool = False
     customizer: bool = False
+    safe_ip: bool = True
     concurrency: int = 30
 
     @property

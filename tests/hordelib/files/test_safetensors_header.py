@@ -49,7 +49,8 @@ def test_names_types_and_shapes_of_a_real_file_are_read(tmp_path: Path):
     }
     save_file(tensors, path, {"about": "ä\U0001f600"})
     header = read_header(path)
-    assert header.tensors == {"a": ("F32", (2, 3)), "b": ("BF16", (0,)), "": ("F32", ())}
+    said = {name: tensor[:2] for name, tensor in header.tensors.items()}
+    assert said == {"a": ("F32", (2, 3)), "b": ("BF16", (0,)), "": ("F32", ())}
     assert header.metadata == {"about": "ä\U0001f600"}
 
 

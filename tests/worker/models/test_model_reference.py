@@ -13,12 +13,13 @@ from tests.support.raw_server import Talk, raw_server, repeating, saying
 from tests.support.reference_server import ReferenceServer, new_row, old_row, reference_server
 from tests.support.sandbox_client import MovableClock
 from worker.errors import DocumentMissing
+from worker.models.checksums import Checksum
 from worker.models.reference import Kind, ReferenceEntry, of_one_mind, read_list
 from worker.models.selection import Candidates, choose
 from worker.models.sites import SITES, read_queues, read_reference, read_uses, sites_of
 from worker.net.cached_documents import Documents, Source
 
-SHA = "ab" * 32
+SHA, OTHER = "ab" * 32, "cd" * 32
 
 
 def only(row: object, name: str = "A Model", kind: Kind = Kind.model) -> ReferenceEntry:
@@ -99,6 +100,14 @@ def test_what_is_no_sha256_is_none(sha256: str | None):
     row = old_row("A Model", "a.ckpt", "https://host/a", "")
     row["config"]["files"][0]["sha256sum"] = sha256
     assert only(row).files[0].sha256 == ""
+
+
+@pytest.mark.parametrize("sha256", [SHA, "FIXME"])
+def test_a_content_hash_counts_where_there_is_no_sha256(sha256: str):
+    file = {"file_name": "v.safetensors", "file_url": "u", "content_hash": OTHER.upper()}
+    row = new_row("A", {**file, "sha256sum": sha256})
+    (file,) = only(row).files
+    assert file.checksum == (Checksum(SHA) if sha256 == SHA else Checksum(OTHER, of_tensors=True))
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
+from hordelib.files.content_hash import content_hash
 from worker.models.checksums import VerifiedFiles
 from worker.models.on_disk import (
     DISK_FLOOR_BYTES,
@@ -115,6 +119,27 @@ def test_files_that_are_gone_are_forgotten(folder: Path):
     assert "compvis/a" not in (folder / "verified.json").read_text()
 
 
+def test_a_file_without_a_sha256_is_known_by_its_tensors(folder: Path):
+    weights, same, other = ({"a": torch.full((2,), number)} for number in (1.0, 1.0, 2.0))
+    row = entry("a", "a.safetensors", sha256="")
+    path = folder / row.files[0].path
+    save_file(weights, path)
+    right = replace(row.files[0], content_hash=content_hash(path))
+    row = replace(row, files=(right,))
+    assert state_of(folder, row) is State.unread
+    save_file(same, path, {"by": "another program"})
+    os.utime(path, ns=(1, 1))
+    VerifiedFiles(folder).measure(path)
+    assert state_of(folder, row) is State.unread, "its sha256 says nothing of its tensors"
+    VerifiedFiles(folder).measure(path, of_tensors=True)
+    assert state_of(folder, row) is State.verified
+    assert VerifiedFiles(folder).known(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    save_file(other, path)
+    os.utime(path, ns=(2, 2))
+    VerifiedFiles(folder).measure(path, of_tensors=True)
+    assert state_of(folder, row) is State.other
+
+
 # ---- deciding --------------------------------------------------------------------------------
 
 
@@ -151,7 +176,7 @@ def test_a_file_that_a_wanted_model_has_too_is_nothing_to_gain():
 
 def test_a_file_that_could_not_be_verified_is_not_downloaded():
     (refused,) = make_plan([stock("A", 1, sha="")], (), 100 * GB).refused
-    assert "A: the reference has no sha256" in refused.reason
+    assert "A: the reference has no checksum" in refused.reason
 
 
 def test_a_size_that_nobody_tells_is_said_so():

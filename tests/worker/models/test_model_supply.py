@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from hordelib.errors import DownloadRefused
+from hordelib.files.content_hash import content_hash
+from tests.support.civitai_server import safetensors
+from tests.support.owner import wait_for
 from tests.support.reference_server import STEP_BYTES, ReferenceServer, reference_server
 from worker.models.checksums import VerifiedFiles
 from worker.models.fetching import FileFetcher, ModelSupply, arrived_bytes, progress_text
@@ -57,7 +60,7 @@ def test_a_model_is_told_as_soon_as_it_is_there(site: ReferenceServer, tmp_path:
     wanted = list(stocks(site, tmp_path).values())
     outcomes = ModelSupply(wanted, fetcher(tmp_path), at_once=2).outcomes(0.05)
     assert [told.stock.name for told in islice(filter(None, outcomes), 2)] == ["Two", "Three"]
-    assert 0 < arrived_bytes(wanted[:1]) < len(site.files["/files/One.safetensors"])
+    wait_for(lambda: arrived_bytes(wanted[:1]) == STEP_BYTES, every=0.01)
     assert progress_text(wanted[:1]) == "66 kB of 150 kB"
     rest.set()
     assert [outcome.stock.name for outcome in outcomes if outcome] == ["One"]
@@ -89,6 +92,23 @@ def test_another_content_than_the_references_never_becomes_a_model(
     (problem,) = supply([stocks(site, tmp_path)["One"]], tmp_path).values()
     assert problem.startswith("One: One.safetensors: is 14 bytes of sha256 ")
     assert list((tmp_path / "compvis").iterdir()) == []
+
+
+def test_a_file_without_a_sha256_comes_where_its_tensors_are_right(
+    site: ReferenceServer, tmp_path: Path
+):
+    for name in ("One", "Two"):
+        content = site.offer_model(name, sha256="FIXME")
+        (tmp_path / name).write_bytes(content)
+        file = site.pages["/reference/stable_diffusion.json"][name]["config"]["download"][0]
+        file["content_hash"] = content_hash(tmp_path / name)
+    site.files["/files/Two.safetensors"] = safetensors(150_000, b"x")
+    wanted = stocks(site, tmp_path)
+    problems = supply([wanted["One"], wanted["Two"]], tmp_path)
+    assert problems.pop("One") == ""
+    assert "Two.safetensors: its tensors have the content hash " in problems["Two"]
+    assert [path.name for path in (tmp_path / "compvis").iterdir()] == ["One.safetensors"]
+    assert stocks(site, tmp_path)["One"].state is State.verified
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410, 451])

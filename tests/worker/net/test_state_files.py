@@ -23,7 +23,7 @@ from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
 from worker.loras.files import LoraRecord
 from worker.loras.store import LoraStore, Quota
-from worker.models.checksums import VerifiedFiles
+from worker.models.checksums import Checksum, VerifiedFiles
 from worker.net.cached_documents import Documents, Source
 from worker.net.refusal_memo import DownloadMemo
 from worker.net.untrusted import read_json
@@ -73,13 +73,13 @@ def read_memo(folder: Path) -> None:
 
 def made_verified(folder: Path) -> Path:
     (folder / "a").write_bytes(b"a")
-    VerifiedFiles(folder).sha256(folder / "a")
+    VerifiedFiles(folder).found(folder / "a")
     return folder / "verified.json"
 
 
 def read_verified(folder: Path) -> None:
     VerifiedFiles(folder).known(folder / "a")
-    VerifiedFiles(folder).remember(folder / "a", "ab" * 32)
+    VerifiedFiles(folder).remember(folder / "a", Checksum("ab" * 32))
 
 
 def made_corrections(folder: Path) -> Path:
@@ -259,6 +259,6 @@ def test_a_disk_without_room_for_another_file_stops_nothing(tmp_path: Path):
         ledger.close()
         state.close()
         Orders(disk / "state").begin()
-        VerifiedFiles(disk).remember(disk / "taken", "ab" * 32)
+        VerifiedFiles(disk).remember(disk / "taken", Checksum("ab" * 32))
         Corrections("a card", disk / "memory.json").put("sd1", 2.0)
         SecondsFile(disk / "seconds", "a card").write({})

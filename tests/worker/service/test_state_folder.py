@@ -120,7 +120,7 @@ def test_what_lies_in_the_models_folder_is_for_whom_the_umask_lets(
 ):
     os.umask(umask)
     (tmp_path / "a").touch(0o600)
-    VerifiedFiles(tmp_path).sha256(tmp_path / "a")
+    VerifiedFiles(tmp_path).found(tmp_path / "a")
     DownloadMemo(tmp_path / "refused.json").remember_version("one", 7, 60.0)
     open_to_append(tmp_path / "a.part").close()
     for name in ("verified.json", "refused.json", "a.part"):

@@ -105,7 +105,12 @@ def _controlnet(records: Records, offer: Offer, request: Request) -> bool:
     return may_say_so and not settings.allow_extended_controlnet
 
 
+def _has_unsafe_source(request: Request) -> bool:
+    return request.body.source_image is not None and not request.account.user.safe_ip
+
+
 REASONS: Mapping[str, Reason] = {
+    "unsafe_ip": lambda _, o, r: _has_unsafe_source(r) and not o.settings.allow_unsafe_ipaddr,
     "img2img": lambda _, o, r: (
         r.body.source_image is not None and not r.body.paints and not o.settings.allow_img2img
     ),
@@ -173,9 +178,11 @@ def skipped(records: Records, offer: Offer, requests: list[Request]) -> dict[str
 def _is_kept_quiet(records: Records, offer: Offer, request: Request) -> bool:
     """Whether a request is refused without a word of it in `skipped`."""
     body, features = request.body, records.agent(offer.worker).features
+    has_trust = offer.worker.owner.user.trusted or request.account.user.trusted
     return (
         (body.r2 and "r2" not in features)
         or (bool(body.extra_source_images) and "extra_source_images" not in features)
         or (body.params.transparent and not offer.settings.allow_sdxl_controlnet)
+        or (_has_unsafe_source(request) and not has_trust)
         or (not body.paints and all(records.model(name).inpainting for name in offer.models))
     )
