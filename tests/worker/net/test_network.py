@@ -668,10 +668,12 @@ WALL_CLOCK = {
     "datetime.today",
     "date.today",
 }
-# For what outlives the process.
+# For what outlives the process, or is said in times of day or to another process.
 MAY_ASK_THE_WALL_CLOCK = {
     *("net/cached_documents.py", "net/refusal_memo.py"),
     *("jobs/ledger.py", "clock.py"),
+    *("service/overview.py", "service/serve.py", "service/application_view.py"),
+    "cli/running_worker.py",
 }
 
 
