@@ -113,7 +113,9 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         if names:
             command.add_argument("names", nargs=names, metavar="NAME", help=_NAME)
         if action == "list":
-            command.add_argument("--all", action="store_true", help="everything that can be added")
+            command.add_argument(
+                "--all", action="store_true", help="also list models you could add"
+            )
         if action == "add":
             command.add_argument("--dry-run", action="store_true", help="only say what would be")
         if action == "top":

@@ -51,7 +51,8 @@ class StateTaken(WorkerError):
     def __init__(self, folder: Path, holder: int | None):
         process = f"process {holder}" if holder else "another worker"
         super().__init__(
-            f"{process} runs with {folder} already; stop it, or give this one a home of its own"
+            f"{process} runs with {folder} already; stop it with ./horde-bridge.sh drain, "
+            "or give this one another folder with --home"
         )
         self.holder = holder
 

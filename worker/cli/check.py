@@ -21,6 +21,7 @@ from worker.cli.finding import Finding, Verdict, failed, ok
 from worker.config.config import load_config
 from worker.config.environment import read_environment
 from worker.config.keys import BridgeConfig
+from worker.config.old_keys import in_short
 from worker.devices import first_card
 from worker.errors import ConfigError, EngineUnusable, HordeError, JudgeUnusable, NotAllowed
 from worker.horde.accounts import Account
@@ -54,9 +55,11 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
     yield from device()
     config = _load(config_file)
     yield _comfyui(config if isinstance(config, BridgeConfig) else None, home)
-    yield _disk(home)
     if isinstance(config, BridgeConfig):
+        yield _disk(config.models_folder(home))
         yield ok("configuration", str(config_file))
+        for note in in_short(config.notes):
+            yield Finding("configuration", Verdict.warning, note)
         inventory = take_inventory(ModelsFolder.of(config, home))
         models = find_models(config, home, inventory)
         yield from _models(models, inventory)
@@ -68,6 +71,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield _safety(config, home)
         yield from _horde(config)
     else:
+        yield _disk(home)
         yield from config
         for name in ("model files", "safety", "horde", "api key", "worker name"):
             yield Finding(name, Verdict.skipped, "needs the configuration")
@@ -102,11 +106,13 @@ def _comfyui(config: BridgeConfig | None, home: Path) -> Finding:
     return ok("ComfyUI", f"{version} in {folder}")
 
 
-def _disk(home: Path) -> Finding:
-    free_bytes = shutil.disk_usage(home).free
-    detail = f"{free_bytes / (1 << 30):.1f} GiB free in {home}"
-    if not os.access(home, os.W_OK):
-        return failed("disk", f"{home} can't be written", "change its owner or its permissions")
+def _disk(folder: Path) -> Finding:
+    """Of the folder where models go, or of the nearest above it that is there."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    free_bytes = shutil.disk_usage(there).free
+    detail = f"{free_bytes / (1 << 30):.1f} GiB free in {there}"
+    if not os.access(there, os.W_OK):
+        return failed("disk", f"{there} can't be written", "change its owner or its permissions")
     if free_bytes < LOW_DISK_BYTES:
         return failed("disk", detail, f"free {LOW_DISK_BYTES >> 30} GiB at least")
     return ok("disk", detail)
@@ -121,13 +127,16 @@ def _models(models: Models, inventory: Inventory) -> Iterator[Finding]:
         yield ok("model files", f"run downloads or verifies first: {', '.join(coming)}")
         yield ok("downloads", inventory.plan.summary)
     for note in inventory.notes:
-        remedy = "files that could not be compared with it are offered on your word"
+        remedy = "go online and run ./horde-bridge.sh models verify, which compares your files"
         yield Finding("model reference", Verdict.warning, note, remedy)
     for problem in models.problems:
         yield failed("model files", problem, MEND_OR_LEAVE_OUT)
 
 
-MEND_OR_LEAVE_OUT = "put a whole file of the model there, or take its name out"
+MEND_OR_LEAVE_OUT = (
+    "put a whole file of the model there, or take its name out of models_to_load; "
+    "./horde-bridge.sh models top shows names that the horde knows"
+)
 
 
 def _memory(config: BridgeConfig, models: Models) -> Iterator[Finding]:
@@ -138,7 +147,10 @@ def _memory(config: BridgeConfig, models: Models) -> Iterator[Finding]:
         for problem in filter(None, found):
             yield failed("memory", problem.told, problem.remedy)
         if not any(found):
-            yield ok("memory", f"{memory.setting} leaves {memory.usable_bytes >> 20} MiB")
+            told = (
+                f"the worker may use {memory.usable_bytes / (1 << 30):.1f} GiB ({memory.setting})"
+            )
+            yield ok("memory", told)
             yield from _split(config, models, memory)
 
 
@@ -208,7 +220,7 @@ def kinds_of_jobs(config: BridgeConfig, home: Path, models: Models) -> Iterator[
     for kind in find_capabilities(config, home, models):
         if kind.missing:
             way = _WAYS.get(kind.flag, "put the files there") if kind.lacks_files else ""
-            quiet = f"set {kind.flag}: false to hear no more of it"
+            quiet = f"set {kind.flag}: false to hide this warning"
             remedy = f"{way}, or {quiet}" if way else quiet
             yield Finding(kind.flag, Verdict.warning, f"not offered: {kind.missing}", remedy)
         elif kind.is_offered:

@@ -26,6 +26,7 @@ from worker.command_line import as_typed
 from worker.config.config import load_config, models_place
 from worker.config.environment import read_environment
 from worker.config.keys import BridgeConfig
+from worker.config.old_keys import in_short
 from worker.errors import ConfigError, NotAllowed, WorkerError
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE as LEDGER
@@ -174,7 +175,14 @@ def warnings_of(config: BridgeConfig, home: Path, models: Models) -> list[str]:
     ]
     how = introduce(config, home, models)
     lost = f"{how.lost_in_short}; check tells more. Remedy: {how.remedy}" if how.lost else ""
-    lines = (*config.notes, *models.problems, *lacking, lost, *open_to_all, unfound(config, home))
+    lines = (
+        *in_short(config.notes),
+        *models.problems,
+        *lacking,
+        lost,
+        *open_to_all,
+        unfound(config, home),
+    )
     return [line for line in lines if line]
 
 

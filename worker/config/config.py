@@ -103,7 +103,7 @@ def _reserve_notes(document: ConfigDocument) -> tuple[str, ...]:
         share = SHARE.fullmatch(str(document.settings.get(key, "")).strip())
         if share and int(share[1]) > _ALL_BUT_A_LITTLE_PERCENT:
             notes.append(
-                f"{key}: {share[0]} is kept free indeed (older workers ignored this key), so only "
-                f"{100 - int(share[1])}% is used; 10% is usual"
+                f"{key}: {share[0]} really stays free here; the worker gets only "
+                f"{100 - int(share[1])}%. Set 10%"
             )
     return tuple(notes)

@@ -138,8 +138,9 @@ def _is_known(key: str) -> bool:
 
 
 def _renamed_note(key: str, given: dict[object, object]) -> str:
-    used = "it is ignored beside it" if RENAMED[key] in given else "its value is used"
-    return f"{key}: replaced by {RENAMED[key]}; {used}"
+    if RENAMED[key] in given:
+        return f"{key}: ignored: {RENAMED[key]} is set too"
+    return f"{key}: replaced by {RENAMED[key]}; its value is used"
 
 
 def _repeated_line(key: str, lines: list[int]) -> str:

@@ -5,7 +5,7 @@ docs/configuration.md holds the same rows for people; a test compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 # Old or other spelling → the key that is used now.
@@ -91,3 +91,16 @@ PLACEHOLDERS: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "dreamer_name": ("your-worker-name", "An Awesome Dreamer", "An Awesome AI Horde Worker"),
     }
 )
+
+_TOLD_ONE_BY_ONE = 3  # notes on keys that do nothing
+
+
+def in_short(notes: Sequence[str]) -> tuple[str, ...]:
+    """The notes of a configuration: what changes something first, then keys that do nothing, on one
+    line where there are many."""
+    retired = [note for note in notes if note.partition(":")[0] in RETIRED]
+    others = tuple(note for note in notes if note not in retired)
+    if len(retired) <= _TOLD_ONE_BY_ONE:
+        return (*others, *retired)
+    keys = ", ".join(note.partition(":")[0] for note in retired)
+    return (*others, f"{len(retired)} old keys do nothing here (docs/configuration.md): {keys}")

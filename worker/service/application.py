@@ -141,7 +141,7 @@ class WorkerApplication(App[None]):
         self._moment: Moment | None = None
         self._kept: deque[tuple[int, str]] = deque(maxlen=KEPT_LINES)
         self._level = logging.INFO
-        self._is_mounted_now = False
+        self.is_drawn = False
         self._jobs = DataTable[Text]()
         self._images, self._kudos = _Curve(), _Curve()
 
@@ -164,7 +164,7 @@ class WorkerApplication(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        self._is_mounted_now = True
+        self.is_drawn = True
         self.set_interval(0.25, self._take_lines)
         self._draw()
 
@@ -182,7 +182,7 @@ class WorkerApplication(App[None]):
         self._images.add(moment.view.images_done)
         self._kudos.add(moment.view.kudos)
         self._moment = moment
-        if self._is_mounted_now:
+        if self.is_drawn:
             self._draw()
 
     def action_do(self, what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import signal
 import sys
@@ -16,6 +17,7 @@ from worker.children.signals import StopSignals
 from worker.devices import first_card
 from worker.errors import EngineUnusable
 from worker.jobs.journal import Journal
+from worker.net.untrusted import one_line
 from worker.service.application import Hands, LogLines, Moment, WorkerApplication
 from worker.service.orders import STARTING
 from worker.service.overview import Overview, overview_of
@@ -30,6 +32,21 @@ def has_whole_terminal() -> bool:
     """Whether keys can be read and the screen be drawn: Textual draws on standard error."""
     streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
     return all(each is not None and each.isatty() for each in streams)
+
+
+class _Printed(io.TextIOBase):
+    """What anything prints becomes lines of the log; its file is still the terminal's."""
+
+    def __init__(self, lines: LogLines):
+        self._lines = lines
+
+    def write(self, text: str, /) -> int:
+        for line in filter(None, map(one_line, text.splitlines())):
+            self._lines.new.append((logging.INFO, line))
+        return len(text)
+
+    def fileno(self) -> int:
+        return 2
 
 
 class ApplicationView:
@@ -80,7 +97,13 @@ class ApplicationView:
             root.removeHandler(handler)
         root.addHandler(self._lines)
         self._task = self._loop.create_task(self._application.run_async())
-        self._run(0.1)
+        begun = time.monotonic()
+        while self._is_running and not self._application.is_drawn:
+            if time.monotonic() > begun + END_SECONDS:
+                break
+            self._run(0.05)
+        if self._is_running:  # Textual's own streams have no file, which child processes ask for
+            sys.stdout = sys.stderr = _Printed(self._lines)
         return self
 
     def __exit__(self, *_: object) -> None:

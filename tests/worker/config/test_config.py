@@ -8,7 +8,7 @@ from pydantic_core import PydanticUndefined
 
 from worker.config.config import load_config
 from worker.config.keys import EXPECTS, BridgeConfig
-from worker.config.old_keys import RENAMED, RETIRED
+from worker.config.old_keys import RENAMED, RETIRED, in_short
 from worker.config.values import MemoryReserve
 from worker.errors import ConfigError
 
@@ -324,12 +324,12 @@ def test_an_old_name_counts_unless_the_new_one_is_there(written: Written):
     assert config.notes == ("worker_name: replaced by dreamer_name; its value is used",)
     config = load_config(written(with_setting("worker_name", "old")))
     assert config.dreamer_name == "a worker"
-    assert config.notes == ("worker_name: replaced by dreamer_name; it is ignored beside it",)
+    assert config.notes == ("worker_name: ignored: dreamer_name is set too",)
 
 
 def test_a_reserve_that_older_workers_ignored_is_pointed_out(written: Written):
     (note,) = load_config(written(with_setting("vram_to_leave_free", '"80%"'))).notes
-    assert "only 20% is used" in note
+    assert "the worker gets only 20%. Set 10%" in note
 
 
 def test_a_key_without_a_value_keeps_its_default(written: Written):
@@ -368,3 +368,12 @@ def test_without_names_only_the_queues_may_choose(more: str, written: Written):
     dynamic = "[]\ndynamic_models: true\nnumber_of_dynamic_models_to_load: 2"
     config = load_config(written(with_setting("models_to_load", dynamic)))
     assert (config.serves_dynamically, config.number_of_dynamic_models) == (True, 2)
+
+
+def test_many_old_keys_that_do_nothing_are_one_line_after_what_matters(written: Written):
+    keys = ("disable_terminal_ui", "exit_on_unhandled_faults", "high_memory_mode", "safety_on_gpu")
+    text = with_setting("vram_to_leave_free", '"80%"') + "".join(f"\n{key}: true" for key in keys)
+    reserve, old = in_short(load_config(written(text)).notes)
+    assert reserve.startswith("vram_to_leave_free: 80%")
+    assert old.startswith("4 old keys do nothing here")
+    assert all(key in old for key in keys)

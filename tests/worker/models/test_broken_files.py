@@ -124,7 +124,7 @@ def test_who_has_all_files_is_not_told_to_fetch_them(tmp_path: Path, offered: Of
     found = list(kinds_of_jobs(configured(), tmp_path, Models(served, ())))
     (control,) = [each for each in found if each.name == "allow_controlnet"]
     assert "stable diffusion 2" in control.detail
-    assert control.remedy == "set allow_controlnet: false to hear no more of it"
+    assert control.remedy == "set allow_controlnet: false to hide this warning"
 
 
 def test_control_types_that_would_come_for_a_family_without_are_not_offered(

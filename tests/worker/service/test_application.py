@@ -151,25 +151,32 @@ def test_a_terminal_that_is_too_small_is_told_so_and_may_grow():
 
 
 SHOW = """
-import os, sys
+import multiprocessing
+import sys
+from pathlib import Path
 from worker.children.signals import StopSignals
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.service.application_view import ApplicationView, has_whole_terminal
 from worker.service.orders import Orders
 from worker.service.pauses import Pauses
-from pathlib import Path
-from typing import cast
 
-signals = StopSignals.caught()
-assert has_whole_terminal()
-pauses = Pauses(Orders(Path(".")))
-with signals.counted(), ApplicationView(Journal(Ledger(None)), pauses, signals, tuple) as view:
-    while not signals.count:
-        view.refresh()
-        view.nap(signals, 1.0)
-    if sys.argv[1] == "raise":
-        raise RuntimeError("on purpose")
+if __name__ == "__main__":
+    signals = StopSignals.caught()
+    assert has_whole_terminal()
+    pauses = Pauses(Orders(Path(".")))
+    with signals.counted(), ApplicationView(Journal(Ledger(None)), pauses, signals, tuple) as view:
+        context = multiprocessing.get_context("spawn")
+        child = context.Process(target=print, args=("from a child",))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        print("all is well")
+        while not signals.count:
+            view.refresh()
+            view.nap(signals, 1.0)
+        if sys.argv[1] == "raise":
+            raise RuntimeError("on purpose")
 """
 END_OF_SCREEN = b"\x1b[?1049l"  # back from the alternate screen, as xterm names it
 
@@ -186,7 +193,7 @@ def test_the_terminal_is_left_as_it_was(way: str, tmp_path: Path):
         command, cwd=tmp_path, env=env, stdin=theirs, stdout=theirs, stderr=theirs
     )
     drawn = b""
-    while b"drain" not in drawn:  # its footer
+    while b"all is well" not in drawn:  # in its log
         drawn += os.read(ours, 1 << 16)
     assert termios.tcgetattr(theirs) != before
     if way == "key":
