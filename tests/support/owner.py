@@ -81,7 +81,7 @@ def config(horde: Sandbox, key: str = WORKER_KEY, model: str = MODEL, more: str 
     """Of a worker that leaves little memory free, so that others on this machine cost no job."""
     return (
         f"horde_url: {horde.url}\napi_key: {key}\ndreamer_name: tester\n"
-        f"ram_to_leave_free: 256 MiB\nmodels_to_load: ['{model}']\n{more}"
+        f"ram_to_leave_free: 256 MiB\npage: ''\nmodels_to_load: ['{model}']\n{more}"
     )
 
 

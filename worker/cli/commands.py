@@ -35,9 +35,13 @@ from worker.models.inventory import ModelsFolder, take_inventory
 from worker.models.keeper import ModelOffering
 from worker.models.offer import find_capabilities, introduce
 from worker.models.opening import Models
+from worker.page.app import Watched
+from worker.page.server import page_of
 from worker.safety.policy import unfound
 from worker.service.application_view import ApplicationView, has_whole_terminal
 from worker.service.assembly import OURS, Children, make_bridge, make_intake, make_predictor
+from worker.service.history import FILE as HISTORY
+from worker.service.history import History
 from worker.service.logs import LogWay, is_plain, set_up_logging
 from worker.service.orders import OF_ONE_LIFE, Orders
 from worker.service.pauses import Pauses
@@ -143,10 +147,20 @@ def run_worker(
         if kinds := unserved(config, home, models):
             log.info("not offered: %s (check says why)", ", ".join(kinds))
         intake = make_intake(config, home, models)
-        with closing(Ledger(state.path / LEDGER)) as ledger, offering.kept_up(intake.offered):
+        with (
+            closing(Ledger(state.path / LEDGER)) as ledger,
+            closing(History(state.path / HISTORY)) as history,
+            offering.kept_up(intake.offered),
+            page_of(Watched(config, home / CONFIG_FILE, home, models, orders, history)),
+        ):
             journal = Journal(ledger, children.most_drops, make_predictor(state.path))
             bridge = make_bridge(config, home, models, journal, intake=intake, children=children)
             pauses = Pauses(orders)
+
+            def look_after() -> None:
+                state.keep()
+                history.note(journal.view())
+
             log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
             application = None
             if not is_plain(console, way) and has_whole_terminal():
@@ -157,7 +171,7 @@ def run_worker(
                 application or make_display(console, journal, every, way=way),
                 signals=signals,
                 pauses=pauses,
-                look_after=state.keep,
+                look_after=look_after,
             )
 
 

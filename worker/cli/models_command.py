@@ -17,7 +17,6 @@ from rich.table import Table
 from hordelib.errors import ModelBroken, ModelMissing
 from hordelib.files.headers import verify_checkpoint
 from hordelib.files.names import ModelStore
-from hordelib.files.whole_files import PART
 from hordelib.job.control_types import CLASSIC
 from worker.cli.exit_codes import ExitCode
 from worker.cli.named_models import insist_on_lists, meant_entries
@@ -36,6 +35,7 @@ from worker.models.on_disk import (
     state_of,
 )
 from worker.models.reference import Kind, ReferenceEntry, ReferenceFile
+from worker.models.removal import remove_files
 from worker.models.safety_weights import safety_entry
 from worker.models.sites import read_uses
 from worker.service.terminal import make_console
@@ -211,33 +211,18 @@ def _remove(folder: ModelsFolder, options: argparse.Namespace) -> int:
     absent = [stock.name for stock in leaving if not stock.there_bytes]
     if absent:
         raise UnknownModel("\n".join(f"{name!r} is not on disk" for name in absent))
-    staying = (row for row in reference.entries.values() if row not in [s.entry for s in leaving])
-    shared = {folder.path / file.path: row.name for row in staying for file in row.files}
-    shared |= {path: name for name, path in folder.customs.items()}
-    paths = {file.path for stock in leaving for file in stock.files}
-    freed_bytes = sum(_unlinked_bytes(path) for path in paths if path not in shared)
-    kept = [f"{path.name} stays: it is {shared[path]}'s too" for path in paths if path in shared]
+    removed = remove_files(folder, reference, leaving)
     if options.json:
         _print_json(
             {
                 "removed": [stock.name for stock in leaving],
-                "freed_bytes": freed_bytes,
+                "freed_bytes": removed.freed_bytes,
                 "free_bytes": folder.free_bytes,
             }
         )
     else:
-        print(f"{size_text(freed_bytes)} freed; {size_text(folder.free_bytes)} free")
-    return _complain(kept)
-
-
-def _unlinked_bytes(path: Path) -> int:
-    """Remove a file, and what was begun of it."""
-    freed_bytes = 0
-    for each in (path, path.with_name(path.name + PART)):
-        if each.is_file():
-            freed_bytes += each.stat().st_size
-            each.unlink()
-    return freed_bytes
+        print(f"{size_text(removed.freed_bytes)} freed; {size_text(folder.free_bytes)} free")
+    return _complain(removed.kept)
 
 
 # ---- verify ----------------------------------------------------------------------------------

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from worker.config.document import ConfigDocument, read_document
 from worker.config.environment import read_environment
-from worker.config.keys import CUSTOM_EXPECTS, EXPECTS, BridgeConfig
-from worker.config.values import SHARE
+from worker.config.keys import CUSTOM_EXPECTS, EXPECTS, SECRETS, BridgeConfig
+from worker.config.values import SHARE, is_loopback
 from worker.errors import ConfigError
 
 _ALL_BUT_A_LITTLE_PERCENT: Final = 50
@@ -35,9 +36,18 @@ def load_config(path: Path) -> BridgeConfig:
     serves_none = not (config.models or config.serves_dynamically)
     if serves_none and "models_to_load" not in document.problems:
         problems.append(f"models_to_load: names no model; expected {EXPECTS['models_to_load']}")
+    if config.page and not config.page_password and not _is_for_this_machine(config.page):
+        problems.append(
+            f"page: {config.page} is open to others, and there is no page_password; set one, or"
+            " leave page out"
+        )
     if problems:
         raise ConfigError(tuple(problems))
     return config
+
+
+def _is_for_this_machine(address: str) -> bool:
+    return is_loopback(urlsplit(address).hostname or "")
 
 
 def models_place(path: Path) -> BridgeConfig:
@@ -90,7 +100,7 @@ def _expected(detail: ErrorDetails) -> str:
 
 def shown(key: str, value: object) -> str:
     """A value as a problem line shows it: on one line, not too long, and never a secret."""
-    if key in ("api_key", "civitai_api_token"):
+    if key in SECRETS:
         return "what is written there is none (not shown here)"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -18,14 +18,14 @@ from worker.config.document import read_document
 from worker.config.old_keys import RENAMED
 from worker.errors import ConfigError
 
-Value = int | str | Sequence[str]
+Value = int | str | Sequence[str] | None  # None: as if the key were left out
 Edit = tuple[int, int, str]  # from, to, what stands there afterwards
 
 
 def change_settings(path: Path, changes: Mapping[str, Value]) -> Path:
     """Replace the file, atomically; the path of the copy of what it was.
 
-    Lists can only lose entries. Raises ConfigError or OSError, and changes nothing, where the file
+    Raises ConfigError or OSError, and changes nothing, where the file
     or what would become of it can't be used.
     """
     path = path.resolve()  # a link stays a link
@@ -51,7 +51,7 @@ def _changed(path: Path, changes: Mapping[str, Value]) -> Generator[Path]:
         with open_new(partial) as file:
             file.write(edited(text, changes).encode("utf-8"))
         shutil.copymode(path, partial)
-        if _settings(partial) != {**before, **_as_read(changes)}:
+        if _settings(partial) != _with(before, changes):
             raise ConfigError((_entangled(path, changes),))
         load_config(partial)
         yield partial
@@ -97,17 +97,40 @@ def _addition(text: str, root: yaml.MappingNode, added: Mapping[str, Value]) -> 
 def _edits(text: str, node: yaml.Node, value: Value) -> Iterator[Edit]:
     start, end = node.start_mark.index, _end(text, node)
     if isinstance(node, yaml.SequenceNode) and not node.flow_style:
-        yield from _dropped_lines(text, node, value)
+        yield from _list_edits(text, node, value)
     elif start == end:  # a key without a value ends with its colon
         yield start, end, f" {_written(value)}"
     else:
         yield start, end, _written(value)
 
 
+def _list_edits(text: str, node: yaml.SequenceNode, value: Value) -> Iterator[Edit]:
+    """Entries that go take their lines along, and new ones get lines at the end; where neither
+    leads to the new list, it is written anew, on one line."""
+    wanted = [] if isinstance(value, str | int | None) else list(value)
+    before = [entry.value for entry in node.value]
+    kept = [entry for entry in before if entry in wanted]
+    if not kept or wanted[: len(kept)] != kept:
+        yield node.start_mark.index, _end(text, node), f" {_written(value)}"
+        return
+    yield from _dropped_lines(text, node, value)
+    if added := wanted[len(kept) :]:
+        first = node.value[0].start_mark
+        dash = text[text.rfind("\n", 0, first.index) + 1 : first.index]
+        last = _end(text, node.value[-1])
+        end = text.find("\n", last)
+        newline = "\r\n" if "\r\n" in text else "\n"
+        lines = newline.join(f"{dash}{_written(entry)}" for entry in added)
+        if end < 0:
+            yield len(text), len(text), f"{newline}{lines}"
+        else:
+            yield end + 1, end + 1, f"{lines}{newline}"
+
+
 def _dropped_lines(text: str, node: yaml.SequenceNode, kept: Value) -> Iterator[Edit]:
     """The lines of entries that are not kept; with a comment behind them."""
     for entry in node.value:
-        if isinstance(kept, str | int) or entry.value not in kept:
+        if isinstance(kept, str | int | None) or entry.value not in kept:
             start = text.rfind("\n", 0, entry.start_mark.index) + 1
             end = text.find("\n", _end(text, entry)) + 1
             yield start, end or len(text), ""
@@ -121,7 +144,7 @@ def _end(text: str, node: yaml.Node) -> int:
 
 def _written(value: Value) -> str:
     """JSON is YAML, too."""
-    return json.dumps(value if isinstance(value, int | str) else list(value), ensure_ascii=False)
+    return json.dumps(_as_read(value), ensure_ascii=False)
 
 
 def _settings(path: Path) -> Mapping[str, object]:
@@ -132,8 +155,14 @@ def _settings(path: Path) -> Mapping[str, object]:
         return {}
 
 
-def _as_read(changes: Mapping[str, Value]) -> Mapping[str, object]:
-    return {key: v if isinstance(v, int | str) else list(v) for key, v in changes.items()}
+def _with(before: Mapping[str, object], changes: Mapping[str, Value]) -> Mapping[str, object]:
+    """What the file has to say after the changes."""
+    after = {**before, **{key: _as_read(value) for key, value in changes.items()}}
+    return {key: value for key, value in after.items() if value is not None}
+
+
+def _as_read(value: Value) -> object:
+    return value if isinstance(value, int | str | None) else list(value)
 
 
 def _entangled(path: Path, changes: Mapping[str, Value]) -> str:

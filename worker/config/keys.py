@@ -21,6 +21,8 @@ from worker.config.values import (
     MemoryReserve,
     ModelName,
     OwnerPath,
+    PageAddress,
+    Password,
     ReferenceAddress,
     Reserve,
     SingleModel,
@@ -212,6 +214,16 @@ class BridgeConfig(BaseModel):
     """How the worker introduces itself; the horde grants features, and shares of the rewards, by
     name and version. Not set: as the newest worker that it knows, or an older one where files are
     missing."""
+    page: Annotated[
+        PageAddress,
+        expects('an address of this machine such as http://127.0.0.1:7861, or "" for no page'),
+    ] = "http://127.0.0.1:7861"
+    """Where a browser shows the worker (docs/page.md). Others than this machine come in by an
+    address such as http://0.0.0.0:7861, and only with page_password."""
+    page_password: Annotated[
+        Password | None, expects("a password of 8 to 1000 characters, or the hash kept of one")
+    ] = None
+    """Whoever opens the page has to give it. The start of `run` puts a hash in its place."""
     notes: tuple[str, ...] = ()
     """Lines for the owner, shown once at start: old keys of the file and what became of them."""
 
@@ -243,5 +255,10 @@ def _expected(model: type[BaseModel]) -> Mapping[str, str]:
     return {name: extra["expects"] for name, extra in extras.items() if extra}
 
 
+SECRETS = frozenset(
+    name
+    for name, field in BridgeConfig.model_fields.items()
+    if "SecretStr" in repr(field.annotation)
+)  # whose values are never shown
 EXPECTS = _expected(BridgeConfig)  # by the names of all keys: what completes "expected …"
 CUSTOM_EXPECTS = _expected(CustomModel)

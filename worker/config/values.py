@@ -80,6 +80,35 @@ def _is_private(host: str) -> bool:
         return host == "localhost"
 
 
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name localhost, means this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _page_address(text: str) -> str:
+    """`http://address:port`, or "" for no page."""
+    if not text.strip():
+        return ""
+    url = urlsplit(text.strip())
+    host = url.hostname or ""
+    if host != "localhost":
+        ipaddress.ip_address(host)
+    if url.scheme != "http" or not url.port or url.path not in ("", "/"):
+        raise ValueError
+    if url.username or url.query or url.fragment:
+        raise ValueError
+    return f"http://{url.netloc}"
+
+
+def _password(password: SecretStr) -> SecretStr:
+    if not 8 <= len(password.get_secret_value()) <= 1000:
+        raise ValueError
+    return password
+
+
 def _token(token: SecretStr) -> SecretStr:
     text = token.get_secret_value()
     if not text or not text.isascii() or not text.isprintable() or " " in text:
@@ -154,6 +183,8 @@ def seconds(least: int, most: int) -> Any:
 
 
 YesNo = Annotated[StrictBool, expects("true or false")]
+PageAddress = Annotated[StrictStr, AfterValidator(_page_address)]
+Password = Annotated[SecretStr, AfterValidator(_password)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 WorkerName = Annotated[StrictStr, Field(min_length=1, max_length=100), AfterValidator(_worker_name)]

@@ -52,6 +52,8 @@ class Orders:
     def __init__(self, folder: Path):
         self._folder = folder
         self._unwritten: tuple[str, Given] | None = None  # what the file held then
+        self.latest = Overview(doing=STARTING)
+        """The last answer that was given through this object, for those in the same process."""
 
     def give(self, order: Order | Given) -> None:
         """Raises OSError where the folder can't be written."""
@@ -85,6 +87,7 @@ class Orders:
 
     def answer(self, overview: Overview) -> None:
         """What the worker does. Raises OSError where the folder can't be written."""
+        self.latest = overview
         self._write(_ANSWER, overview.model_dump_json())
 
     def begin(self) -> None:

@@ -106,6 +106,34 @@ def overview_of(
     )
 
 
+def sentence(overview: Overview) -> str:
+    """What the worker does and why, for people. What it tells of itself comes with the remedy."""
+    why = "; ".join(reason.told for reason in overview.pauses) or overview.why
+    match overview.doing:
+        case "serving" if overview.running:
+            told = f"It serves the horde, and is making a picture with {overview.running.model}."
+        case "serving" if overview.jobs:
+            told = "It serves the horde, and has jobs in hand."
+        case "serving" if why:
+            return f"It gets no jobs: {why}."
+        case "serving":
+            return "It waits for jobs: the horde has none for it at the moment."
+        case "in maintenance":
+            told = "It is in maintenance: the horde gives it its owner's own jobs alone"
+            return f"{told} ({why})." if why else f"{told}."
+        case "pausing":
+            told = "It pauses once nothing is in hand any more."
+        case "paused":
+            told = "It is paused."
+        case "draining":
+            told = "It finishes the jobs in hand, then it ends."
+        case "ended":
+            told = "It has ended."
+        case doing:
+            told = f"It is {doing}."
+    return f"{told} {why[:1].upper()}{why[1:]}." if why else told
+
+
 def read_overview(text: str) -> Overview | None:
     """None for what is no overview, or one of another version's."""
     try:

@@ -61,6 +61,8 @@ OWN_VALUES: dict[str, str] = {
     "stats_output_frequency": "0",
     "horde_url": "https://horde.example/api/",
     "model_reference": "https://example.org/reference/",
+    "page": "http://127.0.0.1:7000",
+    "page_password": "correct horse",
     "bridge_agent": '"My Worker:1.0:https://example.org"',
 }
 
@@ -209,6 +211,13 @@ def test_every_problem_is_named_at_once(written: Written):
         ("horde_url: https://me:secret@aihorde.net", "https://aihorde.net"),
         ("horde_url: https://aihorde.net:99999", "https://aihorde.net"),
         ("bridge_agent: nonsense", "name:version:url"),
+        ("page: 7861", "an address of this machine"),
+        ("page: https://127.0.0.1:7861", "an address of this machine"),
+        ("page: http://example.org:7861", "an address of this machine"),
+        ("page: http://127.0.0.1", "an address of this machine"),
+        ("page: http://127.0.0.1:7861/worker", "an address of this machine"),
+        ("page: http://0.0.0.0:7861", "there is no page_password"),
+        ("page_password: short", "not shown here"),
         ("cache_home: [a]", "path of a folder"),
     ],
 )

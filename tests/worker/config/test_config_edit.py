@@ -55,6 +55,35 @@ def test_an_entry_of_a_list_goes_with_its_line(config: Path):
     assert config.read_text("utf-8") == FILE.replace("  - Dreamshaper  # too large\n", "")
 
 
+LISTS = {
+    "Deliberate, Dreamshaper, top 2, Flux": '  - top 2\n  - "Flux"\n',
+    "Dreamshaper, Flux, Anything": '  - "Flux"\n  - "Anything"\n',
+    "top 2, Deliberate": ' ["top 2", "Deliberate"]\n',
+    "Flux": ' ["Flux"]\n',
+}
+
+
+@pytest.mark.parametrize("wanted", LISTS)
+def test_a_list_grows_by_lines_and_is_written_anew_in_another_order(config: Path, wanted: str):
+    names = tuple(wanted.split(", "))
+    change_settings(config, {"models_to_load": names})
+    assert load_config(config).models_to_load == names
+    assert LISTS[wanted] in config.read_text("utf-8")
+    assert "# was 32" in config.read_text("utf-8")
+
+
+def test_the_last_line_of_a_file_can_get_another_entry(config: Path):
+    config.write_text("api_key: k1\ndreamer_name: mine\nmodels_to_load:\n- one", "utf-8")
+    change_settings(config, {"models_to_load": ("one", "two", "top 2")})
+    assert load_config(config).models_to_load == ("one", "two", "top 2")
+
+
+def test_a_key_can_be_left_out_again(config: Path):
+    change_settings(config, {"max_power": None, "safety": None})
+    assert (load_config(config).max_power, load_config(config).safety) == (8, None)
+    assert "max_power: null # was 32\n" in config.read_text("utf-8")
+
+
 def test_both_files_are_for_their_owner_alone_and_no_backup_is_lost(config: Path):
     first = change_settings(config, {"max_power": 18})
     second = change_settings(config, {"max_power": 32})

@@ -1,0 +1,54 @@
+"""A worker in a process of its own, with a scripted engine, whose page fails when it is told to.
+
+    python -m tests.support.worker_with_a_page HOME HOW
+
+Once the file `fail` is in the home folder, "loop" stops the page's event loop, and "thread" raises
+SystemExit in its thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from tests.support import scripted_engine
+from worker.children.signals import StopSignals
+from worker.cli.commands import run_worker
+from worker.config.config import load_config
+from worker.page.server import PageServer
+from worker.service.assembly import Children
+
+
+def main() -> int:
+    home, how = Path(sys.argv[1]), sys.argv[2]
+    signals = StopSignals.caught()
+    threading.Thread(target=_fail, args=(home / "fail", how), daemon=True).start()
+    try:
+        config = load_config(home / "bridgeData.yaml")
+        run_worker(config, home, signals, Children(engine=scripted_engine.main))
+    finally:
+        signals.end()
+    return 0
+
+
+def _fail(when: Path, how: str) -> None:
+    while not when.exists():
+        time.sleep(0.05)
+    (thread,) = [each for each in threading.enumerate() if each.name == "page"]
+    page: PageServer = vars(thread)["_target"].__self__
+    loop = page.loop
+    if how == "loop":
+        loop.call_soon_threadsafe(loop.stop)
+        return
+    ident = ctypes.c_ulong(thread.ident or 0)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit))
+    with suppress(RuntimeError):  # the loop is closed already
+        loop.call_soon_threadsafe(lambda: None)  # it wakes up, and meets it
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""The page in a real Chromium: each thing on it by clicking it, at three widths, dark and light."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.browser import chromium
+from tests.support.open_page import PASSWORD, OpenPage, at_work, open_page
+from tests.support.owner import PROJECT
+from tests.support.reference_server import ReferenceServer, reference_server
+from worker.config.config import load_config
+from worker.line.pausing import PauseCause, PauseKind, PauseReason
+from worker.page.access import hashed
+from worker.service.orders import Order
+from worker.service.overview import Overview
+
+VIEWS = ("Now", "Over time", "The horde's side", "Models", "Settings", "Log")
+LONG_MS = 20_000
+CHECKS = (PROJECT / "tests" / "support" / "readable.js").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def site() -> Generator[ReferenceServer]:
+    with reference_server() as site:
+        for name in ("Deliberate", "Two"):
+            site.offer_model(name)
+        yield site
+
+
+@pytest.fixture
+def served(tmp_path: Path, site: ReferenceServer) -> Generator[OpenPage]:
+    with open_page(tmp_path, f"model_reference: {site.url}/reference\n") as opened:
+        yield opened
+
+
+@contextmanager
+def looking(browser: Browser, page: OpenPage, **how: Any) -> Generator[Page]:
+    """A tab of its own on the page, which meets no error of a script."""
+    problems: list[str] = []
+    options: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, **how}
+    context = browser.new_context(**options)
+    context.set_default_timeout(LONG_MS)
+    tab = context.new_page()
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.goto(page.url)
+    yield tab
+    context.close()
+    assert problems == []
+
+
+def go_to(tab: Page, view: str) -> None:
+    tab.get_by_role("link", name=view, exact=True).click()
+    expect(tab.get_by_role("link", name=view, exact=True)).to_have_attribute("aria-current", "page")
+
+
+def test_now_tells_the_job_and_follows_what_the_worker_does(browser: Browser, served: OpenPage):
+    with looking(browser, served) as tab:
+        state, job = tab.locator("#sentence"), tab.locator("#job")
+        expect(state).to_have_text("It serves the horde, and is making a picture with Deliberate.")
+        expect(job).to_contain_text("768 · step 12 of 30 · about 5 s left")
+        expect(job).to_contain_text("a <b>bold</b> LoRA")
+        expect(tab.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
+        expect(tab.locator("#memory")).to_contain_text("is left to other programs")
+        reason = PauseReason(PauseCause.pause_for, "steam is running", PauseKind.at_once)
+        served.watched.orders.answer(Overview(doing="paused", pauses=(reason,)))
+        expect(state).to_have_text("It is paused. Steam is running.", timeout=LONG_MS)
+
+
+def test_orders_are_given_by_buttons(browser: Browser, served: OpenPage):
+    orders = served.watched.orders
+    with looking(browser, served) as tab:
+        tab.get_by_label("How long to pause").select_option("for an hour")
+        tab.get_by_role("button", name="Pause").click()
+        expect(tab.locator("#ordered")).to_contain_text("It pauses")
+        given = orders.given()
+        assert given
+        assert given.order is Order.pause
+        assert abs((given.until or 0) - time.time() - 3600) < 60
+        orders.answer(Overview(doing="paused"))
+        tab.get_by_role("button", name="Resume").click()
+        expect(tab.locator("#ordered")).to_contain_text("It serves again")
+        assert orders.is_given(Order.serve)
+        for name, order in (("Drain", Order.drain), ("Stop", Order.stop)):
+            tab.get_by_role("button", name=name, exact=True).click()
+            tab.get_by_role("button", name="Cancel").click()
+            assert not orders.is_given(order)
+            tab.get_by_role("button", name=name, exact=True).click()
+            tab.get_by_role("dialog").get_by_role("button", name=name, exact=True).click()
+            expect(tab.get_by_role("dialog")).to_be_hidden()
+            expect(tab.locator("#ordered")).to_contain_text(
+                "then it ends" if order is Order.drain else "It stops"
+            )
+            assert orders.is_given(order)
+
+
+def test_settings_are_changed_and_wrong_ones_told(browser: Browser, served: OpenPage):
+    with looking(browser, served) as tab:
+        go_to(tab, "Settings")
+        tab.get_by_label("max_power", exact=True).fill("4000")
+        tab.get_by_role("button", name="Save").click()
+        expect(tab.locator("#saved")).to_contain_text("max_power: 4000; expected a whole number")
+        tab.get_by_label("max_power", exact=True).fill("32")
+        tab.get_by_label("nsfw", exact=True).uncheck()
+        tab.get_by_role("button", name="Save").click()
+        expect(tab.locator("#saved")).to_contain_text("from the next start of the worker on")
+        config = load_config(served.watched.config_file)
+        assert (config.max_power, config.nsfw) == (32, False)
+        expect(tab.get_by_label("horde_url", exact=True)).to_be_disabled()
+
+
+def test_a_model_is_added_and_removed_by_clicks(browser: Browser, served: OpenPage):
+    with looking(browser, served) as tab:
+        go_to(tab, "Models")
+        tab.get_by_role("button", name="Add Two").click()
+        expect(tab.get_by_role("dialog")).to_contain_text("to download; the disk has")
+        tab.get_by_role("button", name="Download").click()
+        expect(tab.locator("#downloads")).to_contain_text("Two: here", timeout=LONG_MS)
+        tab.get_by_role("button", name="Remove Two").click()
+        tab.get_by_role("dialog").get_by_role("button", name="Remove").click()
+        expect(tab.locator("#model-told")).to_contain_text("freed")
+        assert load_config(served.watched.config_file).models_to_load == ("Deliberate",)
+
+
+def test_the_log_is_filtered_and_copied(
+    browser: Browser, served: OpenPage, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    log = logging.getLogger("worker.test")
+    log.info("all is well")
+    with looking(browser, served, permissions=["clipboard-read", "clipboard-write"]) as tab:
+        go_to(tab, "Log")
+        expect(tab.locator("#lines")).to_contain_text("all is well")
+        log.warning("the <i>horde</i> is away")
+        expect(tab.locator("#lines")).to_contain_text("the <i>horde</i> is away", timeout=LONG_MS)
+        tab.get_by_label("Level").select_option("warnings and errors")
+        expect(tab.locator("#lines li")).to_have_count(1)
+        tab.get_by_role("button", name="Copy").click()
+        expect(tab.locator("#copied")).to_have_text("1 lines are copied.")
+        assert "is away" in tab.evaluate("navigator.clipboard.readText()")
+
+
+def test_a_lost_connection_is_said(browser: Browser, tmp_path: Path):
+    with open_page(tmp_path) as page, looking(browser, page) as tab:
+        expect(tab.locator("#sentence")).to_contain_text("serves")
+        page.server.close()
+        expect(tab.get_by_role("alert")).to_contain_text("The connection is lost", timeout=LONG_MS)
+
+
+def test_a_password_is_asked_for_and_the_logout_ends_it(browser: Browser, tmp_path: Path):
+    more = f"page_password: {hashed(PASSWORD)}\n"
+    with open_page(tmp_path, more) as page, looking(browser, page) as tab:
+        assert tab.evaluate(CHECKS) == []
+        field = tab.get_by_label("Password")
+        field.fill("wrong password")
+        field.press("Enter")
+        expect(tab.get_by_role("alert")).to_have_text("that is not the password")
+        field.fill(PASSWORD)
+        tab.get_by_role("button", name="Log in").click()
+        expect(tab.locator("#sentence")).to_contain_text("serves")
+        tab.get_by_role("button", name="Log out").click()
+        expect(field).to_be_visible()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (768, "light"), (1280, "dark")])
+def test_every_view_can_be_used_and_read(
+    browser: Browser, served: OpenPage, width: int, scheme: str
+):
+    served.watched.orders.answer(at_work())
+    how = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
+    with looking(browser, served, **how) as tab:
+        expect(tab.locator("#sentence")).to_contain_text("serves")
+        for view in VIEWS:
+            go_to(tab, view)
+            expect(tab.locator("main > section:not([hidden])")).to_have_count(1)
+            if view == "The horde's side":
+                expect(tab.locator("#horde-body")).to_contain_text("Kinds of jobs")
+            if view == "Settings":
+                expect(tab.get_by_label("max_power", exact=True)).to_be_visible()
+            assert tab.evaluate(CHECKS) == [], view
+
+
+def test_it_is_used_by_the_keyboard_alone(browser: Browser, served: OpenPage):
+    with looking(browser, served) as tab:
+        expect(tab.locator("#sentence")).to_contain_text("serves")
+        reached: list[str] = []
+        for _ in range(14):
+            tab.keyboard.press("Tab")
+            reached.append(tab.evaluate("document.activeElement.textContent.trim()"))
+        assert reached[0] == "Skip to the content"
+        assert {*VIEWS, "Pause", "Drain", "Stop"} <= {*reached}
+        tab.get_by_role("button", name="Stop").focus()
+        tab.keyboard.press("Enter")
+        expect(tab.get_by_role("button", name="Cancel")).to_be_focused()
+        tab.keyboard.press("Escape")
+        expect(tab.get_by_role("dialog")).to_be_hidden()
+        assert not served.watched.orders.is_given(Order.stop)

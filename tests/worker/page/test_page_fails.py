@@ -1,0 +1,64 @@
+"""The page fails whole under load, and no job notices."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.open_page import free_port, open_page
+from tests.support.owner import PROJECT, Command, Home, assert_nothing_left, config, wait_for
+from tests.support.sandbox_client import CLIENT_KEY, Api
+from worker.page.server import page_of
+from worker.sandbox import Sandbox, State
+
+SMALL = {"width": 64, "height": 64, "steps": 4}
+
+
+@pytest.mark.parametrize("how", ["loop", "thread"])
+def test_a_page_whose_thread_or_loop_ends_touches_no_job(home: Home, horde: Sandbox, how: str):
+    url = f"http://127.0.0.1:{free_port()}"
+    home.write(config(horde).replace("page: ''", f"page: {url}"))
+    command = [sys.executable, "-m", "tests.support.worker_with_a_page", str(home.folder), how]
+    process = Command(
+        command,
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with Api(horde.url, CLIENT_KEY) as client, process as worker:
+        asked = [client.ask_id(SMALL) for _ in range(6)]
+        wait_for(lambda: bool(horde.books().generations))
+        with requests.get(f"{url}/events", stream=True, timeout=30) as events:
+            lines = events.iter_lines()
+            assert next(lines) == b"event: now"
+            (home.folder / "fail").touch()
+            with suppress(requests.RequestException):
+                list(lines)
+        with pytest.raises(requests.RequestException):
+            requests.get(url, timeout=30)
+        asked += [client.ask_id(SMALL) for _ in range(6)]
+        wait_for(lambda: all(horde.books().request(id).done for id in asked))
+        worker.terminate()
+        output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 0, output
+    assert "the page has ended" in output
+    assert {image.state for id in asked for image in horde.books().of_request(id)} == {State.ok}
+    assert_nothing_left(worker.pid)
+
+
+def test_a_busy_port_is_a_warning_with_the_remedy(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with open_page(tmp_path) as first, page_of(first.watched) as second:
+        told = f"no page at {first.url} (Address already in use): set"
+        assert told in caplog.text
+        assert second.thread is None
+        assert first.get("/").status_code == 200

@@ -1,0 +1,220 @@
+"""The page's addresses: what a browser asks and orders, and what it gets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from pydantic import StrictBool, StrictInt, StrictStr, TypeAdapter, ValidationError
+
+from hordelib.errors import HordelibError
+from worker.config.config import load_config
+from worker.config.keys import BridgeConfig
+from worker.errors import ConfigError, WorkerError
+from worker.models.on_disk import DISK_FLOOR_BYTES
+from worker.models.opening import Models
+from worker.page.guard import MOST_BODY_BYTES, Guard, json_of, refusal
+from worker.page.hordes_side import HordesSide
+from worker.page.live import Live
+from worker.page.log_lines import LogLines
+from worker.page.model_shelf import ModelShelf
+from worker.page.settings import Outdated, keep_hash, save_settings, settings_shown
+from worker.service.history import History
+from worker.service.machine import Machine
+from worker.service.orders import Given, Orders
+from worker.service.overview import Overview, sentence
+
+log = logging.getLogger(__name__)
+
+MOST_HISTORY_HOURS = 24 * 31
+LONGEST_NAME = 300  # characters, of a model
+LONGEST_PAUSE = 366 * 86400.0
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+_CHANGES = TypeAdapter(dict[StrictStr, StrictBool | StrictInt | StrictStr | list[StrictStr] | None])
+Work = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """The running worker as the page sees it: nothing here can hold up a job."""
+
+    config: BridgeConfig
+    config_file: Path
+    home: Path
+    models: Models
+    orders: Orders
+    history: History
+
+
+def make_app(watched: Watched, guard: Guard, lines: LogLines) -> web.Application:
+    app = web.Application(middlewares=[_plain(guard)], client_max_size=MOST_BODY_BYTES)
+    page = _Page(watched, guard, lines)
+    app.add_routes(
+        [
+            web.get("/", _static("index.html")),
+            web.get("/login", _static("login.html")),
+            *(web.get(f"/{name}", _static(name)) for name in _FILES),
+            web.post("/login", guard.log_in),
+            web.post("/logout", guard.log_out),
+            web.get("/events", page.live.stream),
+            web.get("/api/history", page.history),
+            web.get("/api/horde", page.horde),
+            web.get("/api/log", page.log),
+            web.get("/api/models", page.models),
+            web.get("/api/models/plan", page.plan),
+            web.post("/api/models/add", page.add),
+            web.post("/api/models/remove", page.remove),
+            web.get("/api/settings", page.settings),
+            web.post("/api/settings", page.save),
+            web.post("/api/order", page.order),
+        ]
+    )
+    return app
+
+
+_FILES = ("page.css", "page.js", "views.js", "charts.js", "login.js")
+
+
+def _plain(guard: Guard) -> Any:
+    @web.middleware
+    async def middleware(request: web.Request, handler: Any) -> web.StreamResponse:
+        return await guard.middleware(request, handler)
+
+    return middleware
+
+
+def _static(name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    content = files("worker.page").joinpath("static", name).read_bytes()
+
+    async def give(_request: web.Request) -> web.Response:
+        kind = _TYPES[Path(name).suffix]
+        return web.Response(body=content, content_type=kind, charset="utf-8")
+
+    return give
+
+
+class _Page:
+    def __init__(self, watched: Watched, guard: Guard, lines: LogLines):
+        self._watched = watched
+        self._guard = guard
+        self._lines = lines
+        self._machine = Machine(watched.config, watched.home, DISK_FLOOR_BYTES)
+        self._shelf = ModelShelf(watched.config_file, watched.home)
+        self._hordes_side = HordesSide(watched.config, watched.home, watched.models)
+        self.live = Live(self._look, lines, guard)
+
+    def _look(self) -> dict[str, Any]:
+        overview = self._overview()
+        return {
+            "worker": self._watched.config.dreamer_name,
+            "sentence": sentence(overview),
+            "overview": overview.model_dump(),
+            "machine": self._machine.read().model_dump(),
+            "downloads": self._shelf.fetches(),
+            "has_password": bool(self._guard.password_hash),
+        }
+
+    def _overview(self) -> Overview:
+        return self._watched.orders.latest
+
+    # ---- what is shown -----------------------------------------------------------------------
+
+    async def history(self, request: web.Request) -> web.Response:
+        try:
+            last = int(request.query.get("hours", "24"))
+        except ValueError:
+            return refusal(400, "hours: expected a whole number")
+        last = min(max(last, 1), MOST_HISTORY_HOURS)
+        hours = await asyncio.to_thread(self._watched.history.hours, last)
+        return web.json_response({"hours": [asdict(hour) for hour in hours]})
+
+    async def horde(self, _request: web.Request) -> web.Response:
+        return await _told(self._hordes_side.shown)
+
+    async def log(self, _request: web.Request) -> web.Response:
+        return web.json_response({"lines": self._lines.since(0)})
+
+    async def models(self, _request: web.Request) -> web.Response:
+        served = self._overview().models
+        return await _told(lambda: self._shelf.shown(served))
+
+    async def plan(self, request: web.Request) -> web.Response:
+        name = request.query.get("name", "")[:LONGEST_NAME]
+        return await _told(lambda: self._shelf.plan(name))
+
+    async def settings(self, _request: web.Request) -> web.Response:
+        return await _told(lambda: settings_shown(self._watched.config_file))
+
+    # ---- what is ordered ---------------------------------------------------------------------
+
+    async def add(self, request: web.Request) -> web.Response:
+        name = _text_of(await json_of(request), "name")
+        return await _told(lambda: self._shelf.add(name))
+
+    async def remove(self, request: web.Request) -> web.Response:
+        name = _text_of(await json_of(request), "name")
+        return await _told(lambda: self._shelf.remove(name))
+
+    async def save(self, request: web.Request) -> web.Response:
+        body = await json_of(request)
+        version = _text_of(body, "version")
+        try:
+            changes = _CHANGES.validate_python(body.get("changes"))
+        except ValidationError:
+            return refusal(400, "changes: expected texts, numbers, true, false or lists")
+        config_file = self._watched.config_file
+        try:
+            waiting = await asyncio.to_thread(save_settings, config_file, version, changes)
+        except Outdated:
+            told = "bridgeData.yaml has changed meanwhile; look at it again, then save"
+            return refusal(409, told)
+        except (WorkerError, OSError) as error:
+            return refusal(400, *_lines_of(error))
+        if "page_password" in changes:
+            config = await asyncio.to_thread(load_config, config_file)
+            kept = await asyncio.to_thread(keep_hash, config_file, config)
+            self._guard.take_password(kept)
+        return web.json_response({"at_the_next_start": waiting})
+
+    async def order(self, request: web.Request) -> web.Response:
+        """serve, drain, stop, or pause: `until` then, or until another order."""
+        body = await json_of(request)
+        try:
+            given = Given.model_validate(body)
+        except ValidationError:
+            told = "order: expected pause, serve, drain or stop; until: seconds since 1970 UTC"
+            return refusal(400, told)
+        if given.until is not None and not 0 < given.until - time.time() <= LONGEST_PAUSE:
+            return refusal(400, "until: expected a moment of the next year")
+        log.info("page: the order is to %s", given.order)
+        return await _told(lambda: self._watched.orders.give_here(given))
+
+
+async def _told(work: Work) -> web.Response:
+    """What a thread says that may wait for the disk or the network."""
+    try:
+        return web.json_response(await asyncio.to_thread(work) or {})
+    except (WorkerError, HordelibError, OSError) as error:
+        return refusal(400, *_lines_of(error))
+
+
+def _lines_of(error: Exception) -> tuple[str, ...]:
+    if isinstance(error, ConfigError):
+        return error.problems
+    if isinstance(error, OSError) and error.strerror:
+        return (f"{error.strerror}: {error.filename}" if error.filename else error.strerror,)
+    return (str(error),)
+
+
+def _text_of(body: Mapping[str, object], key: str) -> str:
+    value = body.get(key)
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
+        raise web.HTTPBadRequest(reason=f"{key}: expected a text")
+    return value

@@ -1,0 +1,274 @@
+// The page: one stream of events from the worker, six views, and orders.
+import { chart, grouped, round, spread, sum } from "./charts.js";
+import { $, ask, make, showHorde, showNow, size } from "./views.js";
+
+const VIEWS = ["now", "time", "horde", "models", "settings", "log"];
+const loaders = { time: loadHistory, horde: loadHorde, models: loadModels, settings: loadSettings, log: loadLog };
+let span = 24, shelf = null, keys = null, lines = [], view = "now", heard = 0, downloads = "";
+
+function open() {
+  const wanted = location.hash.slice(1);
+  view = VIEWS.includes(wanted) ? wanted : "now";
+  for (const name of VIEWS) $(name).hidden = name !== view;
+  for (const link of $("views").children) {
+    if (link.hash === `#${view}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  loaders[view]?.();
+}
+addEventListener("hashchange", () => { open(); $("main").focus({ preventScroll: true }); scrollTo(0, 0); });
+
+// ---- the stream --------------------------------------------------------------------------------
+
+function connect() {
+  const stream = new EventSource("/events");
+  const hear = (name, act) => stream.addEventListener(name, (event) => { alive(); act(JSON.parse(event.data)); });
+  hear("now", (now) => { showNow(now); showDownloads(now.downloads); });
+  hear("log", (more) => { lines = [...lines, ...more].slice(-2000); if (view === "log") showLines(); });
+  hear("history", () => { if (view === "time") loadHistory(); });
+  hear("beat", () => {});
+  stream.onopen = () => { alive(); loaders[view]?.(); };
+  stream.onerror = async () => {
+    lost();
+    if (stream.readyState !== EventSource.CLOSED) return;
+    stream.close();
+    try { await ask("/api/log"); } catch {}  // a page that is logged out goes to the login
+    setTimeout(connect, 3000);
+  };
+}
+function alive() { heard = Date.now(); $("connection").hidden = true; }
+function lost() {
+  $("connection").textContent = "The connection is lost: what is shown is old. The worker may have ended, or the network is away; this page tries again by itself.";
+  $("connection").hidden = false;
+}
+setInterval(() => { if (heard && Date.now() - heard > 25000) lost(); }, 5000);
+
+// ---- orders ------------------------------------------------------------------------------------
+
+async function order(name, told, more = {}) {
+  try {
+    await ask("/api/order", { order: name, ...more });
+    say($("ordered"), told);
+  } catch (error) { say($("ordered"), error.message, true); }
+}
+function say(node, text, bad = false) { node.textContent = text; node.classList.toggle("bad", bad); }
+function until(choice) {
+  if (!choice) return {};
+  if (choice !== "tomorrow") return { until: Math.round(Date.now() / 1000) + Number(choice), is_span: true };
+  const day = new Date();
+  day.setHours(24, 0, 0, 0);
+  return { until: Math.round(day.getTime() / 1000) };
+}
+$("pause").onclick = () => order("pause", "It pauses; jobs in hand are finished first.", until($("pause-for").value));
+$("resume").onclick = () => order("serve", "It serves again.");
+$("drain").onclick = async () => {
+  if (await sure("Drain the worker?", "It finishes the jobs in hand, then it ends. This page ends with it; start it again on the machine itself.", "Drain"))
+    order("drain", "It finishes the jobs in hand, then it ends.");
+};
+$("stop").onclick = async () => {
+  if (await sure("Stop the worker?", "Jobs that can't be finished soon are given back. This page ends with it; start it again on the machine itself.", "Stop"))
+    order("stop", "It stops.");
+};
+$("logout").onclick = async () => { await ask("/logout", {}); location.replace("/login"); };
+
+function sure(title, text, yes) {
+  const dialog = $("sure");
+  $("sure-title").textContent = title;
+  $("sure-text").textContent = text;
+  $("sure-yes").textContent = yes;
+  dialog.returnValue = "";
+  dialog.showModal();
+  $("sure-no").focus();
+  return new Promise((resolve) => {
+    $("sure-yes").onclick = () => dialog.close("yes");
+    $("sure-no").onclick = () => dialog.close("");
+    dialog.onclose = () => resolve(dialog.returnValue === "yes");
+  });
+}
+
+// ---- over time ---------------------------------------------------------------------------------
+
+async function loadHistory() {
+  let hours;
+  try { ({ hours } = await ask(`/api/history?hours=${span}`)); }
+  catch (error) { return $("charts").replaceChildren(make("p", { class: "bad-text" }, error.message)); }
+  const groups = grouped(spread(hours, span)), whole = (text) => `${text} in all; point at a bar for its figures`;
+  const known = (group, value) => group.every((hour) => hour.off) ? null : value;
+  const up = (group) => sum(group, "up_seconds"), busy = sum(hours, "busy_seconds"), work = sum(hours, "megapixelsteps");
+  $("charts").replaceChildren(
+    chart("Kudos", "kudos", groups, (group) => known(group, sum(group, "kudos")), whole(`${round(sum(hours, "kudos"))} kudos`)),
+    chart("Images", "images", groups, (group) => known(group, sum(group, "images")), whole(`${sum(hours, "images")} images`)),
+    chart("Busy", "% of the time", groups, (group) => known(group, up(group) ? Math.min(100, 100 * sum(group, "busy_seconds") / up(group)) : 0),
+      whole(up(hours) ? `${round(Math.min(100, 100 * busy / up(hours)))} % of the time that it ran` : "0 %")),
+    chart("Seconds a megapixelstep", "s", groups, (group) => known(group, sum(group, "megapixelsteps") ? sum(group, "busy_seconds") / sum(group, "megapixelsteps") : 0),
+      whole(work ? `${round(busy / work)} s` : "nothing was made")),
+  );
+  const faults = new Map();
+  for (const hour of hours) for (const [reason, count] of Object.entries(hour.faults)) faults.set(reason, (faults.get(reason) ?? 0) + count);
+  const rows = [...faults].sort((a, b) => b[1] - a[1]).map(([reason, count]) => make("tr", {}, make("td", {}, reason), make("td", { class: "number" }, String(count))));
+  $("faults").replaceChildren(rows.length ? make("table", {}, make("tbody", {}, ...rows)) : make("p", {}, "None."));
+}
+$("spans").onclick = (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  span = Number(button.dataset.hours);
+  for (const each of $("spans").children) each.setAttribute("aria-pressed", String(each === button));
+  loadHistory();
+};
+
+// ---- the horde, and models ---------------------------------------------------------------------
+
+async function loadHorde() {
+  if (!$("horde-body").children.length) $("horde-body").replaceChildren(make("p", {}, "Asking the horde …"));
+  try { showHorde(await ask("/api/horde")); }
+  catch (error) { $("horde-body").replaceChildren(make("p", { class: "bad-text" }, error.message)); }
+}
+
+async function loadModels() {
+  try { shelf = await ask("/api/models"); }
+  catch (error) { return say($("model-told"), error.message, true); }
+  $("room").textContent = `${size(shelf.free_bytes)} free on the disk, of which ${size(shelf.kept_bytes)} are kept; LoRAs take ${size(shelf.lora_bytes)} of ${size(shelf.lora_most_bytes)}.`;
+  if (shelf.problems.length) say($("model-told"), shelf.problems.join("\n"), true);
+  showModels();
+}
+function showModels() {
+  if (!shelf) return;
+  const wanted = $("model-search").value.toLowerCase();
+  const rank = (row) => (row.is_served ? 4 : 0) + (row.is_chosen ? 2 : 0) + (row.there_bytes ? 1 : 0);
+  const rows = shelf.models.filter((row) => `${row.name} ${row.family}`.toLowerCase().includes(wanted))
+    .sort((a, b) => rank(b) - rank(a) || (b.pictures ?? 0) - (a.pictures ?? 0) || a.name.localeCompare(b.name));
+  $("model-rows").replaceChildren(...rows.slice(0, 300).map((row) => {
+    const state = row.is_served ? "served" : row.is_chosen ? `chosen, ${row.state}` : row.there_bytes ? "on disk" : "not here";
+    const isOurs = row.is_chosen || row.there_bytes > 0;
+    const button = row.state === "yours" ? null : make("button", { class: "quiet", "aria-label": `${isOurs ? "Remove" : "Add"} ${row.name}` }, isOurs ? "Remove" : "Add");
+    if (button) button.onclick = () => isOurs ? removeModel(row) : addModel(row);
+    return make("tr", {}, make("td", {}, row.name, make("small", {}, row.family)), make("td", { class: row.is_served ? "good-text" : "" }, state),
+      make("td", { class: "number" }, row.size_bytes || row.there_bytes ? size(row.size_bytes || row.there_bytes) : "?"),
+      make("td", { class: "number" }, row.pictures == null ? "–" : row.pictures.toLocaleString()), make("td", { class: "number" }, button));
+  }));
+}
+$("model-search").oninput = showModels;
+
+async function addModel(row) {
+  try {
+    const plan = await ask(`/api/models/plan?name=${encodeURIComponent(row.name)}`);
+    if (plan.problem) return say($("model-told"), plan.problem, true);
+    const left = plan.free_bytes - plan.to_come_bytes;
+    if (!await sure(`Add ${row.name}?`, `${size(plan.to_come_bytes)} to download; the disk has ${size(plan.free_bytes)} free, and ${size(left)} after it. The next start of the worker serves it.`, "Download")) return;
+    await ask("/api/models/add", { name: row.name });
+    say($("model-told"), `${row.name} is being downloaded.`);
+  } catch (error) { say($("model-told"), error.message, true); }
+}
+async function removeModel(row) {
+  if (!await sure(`Remove ${row.name}?`, `Its files are deleted (${size(row.there_bytes)}), and it is taken out of models_to_load.`, "Remove")) return;
+  try {
+    const { freed_bytes, kept } = await ask("/api/models/remove", { name: row.name });
+    await loadModels();
+    say($("model-told"), [`${size(freed_bytes)} freed.`, ...kept].join("\n"));
+  } catch (error) { say($("model-told"), error.message, true); }
+}
+function showDownloads(list) {
+  const told = JSON.stringify(list);
+  if (told === downloads) return;
+  if (downloads && view === "models" && list.filter((each) => each.is_over).length) loadModels();
+  downloads = told;
+  $("downloads").replaceChildren(...list.map((each) => make("p", { class: each.problem ? "bad-text" : "" },
+    each.problem || (each.is_over ? `${each.name}: here; the next start of the worker serves it` : `${each.name}: ${size(each.arrived_bytes)}${each.size_bytes ? ` of ${size(each.size_bytes)}` : ""}`))));
+}
+
+// ---- settings ----------------------------------------------------------------------------------
+
+const edited = new Map();
+async function loadSettings() {
+  if (edited.size) return;  // what somebody is writing is not taken away
+  try { keys = await ask("/api/settings"); }
+  catch (error) { return say($("saved"), error.message, true); }
+  $("keys").replaceChildren(...keys.keys.map(keyRow));
+  showKeys();
+}
+function keyRow(key) {
+  const id = `key-${key.key}`, field = fieldOf(key, id);
+  const fixed = key.in_file ? "It is changed in the file alone, for safety." : key.variable ? `The variable ${key.variable} sets it.` : key.kind === "table" ? "It is changed in the file." : "";
+  field.disabled = Boolean(fixed);
+  field.setAttribute("aria-describedby", `${id}-words`);
+  const original = read(key, field), row = make("div", { class: "key" });
+  field.addEventListener("input", () => {
+    const value = read(key, field), isNew = JSON.stringify(value) !== JSON.stringify(original);
+    row.classList.toggle("changed", isNew);
+    if (isNew) edited.set(key.key, value); else edited.delete(key.key);
+    $("save").disabled = !edited.size;
+  });
+  const byDefault = key.is_required ? "required" : key.default === null ? "not set by default" : `default: ${JSON.stringify(key.default)}`;
+  const words = make("div", { id: `${id}-words` }, make("p", {}, key.words), make("p", {}, `Expected: ${key.expects}; ${byDefault}.`), fixed && make("p", {}, fixed));
+  row.append(make("div", {}, make("label", { for: id }, key.key), " ", make("span", { class: "tag" }, key.needs === "now" ? "counts now" : "counts from the next start"), words), make("div", {}, field));
+  return row;
+}
+function fieldOf(key, id) {
+  switch (key.kind) {
+    case "switch": { const field = make("input", { id, type: "checkbox" }); field.checked = key.value; return field; }
+    case "choice": { const field = make("select", { id }, make("option", { value: "" }, "not set"), ...key.choices.map((each) => make("option", { value: each }, each))); field.value = key.value ?? ""; return field; }
+    case "list": { const field = make("textarea", { id, rows: 3, placeholder: "one entry a line" }); field.value = (key.value ?? []).join("\n"); return field; }
+    case "secret": return make("input", { id, type: "password", autocomplete: "new-password", placeholder: key.is_set ? "set; not shown" : "not set" });
+    case "number": { const field = make("input", { id, type: "number", step: 1 }); field.value = key.value ?? ""; return field; }
+    default: { const field = make("input", { id, type: "text", spellcheck: "false" }); field.value = key.value ?? ""; return field; }
+  }
+}
+function read(key, field) {
+  if (key.kind === "switch") return field.checked;
+  if (key.kind === "list") return field.value.split("\n").map((line) => line.trim()).filter(Boolean);
+  if (key.kind === "number" && /^-?\d+$/.test(field.value)) return Number(field.value);
+  return field.value;
+}
+function showKeys() {
+  const wanted = $("key-search").value.toLowerCase();
+  for (const row of $("keys").children) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+}
+$("key-search").oninput = showKeys;
+$("keys").onsubmit = (event) => { event.preventDefault(); save(); };
+$("save").onclick = save;
+async function save() {
+  if (!edited.size) return;
+  try {
+    const { at_the_next_start } = await ask("/api/settings", { version: keys.version, changes: Object.fromEntries(edited) });
+    edited.clear();
+    $("save").disabled = true;
+    await loadSettings();
+    say($("saved"), at_the_next_start.length ? `Saved. ${at_the_next_start.join(", ")}: from the next start of the worker on.` : "Saved, and it counts now.");
+    $("saved").className = "good-text";
+  } catch (error) { $("saved").className = "bad-text"; say($("saved"), error.message, true); }
+}
+
+// ---- log ---------------------------------------------------------------------------------------
+
+async function loadLog() {
+  try { ({ lines } = await ask("/api/log")); } catch (error) { return say($("copied"), error.message, true); }
+  showLines();
+}
+const RANK = { INFO: 0, WARNING: 1, ERROR: 2, CRITICAL: 2 };
+function wantedLines() {
+  const level = Number($("level").value), words = $("log-search").value.toLowerCase();
+  return lines.filter((line) => (RANK[line.level] ?? 0) >= level && line.text.toLowerCase().includes(words));
+}
+const lineText = (line) => `${new Date(line.at * 1000).toLocaleString()} ${line.level} ${line.text}`;
+function showLines() {
+  const list = $("lines"), isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
+  list.replaceChildren(...wantedLines().map((line) => make("li", { class: line.level }, lineText(line))));
+  if (isAtEnd) list.scrollTop = list.scrollHeight;
+}
+$("level").onchange = $("log-search").oninput = showLines;
+$("copy").onclick = async () => {
+  const text = wantedLines().map(lineText).join("\n");
+  try { await navigator.clipboard.writeText(text); }
+  catch {  // without TLS a browser has no clipboard for others than this machine
+    const area = make("textarea", {});
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+  say($("copied"), `${wantedLines().length} lines are copied.`);
+};
+
+open();
+connect();

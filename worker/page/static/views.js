@@ -1,0 +1,130 @@
+// Small helpers that every view uses, and what the view "Now" shows. Strangers' words become text only.
+export const $ = (id) => document.getElementById(id);
+
+export function make(name, attributes = {}, ...content) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === true) node.setAttribute(key, "");
+    else if (value !== false && value != null) node.setAttribute(key, value);
+  }
+  node.append(...content.filter((each) => each != null));
+  return node;
+}
+
+export function size(bytes) {
+  for (const [unit, name] of [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"]])
+    if (bytes >= unit) return `${(bytes / unit).toFixed(bytes / unit < 100 ? 1 : 0)} ${name}`;
+  return `${Math.round(bytes / 1000)} kB`;
+}
+
+export function duration(seconds) {
+  const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]], told = [];
+  let left = Math.max(0, Math.round(seconds));
+  for (const [unit, name] of parts) {
+    if (left >= unit) told.push(`${Math.floor(left / unit)} ${name}`);
+    left %= unit;
+  }
+  return told.slice(0, 2).join(" ") || "0 s";
+}
+
+export async function ask(path, body) {
+  const answer = await fetch(path, body === undefined ? {} : {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+  });
+  if (answer.status === 401) { location.replace("/login"); throw new Error("log in first"); }
+  const told = await answer.json();
+  if (!answer.ok) { const error = new Error(told.problems.join("\n")); error.status = answer.status; throw error; }
+  return told;
+}
+
+const TONES = { serving: "good", "in maintenance": "warn", pausing: "warn", paused: "warn", draining: "warn", ended: "bad" };
+const STAGES = ["popped", "reading", "waiting", "running", "encoding", "judging", "delivering"];
+
+function definitions(target, pairs) {
+  target.replaceChildren(...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]));
+}
+
+function bar(share, reserve = 0) {
+  const node = make("div", { class: "bar" }), fill = make("i");
+  fill.style.width = `${Math.min(100, 100 * share)}%`;
+  node.append(fill);
+  if (reserve) { const left = make("b"); left.style.width = `${100 * reserve}%`; node.append(left); }
+  return node;
+}
+
+function meter(name, room) {
+  const used = room.total_bytes - room.free_bytes, total = room.total_bytes || 1;
+  const words = make("span", {}, make("span", {}, name), make("span", {}, `${size(used)} of ${size(room.total_bytes)}`));
+  const left = make("small", {}, `${size(room.free_bytes)} free; ${size(room.reserve_bytes)} is left to other programs`);
+  return make("div", { class: "meter" }, words, bar(used / total, room.reserve_bytes / total), left);
+}
+
+export function showNow(now) {
+  const { overview, machine } = now;
+  $("worker").textContent = now.worker;
+  document.title = `${overview.doing} – Dreamer`;
+  if ($("sentence").textContent !== now.sentence) $("sentence").textContent = now.sentence;
+  $("state").className = `state ${overview.why && overview.doing === "serving" ? "bad" : TONES[overview.doing] ?? ""}`;
+  $("resume").disabled = !["paused", "pausing"].includes(overview.doing);
+  $("pause").disabled = ["draining", "ended"].includes(overview.doing);
+  $("logout").hidden = !now.has_password;
+  showJob(overview.jobs.find((job) => job.stage === "running"));
+  const rows = STAGES.map((stage) => [stage, overview.jobs.filter((job) => job.stage === stage).length]).filter(([, count]) => count);
+  const list = make("dl");
+  definitions(list, rows);
+  $("jobs").replaceChildren(rows.length ? list : make("p", {}, "None."));
+  const hours = overview.began ? (overview.at - overview.began) / 3600 : 0;
+  const hourly = (value) => hours > 1 / 60 ? ` (${(value / hours).toFixed(1)} an hour)` : "";
+  definitions($("life"), [
+    ["images", `${overview.images}${hourly(overview.images)}`], ["kudos", `${overview.kudos.toFixed(2)}${hourly(overview.kudos)}`],
+    ["failed", overview.failed], ["lost answers", overview.lost_pops],
+    ["up", overview.began ? duration(overview.at - overview.began) : "–"], ["models offered", overview.models.length],
+  ]);
+  $("memory").replaceChildren(meter("Main memory", machine.memory), ...(machine.disk ? [meter("Disk of the models", machine.disk)] : []));
+  showCard(machine.card);
+}
+
+function showJob(job) {
+  if (!job) return $("job").replaceChildren(make("p", {}, "None."));
+  const share = job.steps ? job.step / job.steps : 0;
+  const facts = [job.width && `${job.width} × ${job.height}`, job.images > 1 && `${job.images} images`,
+    job.steps ? `step ${job.step} of ${job.steps}` : "preparing",
+    job.seconds_left != null && `about ${duration(job.seconds_left)} left`, job.kudos && `about ${job.kudos} kudos`];
+  const progress = bar(share);
+  progress.setAttribute("role", "progressbar");
+  progress.setAttribute("aria-label", "Steps of the job at work");
+  progress.setAttribute("aria-valuenow", Math.round(100 * share));
+  $("job").replaceChildren(make("p", { class: "big" }, job.model), make("p", {}, facts.filter(Boolean).join(" · ")), progress,
+    ...(job.loras.length ? [make("p", {}, `LoRAs: ${job.loras.join(", ")}`)] : []));
+}
+
+function showCard(card) {
+  if (!card) return $("card").replaceChildren(make("p", {}, "No NVIDIA card answers; the processor computes."));
+  const list = make("dl"), known = (value, unit) => value == null ? "not told" : `${Math.round(value)} ${unit}`;
+  definitions(list, [["load", known(card.load_percent, "%")], ["temperature", known(card.celsius, "°C")], ["power", known(card.watts, "W")]]);
+  $("card").replaceChildren(make("p", {}, card.name), meter("Memory", card.memory), list);
+}
+
+export function showHorde(told) {
+  const parts = [];
+  const part = (title, pairs, ...more) => {
+    const list = make("dl");
+    definitions(list, pairs);
+    parts.push(make("article", { class: "card" }, make("h3", {}, title), list, ...more));
+  };
+  const yes = (value) => value == null ? "not told" : value ? "yes" : "no";
+  if (told.problem) parts.push(make("article", { class: "card wide" }, make("p", { class: "bad-text" }, `The horde does not say: ${told.problem}`)));
+  if (told.account) part("Your account", [["name", told.account.name], ["kudos", told.account.kudos.toLocaleString()], ["trusted", yes(told.account.is_trusted)]]);
+  if (told.worker) part("Its record of this worker", [
+    ["online", yes(told.worker.is_online)], ["in maintenance", yes(told.worker.in_maintenance)], ["trusted", yes(told.worker.is_trusted)],
+    ["requests done", told.worker.requests ?? "not told"], ["not completed", told.worker.uncompleted ?? "not told"],
+    ["kudos", told.worker.kudos ?? "not told"], ["speed", told.worker.performance ?? "not told"], ["says", told.worker.info ?? "–"]]);
+  else if (!told.problem) parts.push(make("article", { class: "card" }, make("p", {}, "The horde does not know this worker yet; its first request for jobs introduces it.")));
+  part("The offer", [["horde", told.horde_url], ["max_power", told.max_power], ["max_batch", told.max_batch]]);
+  part("The reward", [["introduced as", told.agent], ["share", `${told.share_percent} %`]], make("p", { class: "note" }, `${told.rule}.`),
+    ...(told.lost ? [make("p", { class: "warn-text" }, `${told.lost}. ${told.remedy}`)] : []));
+  const kinds = told.kinds.map((kind) => make("tr", {}, make("td", {}, kind.flag),
+    make("td", { class: kind.is_offered ? "good-text" : "" }, kind.is_offered ? "offered" : kind.missing || "not wanted")));
+  parts.push(make("article", { class: "card wide" }, make("h3", {}, "Kinds of jobs"), make("table", {}, make("tbody", {}, ...kinds))));
+  $("horde-body").replaceChildren(...parts);
+}
