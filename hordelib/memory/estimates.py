@@ -68,28 +68,31 @@ class MemoryEstimate:
     """What jobs of a family take on a kind of device.
 
     `value_bytes` of a number that is computed with: 2 on a card, 4 on the CPU. `correction` is what
-    measured peaks came to, in multiples of the estimate.
+    measured peaks of sampling came to, in multiples of the estimate, `decoding_correction` those of
+    decoding: the two have nothing in common.
     """
 
     family: Family
     value_bytes: int = 2
     has_tiny_vae: bool = False
     correction: float = 1.0
+    decoding_correction: float = 1.0
 
     def sampling_bytes(self, params: GenerationParams, images: int) -> int:
         """For so many images at once; the largest size that the job samples at."""
         controls = (params.control is not None) + (params.qr_code is not None)
         slope = _SLOPES[self.family.name].sample * (1 + CONTROL_SHARE * controls)
         slope *= prompts_a_run(params, self.family)
-        return self._bytes(slope * params.width * params.height * images)
+        return self._bytes(slope * params.width * params.height * images, self.correction)
 
     def decoding_bytes(self, params: GenerationParams) -> int:
         """For one image: a batch is decoded as many at a time as there is room for."""
-        return self._bytes(self._decode_slope * params.width * params.height)
+        slope = self._decode_slope
+        return self._bytes(slope * params.width * params.height, self.decoding_correction)
 
     def uncovering_bytes(self, params: GenerationParams) -> int:
         """To find the opacity of one image; those of a batch follow each other."""
-        return self._bytes(UNCOVER_SLOPE * params.width * params.height)
+        return self._bytes(UNCOVER_SLOPE * params.width * params.height, self.decoding_correction)
 
     def peak_bytes(self, params: GenerationParams) -> int:
         """The most at one moment, however large the batch."""
@@ -109,22 +112,20 @@ class MemoryEstimate:
     def most_pixels(self, room_bytes: int) -> int:
         """The largest picture, in pixels, that there is room for; 0: none."""
         slopes = _SLOPES[self.family.name]
-        steepest = max(slopes.prompts * slopes.sample, self._decode_slope)
-        per_pixel = steepest * self.value_bytes / 2 * self.correction
+        sampling = slopes.prompts * slopes.sample * self.correction
+        steepest = max(sampling, self._decode_slope * self.decoding_correction)
+        per_pixel = steepest * self.value_bytes / 2
         return max(0, int((room_bytes - ALWAYS_BYTES) / per_pixel))
 
     def corrected(self, predicted_bytes: int, measured_bytes: int) -> MemoryEstimate:
-        """With what one job really took: upwards at once, downwards slowly.
+        """With what sampling in one job really took."""
+        found = _learnt(self.correction, predicted_bytes, measured_bytes)
+        return replace(self, correction=found)
 
-        A job that took less may have been lucky; one that took more will do so again. Small ones
-        tell nothing: what is always there is most of theirs.
-        """
-        if predicted_bytes < TELLING_BYTES:
-            return self
-        found = self.correction * measured_bytes / max(1, predicted_bytes)
-        found = min(max(found, LEAST_CORRECTION), MOST_CORRECTION)
-        weight = 1.0 if found > self.correction else DOWNWARDS
-        return replace(self, correction=self.correction + weight * (found - self.correction))
+    def decoding_corrected(self, predicted_bytes: int, measured_bytes: int) -> MemoryEstimate:
+        """With what decoding one image really took."""
+        found = _learnt(self.decoding_correction, predicted_bytes, measured_bytes)
+        return replace(self, decoding_correction=found)
 
     def widened(self) -> MemoryEstimate:
         """Of a model that computes in 32 bits."""
@@ -138,12 +139,28 @@ class MemoryEstimate:
     def _decode_slope(self) -> float:
         return TINY_VAE_SLOPE if self.has_tiny_vae else _SLOPES[self.family.name].decode
 
-    def _bytes(self, half_precision_bytes: float) -> int:
-        return ALWAYS_BYTES + int(half_precision_bytes * self.value_bytes / 2 * self.correction)
+    def _bytes(self, half_precision_bytes: float, correction: float) -> int:
+        return ALWAYS_BYTES + int(half_precision_bytes * self.value_bytes / 2 * correction)
 
 
-LEAST_CORRECTION, MOST_CORRECTION, DOWNWARDS = 0.25, 4.0, 0.1
+LEAST_CORRECTION, MOST_CORRECTION = 0.25, 4.0
+SPARE = 1.1  # of what was measured: the next job may take a little more
+DOWNWARDS = 0.8
 TELLING_BYTES = 4 * ALWAYS_BYTES
+
+
+def _learnt(correction: float, predicted_bytes: int, measured_bytes: int) -> float:
+    """Upwards at once, downwards by four fifths, to a little more than was measured.
+
+    A job that took less may have been lucky; one that took more will do so again. Small ones tell
+    nothing: what is always there is most of theirs.
+    """
+    if predicted_bytes < TELLING_BYTES:
+        return correction
+    ratio = measured_bytes / predicted_bytes
+    found = correction * (ratio if ratio > 1 else min(1.0, ratio * SPARE))
+    found = min(max(found, LEAST_CORRECTION), MOST_CORRECTION)
+    return found if found > correction else correction + DOWNWARDS * (found - correction)
 
 
 class Estimates:
@@ -155,13 +172,31 @@ class Estimates:
 
     def of(self, family: Family, vae_bytes: int) -> MemoryEstimate:
         fresh = MemoryEstimate(family, self._value_bytes).for_vae(vae_bytes)
-        return replace(fresh, correction=self._corrections.of(_name(fresh)))
+        return replace(
+            fresh,
+            correction=self._corrections.of(family.name),
+            decoding_correction=self._corrections.of(_decoding(fresh)),
+        )
 
     def correct(self, used: MemoryEstimate, predicted_bytes: int, measured_bytes: int) -> None:
-        """Learn from a job of the estimate's that came to its end."""
+        """Learn from the sampling of a job of the estimate's that came to its end."""
         corrected = used.corrected(predicted_bytes, measured_bytes)
-        self._corrections.put(_name(used), corrected.correction)
+        self._corrections.put(used.family.name, corrected.correction)
+
+    def correct_decoding(
+        self, used: MemoryEstimate, predicted_bytes: int, measured_bytes: int, images: int
+    ) -> None:
+        """Learn from its decoding.
+
+        Of a batch, nobody knows how many were decoded at once: it can only show that one image
+        takes more than was thought.
+        """
+        if images > 1:
+            measured_bytes = max(predicted_bytes, measured_bytes // images)
+        corrected = used.decoding_corrected(predicted_bytes, measured_bytes)
+        self._corrections.put(_decoding(used), corrected.decoding_correction)
 
 
-def _name(estimate: MemoryEstimate) -> str:
-    return f"{estimate.family.name}, tiny VAE" if estimate.has_tiny_vae else estimate.family.name
+def _decoding(estimate: MemoryEstimate) -> str:
+    kind = "tiny VAE" if estimate.has_tiny_vae else "decoding"
+    return f"{estimate.family.name}, {kind}"

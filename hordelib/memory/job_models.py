@@ -153,6 +153,7 @@ class JobModels:
             PeakMemory(self._record, self._cache.device_bytes, self._cache.undisturbed) as peak,
             DeviceLoans(self.held, working_bytes, self._cache, peak.restart) as loans,
         ):
+            self._tell_vaes(plan)
             precision = RunPrecision(self._wide, dict(self._networks()))
             token = PRECISION.set(precision)
             try:
@@ -162,6 +163,20 @@ class JobModels:
         self.was_wide = precision.was_wide
         if not self.was_wide:
             self._learn(plan, loans.measured, sizes.largest)
+
+    def _tell_vaes(self, plan: Plan) -> None:
+        """Have ComfyUI ask for what decoding takes by our estimate, and not by its own.
+
+        Its own is several times as much, and it takes weights off the card for it. It asks for so
+        much for each image, of as many of them as it finds room for.
+        """
+
+        def used(_shape: object, _dtype: object) -> int:
+            return plan.estimate.decoding_bytes(plan.params)
+
+        for key, held in self.held.items():
+            if _decodes(key) and any(each.load_device.type != "cpu" for each in held.part.patchers):
+                held.part.value.memory_used_decode = used
 
     def _files(self) -> Iterator[File]:
         """What makes the picture."""
@@ -186,10 +201,17 @@ class JobModels:
     def _learn(self, plan: Plan, measured: Mapping[ModelKey, int], images: int) -> None:
         """From what was computed, not from what ComfyUI had of before."""
         if set(plan.drawing) <= measured.keys():
-            drawn = (size for key, size in measured.items() if key not in plan.processing)
-            self._estimates.correct(
-                plan.estimate, plan.drawing_bytes(images), max(drawn, default=0)
-            )
+            estimate, params = plan.estimate, plan.params
+            sampled = [measured[key] for key in plan.drawing if _samples(key)]
+            decoded = [measured[key] for key in plan.drawing if _decodes(key)]
+            if sampled:
+                predicted_bytes = estimate.sampling_bytes(params, images)
+                self._estimates.correct(estimate, predicted_bytes, max(sampled))
+            if decoded:
+                predicted_bytes = estimate.decoding_bytes(params)
+                self._estimates.correct_decoding(
+                    estimate, predicted_bytes, max(decoded), params.images
+                )
         for key in plan.processing.keys() & measured.keys():
             predicted_bytes = plan.processing[key].working_bytes
             self._processing.correct(key, predicted_bytes, measured[key])

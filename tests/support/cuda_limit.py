@@ -23,7 +23,7 @@ from tests.hordelib.test_engine import SMALL
 from tests.support.looks import difference
 
 JOB = replace(SMALL, width=512, height=512, steps=2, images=8)
-NAMES = ("stable diffusion 1", "stable diffusion 1, tiny VAE")
+NAMES = tuple(f"stable diffusion 1{part}" for part in ("", ", decoding", ", tiny VAE"))
 
 
 def main(checkpoint: Path, device: str = "cuda:0") -> None:

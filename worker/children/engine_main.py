@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import time
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,10 @@ from worker.children.messages import (
 
 STEP_SECONDS = 0.8  # between two that are told; below a heartbeat, which short steps then spare
 
+# A thread that gives orders to a card gets its turn after so long, while another one computes in
+# Python. Python's own 5 ms halve the small operations of a step: 33,500 a second came to 18,600.
+SWITCH_SECONDS = 0.0001
+
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +43,7 @@ def main(pipe: Connection, settings: EngineSettings) -> None:
     """The spawned process: exits when told to stop, or when the bridge is gone."""
     set_up_process(settings.log_file)
     leave_no_semaphore()
+    sys.setswitchinterval(SWITCH_SECONDS)
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # count cards as the driver does
     engine = Engine(
         comfyui=settings.comfyui,

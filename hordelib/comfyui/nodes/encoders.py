@@ -25,6 +25,8 @@ Chunk = tuple[int, ...]
 
 
 class _Encoded(NamedTuple):
+    """In main memory: on a card it would be what no eviction can take off."""
+
     hidden: Tensor  # (tokens, width)
     pooled: Tensor  # (width)
 
@@ -89,9 +91,10 @@ class _Memory:
         new = [chunk for chunk in dict.fromkeys(chunks) if self._key(chunk) not in self._known]
         for start in range(0, len(new), AT_ONCE):
             some = new[start : start + AT_ONCE]
-            hidden, pooled = self._encoder([list(chunk) for chunk in some])[:2]
-            for chunk, *encoded in zip(some, hidden, pooled, strict=True):
-                self._known[self._key(chunk)] = _Encoded(*encoded)
+            encoded = self._encoder([list(chunk) for chunk in some])[:2]
+            hidden, pooled = (each.cpu() for each in encoded)
+            for chunk, *known in zip(some, hidden, pooled, strict=True):
+                self._known[self._key(chunk)] = _Encoded(*known)
 
     def _key(self, chunk: Chunk) -> object:
         encoder = self._encoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from importlib import import_module
 from typing import Any
 
@@ -33,9 +34,9 @@ def noise_levels(
     ones does nothing, and solvers of a higher order divide by its length.
     """
     schedule = KSampler(
-        model,
+        _WithLevelsOnCpu(model),
         steps=steps,
-        device=model.load_device,
+        device=torch.device("cpu"),
         sampler=sampler_name,
         scheduler=scheduler,
         denoise=denoise,
@@ -43,6 +44,17 @@ def noise_levels(
     )
     first, rest = schedule.sigmas[:1], schedule.sigmas[1:]
     return torch.cat([first, rest[rest != schedule.sigmas[:-1]]])
+
+
+class _WithLevelsOnCpu:
+    """What KSampler asks of a ModelPatcher for its schedule."""
+
+    def __init__(self, model: Any):
+        sampling = model.get_model_object("model_sampling")
+        self._sampling = copy.deepcopy(sampling).to(torch.device("cpu"))
+
+    def get_model_object(self, _name: str) -> Any:
+        return self._sampling
 
 
 def kl_optimal(n: int, sigma_min: float, sigma_max: float) -> Tensor:
