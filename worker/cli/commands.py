@@ -40,6 +40,7 @@ from worker.page.server import page_of
 from worker.safety.policy import unfound
 from worker.service.application_view import ApplicationView, has_whole_terminal
 from worker.service.assembly import OURS, Children, make_bridge, make_intake, make_predictor
+from worker.service.card_power import limited_power
 from worker.service.history import FILE as HISTORY
 from worker.service.history import History
 from worker.service.logs import LogWay, is_plain, set_up_logging
@@ -48,6 +49,7 @@ from worker.service.pauses import Pauses
 from worker.service.serve import serve
 from worker.service.state_folder import STATE, StateFolder
 from worker.service.terminal import make_console, make_display
+from worker.service.watches import watches_of
 
 CONFIG_FILE = "bridgeData.yaml"
 TEMPLATE = "bridgeData.template.yaml"
@@ -150,12 +152,13 @@ def run_worker(
         with (
             closing(Ledger(state.path / LEDGER)) as ledger,
             closing(History(state.path / HISTORY)) as history,
+            limited_power(config.card_power_limit, state.path),
             offering.kept_up(intake.offered),
             page_of(Watched(config, home / CONFIG_FILE, home, models, orders, history)),
         ):
             journal = Journal(ledger, children.most_drops, make_predictor(state.path))
             bridge = make_bridge(config, home, models, journal, intake=intake, children=children)
-            pauses = Pauses(orders)
+            pauses = Pauses(orders, watches_of(config))
 
             def look_after() -> None:
                 state.keep()
@@ -166,13 +169,14 @@ def run_worker(
             if not is_plain(console, way) and has_whole_terminal():
                 application = ApplicationView(journal, pauses, signals, lambda: bridge.models)
             every = config.stats_output_frequency
-            serve(
-                bridge,
-                application or make_display(console, journal, every, way=way),
-                signals=signals,
-                pauses=pauses,
-                look_after=look_after,
-            )
+            with pauses.watched():
+                serve(
+                    bridge,
+                    application or make_display(console, journal, every, way=way),
+                    signals=signals,
+                    pauses=pauses,
+                    look_after=look_after,
+                )
 
 
 def warnings_of(config: BridgeConfig, home: Path, models: Models) -> list[str]:

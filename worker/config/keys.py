@@ -18,11 +18,13 @@ from worker.config.values import (
     BlacklistWord,
     BridgeAgent,
     CensoredWords,
+    Hours,
     MemoryReserve,
     ModelName,
     OwnerPath,
     PageAddress,
     Password,
+    ProgramName,
     ReferenceAddress,
     Reserve,
     SingleModel,
@@ -189,6 +191,32 @@ class BridgeConfig(BaseModel):
     """Seconds that a whole batch may take before the engine is restarted."""
     stop_timeout: Annotated[StrictInt, seconds(5, 3600)] = 60
     """Seconds that jobs in hand get when the worker is told to stop; the rest is faulted."""
+    serve_hours: Annotated[
+        tuple[Hours, ...],
+        expects('a list of hours such as "mon-fri 22:00-07:00", "sat-sun" or "08:00-24:00"'),
+    ] = ()
+    """When the worker serves, in local time; outside of it the card is free. Not set: always."""
+    pause_for: Annotated[
+        tuple[ProgramName, ...],
+        expects('a list of names of programs such as "steam*", of 1 to 100 characters'),
+    ] = ()
+    """While one of these programs runs, the card is free; * stands for any characters."""
+    others_on_card: YesNo = False
+    """true: while another program computes on the card, it is left to that. Games do not compute in
+    this sense: name them in pause_for."""
+    user_active: Annotated[StrictInt, whole(0, 1440, " of minutes")] = 0
+    """The card is free until nobody has typed or moved the mouse for so long; 0 does not look."""
+    on_battery: YesNo = False
+    """true: while this machine runs on its battery, the card is free."""
+    max_card_temperature: Annotated[
+        StrictInt | None, expects("a whole number of °C from 40 to 110", ge=40, le=110)
+    ] = None
+    """From so many °C on, no job is asked for until the card is 5 °C cooler."""
+    card_power_limit: Annotated[
+        StrictInt | None, expects("a whole number of watts from 10 to 2000", ge=10, le=2000)
+    ] = None
+    """What the card may take while the worker runs, where the driver allows that (often to root
+    alone)."""
     stats_output_frequency: Annotated[StrictInt, seconds(0, 86400)] = 30
     """Seconds between two lines of statistics; 0 for none."""
     horde_url: Annotated[

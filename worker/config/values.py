@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StrictBo
 
 from hordelib.job.families import BASELINES
 from hordelib.texts import harmless
+from worker.config.hours import HourSpan
 
 PROJECT_URL = "https://github.com/dreamer-horde/dreamer"
 CLIENT_AGENT = f"Dreamer:0.1.0:{PROJECT_URL}"
@@ -197,6 +198,8 @@ BlacklistWord = Annotated[StrictStr, Field(min_length=1, max_length=15)]
 CensoredWords = Annotated[StrictStr, Field(max_length=100), AfterValidator(_censored_words)]
 Username = Annotated[StrictStr, Field(pattern=r"^.+#\d+$")]
 Baseline = Annotated[StrictStr, AfterValidator(_baseline)]
+ProgramName = Annotated[StrictStr, Field(min_length=1, max_length=100)]
+Hours = Annotated[HourSpan, BeforeValidator(HourSpan.parse)]
 OwnerPath = Annotated[Path, AfterValidator(_path)]
 Reserve = Annotated[
     MemoryReserve,

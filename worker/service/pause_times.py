@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from worker.config.hours import DAYS
+
 EXPECTED = "such as 2h, 90min, until 08:00, until tomorrow or until fri 18:00"
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MORNING = (8, 0)  # when a day begins that is named without a time
 LONGEST = timedelta(days=366)
 

@@ -156,9 +156,11 @@ def _ordered(given: Given, now: float) -> PauseReason:
     return PauseReason(PauseCause.owner, told, kind, given.until)
 
 
-def moment(at: float, now: float) -> str:
+def moment(
+    at: float, now: float, local: Callable[[float], datetime] = datetime.fromtimestamp
+) -> str:
     """In local time, as briefly as it can't be mistaken: 08:00, Wed 08:00, 2026-12-24 08:00."""
-    then, today = datetime.fromtimestamp(at), datetime.fromtimestamp(now).date()
+    then, today = local(at), local(now).date()
     if then.date() == today:
         return f"{then:%H:%M}"
     is_near = 0 < (then.date() - today).days < 7
