@@ -44,6 +44,7 @@ from worker.service.card_power import limited_power
 from worker.service.history import FILE as HISTORY
 from worker.service.history import History
 from worker.service.logs import LogWay, is_plain, set_up_logging
+from worker.service.metrics import MetricsServer
 from worker.service.orders import OF_ONE_LIFE, Orders
 from worker.service.pauses import Pauses
 from worker.service.serve import serve
@@ -169,14 +170,20 @@ def run_worker(
             if not is_plain(console, way) and has_whole_terminal():
                 application = ApplicationView(journal, pauses, signals, lambda: bridge.models)
             every = config.stats_output_frequency
-            with pauses.watched():
+            metrics = make_metrics(config, orders)
+            with pauses.watched(), metrics.served():
                 serve(
                     bridge,
                     application or make_display(console, journal, every, way=way),
                     signals=signals,
                     pauses=pauses,
-                    look_after=look_after,
+                    look_after=(look_after, metrics.beat),
                 )
+
+
+def make_metrics(config: BridgeConfig, orders: Orders) -> MetricsServer:
+    key = config.metrics_key.get_secret_value() if config.metrics_key else ""
+    return MetricsServer(config.metrics or "", key, orders.answered)
 
 
 def warnings_of(config: BridgeConfig, home: Path, models: Models) -> list[str]:

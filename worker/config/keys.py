@@ -19,6 +19,7 @@ from worker.config.values import (
     BridgeAgent,
     CensoredWords,
     Hours,
+    ListeningAddress,
     MemoryReserve,
     ModelName,
     OwnerPath,
@@ -217,6 +218,12 @@ class BridgeConfig(BaseModel):
     ] = None
     """What the card may take while the worker runs, where the driver allows that (often to root
     alone)."""
+    metrics: Annotated[
+        ListeningAddress | None, expects("an address with a port, such as 127.0.0.1:7862")
+    ] = None
+    """Where Prometheus finds /metrics, and others /healthz and /readyz; not set: nowhere."""
+    metrics_key: Annotated[Token | None, expects("a key without spaces")] = None
+    """What /metrics asks for as a bearer token; not set: everybody who reaches it may read it."""
     stats_output_frequency: Annotated[StrictInt, seconds(0, 86400)] = 30
     """Seconds between two lines of statistics; 0 for none."""
     horde_url: Annotated[

@@ -163,6 +163,13 @@ def _censored_words(words: str) -> str:
     return words
 
 
+def _listening_address(text: str) -> str:
+    host, _, port = text.strip().rpartition(":")
+    if not (host and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError
+    return text.strip()
+
+
 def _path(path: Path) -> Path:
     try:
         return path.expanduser()
@@ -198,6 +205,7 @@ BlacklistWord = Annotated[StrictStr, Field(min_length=1, max_length=15)]
 CensoredWords = Annotated[StrictStr, Field(max_length=100), AfterValidator(_censored_words)]
 Username = Annotated[StrictStr, Field(pattern=r"^.+#\d+$")]
 Baseline = Annotated[StrictStr, AfterValidator(_baseline)]
+ListeningAddress = Annotated[StrictStr, AfterValidator(_listening_address)]
 ProgramName = Annotated[StrictStr, Field(min_length=1, max_length=100)]
 Hours = Annotated[HourSpan, BeforeValidator(HourSpan.parse)]
 OwnerPath = Annotated[Path, AfterValidator(_path)]

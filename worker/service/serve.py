@@ -43,19 +43,20 @@ def serve(
     *,
     signals: StopSignals,
     pauses: Pauses | None = None,
-    look_after: Callable[[], None] = lambda: None,
+    look_after: Sequence[Callable[[], object]] = (),
 ) -> bool:
     """Run the bridge until it fails, `is_done`, the order to drain, or a signal; whether a signal
     ended it.
 
     SIGINT, SIGTERM or SIGHUP finish the jobs in hand as far as that takes no more than the
-    bridge's `stop_seconds`, and fault the others. `look_after` is called about once a second.
+    bridge's `stop_seconds`, and fault the others. What is in `look_after` is called about once a
+    second.
 
     Raises what made the bridge fail, what `look_after` raises, and KeyboardInterrupt at a second
     signal, with the engine killed.
     """
     with signals.counted(), view:
-        looks = (look_after, bridge.watch, view.refresh)
+        looks = (*look_after, bridge.watch, view.refresh)
         watch = _Watch(bridge, looks, signals, pauses, partial(view.nap, signals))
         watch.obey()
         bridge.start()
@@ -87,7 +88,7 @@ class _Watch:
     def __init__(
         self,
         bridge: Bridge,
-        looks: tuple[Callable[[], None], ...],
+        looks: tuple[Callable[[], object], ...],
         signals: StopSignals,
         pauses: Pauses | None,
         nap: Callable[[float], None],

@@ -65,6 +65,8 @@ OWN_VALUES: dict[str, str] = {
     "on_battery": "true",
     "max_card_temperature": "83",
     "card_power_limit": "220",
+    "metrics": "127.0.0.1:7862",
+    "metrics_key": "a-key",
     "stats_output_frequency": "0",
     "horde_url": "https://horde.example/api/",
     "model_reference": "https://example.org/reference/",
