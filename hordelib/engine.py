@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from hordelib.comfyui import memory_hooks
 from hordelib.comfyui.boot import boot
-from hordelib.comfyui.device import Device, card_budget, default_folder, memory_record
+from hordelib.comfyui.device import Device, card_budget, default_folder, hold_to, memory_record
 from hordelib.comfyui.executor import Executor, GraphRun
 from hordelib.comfyui.nodes.context import RunContext, Wanted
 from hordelib.errors import Cancelled, GenerationFailed, ModelBroken, NotNumbers
@@ -241,7 +241,7 @@ class Engine:
         processing = ProcessingEstimates(corrections)
         record = memory_record(device)
         models = JobModels(cache, executor.forget, estimates, processing, record)
-        return _Loaded(device, executor, cache, models)
+        return _Loaded(device, card, executor, cache, models)
 
     def _generate(self, run: _Run) -> tuple[Generation, ...]:
         self._running = run.cancelled
@@ -253,6 +253,7 @@ class Engine:
         models.hold(model_keys(graph), run.model)
         loaded = time.monotonic()
         run.on_loaded()
+        hold_to(self._loaded.device, self._loaded.card)
         plan = models.plan(run.params, run.model.family)
         context = self._context(run, graph, models, plan)
         if run.cancelled.is_set():
@@ -298,6 +299,7 @@ class _Loaded:
     """What there is once ComfyUI runs."""
 
     device: Device
+    card: MemoryBudget | None
     executor: Executor
     cache: ModelCache[LoadedPart]
     models: JobModels

@@ -16,7 +16,6 @@ from hordelib.errors import OutOfMemory
 from hordelib.files.model import Model
 from hordelib.files.sizes import size_of
 from hordelib.job.params import GenerationParams
-from hordelib.memory.estimates import MemoryEstimate
 from hordelib.memory.readings import main_memory
 from worker.config.editing import Value
 from worker.models.memory_fit import misfit, most_pixels
@@ -176,7 +175,7 @@ class Tuning:
     def _has_batch_room(self, usual: Trial, images: int) -> bool:
         memory, model = self.owner.memory, usual.model
         size = size_of(model, memory.value_bytes)
-        estimate = MemoryEstimate(model.family, memory.value_bytes).for_vae(size.vae_bytes)
+        estimate = memory.estimate(model.family, size.vae_bytes)
         batch = GenerationParams(prompt="", width=usual.side, height=usual.side, images=images)
         return size.largest_part_bytes + estimate.peak_bytes(batch) <= memory.usable_bytes
 

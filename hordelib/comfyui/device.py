@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ def default_folder() -> Path:
     """Where update-runtime.sh puts ComfyUI: in $DREAMER_RUNTIME, or beside the packages."""
     runtime = os.environ.get("DREAMER_RUNTIME") or Path(__file__).parents[2]
     return Path(runtime) / ".runtime" / "ComfyUI"
+
+
+WSL_NODE = Path("/dev/dxg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,23 @@ def card_free_bytes(device: str) -> int:
     spare_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     splinter_bytes = told.get("inactive_split_bytes.all.current", 0)
     return whole_card(device).free_bytes + max(0, spare_bytes - splinter_bytes)
+
+
+def hold_to(device: Device, budget: MemoryBudget | None) -> None:
+    """Where the driver would go on in main memory, have torch fail at the end of the budget.
+
+    So do NVIDIA's drivers for Windows since 536.40, and with them WSL: each step then takes many
+    times as long, and nothing says that memory ran out.
+    https://nvidia.custhelp.com/app/answers/detail/a_id/5490
+    """
+    import torch
+
+    if budget is None or not (sys.platform == "win32" or WSL_NODE.exists()):
+        return
+    cuda: Any = torch.cuda  # its types are incomplete
+    most_bytes = torch.cuda.memory_allocated(device.name) + max(0, budget.spare_bytes())
+    share = min(1.0, most_bytes / whole_card(device.name).total_bytes)
+    cuda.set_per_process_memory_fraction(share, device.name)
 
 
 def whole_card(device: str) -> Memory:

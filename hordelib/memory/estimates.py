@@ -67,9 +67,10 @@ assert _SLOPES.keys() == FAMILIES.keys()
 class MemoryEstimate:
     """What jobs of a family take on a kind of device.
 
-    `value_bytes` of a number that is computed with: 2 on a card, 4 on the CPU. `correction` is what
-    measured peaks of sampling came to, in multiples of the estimate, `decoding_correction` those of
-    decoding: the two have nothing in common.
+    `value_bytes` of a number that is computed with: 2 on most cards, 4 on the CPU;
+    `decode_value_bytes` where the VAE computes in another type (0: it does not). `correction` is
+    what measured peaks of sampling came to, in multiples of the estimate, `decoding_correction`
+    those of decoding: the two have nothing in common.
     """
 
     family: Family
@@ -77,22 +78,23 @@ class MemoryEstimate:
     has_tiny_vae: bool = False
     correction: float = 1.0
     decoding_correction: float = 1.0
+    decode_value_bytes: int = 0
 
     def sampling_bytes(self, params: GenerationParams, images: int) -> int:
         """For so many images at once; the largest size that the job samples at."""
         controls = (params.control is not None) + (params.qr_code is not None)
         slope = _SLOPES[self.family.name].sample * (1 + CONTROL_SHARE * controls)
         slope *= prompts_a_run(params, self.family)
-        return self._bytes(slope * params.width * params.height * images, self.correction)
+        half = slope * params.width * params.height * images * self.correction
+        return ALWAYS_BYTES + int(half * self.value_bytes / 2)
 
     def decoding_bytes(self, params: GenerationParams) -> int:
         """For one image: a batch is decoded as many at a time as there is room for."""
-        slope = self._decode_slope
-        return self._bytes(slope * params.width * params.height, self.decoding_correction)
+        return self._decoding(self._decode_slope * params.width * params.height)
 
     def uncovering_bytes(self, params: GenerationParams) -> int:
         """To find the opacity of one image; those of a batch follow each other."""
-        return self._bytes(UNCOVER_SLOPE * params.width * params.height, self.decoding_correction)
+        return self._decoding(UNCOVER_SLOPE * params.width * params.height)
 
     def peak_bytes(self, params: GenerationParams) -> int:
         """The most at one moment, however large the batch."""
@@ -112,9 +114,9 @@ class MemoryEstimate:
     def most_pixels(self, room_bytes: int) -> int:
         """The largest picture, in pixels, that there is room for; 0: none."""
         slopes = _SLOPES[self.family.name]
-        sampling = slopes.prompts * slopes.sample * self.correction
-        steepest = max(sampling, self._decode_slope * self.decoding_correction)
-        per_pixel = steepest * self.value_bytes / 2
+        sampling = slopes.prompts * slopes.sample * self.value_bytes * self.correction
+        decoding = self._decode_slope * self._decode_bytes * self.decoding_correction
+        per_pixel = max(sampling, decoding) / 2
         return max(0, int((room_bytes - ALWAYS_BYTES) / per_pixel))
 
     def corrected(self, predicted_bytes: int, measured_bytes: int) -> MemoryEstimate:
@@ -129,7 +131,15 @@ class MemoryEstimate:
 
     def widened(self) -> MemoryEstimate:
         """Of a model that computes in 32 bits."""
-        return replace(self, value_bytes=4)
+        return replace(self, value_bytes=4, decode_value_bytes=4)
+
+    def computed_in(self, value_bytes: int | None, decode_bytes: int | None) -> MemoryEstimate:
+        """With the types that ComfyUI has chosen for this device; None: not known."""
+        return replace(
+            self,
+            value_bytes=value_bytes or self.value_bytes,
+            decode_value_bytes=decode_bytes or self.decode_value_bytes,
+        )
 
     def for_vae(self, weights_bytes: int) -> MemoryEstimate:
         """With a VAE of this size."""
@@ -139,8 +149,13 @@ class MemoryEstimate:
     def _decode_slope(self) -> float:
         return TINY_VAE_SLOPE if self.has_tiny_vae else _SLOPES[self.family.name].decode
 
-    def _bytes(self, half_precision_bytes: float, correction: float) -> int:
-        return ALWAYS_BYTES + int(half_precision_bytes * self.value_bytes / 2 * correction)
+    @property
+    def _decode_bytes(self) -> int:
+        return self.decode_value_bytes or self.value_bytes
+
+    def _decoding(self, half_precision_bytes: float) -> int:
+        half = half_precision_bytes * self.decoding_correction
+        return ALWAYS_BYTES + int(half * self._decode_bytes / 2)
 
 
 LEAST_CORRECTION, MOST_CORRECTION = 0.25, 4.0

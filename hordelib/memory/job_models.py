@@ -129,6 +129,7 @@ class JobModels:
         """How to fit the job into the device, with the models that are held."""
         vaes = [_weights_bytes(held.part) for key, held in self.held.items() if _decodes(key)]
         estimate = self._estimates.of(family, max(vaes, default=0))
+        estimate = estimate.computed_in(self._value_bytes(_samples), self._value_bytes(_decodes))
         if self._wide.are_wide(frozenset(self._files())):
             estimate = estimate.widened()
         weights = [_weights_bytes(held.part) for key, held in self.held.items() if _samples(key)]
@@ -177,6 +178,12 @@ class JobModels:
         for key, held in self.held.items():
             if _decodes(key) and any(each.load_device.type != "cpu" for each in held.part.patchers):
                 held.part.value.memory_used_decode = used
+
+    def _value_bytes(self, does: Callable[[ModelKey], bool]) -> int | None:
+        from hordelib.memory.parts import value_bytes
+
+        known = [value_bytes(held.part) for key, held in self.held.items() if does(key)]
+        return max((each for each in known if each), default=None)
 
     def _files(self) -> Iterator[File]:
         """What makes the picture."""

@@ -45,6 +45,17 @@ class Unmoved:
         """It is there."""
 
 
+def value_bytes(part: Any) -> int | None:
+    """Of a number that a VAE or a diffusion model computes with, by ComfyUI's own choice for the
+    device: on Turing a VAE takes 32 bits, for example. None of what has no such choice."""
+    dtype = getattr(part.value, "vae_dtype", None)
+    model: Any = getattr(part.value, "model", None)
+    if dtype is None and model is not None and hasattr(model, "get_dtype"):
+        dtype = getattr(model, "manual_cast_dtype", None) or model.get_dtype()
+    # Weights of 8 bits are computed with in 16.
+    return None if dtype is None else max(2, int(dtype.itemsize))
+
+
 class Patched:
     """A model on a patcher of ComfyUI's. Clones of it, with LoRAs, share its weights.
 

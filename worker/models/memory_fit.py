@@ -11,6 +11,7 @@ from typing import Self
 from hordelib.errors import ModelBroken
 from hordelib.files.model import Model
 from hordelib.files.sizes import ModelSize, size_of
+from hordelib.job.families import Family
 from hordelib.job.params import GenerationParams
 from hordelib.memory.estimates import MemoryEstimate
 from hordelib.memory.readings import main_memory
@@ -19,6 +20,7 @@ from worker.devices import Card
 
 SMALLEST = GenerationParams(prompt="", width=64, height=64)
 MIB = 1 << 20
+BFLOAT16 = (8, 0)  # least compute capability; on others ComfyUI decodes in 32 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class ComputeMemory:
     total_bytes: int
     reserve_bytes: int
     value_bytes: int  # of a number that is computed with
+    decode_value_bytes: int = 0  # in the VAE, where that is another type
 
     @classmethod
     def of(cls, config: BridgeConfig, card: Card | None) -> Self:
@@ -37,7 +40,19 @@ class ComputeMemory:
             reserve_bytes = config.ram_to_leave_free.bytes_of(total_bytes)
             return cls("ram_to_leave_free", total_bytes, reserve_bytes, value_bytes=4)
         reserve_bytes = config.vram_to_leave_free.bytes_of(card.memory_bytes)
-        return cls("vram_to_leave_free", card.memory_bytes, reserve_bytes, value_bytes=2)
+        decode_bytes = 2 if card.capability is None or card.capability >= BFLOAT16 else 4
+        return cls(
+            "vram_to_leave_free",
+            card.memory_bytes,
+            reserve_bytes,
+            value_bytes=2,
+            decode_value_bytes=decode_bytes,
+        )
+
+    def estimate(self, family: Family, vae_bytes: int) -> MemoryEstimate:
+        return MemoryEstimate(
+            family, self.value_bytes, decode_value_bytes=self.decode_value_bytes
+        ).for_vae(vae_bytes)
 
     @property
     def usable_bytes(self) -> int:
@@ -59,7 +74,7 @@ def misfit(name: str, model: Model, memory: ComputeMemory) -> Misfit | None:
     that waits a minute or two, that is not running. Raises ModelBroken and OSError.
     """
     size = size_of(model, memory.value_bytes)
-    estimate = MemoryEstimate(model.family, memory.value_bytes).for_vae(size.vae_bytes)
+    estimate = memory.estimate(model.family, size.vae_bytes)
     needed_bytes = size.largest_part_bytes + estimate.peak_bytes(SMALLEST)
     if needed_bytes <= memory.usable_bytes:
         return None
@@ -94,14 +109,14 @@ def most_at_once(model: Model, memory: ComputeMemory, pixels: int, wanted: int) 
     which takes as long as that many smaller jobs. Raises ModelBroken and OSError.
     """
     size = size_of(model, memory.value_bytes)
-    estimate = MemoryEstimate(model.family, memory.value_bytes).for_vae(size.vae_bytes)
+    estimate = memory.estimate(model.family, size.vae_bytes)
     side = isqrt(pixels)
     job = replace(SMALLEST, width=side - side % 64, height=side - side % 64, images=wanted)
     return estimate.images_at_once(job, memory.usable_bytes - size.largest_part_bytes)
 
 
 def _pixels(model: Model, size: ModelSize, memory: ComputeMemory) -> int:
-    estimate = MemoryEstimate(model.family, memory.value_bytes).for_vae(size.vae_bytes)
+    estimate = memory.estimate(model.family, size.vae_bytes)
     return estimate.most_pixels(memory.usable_bytes - size.largest_part_bytes)
 
 

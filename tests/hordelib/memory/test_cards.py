@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pynvml
 import pytest
 import torch
 
-from hordelib.comfyui.device import card_free_bytes, whole_card
+from hordelib.comfyui.device import Device, card_free_bytes, hold_to, whole_card
 from hordelib.memory import cards
+from hordelib.memory.budget import MemoryBudget
 from hordelib.memory.cards import card_memory, first_visible
 from hordelib.memory.readings import Memory
 from tests.support.simulated_nvml import MIB, SimulatedCard, SimulatedNvml
@@ -97,3 +99,23 @@ def test_cuda_tells_the_memory_where_there_is_no_nvml(nvml: SimulatedNvml, cuda:
 
 def test_what_torch_has_in_splinters_is_not_free(nvml: SimulatedNvml, cuda: None):
     assert card_free_bytes("cuda:0") == (6000 + 1536) * MIB
+
+
+def test_where_the_driver_spills_torch_fails_at_the_end_of_the_budget(
+    nvml: SimulatedNvml, cuda: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shares: list[float] = []
+
+    def set_share(share: float, _device: str) -> None:
+        shares.append(share)
+
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", set_share)
+    budget = MemoryBudget(lambda: 4096 * MIB, 1024 * MIB)
+    monkeypatch.setattr("hordelib.comfyui.device.WSL_NODE", tmp_path / "none")
+    hold_to(Device("cuda:0"), budget)
+    assert not shares  # this driver fails by itself
+    monkeypatch.setattr("hordelib.comfyui.device.WSL_NODE", tmp_path)
+    hold_to(Device("cuda:0"), budget)
+    assert shares == [(1024 + 3072) / 8192]  # what it has, and what it may have
+    hold_to(Device("cpu"), None)
+    assert len(shares) == 1

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hordelib.job.families import FAMILIES, FLUX, SD1, SDXL, Family
 from hordelib.job.params import GenerationParams
 from hordelib.memory.corrections import Corrections
-from hordelib.memory.estimates import Estimates, MemoryEstimate
+from hordelib.memory.estimates import ALWAYS_BYTES, Estimates, MemoryEstimate
+from hordelib.memory.parts import value_bytes
 
 MIB = 1 << 20
 JOB = GenerationParams(prompt="a", width=512, height=512)
 LARGE = replace(JOB, width=1024, height=1024)
+
+
+def _model(manual_cast: torch.dtype | None, dtype: torch.dtype) -> SimpleNamespace:
+    return SimpleNamespace(
+        model=SimpleNamespace(manual_cast_dtype=manual_cast, get_dtype=lambda: dtype)
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
@@ -141,3 +150,29 @@ def test_a_folder_that_can_not_be_written_stops_nothing(
     corrections.put("a", 3.0)
     assert corrections.of("a") == 3
     assert "lost at the end" in caplog.text
+
+
+def test_a_vae_that_computes_in_32_bits_takes_twice_as_much_and_the_unet_does_not():
+    """ComfyUI's choice for cards before Ampere."""
+    ampere = MemoryEstimate(SDXL)
+    turing = ampere.computed_in(2, 4)
+    assert turing.sampling_bytes(LARGE, 1) == ampere.sampling_bytes(LARGE, 1)
+    assert turing.decoding_bytes(LARGE) - ALWAYS_BYTES == 2 * (
+        ampere.decoding_bytes(LARGE) - ALWAYS_BYTES
+    )
+    assert turing.most_pixels(8 << 30) < ampere.most_pixels(8 << 30)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (SimpleNamespace(vae_dtype=torch.float32), 4),
+        (SimpleNamespace(vae_dtype=torch.bfloat16), 2),
+        (_model(None, torch.float16), 2),
+        (_model(torch.float32, torch.float16), 4),  # a GTX 1660's, of an SDXL model
+        (_model(None, torch.float8_e4m3fn), 2),
+        (object(), None),
+    ],
+)
+def test_the_size_of_a_number_is_that_of_comfyuis_own_choice(value: object, expected: int | None):
+    assert value_bytes(SimpleNamespace(value=value)) == expected

@@ -14,11 +14,14 @@ from hordelib.files.model import Model
 from hordelib.files.sizes import ModelSize, size_of
 from hordelib.job.families import SD1
 from tests.support.family_files import write_header
+from worker.config.keys import BridgeConfig
 from worker.config.values import MemoryReserve
+from worker.devices import Card
 from worker.models.memory_fit import ComputeMemory, misfit, most_at_once, most_pixels
 
 MIB, GIB = 1 << 20, 1 << 30
 CARD = ComputeMemory("vram_to_leave_free", 8 * GIB, 1 * GIB, value_bytes=2)
+CONFIG = BridgeConfig.model_validate({"api_key": "k", "dreamer_name": "w"})
 VALUES = {
     "model.diffusion_model.a": (860, MIB),
     "first_stage_model.a": (84, MIB),
@@ -85,3 +88,16 @@ def test_how_many_pictures_fit_at_once_is_known_before_any_is_made(model: Model)
     tight = replace(CARD, total_bytes=4 * GIB)  # 1.3 GiB beside the UNet and the reserve
     assert most_at_once(model, tight, 1024 * 1024, 8) == 2
     assert most_at_once(model, replace(tight, total_bytes=GIB), 1024 * 1024, 8) == 1
+
+
+def test_a_card_before_ampere_is_offered_for_smaller_pictures(model: Model):
+    """ComfyUI decodes in 32 bits there."""
+    sizes = [
+        most_pixels(
+            [model],
+            ComputeMemory.of(CONFIG, Card("a card", "1", 4 * GIB, 4 * GIB, capability)),
+            1 << 30,
+        )
+        for capability in ((8, 6), (7, 5))
+    ]
+    assert sizes[1] < 0.6 * sizes[0]
