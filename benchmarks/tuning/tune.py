@@ -55,7 +55,7 @@ def _rows(options: argparse.Namespace) -> Iterator[Proposal]:
 
 
 def _with_reserve(owner: Owner, reserve: Proposal) -> Owner:
-    free = MemoryReserve.parse(reserve.proposed)
+    free = MemoryReserve.parse_cards(reserve.proposed)
     config = owner.config.model_copy(update={reserve.key: free})
     return replace(owner, config=config)
 

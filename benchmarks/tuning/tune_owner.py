@@ -87,7 +87,7 @@ class Owner:
         """What is set, or the default, as the file would have it."""
         value = getattr(self.config, key)
         if isinstance(value, MemoryReserve):
-            return f"{value.percent}%" if value.percent else f"{value.size_bytes >> 20} MiB"
+            return str(value)
         return value
 
 

@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, StrictInt
 
 from worker.config.values import (
+    AUTO,
     ApiKey,
     Baseline,
     BaseUrl,
     BlacklistWord,
     BridgeAgent,
+    CardReserve,
     CensoredWords,
     Hours,
     ListeningAddress,
@@ -176,8 +178,8 @@ class BridgeConfig(BaseModel):
     """true: three times the time limit, and only requests that accept slow workers."""
     limit_max_steps: YesNo = False
     """true: requests with more steps than usual for their model are not taken."""
-    vram_to_leave_free: Reserve = MemoryReserve(percent=10)
-    """Device memory that is left to other programs."""
+    vram_to_leave_free: CardReserve = MemoryReserve.parse_cards(AUTO)
+    """Device memory that is left to other programs. auto: a tenth, and 700 MiB at most."""
     ram_to_leave_free: Reserve = MemoryReserve(percent=10)
     """Main memory that is left to other programs."""
     cache_home: Annotated[OwnerPath, expects(FOLDER)] = Path(".")

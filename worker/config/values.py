@@ -18,6 +18,10 @@ from worker.config.hours import HourSpan
 PROJECT_URL = "https://github.com/dreamer-horde/dreamer"
 CLIENT_AGENT = f"Dreamer:0.1.0:{PROJECT_URL}"
 
+AUTO: Final = "auto"
+# What ComfyUI leaves free where the desktop is on the same card: 600 MiB, and 100 on large ones.
+AUTO_BYTES: Final = 700 << 20
+
 _UNIT_BYTES: Final = {"": 2**20, "mib": 2**20, "gib": 2**30, "mb": 10**6, "gb": 10**9}
 _AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 SHARE: Final = re.compile(r"(\d{1,2})\s*%")
@@ -32,6 +36,14 @@ class MemoryReserve:
 
     percent: int = 0
     size_bytes: int = 0
+    most_bytes: int = 0  # that the share comes to; 0: no limit
+
+    @classmethod
+    def parse_cards(cls, value: object) -> Self:
+        """As `parse`, or "auto": a tenth of a small card, and AUTO_BYTES of others."""
+        if str(value).strip().lower() == AUTO:
+            return cls(percent=10, most_bytes=AUTO_BYTES)
+        return cls.parse(value)
 
     @classmethod
     def parse(cls, value: object) -> Self:
@@ -46,7 +58,16 @@ class MemoryReserve:
 
     def bytes_of(self, total_bytes: int) -> int:
         """Bytes to leave free on a device of `total_bytes`."""
-        return min(total_bytes, total_bytes * self.percent // 100 + self.size_bytes)
+        share_bytes = total_bytes * self.percent // 100
+        if self.most_bytes:
+            share_bytes = min(share_bytes, self.most_bytes)
+        return min(total_bytes, share_bytes + self.size_bytes)
+
+    def __str__(self) -> str:
+        """As the configuration has it."""
+        if self.most_bytes:
+            return AUTO
+        return f"{self.percent}%" if self.percent else f"{self.size_bytes >> 20} MiB"
 
 
 def _within(number: int, most: int) -> int:
@@ -209,10 +230,10 @@ ListeningAddress = Annotated[StrictStr, AfterValidator(_listening_address)]
 ProgramName = Annotated[StrictStr, Field(min_length=1, max_length=100)]
 Hours = Annotated[HourSpan, BeforeValidator(HourSpan.parse)]
 OwnerPath = Annotated[Path, AfterValidator(_path)]
-Reserve = Annotated[
-    MemoryReserve,
-    BeforeValidator(MemoryReserve.parse),
-    expects('a share ("20%", up to 95%), a size ("2 GiB", "512 MiB") or a number of MiB'),
+_SHARE_OR_SIZE: Final = 'a share ("20%", up to 95%), a size ("2 GiB", "512 MiB") or a number of MiB'
+Reserve = Annotated[MemoryReserve, BeforeValidator(MemoryReserve.parse), expects(_SHARE_OR_SIZE)]
+CardReserve = Annotated[
+    MemoryReserve, BeforeValidator(MemoryReserve.parse_cards), expects(f"auto, {_SHARE_OR_SIZE}")
 ]
 
 

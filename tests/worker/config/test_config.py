@@ -135,7 +135,7 @@ def default_text(key: str) -> str:
     if default is PydanticUndefined:
         return "required"
     if isinstance(default, MemoryReserve):
-        return f"`{default.percent}%`"
+        return f"`{default}`"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
     return {(): "`[]`", None: "not set"}.get(default, f"`{default}`")
@@ -212,6 +212,7 @@ def test_every_problem_is_named_at_once(written: Written):
         (f"blacklist: [{', '.join(f'word{n}' for n in range(201))}]", "at most 200"),
         ("priority_usernames: [db0]", "db0#1"),
         ("vram_to_leave_free: 96%", "up to 95%"),
+        ("ram_to_leave_free: auto", "up to 95%"),
         ("vram_to_leave_free: 2 apples", "2 GiB"),
         ("ram_to_leave_free: -5", "2 GiB"),
         ("ram_to_leave_free: true", "2 GiB"),
@@ -326,6 +327,13 @@ def test_every_form_of_the_horde_url_becomes_one(given: str, normal: str, writte
 )
 def test_a_reserve_is_a_share_or_a_size(given: object, bytes_of_a_gib: int):
     assert MemoryReserve.parse(given).bytes_of(2**30) == bytes_of_a_gib
+
+
+@pytest.mark.parametrize(("card_gib", "mib"), [(4, 409), (6, 614), (8, 700), (24, 700)])
+def test_what_a_card_leaves_free_by_itself_follows_its_size(card_gib: int, mib: int):
+    reserve = MemoryReserve.parse_cards("auto")
+    assert reserve == BridgeConfig.model_fields["vram_to_leave_free"].default
+    assert reserve.bytes_of(card_gib << 30) >> 20 == mib
 
 
 def test_old_keys_are_explained_and_not_refused(written: Written):
