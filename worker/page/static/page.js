@@ -11,7 +11,10 @@ function open() {
   view = VIEWS.includes(wanted) ? wanted : "now";
   for (const name of VIEWS) $(name).hidden = name !== view;
   for (const link of $("views").children) {
-    if (link.hash === `#${view}`) link.setAttribute("aria-current", "page");
+    if (link.hash === `#${view}`) {
+      link.setAttribute("aria-current", "page");
+      $("views").scrollLeft = link.offsetLeft - $("views").offsetLeft - 48;  // on a phone it may be out of sight
+    }
     else link.removeAttribute("aria-current");
   }
   loaders[view]?.();

@@ -121,7 +121,7 @@ export function showHorde(told) {
     ["kudos", told.worker.kudos ?? "not told"], ["speed", told.worker.performance ?? "not told"], ["says", told.worker.info ?? "–"]]);
   else if (!told.problem) parts.push(make("article", { class: "card" }, make("p", {}, "The horde does not know this worker yet; its first request for jobs introduces it.")));
   part("The offer", [["horde", told.horde_url], ["max_power", told.max_power], ["max_batch", told.max_batch]]);
-  part("The reward", [["introduced as", told.agent], ["share", `${told.share_percent} %`]], make("p", { class: "note" }, `${told.rule}.`),
+  part("The reward", [["introduced as", told.agent], ["share", `${told.share_percent} %`]], make("p", { class: "note" }, `${told.rule[0].toUpperCase()}${told.rule.slice(1)}.`),
     ...(told.lost ? [make("p", { class: "warn-text" }, `${told.lost}. ${told.remedy}`)] : []));
   const kinds = told.kinds.map((kind) => make("tr", {}, make("td", {}, kind.flag),
     make("td", { class: kind.is_offered ? "good-text" : "" }, kind.is_offered ? "offered" : kind.missing || "not wanted")));
