@@ -8,8 +8,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from hordelib.alchemy.device_forms import NO_MODEL, device_params, fitted
+from hordelib.alchemy.plain_forms import PLAIN_FORMS
 from hordelib.comfyui import memory_hooks
 from hordelib.comfyui.boot import boot
 from hordelib.comfyui.device import Device, card_budget, default_folder, hold_to, memory_record
@@ -189,6 +191,20 @@ class Engine:
         except BaseException:  # a KeyboardInterrupt here must not leave the device at work
             cancelled.set()
             raise
+
+    def alchemy(
+        self, form: str, image: SourceImage, models: Path | str = "models", control_type: str = ""
+    ) -> Picture | dict[str, Any] | str:
+        """One of the horde's forms over an image.
+
+        describe and palette give a dictionary, vectorize SVG; an upscaler, face fixer,
+        strip_background and annotation, which draws `control_type`, a picture. `models` is the
+        folder with their weights. Raises what `generate` does, and InvalidParams for others.
+        """
+        if plain := PLAIN_FORMS.get(form):
+            return plain(image)
+        params = device_params(form, image, Path(models), control_type)
+        return fitted(form, self.generate(params, NO_MODEL).images[0], image)
 
     def prepare(self, params: GenerationParams, model: Model) -> Future[None]:
         """Read what this job will need while another one is at work, as far as there is room.

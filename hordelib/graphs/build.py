@@ -17,7 +17,12 @@ from hordelib.graphs.stages.post_process import post_process
 from hordelib.graphs.stages.prompts import even_prompts, find_embeddings, guide, skip_clip_layers
 from hordelib.graphs.stages.qr_code import hide_qr_code
 from hordelib.graphs.stages.sampling import set_sampling, shift_noise
-from hordelib.graphs.stages.starts import change_as_told, show_mask, start_from_source
+from hordelib.graphs.stages.starts import (
+    change_as_told,
+    show_mask,
+    show_source,
+    start_from_source,
+)
 from hordelib.graphs.stages.together import run_together
 from hordelib.graphs.stages.transparency import make_transparent
 from hordelib.job.batching import Member, common_params
@@ -32,7 +37,12 @@ QR_CODE_SPINE = "qr_code.json"
 def build_graph(params: GenerationParams, model: Model) -> Graph:
     """The graph of a job for a model. Pure: the same arguments always give the same graph."""
     params, _ = fit(params, model.family)
-    graph = draw_control_map(params) if params.return_control_map else _picture(params, model)
+    if params.return_control_map:
+        graph = draw_control_map(params)
+    elif params.keep_source:
+        graph = show_source(params)
+    else:
+        graph = _picture(params, model)
     post_process(graph, params)
     graph.substitute(OUR_NODES)
     return graph

@@ -149,6 +149,7 @@ class GenerationParams:
     loras: tuple[Lora, ...] = ()
     embeddings_folder: Path | None = None  # where `embedding:name` of a prompt is looked for
     control: Control | None = None
+    keep_source: bool = False  # the source is the picture: nothing but post-processing is done
     return_control_map: bool = False  # the picture is what the annotator draws
     tiling: bool = False  # the left edge continues the right one, the top the bottom
     transparent: Transparency | None = None

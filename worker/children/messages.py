@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hordelib.engine import Generation
 from hordelib.errors import DeviceFault, JobError
 from hordelib.files.model import Model
 from hordelib.files.model_key import ModelKey
 from hordelib.job.batching import Member
-from hordelib.job.images import MAX_WEBP_SIDE, Picture
+from hordelib.job.images import MAX_WEBP_SIDE, Picture, SourceImage
 from hordelib.safety.verdict import Verdict
 
 
@@ -165,8 +166,39 @@ class Unjudged:
     reason: str
 
 
+# to the child that does forms, and back
+
+
+@dataclass(frozen=True, slots=True)
+class FormsSettings:
+    log_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Solve:
+    """`number` tells one call from the next, as in Generate."""
+
+    number: int
+    form: str
+    image: SourceImage
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """`result` is what JSON can hold."""
+
+    number: int
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    number: int
+    reason: str
+
+
 EngineReport = Loaded | Stepped | Drawn | Finished | Failed
-Report = Ready | Alive | EngineReport | Broken | Judged | Unjudged
+Report = Ready | Alive | EngineReport | Broken | Judged | Unjudged | Answered | Unanswered
 
 # The longest report has one picture, and one that no WebP file can hold could not be delivered.
 MOST_REPORT_BYTES = 4 * MAX_WEBP_SIDE**2 + (1 << 20)

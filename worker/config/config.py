@@ -33,7 +33,14 @@ def load_config(path: Path) -> BridgeConfig:
     except ValidationError as error:
         problems += _problem_lines(error, document)
         raise ConfigError(tuple(problems)) from None  # the cause would hold the api key
-    serves_none = not (config.models or config.serves_dynamically)
+    serves_none = not (config.models or config.serves_dynamically or config.alchemist_only)
+    if config.alchemist_only and config.alchemist_name is None:
+        problems.append(f"alchemist_name: missing; expected {EXPECTS['alchemist_name']}")
+    if config.alchemist_name == config.dreamer_name:
+        told = "the name of one kind of worker alone"
+        problems.append(
+            f"alchemist_name: {config.alchemist_name!r} is dreamer_name; expected {told}"
+        )
     if serves_none and "models_to_load" not in document.problems:
         problems.append(f"models_to_load: names no model; expected {EXPECTS['models_to_load']}")
     if config.page and not config.page_password and not _is_for_this_machine(config.page):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StrictInt
 
+from hordelib.job.control_types import ControlType
 from worker.config.values import (
     AUTO,
     ApiKey,
@@ -20,6 +21,7 @@ from worker.config.values import (
     BridgeAgent,
     CardReserve,
     CensoredWords,
+    FormWord,
     Hours,
     ListeningAddress,
     MemoryReserve,
@@ -109,6 +111,28 @@ class BridgeConfig(BaseModel):
         ),
     ] = ()
     """Checkpoint files of your own; the horde asks for the customizer role."""
+    alchemist_name: Annotated[
+        WorkerName | None,
+        expects("a name of its own of 1 to 100 characters, other than dreamer_name"),
+    ] = None
+    """The name under which this worker serves forms of alchemy too. Not set: it serves none."""
+    forms: Annotated[
+        tuple[FormWord, ...],
+        expects(
+            "a list of the horde's forms such as nsfw, palette or RealESRGAN_x4plus; "
+            "post-process stands for all upscalers, face fixers and strip_background"
+        ),
+    ] = ()
+    """The forms that are offered, as far as their files are there. Empty: all that can be."""
+    annotation_types: Annotated[
+        tuple[ControlType, ...],
+        expects("a list of the horde's control types such as canny or depth"),
+    ] = ()
+    """The types of annotation that are offered. Empty: all whose files are there."""
+    max_tiles: Annotated[StrictInt, whole(1, 256)] = 16
+    """Largest picture for alchemy, in tiles of 512x512 pixels; 16 is 2048x2048."""
+    alchemist_only: YesNo = False
+    """true: no pictures are made, only forms of alchemy."""
     max_power: Annotated[StrictInt, whole(1, 512)] = 8
     """Largest picture: 64 x 64 x 8 x max_power pixels. 8 is 512x512, 32 is 1024x1024."""
     max_batch: Annotated[StrictInt, whole(1, 20)] = 4

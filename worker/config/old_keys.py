@@ -29,7 +29,6 @@ _MEASURED = "no longer needed: memory is measured, and vram_to_leave_free bounds
 _REFRESHED = "no longer needed: lists are asked for every hour, how models are used every day"
 _CPU_JUDGE = "no longer needed: pictures are judged on the CPU, and the device is for jobs"
 _NO_TEXT = "not served: this worker makes pictures, not text"
-_NO_ALCHEMY = "not served yet: alchemy jobs"
 _ONE_BATCH = "no longer needed: one batch at a time per device is faster, all else overlaps with it"
 _LIMITS = "replaced by preload_timeout, inference_step_timeout and process_timeout"
 _STICKY = "no longer needed: a model stays in memory for as long as it fits"
@@ -79,8 +78,6 @@ RETIRED: Mapping[str, str] = MappingProxyType(
         "branded_model": _NO_TEXT,
         "openai_api": _NO_TEXT,
         "backend_engine": _NO_TEXT,
-        "alchemist_name": _NO_ALCHEMY,
-        "forms": _NO_ALCHEMY,
     }
 )
 

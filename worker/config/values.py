@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StrictBool, StrictStr
 
 from hordelib.job.families import BASELINES
+from hordelib.job.post_processors import POST_PROCESSORS
 from hordelib.texts import harmless
 from worker.config.hours import HourSpan
 
@@ -145,6 +146,27 @@ def _api_key(key: SecretStr) -> SecretStr:
     return key
 
 
+# The horde's forms of alchemy that an owner may name, known here or not yet served.
+FORM_WORDS: Final = (
+    "caption",
+    "interrogation",
+    "nsfw",
+    "vectorize",
+    "palette",
+    "describe",
+    "aesthetic",
+    "annotation",
+    "post-process",
+    *POST_PROCESSORS,
+)
+
+
+def _form_word(word: str) -> str:
+    if word not in FORM_WORDS:
+        raise ValueError
+    return word
+
+
 def _worker_name(name: str) -> str:
     name = name.strip()
     if not name or harmless(name) != name or _REFUSED_IN_NAMES.search(name):
@@ -216,6 +238,7 @@ PageAddress = Annotated[StrictStr, AfterValidator(_page_address)]
 Password = Annotated[SecretStr, AfterValidator(_password)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
+FormWord = Annotated[StrictStr, AfterValidator(_form_word)]
 WorkerName = Annotated[StrictStr, Field(min_length=1, max_length=100), AfterValidator(_worker_name)]
 BaseUrl = Annotated[StrictStr, AfterValidator(_base_url)]
 ReferenceAddress = Annotated[StrictStr, AfterValidator(_reference_address)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -40,6 +41,15 @@ from worker.horde.api import (
     Submission,
     Submitted,
 )
+from worker.horde.forms import (
+    Form,
+    FormId,
+    FormOffer,
+    FormsPop,
+    FormSubmission,
+    FullForm,
+    PoppedForms,
+)
 from worker.horde.swagger import ServerWords, Swagger
 from worker.net.addresses import Neighbourhood, NoBusiness, parsed, written_out
 from worker.net.call import AnswerTooLong, Http, HttpFailed, HttpRequest
@@ -54,6 +64,11 @@ _MOST_PARTS = 30_000  # values of an answer: ten for each of a thousand models, 
 Read = TypeVar("Read")
 _ANYTHING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 _POP_IDS, _EMPTY_POP, _FULL_POP = TypeAdapter(PopIds), TypeAdapter(EmptyPop), TypeAdapter(FullPop)
+_FORMS_POP, _FORM_ID, _FULL_FORM = (
+    TypeAdapter(FormsPop),
+    TypeAdapter(FormId),
+    TypeAdapter(FullForm),
+)
 _SUBMITTED, _REFUSED = TypeAdapter(Submitted), TypeAdapter(Refused)
 _ACCOUNT, _WORKER = TypeAdapter(Account), TypeAdapter(WorkerRecord)
 _CHANGED = TypeAdapter(ChangedWorker)
@@ -145,6 +160,27 @@ class HordeClient:
         call = "POST generate/submit"
         notes = tuple(filter(self.words.takes, result.gen_metadata))
         result = replace(result, gen_metadata=notes)
+        answer = self._call(call, refusals.SUBMIT, content=result.body())
+        return self._read(call, _SUBMITTED, answer).reward
+
+    def pop_forms(self, offer: FormOffer) -> PoppedForms:
+        """Ask for forms of alchemy; none is no error. Raises what `pop` does but UnusableJob."""
+        call = "POST interrogate/pop"
+        popped_at = elapsed_seconds()
+        answer = self._call(call, refusals.POP, content=offer.body(), most_bytes=_MOST_JOB_BYTES)
+        forms, unusable = list[Form](), dict[str, str]()
+        for told in self._read(call, _FORMS_POP, answer).forms or ():
+            try:
+                form = _FULL_FORM.validate_python(told)
+                forms.append(form.job((form.id,), popped_at))
+            except ValueError as error:
+                with suppress(ValueError):  # without an id, nobody can be told
+                    unusable[_FORM_ID.validate_python(told).id] = f"{call}: {reason_of(error)}"
+        return PoppedForms(tuple(forms), unusable)
+
+    def submit_form(self, result: FormSubmission) -> float:
+        """Hand in one form's outcome; as `submit`."""
+        call = "POST interrogate/submit"
         answer = self._call(call, refusals.SUBMIT, content=result.body())
         return self._read(call, _SUBMITTED, answer).reward
 

@@ -12,8 +12,11 @@ from dataclasses import replace
 
 from hordelib.job.params import GenerationParams
 from worker.horde.api import Job, Offer, Slot
+from worker.horde.forms import Form
+from worker.horde.kinds import Kind
 from worker.jobs.drop_limit import MOST_DROPS, DropLimit
 from worker.jobs.ledger import LOST_POPS, Ledger
+from worker.jobs.owed import Owed
 from worker.jobs.results import PAUSED, Failed, ImageEnd, JobStage, Made, Results
 from worker.jobs.status import JobRow, Obstacle, Status, StatusView
 from worker.jobs.timeline import Timeline
@@ -24,6 +27,7 @@ class Journal:
     """Any thread may write and read.
 
     Args:
+        kind: of work; each kind has a journal of its own, and all share the ledger.
         most_drops: images that may fail within an hour.
         predictor: learns from the jobs; None knows nothing yet.
 
@@ -35,9 +39,12 @@ class Journal:
         ledger: Ledger,
         most_drops: int = MOST_DROPS,
         predictor: SecondsPredictor | None = None,
+        kind: Kind = Kind.image,
     ):
+        self._kind = kind
+        self._most_drops = most_drops
         self.predictor = predictor or SecondsPredictor()
-        self.drop_limit = DropLimit(most_drops, ledger.drop_ages(), ledger.stop_ages())
+        self.drop_limit = DropLimit(most_drops, ledger.drop_ages(kind), ledger.stop_ages(kind))
         self.timeline = Timeline()
         self.on_over: Callable[[str], None] = lambda _: None
         self._ledger = ledger
@@ -45,22 +52,35 @@ class Journal:
         self._changed = threading.Condition()
         self._jobs: dict[str, JobRow] = {}
 
+    def of(self, kind: Kind) -> Journal:
+        """A journal of another kind of work in the same ledger."""
+        return Journal(self._ledger, self._most_drops, kind=kind)
+
     # ---- the way of a job --------------------------------------------------------------------
 
     def owed(self) -> list[Job | Results]:
         """What an earlier life of the worker has left: to be made again, delivered or faulted."""
-        debts = self._ledger.owed()
+        debts = self._owed()
+        return [debt.job if isinstance(debt.job, Job) else debt.results for debt in debts]
+
+    def owed_forms(self) -> list[Form | Results]:
+        """The same of alchemy."""
+        debts = self._owed()
+        return [debt.job if isinstance(debt.job, Form) else debt.results for debt in debts]
+
+    def _owed(self) -> list[Owed]:
+        debts = self._ledger.owed(self._kind)
         for debt in debts:
             slots = [image.slot for image in debt.results.images]
             self._enter(debt.results.job_id, debt.model, slots)
-        return [debt.job or debt.results for debt in debts]
+        return debts
 
     def popped(self, slots: Sequence[Slot], model: str, asked: str = "") -> None:
         """The first thing to be done with a job, whose ids have to be `fresh`.
 
         `asked` (Job.asked) is what the next life makes it of, if this one does not live to see it.
         """
-        self._ledger.popped(slots, model, asked)
+        self._ledger.popped(slots, model, asked, self._kind)
         self._enter(slots[0].id, model, slots)
 
     def move(self, job_id: str, to: JobStage, of: Collection[JobStage] = tuple(JobStage)) -> bool:

@@ -23,6 +23,7 @@ from pathlib import Path
 from hordelib.job.notes import GenMetadata
 from worker.clock import SteadyClock, elapsed_seconds
 from worker.horde.api import Slot
+from worker.horde.kinds import Kind
 from worker.jobs.durable_sqlite import DurableSqlite, Format, Value, opened_for_reading
 from worker.jobs.owed import ImageRow, Owed, read_owed
 from worker.jobs.results import ENDS, PAUSED, STOPPING, Failed, ImageEnd, JobStage, Made
@@ -71,7 +72,8 @@ CREATE TRIGGER IF NOT EXISTS asked_no_more AFTER UPDATE OF state ON images BEGIN
     DELETE FROM jobs WHERE id = NEW.job;
 END;
 """
-FORMAT = Format((_IMAGES, _JOBS))
+_KINDS = "ALTER TABLE images ADD COLUMN kind TEXT NOT NULL DEFAULT 'image';"
+FORMAT = Format((_IMAGES, _JOBS, _KINDS))
 _IS_OPEN = "typeof(ended_at) <> 'real'"  # a damaged end is none
 
 
@@ -112,7 +114,9 @@ class Ledger:
 
     # ---- the steps of an id ------------------------------------------------------------------
 
-    def popped(self, slots: Sequence[Slot], model: str, asked: str = "") -> None:
+    def popped(
+        self, slots: Sequence[Slot], model: str, asked: str = "", kind: Kind = Kind.image
+    ) -> None:
         """These ids are ours now. Before anything else is done with them.
 
         `asked` is what a later life makes them of (Job.asked); without it, it faults them.
@@ -128,14 +132,15 @@ class Ledger:
                 model,
                 slot.upload_url,
                 slot.over_at + wall_clock,
+                kind,
             )
             for slot in slots
         ]
         is_kept = 0 < len(asked) <= LONGEST_ASKED
         self._db.write(
             (
-                "INSERT OR IGNORE INTO images (id, job, place, batch, model, upload_url, over_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO images (id, job, place, batch, model, upload_url, over_at,"
+                " kind) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             ),
             ("INSERT OR IGNORE INTO jobs (id, asked) VALUES (?, ?)", [(job_id, asked)] * is_kept),
@@ -213,32 +218,38 @@ class Ledger:
         )
         return frozenset(row["id"] for row in rows)
 
-    def owed(self) -> list[Owed]:
-        """Jobs that an earlier life of the worker has left, oldest first.
+    def owed(self, kind: Kind = Kind.image) -> list[Owed]:
+        """Jobs of a kind that an earlier life of the worker has left, oldest first.
 
-        To be asked once a life: those that can be made again are in one life more then.
+        To be asked once a life for each kind: those that can be made again are in one life more
+        then.
         """
         images = self._db.read(
             f"SELECT rowid, {', '.join(ImageRow.model_fields)} FROM images"
-            f" WHERE {_IS_OPEN} ORDER BY rowid"
+            f" WHERE {_IS_OPEN} AND {_is_of(kind)} ORDER BY rowid"
         )
-        jobs = self._db.read("SELECT id, asked, lives FROM jobs")
-        found, nameless = read_owed(images, jobs, self._now())
+        jobs = self._db.read(f"SELECT id, asked, lives FROM jobs WHERE {_are_of(kind)}")
+        found, nameless = read_owed(images, jobs, self._now(), kind)
         again = json.dumps([owed.job.id for owed in found if owed.job])
         self._db.write(
             ("DELETE FROM images WHERE rowid = ?", [(rowid,) for rowid in nameless]),
-            ("DELETE FROM jobs WHERE id NOT IN (SELECT value FROM json_each(?))", [(again,)]),
-            ("UPDATE jobs SET lives = lives + 1", [()]),
+            (
+                f"DELETE FROM jobs WHERE {_are_of(kind)}"
+                " AND id NOT IN (SELECT value FROM json_each(?))",
+                [(again,)],
+            ),
+            (f"UPDATE jobs SET lives = lives + 1 WHERE {_are_of(kind)}", [()]),
         )
         return found
 
-    def drop_ages(self) -> list[float]:
+    def drop_ages(self, kind: Kind = Kind.image) -> list[float]:
         """Seconds since each image that the horde held against the worker within the last hour."""
-        return self._ages("is_drop")
+        return self._ages(f"is_drop AND {_is_of(kind)}")
 
-    def stop_ages(self) -> list[float]:
+    def stop_ages(self, kind: Kind = Kind.image) -> list[float]:
         """As `drop_ages`, of those that a stop or a pause of the worker gave back."""
-        return self._ages("is_drop AND reason IN (?, ?)", STOPPING, PAUSED)
+        which = f"is_drop AND reason IN (?, ?) AND {_is_of(kind)}"
+        return self._ages(which, STOPPING, PAUSED)
 
     def _ages(self, which: str, *values: Value) -> list[float]:
         now = self._now()
@@ -250,6 +261,19 @@ class Ledger:
 
     def totals(self) -> Totals:
         return _totals(self._db.read)
+
+
+def _is_of(kind: Kind) -> str:
+    """That a row is of this kind. A damaged kind counts as a picture's: somebody has to end it."""
+    others = ", ".join(f"'{each}'" for each in Kind if each is not Kind.image)
+    return f"kind NOT IN ({others})" if kind is Kind.image else f"kind = '{kind}'"
+
+
+def _are_of(kind: Kind) -> str:
+    """The same of what was asked for. What has lost its images is removed with the pictures."""
+    if kind is Kind.image:
+        return "id NOT IN (SELECT job FROM images WHERE kind <> 'image')"
+    return f"id IN (SELECT job FROM images WHERE kind = '{kind}')"
 
 
 # What ended in the future did so by a clock that was set back between two lives: nobody knows when.

@@ -17,6 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, Validat
 from hordelib.job.notes import GenMetadata
 from worker.clock import elapsed_seconds
 from worker.horde.api import CLEANER_SECONDS, FullPop, Job, Slot
+from worker.horde.forms import Form, FullForm
+from worker.horde.kinds import Kind
 from worker.jobs.results import Failed, Made, Result, Results
 from worker.net.untrusted import one_line
 
@@ -36,7 +38,7 @@ class Owed:
 
     results: Results
     model: Text
-    job: Job | None = None
+    job: Job | Form | None = None
 
 
 def _whole_text(text: str) -> str:
@@ -86,7 +88,10 @@ class AskedRow(BaseModel):
 
 
 def read_owed(
-    images: Iterable[sqlite3.Row], jobs: Iterable[sqlite3.Row], now: float
+    images: Iterable[sqlite3.Row],
+    jobs: Iterable[sqlite3.Row],
+    now: float,
+    kind: Kind = Kind.image,
 ) -> tuple[list[Owed], list[int]]:
     """The jobs, in the order of their first rows; and the `rowid` of rows without a readable id.
 
@@ -103,7 +108,7 @@ def read_owed(
         job_id = row["job"] if _is_whole(row["job"]) else row["id"]
         found.setdefault(job_id, []).append(_image(row))
     asked = _asked(jobs)
-    return [_owed(id, rows, asked.get(id), now) for id, rows in found.items()], nameless
+    return [_owed(id, rows, asked.get(id), now, kind) for id, rows in found.items()], nameless
 
 
 def _image(row: sqlite3.Row) -> ImageRow | Failed:
@@ -132,17 +137,24 @@ def _asked(rows: Iterable[sqlite3.Row]) -> Mapping[str, AskedRow]:
 
 
 def _owed(
-    job_id: str, images: Sequence[ImageRow | Failed], asked: AskedRow | None, now: float
+    job_id: str,
+    images: Sequence[ImageRow | Failed],
+    asked: AskedRow | None,
+    now: float,
+    kind: Kind,
 ) -> Owed:
     rows = sorted((each for each in images if isinstance(each, ImageRow)), key=lambda r: r.place)
     unread = [each for each in images if isinstance(each, Failed)]
     results = Results(job_id, (*(_result(row, now) for row in rows), *unread))
-    job = _job(rows, asked, now) if rows and asked and not unread else None
+    job = _job(rows, asked, now, kind) if rows and asked and not unread else None
     is_the_same = job is not None and job.id == job_id
     return Owed(results, rows[0].model if rows else "", job if is_the_same else None)
 
 
-def _job(rows: Sequence[ImageRow], asked: AskedRow, now: float) -> Job | None:
+_POPS: Mapping[Kind, type[FullPop] | type[FullForm]] = {Kind.image: FullPop, Kind.form: FullForm}
+
+
+def _job(rows: Sequence[ImageRow], asked: AskedRow, now: float, kind: Kind) -> Job | Form | None:
     """As the horde handed it out; None where it is too late, or was tried often enough.
 
     All of it has to be open: of a batch, each seed counts from the first image's. A deadline
@@ -153,7 +165,7 @@ def _job(rows: Sequence[ImageRow], asked: AskedRow, now: float) -> Job | None:
     if not is_open or places != list(range(rows[0].batch)) or asked.lives >= MOST_LIVES:
         return None
     try:
-        pop = FullPop.model_validate_json(asked.asked)
+        pop = _POPS[kind].model_validate_json(asked.asked)
         whole_seconds = pop.ttl + CLEANER_SECONDS
         left_seconds = rows[0].over_at - now
         if not 0 < left_seconds <= whole_seconds:

@@ -61,6 +61,13 @@ class Failed:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """What a form came to: JSON, or "R2" for a picture that was uploaded."""
+
+    value: object
+
+
 Result = Made | Failed
 
 

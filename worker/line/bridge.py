@@ -38,6 +38,7 @@ from worker.jobs.timeline import Phase
 from worker.jobs.work import Work
 from worker.line.delivery import Delivery
 from worker.line.finishing import Finishing, encoded
+from worker.line.gaps import Companion, Gaps
 from worker.line.intake import Intake
 from worker.line.job_ends import Stopping
 from worker.line.limits import Limits
@@ -51,6 +52,7 @@ from worker.service_manager import restart_follows
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2  # between two looks, where several things may end the wait
+ABANDONED_SECONDS = 2.0  # for the other kind of work, once nothing is waited for
 IDLE_SECONDS = 1.0  # without jobs, between two looks whether the device is to be freed
 FAULT_SECONDS = 60.0  # for telling the horde of a job that could not be read
 SILENCE_SECONDS = 1.5  # of the engine, until it is shown
@@ -119,10 +121,16 @@ class Bridge:
         )
         self._popped: queue.Queue[Job | None] = queue.Queue()
         self._waiting = WaitingJobs()
+        self._companion: Companion | None = None
+        self.gaps = Gaps(self._waiting.wake, self._hurry)
         self._made: queue.Queue[tuple[Work, Generation] | None] = queue.Queue()
         self._threads: list[threading.Thread] = []
         self._by_work = _Threads()
         self.failure: WorkerError | None = None
+
+    def accompany(self, companion: Companion) -> None:
+        """Serve another kind of work too, from `start` on."""
+        self._companion = companion
 
     # ---- pop -------------------------------------------------------------------------------
 
@@ -297,6 +305,8 @@ class Bridge:
         )
         threads.judge_starter = self._spawn("judge starter", self._start_judge)
         self._spawn("closer", self._close)
+        if self._companion is not None:
+            self._companion.start(self)
 
     def stop(self, within: float = float("inf")) -> None:
         """Take no more jobs; those in hand are finished, if they can be within so many seconds."""
@@ -305,6 +315,8 @@ class Bridge:
         if not self._stopping.is_set():
             self._timeline.begin(Phase.STOPPING)
         self._stopping.set()
+        if self._companion is not None:
+            self._companion.stop()
         self._journal.wake()
         if not self._engine_ready.is_set():
             self._away.set()
@@ -319,6 +331,8 @@ class Bridge:
         Pictures that are finished and not delivered yet stay in the ledger.
         """
         self._hurry_up()
+        if self._companion is not None:
+            self._companion.abandon()
         self.stop(0)
         self._runner.kill()
         self._finishing.dismiss_judge()
@@ -327,6 +341,7 @@ class Bridge:
         """Once it is to stop: let each thread end after those that it gets its work from."""
         threads = self._by_work
         self._stopping.wait()
+        self._await_companion()
         threads.popper.join()
         self._end_preparers()
         self._waiting.close()
@@ -346,6 +361,12 @@ class Bridge:
         self._journal.predictor.keep()
         for row in self._journal.jobs():
             log.error("a bug of ours: job %s is still in hand, %s", row.job_id, row.stage)
+
+    def _await_companion(self) -> None:
+        """It still needs the engine and the judge for what it has in hand."""
+        while self._companion is not None and not self._companion.join(POLL_SECONDS):
+            if self._hurry.is_set() and self._companion.join(ABANDONED_SECONDS):
+                return
 
     def _end_preparers(self) -> None:
         """Once they have read all jobs; in a hurry, downloads are left that nobody waits for."""
@@ -481,8 +502,11 @@ class Bridge:
             self._journal.wait_for(lambda: self._hurry.is_set() or not self._is_much_undelivered())
         while True:
             try:
-                batch = self._waiting.take(self._runner.are_in_time, IDLE_SECONDS)
+                patience = IDLE_SECONDS if self.gaps.is_empty else 0.0
+                batch = self._waiting.take(self._runner.are_in_time, patience)
             except queue.Empty:
+                if self.gaps.take_turn(self._runner.run_between):
+                    continue
                 is_left = self._pause >= PauseKind.finish and not self._journal.in_hand
                 if is_left and self._runner.is_running:
                     self._runner.stop()

@@ -12,7 +12,8 @@ from worker.clock import elapsed_seconds
 from worker.errors import HordeRefused, HordeUnreachable, JobFate
 from worker.horde.api import Slot, State, Submission
 from worker.horde.client import HordeClient
-from worker.jobs.results import Cleared, Failed, ImageEnd, JobStage
+from worker.horde.forms import FormSubmission
+from worker.jobs.results import Cleared, Failed, ImageEnd, JobStage, Solved
 from worker.line.trouble import Trouble
 
 log = logging.getLogger(__name__)
@@ -58,16 +59,35 @@ class Delivery:
                 log.warning("job %s faulted: %s", slot.id, reason)
                 return self._submit(Submission.faulted(slot.id, seed), slot, reason)
 
-    def _submit(self, submission: Submission, slot: Slot, reason: str = "") -> ImageEnd:
+    def submit_form(self, slot: Slot, form: str, outcome: Solved | Failed) -> ImageEnd:
+        """Tell the horde what a form came to; `slot` has its id."""
+        match outcome:
+            case Solved(value):
+                return self._submit(FormSubmission(slot.id, form, State.OK, value), slot)
+            case Failed(_, reason):
+                log.warning("form %s (%s) faulted: %s", slot.id, form, reason)
+                return self._submit(FormSubmission(slot.id, form, State.FAULTED), slot, reason)
+
+    def _call(self, submission: Submission | FormSubmission) -> float:
+        if isinstance(submission, FormSubmission):
+            return self._horde.submit_form(submission)
+        return self._horde.submit(submission)
+
+    def _submit(
+        self, submission: Submission | FormSubmission, slot: Slot, reason: str = ""
+    ) -> ImageEnd:
         is_fault = submission.state is State.FAULTED
         stage = JobStage.faulted if is_fault else JobStage.submitted
         try:
-            kudos = self._insist("submit", lambda: self._horde.submit(submission), slot)
+            kudos = self._insist("submit", lambda: self._call(submission), slot)
         except HordeRefused as error:
             if error.fate is JobFate.DELIVERED:  # an earlier try went through, its answer was lost
                 return ImageEnd(JobStage.submitted, 0.0, reason)
             if error.fate is JobFate.OPEN and not is_fault:
-                return self.submit(Failed(slot, str(error), submission.seed))
+                why = str(error)
+                if isinstance(submission, FormSubmission):
+                    return self.submit_form(slot, submission.form, Failed(slot, why))
+                return self.submit(Failed(slot, why, submission.seed))
             log.warning("job %s is over: %s", slot.id, error)
             given_up_by_time = error.rc == "AbortedGen"
             return ImageEnd(JobStage.given_up, 0.0, str(error), is_drop=given_up_by_time)

@@ -13,6 +13,7 @@ from worker.jobs.status import JobRow
 class Limits:
     """How many of each there are, and how long is waited."""
 
+    pictures: bool = True  # whether any are asked for
     waiting_jobs: int = 1  # popped ahead, beside the one at work, however long they take
     seconds_ahead: float = 10.0  # of work: more jobs wait where all of them take less
     most_ahead: int = 8  # jobs in hand, then; where none may wait, none does
@@ -30,6 +31,8 @@ class Limits:
         `waiting_jobs` may always wait. Where all that are to be made together take less than
         `seconds_ahead`, so that they would be done before others are there, more may.
         """
+        if not self.pictures:
+            return False
         unmade = [job.own_seconds for job in jobs if job.stage in UNMADE]
         if len(unmade) <= self.waiting_jobs:
             return True

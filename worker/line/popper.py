@@ -13,6 +13,7 @@ from worker.horde import refusals
 from worker.horde.accounts import Account, WorkerRecord
 from worker.horde.api import HordeMessage, Job, NothingToDo, Offer
 from worker.horde.client import HordeClient
+from worker.horde.kinds import Kind
 from worker.jobs.journal import Journal
 from worker.jobs.status import Obstacle, ObstacleKind
 from worker.jobs.timeline import Phase
@@ -196,8 +197,10 @@ class Popper:
         self._stopping.wait(delay)
 
 
-def insist_on_own_name(account: Account, record: WorkerRecord | None) -> None:
-    """Raises NotAllowed when the name surely belongs to another account, or to no image worker.
+def insist_on_own_name(
+    account: Account, record: WorkerRecord | None, kind: Kind = Kind.image
+) -> None:
+    """Raises NotAllowed when the name surely belongs to another account or kind of worker.
 
     Where that is not known, the pop will tell.
     """
@@ -206,7 +209,7 @@ def insist_on_own_name(account: Account, record: WorkerRecord | None) -> None:
     if account.owns(record) is False:
         rc = "WrongCredentials"
         raise NotAllowed(rc, f"the name {record.name!r} is taken", refusals.POP[rc].remedy)
-    if record.type != "image":
+    if record.type != kind.worker_type:
         rc, told = "PolymorphicNameConflict", f"{record.name!r} is a worker of type {record.type!r}"
         raise NotAllowed(rc, told, refusals.POP[rc].remedy)
 

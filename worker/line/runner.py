@@ -21,7 +21,8 @@ from hordelib.errors import (
     ModelBroken,
     ModelMissing,
 )
-from hordelib.job.batching import common_params
+from hordelib.files.model import Model
+from hordelib.job.batching import Member, common_params
 from hordelib.job.families import Family
 from hordelib.job.params import GenerationParams, auxiliaries_of
 from worker.backoff import Backoff
@@ -210,6 +211,12 @@ class Runner:
             if isinstance(error, GenerationFailed):
                 self._blame.failed(work)
             raise
+
+    def run_between(self, member: Member, model: Model) -> Generation:
+        """What is no picture's job, and learns nothing of its time. Raises what the engine does."""
+        self._have_engine()
+        (generation,) = self._engine.generate_together([member], model)
+        return generation
 
     def _have_engine(self) -> None:
         if not self._engine.is_alive:

@@ -12,6 +12,12 @@ from hordelib.job.batching import Member, share_key
 from hordelib.job.params import MOST_IMAGES
 from worker.jobs.work import Work
 
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """No job: only to end a wait."""
+
+
 Fits = Callable[[Sequence[Work]], bool]
 
 
@@ -61,13 +67,17 @@ class WaitingJobs:
     """Jobs that wait for the device, the oldest first. Any thread adds, one takes batches."""
 
     def __init__(self) -> None:
-        self._arrivals: queue.Queue[Work | None] = queue.Queue()
+        self._arrivals: queue.Queue[Work | Wake | None] = queue.Queue()
         self._waiting: list[Waiting] = []
         self._is_closed = False
         self._lock = threading.Lock()  # of what waits
 
     def add(self, work: Work) -> None:
         self._arrivals.put(work)
+
+    def wake(self) -> None:
+        """Whoever waits in `take` looks for something else to do."""
+        self._arrivals.put(Wake())
 
     def close(self) -> None:
         """No more will be added."""
@@ -76,7 +86,7 @@ class WaitingJobs:
     def take(self, fits: Fits, timeout: float) -> list[Work]:
         """The next batch; [] after the last one.
 
-        Raises queue.Empty when there is none within `timeout` seconds.
+        Raises queue.Empty when there is none within `timeout` seconds, and after `wake`.
         """
         with self._lock:
             self._receive_all()
@@ -87,6 +97,8 @@ class WaitingJobs:
                 self._receive(arrival)
             self._receive_all()
             if not self._waiting:
+                if not self._is_closed:
+                    raise queue.Empty
                 return []
             batch = batch_for(self._waiting[0], self._waiting[1:], fits)
             self._remove(batch)
@@ -115,8 +127,8 @@ class WaitingJobs:
         except queue.Empty:
             return
 
-    def _receive(self, arrival: Work | None) -> None:
+    def _receive(self, arrival: Work | Wake | None) -> None:
         if arrival is None:
             self._is_closed = True
-        else:
+        elif isinstance(arrival, Work):
             self._waiting.append(Waiting.of(arrival))

@@ -54,6 +54,11 @@ class Judging:
         """Let no picture leave any more, from any thread."""
         self._judge.kill()
 
+    def is_nsfw(self, id: str, webp: bytes) -> bool:
+        """What the form nsfw asks. Raises JudgeFailed and JudgeUnusable as the judge does."""
+        verdict = self._judge.judge(id, 0, webp, "")
+        return verdict.nsfw or verdict.csam
+
     def judge(self, made: Made) -> Cleared | Failed:
         """What is to be delivered for this picture."""
         slot = made.slot

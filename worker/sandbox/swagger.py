@@ -7,7 +7,7 @@ from typing import get_args
 
 from worker.sandbox.kinds.alchemy_wire import PlainForm
 from worker.sandbox.replies import Json
-from worker.sandbox.wire import ControlType, MetadataType, MetadataValue, PopBody, PostProcessor
+from worker.sandbox.wire import MetadataType, MetadataValue, PopBody, PostProcessor
 
 _NEWER_FORMS = ("annotation",)
 _NEWER_KEYS = frozenset({"allow_extended_controlnet", "sampler_execution_contract_version"})
@@ -30,20 +30,11 @@ def swagger(*, is_newest: bool) -> Json:
             "GenerationMetadataStable": _fields(
                 {"type": _words(get_args(MetadataType)), "value": _words(get_args(MetadataValue))}
             ),
-            **_annotation_words(is_newest=is_newest),
             "PopInputStable": {
                 "allOf": [{"$ref": "#/definitions/PopInput"}, _fields({key: {} for key in keys})]
             },
         },
     }
-
-
-def _annotation_words(*, is_newest: bool) -> Json:
-    """5.1.5 has no annotation, and so no types of it in an alchemist's pop."""
-    types: Json = {"type": "array", "items": _words(get_args(ControlType))}
-    own = {"annotation_types": types} if is_newest else {}
-    keys = {"forms": {}, "amount": {}, "max_tiles": {}, **own}
-    return {"InterrogationPopInput": _fields(keys)}
 
 
 def _fields(fields: Mapping[str, Json]) -> Json:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hordelib.memory.readings import main_memory
+from worker.alchemist.alchemist import Alchemist
+from worker.alchemist.offer import form_offer, offered_forms
+from worker.alchemist.solving import Solving
 from worker.children import engine_main, judge_main
 from worker.children.engine import EngineProcess, Patience
+from worker.children.forms import FormsProcess
 from worker.children.judge import JudgeProcess
-from worker.children.messages import EngineSettings
+from worker.children.messages import EngineSettings, FormsSettings
 from worker.config.keys import BridgeConfig
 from worker.config.values import CLIENT_AGENT
 from worker.devices import Card, first_card
 from worker.errors import NothingToServe
 from worker.horde.client import HordeClient
+from worker.horde.kinds import Kind
 from worker.jobs.drop_limit import MOST_DROPS
 from worker.jobs.journal import Journal
 from worker.line.bridge import Bridge
@@ -80,7 +86,7 @@ def make_bridge(
 
     `intake` replaces the one that follows from what is installed.
     """
-    if not models.served:
+    if not models.served and not config.alchemist_only:
         raise NothingToServe("no model can be served: " + "; ".join(models.problems))
     engine = EngineProcess(
         engine_settings(config, home, first_card()),
@@ -93,13 +99,40 @@ def make_bridge(
         ),
         children.engine,
     )
-    return Bridge(
-        make_client(config),
+    client, judging = make_client(config), make_judging(config, home, children)
+    bridge = Bridge(
+        client,
         engine,
         intake or make_intake(config, home, models),
-        make_judging(config, home, children),
+        judging,
         journal,
-        Limits(waiting_jobs=config.queue_size, stop_seconds=config.stop_timeout),
+        Limits(
+            waiting_jobs=config.queue_size,
+            stop_seconds=config.stop_timeout,
+            pictures=not config.alchemist_only,
+        ),
+    )
+    if config.alchemist_name:
+        bridge.accompany(make_alchemist(config, home, client, judging, journal))
+    return bridge
+
+
+def make_alchemist(
+    config: BridgeConfig, home: Path, client: HordeClient, judging: Judging, journal: Journal
+) -> Alchemist:
+    """Serves forms beside the line of pictures, by the same client, judge and ledger."""
+    models = config.models_folder(home)
+    return Alchemist(
+        client,
+        offered_forms(config, models),
+        partial(form_offer, config),
+        Solving(
+            SourceFetcher(config.horde_url, client_agent=CLIENT_AGENT),
+            FormsProcess(FormsSettings(home / "logs" / "alchemist.log")),
+            judging,
+            models,
+        ),
+        journal.of(Kind.form),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hordelib.errors import InvalidParams
 from hordelib.graph import Graph, Link
 from hordelib.job.images import SourceImage
 from hordelib.job.params import FromImage, GenerationParams, Inpaint
@@ -111,3 +112,13 @@ def change_as_told(graph: Graph, vae: Link) -> None:
     prompts = {name: graph.inputs("sampler")[name] for name in ("positive", "negative")}
     graph.add("instruct", "InstructPixToPixConditioning", pixels=SOURCE_PIXELS, vae=vae, **prompts)
     graph.set("sampler", positive=Link("instruct", 0), negative=Link("instruct", 1))
+
+
+def show_source(params: GenerationParams) -> Graph:
+    """The graph whose picture is the source itself, for post-processing alone."""
+    if not isinstance(params.source, FromImage):
+        raise InvalidParams("keep_source", True, "a source image")
+    graph = Graph()
+    picture = add_image(graph, "source", params.source.image)
+    graph.add("output", "SaveImage", images=picture, filename_prefix="dreamer")
+    return graph

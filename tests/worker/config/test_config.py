@@ -21,6 +21,11 @@ models_to_load: ["Deliberate"]
 OWN_VALUES: dict[str, str] = {
     "api_key": '"another-key-of-22-char"',
     "dreamer_name": "another",
+    "alchemist_name": "an alchemist",
+    "forms": "[nsfw, post-process]",
+    "annotation_types": "[canny]",
+    "max_tiles": "4",
+    "alchemist_only": "true\nalchemist_name: an alchemist",
     "models_to_load": "[Dreamshaper]",
     "models_to_skip": "[Dreamshaper]",
     "load_large_models": "true",

@@ -371,7 +371,7 @@ def test_a_file_of_another_version_is_put_aside_whole_under_a_name_that_says_so(
     for file in kept:
         with closing(sqlite3.connect(file)) as db:
             assert db.execute("SELECT count(*) FROM images").fetchone() == (1,)
-    assert "another version of Dreamer (format 99, not 2)" in caplog.text
+    assert "another version of Dreamer (format 99, not 3)" in caplog.text
     assert "damaged" not in caplog.text
 
 

@@ -1,0 +1,1 @@
+"""What alchemy makes of one picture: facts, colours, vectors, and other pictures."""
