@@ -6,7 +6,7 @@ Importing it loads neither torch nor ComfyUI; `Engine.start` or the first job do
 from hordelib.demo_model import ensure_checkpoint as demo_checkpoint
 from hordelib.engine import Engine, Generation
 from hordelib.errors import EngineError, HordelibError, InvalidParams, JobError
-from hordelib.job.images import Picture
+from hordelib.job.images import Picture, SourceImage
 from hordelib.job.params import GenerationParams
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "InvalidParams",
     "JobError",
     "Picture",
+    "SourceImage",
     "demo_checkpoint",
 ]

@@ -16,6 +16,7 @@ from hordelib.errors import ModelBroken
 from hordelib.files.model import Model
 from hordelib.job.control_weights import NON_COMMERCIAL
 from hordelib.setup.comfyui_files import SOURCES
+from worker.alchemist.offer import offered_forms
 from worker.cli.check_device import SET_UP, device
 from worker.cli.finding import Finding, Verdict, failed, ok
 from worker.config.config import load_config
@@ -68,6 +69,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield from _transparency(inventory.folder)
         yield from kinds_of_jobs(config, home, models)
         yield from introduced(config, home, models)
+        yield from _alchemist(config, home)
         yield _safety(config, home)
         yield from _horde(config)
     else:
@@ -247,6 +249,19 @@ def introduced(config: BridgeConfig, home: Path, models: Models) -> Iterator[Fin
     yield ok("reward", f"{100 * how.share:.0f} % of each image's, as {agent}: {RULE}")
     if how.lost:
         yield Finding("kinds of jobs", Verdict.warning, how.lost, how.remedy)
+
+
+def _alchemist(config: BridgeConfig, home: Path) -> Iterator[Finding]:
+    """Which forms are offered, and what the others lack."""
+    if config.alchemist_name is None:
+        return
+    offered = offered_forms(config, config.models_folder(home))
+    told = ", ".join(offered.forms) or "no form can be done"
+    yield ok("alchemist", told) if offered.forms else failed("alchemist", told, "see forms")
+    if offered.missing:
+        lacking = "; ".join(f"{form}: {lack}" for form, lack in sorted(offered.missing.items()))
+        remedy = 'models add upscalers "face fixers" annotators'
+        yield Finding("alchemist", Verdict.warning, f"not offered: {lacking}", remedy)
 
 
 def _safety(config: BridgeConfig, home: Path) -> Finding:
