@@ -15,7 +15,7 @@ import aiohttp
 from PIL import Image
 
 from worker.sandbox.errors import Refusal
-from worker.sandbox.kinds.alchemy_records import SourcePicture
+from worker.sandbox.kinds.alchemy_records import MOST_TILES, SourcePicture, tiles_of
 from worker.sandbox.kinds.alchemy_wire import InterrogateBody
 from worker.sandbox.wire import GenerateBody
 
@@ -58,6 +58,8 @@ async def load_for_forms(body: InterrogateBody) -> SourcePicture:
         raw = await _download(text) if _is_url(text) else b64decode(text)
         with Image.open(io.BytesIO(raw)) as opened:
             width, height = opened.size
+        if tiles_of(width, height) > MOST_TILES:
+            raise Refusal("SourceImageResolutionExceeded")
         if _is_url(text):
             return SourcePicture(None, text, width, height)
         webp, _ = await asyncio.to_thread(_to_webp, raw)

@@ -18,7 +18,6 @@ from worker.sandbox.kinds.alchemy_records import (
     Hold,
     SourcePicture,
     form_entry,
-    tiles_of,
 )
 from worker.sandbox.kinds.alchemy_wire import (
     IMAGE_RESULTS,
@@ -34,7 +33,6 @@ from worker.sandbox.replies import Json, Links
 FORM_SECONDS = 180  # from the pop; then the cleaner puts it back
 LIFE_SECONDS = 20 * 60  # of a request, from its last pop
 MOST_ABORTS = 4  # the fourth faults the form for good
-MOST_TILES = 255
 CHECK_IN_SECONDS = 30
 SLOW_SECONDS = 10.0  # an alchemist that takes longer on average gets no request that minds
 _UPTIME_SECONDS, _UPTIME_KUDOS = 600, 40
@@ -58,8 +56,6 @@ class Alchemy:
     def ask(self, key: str, body: InterrogateBody, source: SourcePicture, now: float) -> str:
         """The id of a new request, whose picture is to be kept under it. Raises Refusal."""
         account = self._records.account(key)
-        if tiles_of(source.width, source.height) > MOST_TILES:
-            raise Refusal("SourceImageResolutionExceeded")
         request = FormRequest(str(uuid.uuid4()), account, body, source, now, now + LIFE_SECONDS)
         names = {asked.name: asked for asked in body.forms}  # asked for twice, it is stored once
         request.forms = [FormRow(str(uuid.uuid4()), request, each) for each in names.values()]

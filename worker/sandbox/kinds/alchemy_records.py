@@ -11,6 +11,7 @@ from worker.sandbox.kinds.alchemy_wire import AskedForm, FormPopBody, Interrogat
 from worker.sandbox.records import Account, Settling, State
 
 TILE_SIDE = 512
+MOST_TILES = 255  # of a request
 
 
 def tiles_of(width: int, height: int) -> int:
