@@ -28,6 +28,7 @@ LONGEST = frozenset(
     for name in (
         *("bridge", "chaos", "main", "launcher", "lives", "models_command", "under_attack"),
         *("engine", "sharing", "comfy", "damaged_models", "runtime", "bad_jobs", "types"),
+        *("samplers", "anything", "full_disk", "wheel"),
     )
 )
 
