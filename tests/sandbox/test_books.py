@@ -129,12 +129,12 @@ def serve(horde: Horde, images: int) -> None:
 
 def test_a_job_costs_no_more_after_thousands_of_others(clock: MovableClock):
     def seconds() -> float:
-        """The best of five: somebody else may be using the machine."""
+        """The best of five, of this thread's processor time: others may be using the machine."""
         took: list[float] = []
         for _ in range(5):
-            start = time.perf_counter()
+            start = time.thread_time()
             serve(horde, 20)
-            took.append(time.perf_counter() - start)
+            took.append(time.thread_time() - start)
         return min(took)
 
     horde = Horde(MODELS, DEFAULT_USERS, clock, Timing())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import chain, repeat
@@ -55,9 +56,10 @@ def _run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def deaf() -> None:
-    """It never answers."""
+    """It never answers. Prints first when the call began."""
     with _name_server():
         url = "http://horde.example.org"
+        print(time.monotonic())  # which is the same clock in all processes of Linux
         with HordeClient(url, "0000000000", timeout=(0.3, 0.3), client_agent="A") as client:
             try:
                 client.heartbeat()

@@ -33,7 +33,7 @@ from worker.children.messages import (
     Stepped,
 )
 
-NOTICED_SECONDS = 2.0
+NOTICED_SECONDS = 10.0  # on a busy machine; half of what a child is otherwise waited for
 MODEL = Model("a model", SD1, {})
 JOB = GenerationParams(prompt="", width=64, height=64, seed=11, images=2, steps=2)
 PATIENT = Patience(start=20, heartbeat=20, load=20, first_step=20, step=20, decode=20, job=20)

