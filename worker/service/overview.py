@@ -79,7 +79,7 @@ class Overview(_Part):
 
     def is_like(self, other: Overview) -> bool:
         """Whether they differ in their moment alone."""
-        return self.model_copy(update={"at": other.at}) == other
+        return self.model_copy(update={"at": other.at, "began": other.began}) == other
 
 
 def overview_of(

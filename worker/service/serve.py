@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 
 from worker.children.signals import StopSignals
+from worker.clock import elapsed_seconds
 from worker.jobs.status import ObstacleKind, StatusView
 from worker.line.bridge import Bridge
 from worker.line.pausing import PauseReason
@@ -100,7 +101,7 @@ class _Watch:
         self._pauses = pauses
         self._stop_seconds = bridge.stop_seconds
         self._order = Order.serve
-        self._began = time.time()
+        self._began = elapsed_seconds()
         self._answered = Overview(doing="")
         self._answered_at = -math.inf
         self._deadline = float("inf")
@@ -149,7 +150,7 @@ class _Watch:
             view,
             doing or self._doing(view),
             why,
-            began=self._began,
+            began=time.time() - (elapsed_seconds() - self._began),  # the clock may have been set
             models=models,
             pauses=self._pauses.reasons,
         )
