@@ -24,7 +24,7 @@ from worker.jobs.ledger import FILE, Ledger
 from worker.jobs.results import Failed
 from worker.loras.files import LoraRecord
 from worker.loras.store import LoraStore, Quota
-from worker.models.checksums import VerifiedFiles
+from worker.models.checksums import Checksum, VerifiedFiles
 from worker.net.refusal_memo import DownloadMemo
 from worker.prediction.seconds_file import Learnt, SecondsFile, TimedJob
 from worker.service.orders import Orders
@@ -54,7 +54,7 @@ def keep(home):
     SecondsFile(home / "state" / "seconds.json", "card").write(
         {"sd1": Learnt((TimedJob({"step": 1.0}, 2.0),))})
     Corrections("card", home / "state" / "memory.json").put("sd1", 2.0)
-    VerifiedFiles(home).remember(home / "models" / "a", "ab" * 32)
+    VerifiedFiles(home).remember(home / "models" / "a", Checksum("ab" * 32))
     DownloadMemo(home / "asked.json").remember_refusal("x", DownloadRefused("no", 86400.0))
     with suppress(DownloadFailed, OSError):  # which is the finder's to bear
         store = LoraStore(home / "models" / "lora", Quota(1 << 20, 0, lambda: 1 << 30))
