@@ -15,6 +15,7 @@ from hordelib.errors import HordelibError
 from tests.simcard.bench import JOB, Bench, tell
 from tests.simcard.card import MIB, Card, Fault, Matches, at
 from tests.simcard.whole_models import write_whole_sd1
+from tests.support.whole_checkpoint import load_whole
 
 TINY = replace(JOB, width=64, height=64)
 CUDA_OOM = "CUDA out of memory. Tried to allocate 20.00 MiB."
@@ -45,6 +46,26 @@ def many_prompts(bench: Bench) -> Mapping[str, Any]:
     for i in range(4):
         bench.make(replace(TINY, prompt=f"number {i}", negative_prompt=f"other {i}"), path)
     return {"before": before, "after": bench.evict()}
+
+
+def schedules(bench: Bench) -> Mapping[str, Any]:
+    """Of a model that was just read, and of the same one on the card."""
+    bench.evict()
+    before = _levels(bench, load_whole(models(bench)[0]).model)
+    bench.make(TINY, models(bench)[0])
+    assert bench.engine._loaded is not None
+    values = bench.engine._loaded.models.values
+    model = next(values[key] for key in values if key.variant == "unet")
+    return {"before": before, "after": _levels(bench, model)}
+
+
+def _levels(bench: Bench, model: Any) -> tuple[str, list[float]]:
+    from hordelib.comfyui.nodes.schedules import noise_levels
+
+    asked: dict[str, Any] = {"sampler_name": "euler", "scheduler": "normal"}
+    levels = bench.engine._thread.submit(noise_levels, model, steps=20, **asked).result()
+    values: Any = levels
+    return str(levels.device), values.tolist()
 
 
 def out_of_memory_in_a_step(bench: Bench) -> Mapping[str, Any]:
@@ -146,6 +167,7 @@ def main(folder: Path, jobs: int) -> None:
             two_models_in_turn,
             one_model_again_and_again,
             many_prompts,
+            schedules,
             out_of_memory_in_a_step,
             out_of_memory_while_loading,
             out_of_memory_while_decoding,

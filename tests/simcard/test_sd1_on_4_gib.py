@@ -42,6 +42,17 @@ def test_a_model_that_stays_is_copied_once(told: dict[str, Any]):
     assert [job["copied"] for job in others] == pytest.approx([0] * len(others), abs=5)
 
 
+def test_encoded_prompts_leave_nothing_on_the_card(told: dict[str, Any]):
+    seen = told_of(told, "many_prompts")
+    assert seen["after"] - seen["before"] < 0.1
+
+
+def test_schedules_are_of_the_cpu_before_and_after_a_load(told: dict[str, Any]):
+    seen = told_of(told, "schedules")
+    assert seen["before"] == seen["after"]
+    assert seen["before"][0] == "cpu"
+
+
 def test_a_batch_that_runs_out_of_memory_in_a_step_is_halved(told: dict[str, Any]):
     seen = told_of(told, "out_of_memory_in_a_step")
     assert (seen["images"], seen["failed"]) == (4, True)
