@@ -126,10 +126,10 @@ def misnamed(bench: Bench, error: Exception) -> Mapping[str, Any]:
 
 
 def no_nvml(bench: Bench) -> Mapping[str, Any]:
-    from hordelib.memory import readings
+    from hordelib.memory import cards
 
     bench.card.has_nvml = False
-    readings._card.cache_clear()
+    cards._handle.cache_clear()
     return {"jobs": [bench.make(replace(JOB, seed=10), models(bench)[0])]}
 
 

@@ -58,6 +58,17 @@ def test_a_batch_that_runs_out_of_memory_in_a_step_is_halved(told: dict[str, Any
     assert (seen["images"], seen["failed"]) == (4, True)
 
 
+@pytest.mark.parametrize("name", ["cuda", "cudnn", "cublas"])
+def test_a_batch_is_halved_where_memory_runs_out_by_another_name(told: dict[str, Any], name: str):
+    seen = told_of(told, name)
+    assert (seen.get("images"), seen["failed"]) == (2, True)
+
+
+def test_a_card_without_nvml_makes_its_pictures(told: dict[str, Any]):
+    (job,) = told_of(told, "no_nvml")["jobs"]
+    assert job["images"] == 1
+
+
 def test_running_out_of_memory_while_loading_ends_that_job_alone(told: dict[str, Any]):
     seen = told_of(told, "out_of_memory_while_loading")
     assert (seen["raised"], seen["images"]) == ("OutOfMemory", 1)
