@@ -28,9 +28,12 @@ def told_of(told: dict[str, Any], scenario: str) -> dict[str, Any]:
     return seen
 
 
-def test_two_models_in_turn_go_and_come_once_each_and_keep_the_reserve(told: dict[str, Any]):
+def test_two_models_in_turn_come_once_each_at_most_and_keep_the_reserve(told: dict[str, Any]):
+    """Both never fit; once it is learnt what work takes, some of the one can stay."""
     seen = told_of(told, "two_models_in_turn")
-    assert [job["copied"] for job in seen["jobs"]] == pytest.approx([WEIGHTS] * 3, abs=20)
+    first, *others = [job["copied"] for job in seen["jobs"]]
+    assert first == pytest.approx(WEIGHTS, abs=20)
+    assert all(WEIGHTS // 2 < copied <= WEIGHTS + 20 for copied in others)
     assert all(job["lowest_free"] >= seen["reserve"] for job in seen["jobs"])
     assert all(job["returned"] < 10 for job in seen["jobs"])  # pictures alone
     assert seen["left"] < 10
