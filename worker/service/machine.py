@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any
 import pynvml
 from pydantic import BaseModel, ConfigDict
 
+from hordelib.memory.cards import VISIBLE, first_visible
 from hordelib.memory.readings import main_memory
 from worker.config.keys import BridgeConfig
 
@@ -107,10 +109,11 @@ class Machine:
 
 
 def _first_card() -> Any:
-    """NVML's handle; None where there is no card, or no driver that answers."""
+    """NVML's handle of the one that CUDA uses; None where there is no card, or no driver that
+    answers."""
     with suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetHandleByIndex(0)
+        return first_visible(os.environ.get(VISIBLE))
     return None
 
 
