@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from worker.children.signals import StopSignals
+from worker.version import VERSION
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "dreamer", description="Dreamer serves image jobs to the AI Horde."
     )
+    parser.add_argument("--version", action="version", version=f"Dreamer {VERSION}")
     parser.add_argument(
         "--home",
         type=Path,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import subprocess
-import tomllib
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -45,12 +44,6 @@ def this_hardware() -> Hardware:
         python=platform.python_version(),
         os=platform.platform(),
     )
-
-
-def dreamer_version() -> str:
-    """As pyproject.toml has it: the project is not installed."""
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
-    return str(project["version"])
 
 
 def commit() -> str | None:

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.measure.machine import commit, dreamer_version, this_hardware
+from benchmarks.measure.machine import commit, this_hardware
 from benchmarks.results import report
 from benchmarks.results.document import (
     BadInput,
@@ -35,6 +35,7 @@ from benchmarks.results.terminal_table import in_words, show
 from hordelib.errors import HordelibError
 from worker.errors import WorkerError
 from worker.service.terminal import make_console
+from worker.version import VERSION
 
 INTERRUPTED = 130  # as a shell has it for Ctrl-C
 
@@ -72,7 +73,7 @@ class Bench:
 def run(bench: Bench, arguments: list[str]) -> int:
     """Measure, show and write; returns the exit code. What is done stays done, however it ends."""
     options = _parser(bench).parse_args(arguments)
-    started, made_by = datetime.now(UTC), (this_hardware(), dreamer_version(), commit())
+    started, made_by = datetime.now(UTC), (this_hardware(), VERSION, commit())
     rows: list[Row] = []
     try:
         _check_files(options)

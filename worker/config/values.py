@@ -15,9 +15,10 @@ from hordelib.job.families import BASELINES
 from hordelib.job.post_processors import POST_PROCESSORS
 from hordelib.texts import harmless
 from worker.config.hours import HourSpan
+from worker.version import VERSION
 
 PROJECT_URL = "https://github.com/dreamer-horde/dreamer"
-CLIENT_AGENT = f"Dreamer:0.1.0:{PROJECT_URL}"
+CLIENT_AGENT = f"Dreamer:{VERSION}:{PROJECT_URL}"
 
 AUTO: Final = "auto"
 # What ComfyUI leaves free where the desktop is on the same card: 600 MiB, and 100 on large ones.
