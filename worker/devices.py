@@ -1,4 +1,4 @@
-"""The NVIDIA cards of this machine, as the driver tells (NVML). Never imports torch."""
+"""The card that the engine uses, and what torch says of it. Never imports torch."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pynvml
 
 from hordelib.comfyui import torch_probe
-from hordelib.memory.cards import VISIBLE, first_visible
+from hordelib.memory.cards import DRIVER_ABSENT, DriverError, NvmlCard, opened_first_card
 from worker.errors import EngineUnusable
 
 # Made by the kernel's driver: they are there in a container that has a card and lacks NVML, too.
 DEVICE_NODES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 WSL_NODE = Path("/dev/dxg")
 PROBE_SECONDS = 300.0  # torch on a slow disk, and a driver that nobody uses yet
-_ABSENT = (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +40,12 @@ def first_card() -> Card | None:
     driver, for example, until the next reboot.
     """
     try:
-        pynvml.nvmlInit()
-    except _ABSENT:
+        with opened_first_card() as card:
+            return None if card is None else _read_card(card)
+    except DRIVER_ABSENT:
         return _card_of_torch() if any(node.exists() for node in DEVICE_NODES) else None
-    except pynvml.NVMLError as error:
+    except DriverError as error:
         raise EngineUnusable(f"the NVIDIA driver does not work ({error}): reboot") from error
-    try:
-        handle = first_visible(os.environ.get(VISIBLE))
-        return None if handle is None else _read_card(handle)
-    except pynvml.NVMLError as error:
-        raise EngineUnusable(f"the NVIDIA card can't be read: {error}") from error
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def is_wsl() -> bool:
@@ -110,33 +101,21 @@ def _card_of_torch() -> Card | None:
     return ask_torch().card
 
 
-def _read_card(handle: Any) -> Card:
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    capability = None
-    with suppress(pynvml.NVMLError):
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        capability = major, minor
+def _read_card(card: NvmlCard) -> Card:
+    total_bytes, free_bytes = card.memory
     return Card(
-        name=pynvml.nvmlDeviceGetName(handle),
-        driver=pynvml.nvmlSystemGetDriverVersion(),
-        memory_bytes=int(memory.total),
-        free_bytes=int(memory.free),
-        capability=capability,
-        users=tuple(_users(handle)),
+        name=card.name,
+        driver=card.driver,
+        memory_bytes=total_bytes,
+        free_bytes=free_bytes,
+        capability=card.capability,
+        users=tuple(_users(card)),
     )
 
 
-def _users(handle: Any) -> list[str]:
+def _users(card: NvmlCard) -> list[str]:
     """Programs of which the driver tells, the largest first; Windows tells no sizes."""
-    taken: dict[int, int] = {}
-    for ask in (
-        pynvml.nvmlDeviceGetComputeRunningProcesses,
-        pynvml.nvmlDeviceGetGraphicsRunningProcesses,
-    ):
-        with suppress(pynvml.NVMLError):
-            for each in ask(handle):
-                taken[each.pid] = max(taken.get(each.pid, 0), each.usedGpuMemory or 0)
-    largest = sorted(taken.items(), key=lambda item: -item[1])
+    largest = sorted(card.processes().items(), key=lambda item: -item[1])
     return [f"{_program(pid)}{f' {size >> 20} MiB' if size else ''}" for pid, size in largest]
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from statistics import median
-from typing import Any, Self, TypeVar
+from typing import Self
 
-import pynvml
+from hordelib.memory.cards import MEMORY_CLOCK, SM_CLOCK, NvmlCard, ask_first_card
 
-from hordelib.memory.cards import VISIBLE, first_visible
-
-T = TypeVar("T")
 LOOK_SECONDS = 0.2
 
 
@@ -45,7 +41,9 @@ class WatchedGpu:
         self.reading: GpuReading | None = None
         self._looks: list[GpuReading] = []
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=_ask, args=(self._watch,), name="card", daemon=True)
+        self._thread = threading.Thread(
+            target=ask_first_card, args=(self._watch,), name="card", daemon=True
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -56,7 +54,7 @@ class WatchedGpu:
         self._thread.join()
         self.reading = summary(self._looks)
 
-    def _watch(self, card: Any) -> None:
+    def _watch(self, card: NvmlCard) -> None:
         while True:
             self._looks.append(_read(card))
             if self._ended.wait(LOOK_SECONDS):
@@ -78,47 +76,19 @@ def summary(looks: Sequence[GpuReading]) -> GpuReading | None:
 
 def first_gpu() -> Gpu | None:
     """The card that the engine takes; None where there is none, or its driver does not answer."""
-    return _ask(_describe)
+    return ask_first_card(_describe)
 
 
-def _ask(question: Callable[[Any], T]) -> T | None:
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        card = first_visible(os.environ.get(VISIBLE))
-        return None if card is None else question(card)
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
+def _describe(card: NvmlCard) -> Gpu:
+    return Gpu(card.name, card.driver, card.memory.total_bytes, card.most_watts)
 
 
-def _describe(card: Any) -> Gpu:
-    limit = _told(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(card) / 1000)
-    return Gpu(
-        pynvml.nvmlDeviceGetName(card),
-        pynvml.nvmlSystemGetDriverVersion(),
-        int(pynvml.nvmlDeviceGetMemoryInfo(card).total),
-        limit,
-    )
-
-
-def _read(card: Any) -> GpuReading:
-    nvml = pynvml
+def _read(card: NvmlCard) -> GpuReading:
+    memory = card.memory
     return GpuReading(
-        _told(lambda: nvml.nvmlDeviceGetClockInfo(card, nvml.NVML_CLOCK_SM)),
-        _told(lambda: nvml.nvmlDeviceGetClockInfo(card, nvml.NVML_CLOCK_MEM)),
-        _told(lambda: nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU)),
-        _told(lambda: nvml.nvmlDeviceGetPowerUsage(card) / 1000),
-        _told(lambda: nvml.nvmlDeviceGetMemoryInfo(card).used),
+        card.clock_mhz(SM_CLOCK),
+        card.clock_mhz(MEMORY_CLOCK),
+        card.celsius,
+        card.watts,
+        memory.total_bytes - memory.free_bytes,
     )
-
-
-def _told(ask: Callable[[], Any]) -> float | None:
-    """Laptop cards and old ones don't tell everything."""
-    try:
-        return float(ask())
-    except pynvml.NVMLError:
-        return None

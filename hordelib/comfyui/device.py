@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pynvml
-
 from hordelib.comfyui.device_faults import device_trouble, first_line
 from hordelib.errors import EngineError
 from hordelib.memory.budget import MemoryBudget
-from hordelib.memory.cards import card_memory
+from hordelib.memory.cards import DriverError, card_memory
 from hordelib.memory.peak import Record
 from hordelib.memory.readings import Memory, anonymous_bytes
 
@@ -123,7 +121,7 @@ def whole_card(device: str) -> Memory:
     cuda: Any = torch.cuda  # its types are incomplete
     try:
         return card_memory(str(cuda.get_device_properties(device).uuid))
-    except (pynvml.NVMLError, AttributeError):  # torch 2.5 tells no UUID
+    except (DriverError, AttributeError):  # torch 2.5 tells no UUID
         free_bytes, total_bytes = torch.cuda.mem_get_info(device)
         return Memory(total_bytes, free_bytes)
 

@@ -1,18 +1,147 @@
 """The NVIDIA cards of this machine, as the driver tells (NVML), counted as CUDA counts them.
 
-Nothing but the open driver is remembered: each call asks again, so what other programs use counts.
+No other module asks NVML. Nothing but the open driver is remembered: each call asks again, so what
+other programs use counts.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import pynvml
 
 from hordelib.memory.readings import Memory
 
+T = TypeVar("T")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+DriverError = pynvml.NVMLError  # what NVML says instead of an answer
+DRIVER_ABSENT = (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded)
+
+
+@dataclass(frozen=True, slots=True)
+class PowerLimit:
+    """In milliwatts, as the driver counts."""
+
+    now: int
+    least: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class NvmlCard:
+    """A card, or a part of one (MIG), while NVML is open.
+
+    What not every card tells (laptops' and old ones don't) is None where this one does not; `name`,
+    `driver` and `memory` raise DriverError.
+    """
+
+    handle: Any
+
+    @property
+    def name(self) -> str:
+        return str(pynvml.nvmlDeviceGetName(self.handle))
+
+    @property
+    def driver(self) -> str:
+        return str(pynvml.nvmlSystemGetDriverVersion())
+
+    @property
+    def memory(self) -> Memory:
+        told = pynvml.nvmlDeviceGetMemoryInfo(self.handle)
+        return Memory(int(told.total), int(told.free))
+
+    @property
+    def capability(self) -> tuple[int, int] | None:
+        """CUDA's: (8, 6), for example."""
+        told = _told(pynvml.nvmlDeviceGetCudaComputeCapability, self.handle)
+        return told and (int(told[0]), int(told[1]))
+
+    @property
+    def celsius(self) -> int | None:
+        return _told(pynvml.nvmlDeviceGetTemperature, self.handle, pynvml.NVML_TEMPERATURE_GPU)
+
+    @property
+    def load_percent(self) -> int | None:
+        told = _told(pynvml.nvmlDeviceGetUtilizationRates, self.handle)
+        return told and int(told.gpu)
+
+    @property
+    def watts(self) -> float | None:
+        return _thousandth(_told(pynvml.nvmlDeviceGetPowerUsage, self.handle))
+
+    @property
+    def most_watts(self) -> float | None:
+        return _thousandth(_told(pynvml.nvmlDeviceGetEnforcedPowerLimit, self.handle))
+
+    @property
+    def power_limit(self) -> PowerLimit | None:
+        """None where it can't be set, too."""
+        bounds = _told(pynvml.nvmlDeviceGetPowerManagementLimitConstraints, self.handle)
+        now = _told(pynvml.nvmlDeviceGetPowerManagementLimit, self.handle)
+        return None if bounds is None or now is None else PowerLimit(now, *bounds)
+
+    def clock_mhz(self, kind: int) -> int | None:
+        """`kind` is SM_CLOCK or MEMORY_CLOCK."""
+        return _told(pynvml.nvmlDeviceGetClockInfo, self.handle, kind)
+
+    def processes(self) -> dict[int, int]:
+        """The bytes of each process on it, by its id, ours among them; Windows tells 0 of each."""
+        taken: dict[int, int] = {}
+        for ask in (
+            pynvml.nvmlDeviceGetComputeRunningProcesses,
+            pynvml.nvmlDeviceGetGraphicsRunningProcesses,
+        ):
+            for each in _told(ask, self.handle) or ():
+                taken[each.pid] = max(taken.get(each.pid, 0), each.usedGpuMemory or 0)
+        return taken
+
+    def computing_processes(self) -> tuple[int, ...]:
+        """The ids of those that compute on it, ours among them."""
+        found = _told(pynvml.nvmlDeviceGetComputeRunningProcesses, self.handle)
+        return tuple(process.pid for process in found or ())
+
+    def set_power_limit(self, milliwatts: int) -> str:
+        """Why the driver refuses it; "" where it does as told."""
+        try:
+            pynvml.nvmlDeviceSetPowerManagementLimit(self.handle, milliwatts)
+        except DriverError as error:
+            return str(error)
+        return ""
+
+
+SM_CLOCK, MEMORY_CLOCK = pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM
+
+
+def open_first_card() -> NvmlCard | None:
+    """What CUDA calls cuda:0; None where there is none. NVML stays open, which takes milliseconds
+    to open. Raises DriverError, and one of DRIVER_ABSENT where there is no driver to ask."""
+    pynvml.nvmlInit()
+    found = first_visible(os.environ.get(VISIBLE))
+    return None if found is None else NvmlCard(found)
+
+
+@contextmanager
+def opened_first_card() -> Generator[NvmlCard | None]:
+    """The same, for as long as the block lasts."""
+    card = open_first_card()
+    try:
+        yield card
+    finally:
+        with suppress(DriverError):
+            pynvml.nvmlShutdown()
+
+
+def ask_first_card(question: Callable[[NvmlCard], T]) -> T | None:
+    """What the card that CUDA calls cuda:0 answers; None where there is none, or no answer."""
+    with suppress(DriverError), opened_first_card() as card:
+        return None if card is None else question(card)
+    return None
 
 
 def first_visible(visible: str | None) -> Any:
@@ -20,7 +149,7 @@ def first_visible(visible: str | None) -> Any:
 
     `visible` is CUDA_VISIBLE_DEVICES: numbers (in the order of the PCI bus), or the beginnings of
     UUIDs; a name that nothing has hides it and all after it. Of a card that is divided (MIG), CUDA
-    takes the first part. Needs nvmlInit. Raises pynvml.NVMLError.
+    takes the first part. Needs nvmlInit. Raises DriverError.
     https://docs.nvidia.com/cuda/cuda-c-programming-guide/#env-vars
     """
     name = "0" if visible is None else visible.split(",")[0].strip()
@@ -35,32 +164,38 @@ def first_visible(visible: str | None) -> Any:
 
 
 def _first_part(card: Any) -> Any:
-    try:
-        is_divided, _ = pynvml.nvmlDeviceGetMigMode(card)
-    except pynvml.NVMLError:  # most cards can't be divided
-        return card
-    return pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, 0) if is_divided else card
+    divided = _told(pynvml.nvmlDeviceGetMigMode, card)  # most cards can't be divided
+    return pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, 0) if divided and divided[0] else card
 
 
 def card_memory(uuid: str) -> Memory:
     """The whole card with this UUID, or part of one (MIG), whichever program uses it.
 
-    CUDA's UUID, which is NVML's without the beginning. Raises pynvml.NVMLError where the driver
-    does not answer, and where it has no such card.
+    CUDA's UUID, which is NVML's without the beginning. Raises DriverError where the driver does not
+    answer, and where it has no such card.
     """
     try:
-        memory = pynvml.nvmlDeviceGetMemoryInfo(_handle(uuid))
-    except pynvml.NVMLError:
-        _handle.cache_clear()
+        return _card_of(uuid).memory
+    except DriverError:
+        _card_of.cache_clear()
         raise
-    return Memory(int(memory.total), int(memory.free))
 
 
 @cache
-def _handle(uuid: str) -> Any:
-    """NVML stays open with it: to open it takes milliseconds, and it is asked in each step."""
+def _card_of(uuid: str) -> NvmlCard:
+    """NVML stays open with it: it is asked in each step."""
     pynvml.nvmlInit()
     try:
-        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-    except pynvml.NVMLError:
-        return pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
+        return NvmlCard(pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
+    except DriverError:
+        return NvmlCard(pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}"))
+
+
+def _told(ask: Callable[..., Any], *arguments: Any) -> Any:
+    with suppress(DriverError):
+        return ask(*arguments)
+    return None
+
+
+def _thousandth(number: int | None) -> float | None:
+    return None if number is None else number / 1000

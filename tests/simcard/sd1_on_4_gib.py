@@ -129,7 +129,7 @@ def no_nvml(bench: Bench) -> Mapping[str, Any]:
     from hordelib.memory import cards
 
     bench.card.has_nvml = False
-    cards._handle.cache_clear()
+    cards._card_of.cache_clear()
     return {"jobs": [bench.make(replace(JOB, seed=10), models(bench)[0])]}
 
 

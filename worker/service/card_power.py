@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hordelib.files.whole_files import write_whole
-from worker.service.card_sensors import power_limit, set_power_limit
+from hordelib.memory.cards import ask_first_card
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def limited_power(watts: int | None, state: Path) -> Generator[None]:
 
 
 def _limit(watts: int, file: Path) -> None:
-    limit = power_limit()
+    limit = ask_first_card(lambda card: card.power_limit)
     if limit is None:
         log.warning("card_power_limit has no effect: there is no card that has such a limit")
         return
@@ -46,12 +46,18 @@ def _limit(watts: int, file: Path) -> None:
         told = "card_power_limit is not set, since it could not be put back: %s: %s"
         log.warning(told, file, error.strerror)
         return
-    if refusal := set_power_limit(1000 * watts):
+    if refusal := _set_limit(1000 * watts):
         file.unlink(missing_ok=True)
         told = "card_power_limit: the driver refuses %d W (%s); `sudo nvidia-smi -pl %d` sets it"
         log.warning(told, watts, refusal, watts)
         return
     log.info("the card may take %d W (it was %.0f W)", watts, limit.now / 1000)
+
+
+def _set_limit(milliwatts: int) -> str:
+    """Why it is not set; "" where it is."""
+    told = ask_first_card(lambda card: card.set_power_limit(milliwatts))
+    return "no card answers" if told is None else told
 
 
 def _put_back(file: Path) -> None:
@@ -60,7 +66,7 @@ def _put_back(file: Path) -> None:
         before = int(file.read_text("ascii"))
     except (OSError, ValueError):
         return
-    if refusal := set_power_limit(before):
+    if refusal := _set_limit(before):
         watts = before / 1000
         told = (
             "the card's own limit, %.0f W, can't be put back (%s); `sudo nvidia-smi -pl %.0f` does"

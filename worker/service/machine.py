@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import pynvml
 from pydantic import BaseModel, ConfigDict
 
-from hordelib.memory.cards import VISIBLE, first_visible
+from hordelib.memory.cards import DriverError, NvmlCard, open_first_card
 from hordelib.memory.readings import main_memory
 from worker.config.keys import BridgeConfig
 
@@ -57,7 +53,7 @@ class Machine:
         self._config = config
         self._folder = config.models_folder(home)
         self._disk_reserve_bytes = disk_reserve_bytes
-        self._card: Any = _first_card()
+        self._card = _first_card()
 
     def read(self) -> MachineReading:
         memory = main_memory()
@@ -73,27 +69,21 @@ class Machine:
         )
 
     def _read_card(self) -> CardReading | None:
-        if self._card is None:
-            return None
         card = self._card
-        with suppress(pynvml.NVMLError):
-            memory = pynvml.nvmlDeviceGetMemoryInfo(card)
-            total_bytes = int(memory.total)
-            load = _told(lambda: pynvml.nvmlDeviceGetUtilizationRates(card).gpu)
-            celsius = _told(
-                lambda: pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU)
-            )
-            milliwatts = _told(lambda: pynvml.nvmlDeviceGetPowerUsage(card))
+        if card is None:
+            return None
+        with suppress(DriverError):
+            total_bytes, free_bytes = card.memory
             return CardReading(
-                name=str(pynvml.nvmlDeviceGetName(card)),
+                name=card.name,
                 memory=Room(
                     total_bytes=total_bytes,
-                    free_bytes=int(memory.free),
+                    free_bytes=free_bytes,
                     reserve_bytes=self._config.vram_to_leave_free.bytes_of(total_bytes),
                 ),
-                load_percent=load,
-                celsius=celsius,
-                watts=None if milliwatts is None else milliwatts / 1000,
+                load_percent=card.load_percent,
+                celsius=card.celsius,
+                watts=card.watts,
             )
         return None
 
@@ -108,16 +98,8 @@ class Machine:
         return None
 
 
-def _first_card() -> Any:
-    """NVML's handle of the one that CUDA uses; None where there is no card, or no driver that
-    answers."""
-    with suppress(pynvml.NVMLError):
-        pynvml.nvmlInit()
-        return first_visible(os.environ.get(VISIBLE))
-    return None
-
-
-def _told(ask: Callable[[], Any]) -> int | None:
-    with suppress(pynvml.NVMLError):
-        return int(ask())
+def _first_card() -> NvmlCard | None:
+    """None where there is no card, or no driver that answers, too."""
+    with suppress(DriverError):
+        return open_first_card()
     return None

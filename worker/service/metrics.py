@@ -21,9 +21,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from hordelib.memory.cards import ask_first_card
 from worker.jobs.results import ENDS, JobStage
 from worker.line.pausing import PauseCause
-from worker.service.card_sensors import temperature
 from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING
 from worker.service.overview import Overview
 
@@ -74,7 +74,7 @@ class OverviewCollector(Collector):
         for cause in PauseCause:
             pauses.add_metric([cause.value], cause in causes)
         yield pauses
-        if (celsius := temperature()) is not None:
+        if (celsius := ask_first_card(lambda card: card.celsius)) is not None:
             told = "Of the graphics card."
             yield GaugeMetricFamily("dreamer_card_temperature_celsius", told, value=celsius)
 

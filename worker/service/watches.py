@@ -14,10 +14,10 @@ from fnmatch import fnmatchcase
 
 import psutil
 
+from hordelib.memory.cards import NvmlCard, ask_first_card
 from worker.config.hours import HourSpan, are_open, next_change
 from worker.config.keys import BridgeConfig
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
-from worker.service.card_sensors import computing_processes, temperature
 from worker.service.pauses import Watch, moment
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def others_on_card() -> PauseReason | None:
 
     Of processes outside of a container, nothing is known there, and they do not count.
     """
-    for pid in set(computing_processes()) - _own_processes():
+    for pid in set(ask_first_card(NvmlCard.computing_processes) or ()) - _own_processes():
         with suppress(psutil.Error):
             told = f"{psutil.Process(pid).name()!r} computes on the card (others_on_card)"
             return PauseReason(PauseCause.others_on_card, told, PauseKind.at_once)
@@ -196,7 +196,7 @@ class HeatWatch:
         self._is_hot = False
 
     def __call__(self) -> PauseReason | None:
-        now = temperature()
+        now = ask_first_card(lambda card: card.celsius)
         if now is None:
             return None
         cool = self._most - COOLER_BY

@@ -29,9 +29,9 @@ CARDS = [
 def nvml(monkeypatch: pytest.MonkeyPatch) -> Generator[SimulatedNvml]:
     simulated = SimulatedNvml(CARDS)
     simulated.install(monkeypatch)
-    cards._handle.cache_clear()
+    cards._card_of.cache_clear()
     yield simulated
-    cards._handle.cache_clear()
+    cards._card_of.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def _answering(answer: object) -> Callable[[str], object]:
 def test_cuda_tells_the_memory_where_there_is_no_nvml(nvml: SimulatedNvml, cuda: None):
     assert whole_card("cuda:0") == Memory(8192 * MIB, 6000 * MIB)
     nvml.error = pynvml.NVMLError_LibraryNotFound()
-    cards._handle.cache_clear()
+    cards._card_of.cache_clear()
     assert whole_card("cuda:0") == Memory(8192 * MIB, 5000 * MIB)
 
 
