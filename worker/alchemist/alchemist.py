@@ -93,6 +93,11 @@ class Alchemist:
     def view(self) -> StatusView:
         return self._journal.view()
 
+    @property
+    def in_hand(self) -> int:
+        """Forms that were popped and have not ended."""
+        return self._journal.in_hand
+
     def _serve(self, line: PictureLine) -> None:
         """The thread's outermost frame: what ends forms ends no pictures, and is told."""
         try:

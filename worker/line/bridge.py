@@ -17,9 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 from hordelib.engine import Generation
+from hordelib.errors import EngineError, JobError
+from hordelib.files.model import Model
+from hordelib.job.batching import Member
 from worker.children.engine import EngineProcess
 from worker.clock import elapsed_seconds
-from worker.errors import NotAllowed, UnusableJob, WorkerError
+from worker.errors import EngineUnusable, NotAllowed, UnusableJob, WorkerError
 from worker.horde.api import Job, Slot, slots_of
 from worker.horde.client import HordeClient
 from worker.jobs.journal import Journal
@@ -279,6 +282,22 @@ class Bridge:
         except Exception as error:  # noqa: BLE001 - the job boundary
             return failed(work.job, fault_reason(error))
 
+    def _run_between(self, member: Member, model: Model) -> Generation:
+        """What waits for a gap; in a pause that frees the device, it neither starts the engine nor
+        has it start again."""
+        if self._pause >= PauseKind.finish and not self._runner.is_running:
+            raise JobError(PAUSED)
+        self._return_to_device()
+        try:
+            return self._runner.run_between(member, model)
+        except EngineError as error:
+            if self._is_away_for_a_pause:
+                raise JobError(PAUSED) from error
+            raise
+        except EngineUnusable as error:
+            self._fail(error)
+            raise
+
     # ---- encode ------------------------------------------------------------------------------
 
     def _encode_pictures(self) -> None:
@@ -453,7 +472,8 @@ class Bridge:
     def has_paused(self) -> bool:
         """Whether nothing is in hand, and the device free unless the pause leaves it as it is."""
         is_free = self._pause is PauseKind.rest or not self._runner.is_running
-        return not self._journal.in_hand and is_free
+        has_company = self._companion is not None and self._companion.in_hand
+        return not self._journal.in_hand and not has_company and is_free
 
     @property
     def is_ready(self) -> bool:
@@ -505,7 +525,7 @@ class Bridge:
                 patience = IDLE_SECONDS if self.gaps.is_empty else 0.0
                 batch = self._waiting.take(self._runner.are_in_time, patience)
             except queue.Empty:
-                if self.gaps.take_turn(self._runner.run_between):
+                if self.gaps.take_turn(self._run_between):
                     continue
                 is_left = self._pause >= PauseKind.finish and not self._journal.in_hand
                 if is_left and self._runner.is_running:

@@ -30,6 +30,9 @@ class Companion(Protocol):
 
     def join(self, seconds: float) -> bool: ...
 
+    @property
+    def in_hand(self) -> int: ...
+
 
 class PictureLine(Protocol):
     """What a companion sees of the line of pictures."""
