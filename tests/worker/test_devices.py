@@ -12,10 +12,10 @@ import torch
 from tests.support.simulated_nvml import MIB, SimulatedCard, SimulatedNvml
 from worker import devices
 from worker.cli.check_device import device, has_kernels, on_card
-from worker.cli.finding import Verdict
 from worker.config.keys import BridgeConfig
 from worker.devices import Card, TorchProbe, ask_torch, first_card
 from worker.models.offer import compute_memory
+from worker.setup.finding import Verdict
 
 TURING_UP = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 CARD = Card("GeForce RTX 3060", "570.86", 12288 * MIB, 11000 * MIB, (8, 6))

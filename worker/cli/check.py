@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,17 +18,12 @@ from hordelib.job.control_weights import NON_COMMERCIAL
 from hordelib.setup.comfyui_files import SOURCES
 from worker.alchemist.offer import offered_forms
 from worker.cli.check_device import SET_UP, device
-from worker.cli.finding import Finding, Verdict, failed, ok
 from worker.config.config import load_config
 from worker.config.environment import read_environment
 from worker.config.keys import BridgeConfig
 from worker.config.old_keys import in_short
 from worker.devices import first_card
-from worker.errors import ConfigError, EngineUnusable, HordeError, JudgeUnusable, NotAllowed
-from worker.horde.accounts import Account
-from worker.horde.client import HordeClient
-from worker.horde.refusals import END_MAINTENANCE
-from worker.line.popper import insist_on_own_name
+from worker.errors import ConfigError, EngineUnusable, JudgeUnusable
 from worker.models.control_files import (
     NON_COMMERCIAL_NAMES,
     annotator_entries,
@@ -44,7 +39,8 @@ from worker.models.reference import ReferenceEntry
 from worker.models.transparency_weights import transparency_entries
 from worker.safety.policy import judge_settings, unfound
 from worker.safety.policy import remedy as safety_remedy
-from worker.service.assembly import make_client
+from worker.setup.account import account_findings
+from worker.setup.finding import Finding, Verdict, failed, ok
 
 MIN_PYTHON = (3, 11)
 LOW_DISK_BYTES = 5 << 30
@@ -71,7 +67,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield from introduced(config, home, models)
         yield from _alchemist(config, home)
         yield _safety(config, home)
-        yield from _horde(config)
+        yield from account_findings(config)
     else:
         yield _disk(home)
         yield from config
@@ -275,57 +271,3 @@ def _safety(config: BridgeConfig, home: Path) -> Finding:
         )
     judges = "NudeNet, horde_safety" if judge_settings(config, home).horde_safety else "NudeNet"
     return ok("safety", judges)
-
-
-def _horde(config: BridgeConfig) -> Iterator[Finding]:
-    client = make_client(config)
-    reached = _ask("horde", client.heartbeat, f"check horde_url ({config.horde_url})")
-    if reached is not None:
-        yield reached
-        return
-    yield ok("horde", config.horde_url)
-    try:
-        account = client.whoami()
-    except HordeError as error:
-        yield failed("api key", str(error), _remedy(error, "check api_key"))
-        return
-    yield ok("api key", f"{account.username}, {account.kudos:.0f} kudos")
-    yield worker_name(client, config.dreamer_name, account)
-
-
-def worker_name(client: HordeClient, name: str, account: Account) -> Finding:
-    try:
-        record = client.worker_by_name(name, account)
-        insist_on_own_name(account, record)
-    except HordeError as error:
-        return failed("worker name", str(error), _remedy(error, "try again later"))
-    if record is None:
-        return ok("worker name", f"{name!r}, {_NOT_ASKED if '/' in name else 'new'}")
-    if not account.owns(record):
-        told = f"{name!r} exists, and the horde does not say yet whose it is"
-        remedy = f"nothing, if you have just begun to use it; if it is not yours, {_OTHER_NAME}"
-        return Finding("worker name", Verdict.warning, told, remedy)
-    if record.paused:
-        told = f"{name!r} is paused: it gets no real jobs and earns nothing"
-        return failed("worker name", told, "ask the horde's moderators why")
-    if record.maintenance_mode:
-        told = f"{name!r}, yours, is in maintenance: the horde gives it your own jobs alone"
-        return Finding("worker name", Verdict.warning, told, END_MAINTENANCE)
-    return ok("worker name", f"{name!r}, yours")
-
-
-_OTHER_NAME = "choose another dreamer_name"
-_NOT_ASKED = "none of yours yet; whether it is free can't be asked of a name with a slash"
-
-
-def _ask(name: str, call: Callable[[], object], remedy: str) -> Finding | None:
-    """A finding when the call fails, None when it works."""
-    try:
-        call()
-    except HordeError as error:
-        return failed(name, str(error), _remedy(error, remedy))
-    return None
-
-
-def _remedy(error: HordeError, otherwise: str) -> str:
-    return error.remedy if isinstance(error, NotAllowed) else otherwise

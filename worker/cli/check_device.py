@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from hordelib.comfyui.device_faults import Culprit, row_named
 from hordelib.setup import torch_builds
-from worker.cli.finding import Finding, failed, ok
 from worker.devices import Card, TorchProbe, ask_torch, first_card, is_wsl
 from worker.errors import EngineUnusable
+from worker.setup.finding import Finding, failed, ok
 
 SET_UP = "run ./update-runtime.sh"
 NO_CARD = "CPU (no NVIDIA card found; pictures take minutes instead of seconds)"

@@ -73,8 +73,14 @@ def misfit(name: str, model: Model, memory: ComputeMemory) -> Misfit | None:
     On a card ComfyUI can run a part of which only some is there, many times slower: for a horde
     that waits a minute or two, that is not running. Raises ModelBroken and OSError.
     """
-    size = size_of(model, memory.value_bytes)
-    estimate = memory.estimate(model.family, size.vae_bytes)
+    return misfit_of_size(name, model.family, size_of(model, memory.value_bytes), memory)
+
+
+def misfit_of_size(
+    name: str, family: Family, size: ModelSize, memory: ComputeMemory
+) -> Misfit | None:
+    """As `misfit`, of a model with parts of this size."""
+    estimate = memory.estimate(family, size.vae_bytes)
     needed_bytes = size.largest_part_bytes + estimate.peak_bytes(SMALLEST)
     if needed_bytes <= memory.usable_bytes:
         return None
@@ -97,7 +103,8 @@ def most_pixels(models: Iterable[Model], memory: ComputeMemory, wanted: int) -> 
     largest = wanted
     for model in models:
         with suppress(ModelBroken, OSError):
-            room = _pixels(model, size_of(model, memory.value_bytes), memory)
+            size = size_of(model, memory.value_bytes)
+            room = room_for_pixels(model.family, size, memory)
             largest = min(largest, room or largest)
     return largest
 
@@ -115,8 +122,9 @@ def most_at_once(model: Model, memory: ComputeMemory, pixels: int, wanted: int) 
     return estimate.images_at_once(job, memory.usable_bytes - size.largest_part_bytes)
 
 
-def _pixels(model: Model, size: ModelSize, memory: ComputeMemory) -> int:
-    estimate = memory.estimate(model.family, size.vae_bytes)
+def room_for_pixels(family: Family, size: ModelSize, memory: ComputeMemory) -> int:
+    """The largest picture beside a model's largest part, in pixels; 0: none."""
+    estimate = memory.estimate(family, size.vae_bytes)
     return estimate.most_pixels(memory.usable_bytes - size.largest_part_bytes)
 
 

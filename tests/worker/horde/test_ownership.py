@@ -17,7 +17,6 @@ from tests.support.sandbox_client import (
     Api,
     MovableClock,
 )
-from worker.cli.check import Verdict, worker_name
 from worker.cli.exit_codes import ExitCode
 from worker.cli.worker_command import run_worker_command
 from worker.config.config import load_config
@@ -27,6 +26,8 @@ from worker.horde.client import HordeClient
 from worker.line.popper import insist_on_own_name
 from worker.sandbox import Sandbox
 from worker.sandbox.records import DEFAULT_TEAMS
+from worker.setup.account import worker_name
+from worker.setup.finding import Verdict
 
 NAMES = ["tester", "Tom & Jerry", "<3 pictures>", "50% off", "half/half", "ünï cödé", "a?b#c"]
 ((TEAM_ID, TEAM),) = DEFAULT_TEAMS.items()

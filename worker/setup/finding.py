@@ -1,4 +1,4 @@
-"""What `check` says of one prerequisite."""
+"""What is said of one prerequisite, by `check` and by the set-up."""
 
 from __future__ import annotations
 
