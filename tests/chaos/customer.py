@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import requests
 
+from tests.chaos.form_orders import FormOrder
 from tests.chaos.orders import Order
 from tests.support.sandbox_client import CLIENT_KEY, Api
 from worker.sandbox import Sandbox
@@ -26,7 +27,7 @@ class Customer:
         self,
         sandbox: Sandbox,
         draw: random.Random,
-        order: Callable[[], Order],
+        order: Callable[[], Order | FormOrder],
         bear: Callable[[], None] = lambda: None,
     ):
         self._api = Api(sandbox.url, CLIENT_KEY)
@@ -36,22 +37,22 @@ class Customer:
         self._asked = 0
 
     def ask_for(self, images: int) -> None:
-        """Go on asking until it were so many images in all."""
+        """Go on asking until it were so many images and forms in all."""
         while self._asked < images:
             order = self._order()
-            reply = self._insist("POST", "generate/async", order.body())
+            reply = self._insist("POST", f"{order.path}/async", order.body())
             self._asked += order.images
-            self._look_after(reply["id"])
+            self._look_after(order.path, reply["id"])
 
     def close(self) -> None:
         self._api.http.close()
 
-    def _look_after(self, id: str) -> None:
+    def _look_after(self, path: str, id: str) -> None:
         drawn = self._draw.random()
         if drawn < CANCELLED:
-            self._insist("DELETE", f"generate/status/{id}")
+            self._insist("DELETE", f"{path}/status/{id}")
         elif drawn < LOOKED_AFTER:
-            self._insist("GET", f"generate/check/{id}")
+            self._insist("GET", f"{path}/{'check' if path == Order.path else 'status'}/{id}")
 
     def _insist(self, method: str, path: str, body: object = None) -> dict[str, str]:
         """Repeat a call until it is answered."""

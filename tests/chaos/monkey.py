@@ -15,6 +15,7 @@ import psutil
 
 from tests.chaos import verdict
 from tests.chaos.figures import Figures
+from tests.chaos.form_orders import ALCHEMIST
 from tests.chaos.service import Service
 from tests.chaos.stand_in import LIVES, be_good, has_begun
 from tests.chaos.verdict import Kills
@@ -75,7 +76,9 @@ class World:
         return self.service.home / "state"
 
     def submitted(self) -> int:
-        return self.sandbox.tally().statuses.get(("submit", 200), 0)
+        """Images and forms."""
+        taken = self.sandbox.tally().statuses
+        return sum(taken.get((call, 200), 0) for call in (Endpoint.SUBMIT, Endpoint.FORM_SUBMIT))
 
     def tell_figures(self) -> None:
         seconds = time.monotonic() - self.began
@@ -217,9 +220,14 @@ def _damage_model(world: World) -> None:
 
 
 def _maintain(world: World) -> None:
-    world.sandbox.set_maintenance(NAME, True)
+    names = world.draw.choice(((NAME,), (ALCHEMIST,), (NAME, ALCHEMIST)))
+    with suppress(Refusal):  # it does not know the alchemist yet, or there is none
+        for name in names:
+            world.sandbox.set_maintenance(name, True)
     world.pause(0.2, 1.0)
-    world.sandbox.set_maintenance(NAME, False)
+    with suppress(Refusal):
+        for name in names:
+            world.sandbox.set_maintenance(name, False)
 
 
 def _storm(world: World) -> None:

@@ -7,6 +7,7 @@ import io
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from PIL import Image
 
@@ -22,6 +23,7 @@ UNREADABLE_SEED = "9" * 120  # more digits than the worker reads
 class Order:
     """One request for `images` pictures. `params` and `more` are the API's own keys."""
 
+    path: ClassVar[str] = "generate"
     prompt: str
     models: tuple[str, ...]
     images: int

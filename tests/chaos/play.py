@@ -10,7 +10,7 @@ from itertools import islice
 from tests.chaos import verdict
 from tests.chaos.customer import Customer
 from tests.chaos.monkey import WEATHER, Trouble, World, strike, troubles
-from tests.chaos.verdict import Complaint, Judgement
+from tests.chaos.verdict import Complaint, FormComplaint, Judgement, no_form
 from worker.sandbox import Books
 
 IMAGES_PER_TROUBLE, MANY_IMAGES = 25, 1000
@@ -36,7 +36,13 @@ class Script:
     progress_seconds: float
 
 
-def play(world: World, customer: Customer, script: Script, complaint: Complaint) -> Judgement:
+def play(
+    world: World,
+    customer: Customer,
+    script: Script,
+    complaint: Complaint,
+    of_form: FormComplaint = no_form,
+) -> Judgement:
     """Ask for all images, with at least one whole deck of troubles on the way.
 
     Raises EndedByItself and QueueLeft; whatever else the worker did wrong is in the judgement.
@@ -53,7 +59,7 @@ def play(world: World, customer: Customer, script: Script, complaint: Complaint)
         strike(world, trouble)
     world.calm_down()
     end(world, SETTLE_SECONDS)
-    return verdict.judge(world.sandbox.books(), world.kills, complaint)
+    return verdict.judge(world.sandbox.books(), world.kills, complaint, of_form)
 
 
 def end(world: World, most_seconds: float) -> None:
@@ -83,8 +89,9 @@ def _is_settled(world: World) -> bool:
 
 
 def _waiting_images(books: Books) -> int:
-    """Those that the horde still has to hand out."""
-    return sum(row.waiting for row in books.requests if not (row.done or row.expired))
+    """Those that the horde still has to hand out, and forms."""
+    images = sum(row.waiting for row in books.requests if not (row.done or row.expired))
+    return images + sum(form.state == "waiting" for form in books.forms)
 
 
 def _wait(world: World, condition: Callable[[], bool], seconds: float) -> bool:

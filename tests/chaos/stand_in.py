@@ -18,6 +18,7 @@ from typing import Any, Self
 from PIL import Image
 
 from benchmarks.measure.simulated_children import SimulatedEngine, serve_verdicts
+from hordelib.alchemy.device_forms import NO_MODEL
 from hordelib.engine import Generation, OnStep, unwatched
 from hordelib.errors import EngineError, GenerationFailed
 from hordelib.files.headers import verify_checkpoint
@@ -216,7 +217,7 @@ class StandInEngine(SimulatedEngine):
     def generate_together(
         self, members: Sequence[Member], model: Model, on_step: OnStep = unwatched, **options: Any
     ) -> tuple[Generation, ...]:
-        for path in model.files.values():
+        for path in model.files.values() if model != NO_MODEL else ():
             verify_checkpoint(path)
         self._calls += 1
         mood = self._temper.mood("engine", self._life, self._calls, ENGINE_MOODS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,22 +21,23 @@ from hordelib import Engine
 from hordelib.job.families import SD1
 from hordelib.job.image_files import decode
 from hordelib.job.images import SourceImage
-from tests.chaos import orders
+from tests.chaos import form_orders, orders
 from tests.chaos.customer import Customer
 from tests.chaos.expected import expected_webp, is_censored
 from tests.chaos.figures import bytes_of
+from tests.chaos.form_orders import FormOrder
 from tests.chaos.gallery import Gallery, real_order
 from tests.chaos.monkey import NAME, REAL, VOLUME, World
 from tests.chaos.orders import IMPOSSIBLE, UNREADABLE_SEED
 from tests.chaos.play import Script, play
 from tests.chaos.service import Service
-from tests.chaos.verdict import Fate, Judgement
+from tests.chaos.verdict import Judgement
 from tests.conftest import SHOWN
 from tests.support.family_files import HEADERS, completed, write_header
 from tests.support.sandbox_client import MODEL, MODELS, WORKER_KEY
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import read_totals
-from worker.sandbox import GenerationEntry, ReferenceModel, RequestEntry, Sandbox, Timing
+from worker.sandbox import GenerationEntry, ReferenceModel, RequestEntry, Sandbox, State, Timing
 from worker.service.state_folder import is_taken
 
 PLAIN, SPARE = "Plain Model", "Spare Model"
@@ -45,6 +47,8 @@ RECOVERY_SECONDS = 90.0  # what a killed worker had is made again: its engine st
 DELIVERED_SHARE = 0.8  # of what can be: the horde itself gives a request up after a few drops
 STATE_BYTES = 1 << 20
 STATE_BYTES_PER_IMAGE = 1 << 10  # rows of the ledger are kept for an hour
+FORMS_SHARE = 0.25  # of the requests
+FORM_SECONDS = 60  # less than a horde gives: what a kill has lost on its way is handed out again
 REAL_SHARE = 5  # of the jobs, one in so many is drawn by ComfyUI
 
 
@@ -78,16 +82,27 @@ def stage(
     return Stage(tmp_path, jobs, seed, lambda text: record_property(SHOWN, text))
 
 
+@pytest.mark.filterwarnings("ignore:Image.Image.getdata:DeprecationWarning")  # of blurhash
 def test_chaos_in_volume(stage: Stage):
     """Stand-ins for engine and judge, which fail as well."""
-    timing = Timing(min_ttl_seconds=30, cleaner_seconds=1, drop_window_seconds=DROP_SECONDS)
+    timing = Timing(
+        min_ttl_seconds=30,
+        cleaner_seconds=1,
+        drop_window_seconds=DROP_SECONDS,
+        form_seconds=FORM_SECONDS,
+    )
     with Sandbox(VOLUME_MODELS, timing=timing, limits={}) as sandbox:
         home = stage.write_home(
             sandbox,
             f"models_to_load: ['{PLAIN}', '{SPARE}']\n"
-            "preload_timeout: 15\ninference_step_timeout: 5\nprocess_timeout: 30\n",
+            "preload_timeout: 15\ninference_step_timeout: 5\nprocess_timeout: 30\n"
+            + form_orders.KEYS,
         )
-        checkpoints = home / "models" / "compvis"
+        models = home / "models"
+        upscaler = models / "esrgan" / f"{form_orders.UPSCALER}.pth"
+        upscaler.parent.mkdir(parents=True)
+        upscaler.touch()  # a stand-in does not read it
+        checkpoints = models / "compvis"
         checkpoints.mkdir(parents=True)
         for name in VOLUME_MODELS:
             write_header(
@@ -103,13 +118,22 @@ def test_chaos_in_volume(stage: Stage):
             spare_model=checkpoints / f"{SPARE}.safetensors",
         )
         asked = stage.draw("orders")
-        customer = Customer(
-            sandbox, asked, lambda: orders.order(asked, tuple(VOLUME_MODELS)), world.bear
-        )
-        complaint = StandIns(sandbox).complaint
+        customer = Customer(sandbox, asked, lambda: any_order(asked), world.bear)
         with closing(customer), closing(world.service):
-            judgement = play(world, customer, Script(VOLUME, stage.jobs, 3), complaint)
+            judgement = play(
+                world,
+                customer,
+                Script(VOLUME, stage.jobs, 3),
+                StandIns(sandbox).complaint,
+                lambda form: form_orders.complaint(form, sandbox, models),
+            )
             assert_right(judgement, world, stage.show)
+
+
+def any_order(draw: random.Random) -> orders.Order | FormOrder:
+    if draw.random() < FORMS_SHARE:
+        return form_orders.order(draw)
+    return orders.order(draw, tuple(VOLUME_MODELS))
 
 
 def test_chaos_with_real_pictures(stage: Stage, engine: Engine, models: Path, checkpoint: Path):
@@ -136,13 +160,17 @@ def test_chaos_with_real_pictures(stage: Stage, engine: Engine, models: Path, ch
 def assert_right(judgement: Judgement, world: World, show: Callable[[str], None]) -> None:
     """Show what the books say, and fail where they speak against the worker."""
     done = ", ".join(f"{name} {times}" for name, times in sorted(world.done.items()))
-    show("\n".join([*world.figures, done, judgement.table()]))
     books = world.sandbox.books()
+    forms = Counter(form.state for form in books.forms)
+    told = ", ".join(f"{count} {state}" for state, count in forms.items())
+    of_forms = [f"{len(books.forms)} forms: {told}"] if forms else []
+    show("\n".join([*world.figures, done, judgement.table(), *of_forms]))
     wrongs = [str(wrong) for wrong in judgement.wrongs(books)]
     assert not wrongs, "\n".join([judgement.table(), *wrongs, world.service.last_words()])
     assert judgement.recovery_seconds <= RECOVERY_SECONDS
     possible = sum(row.n for row in books.requests if is_possible(row))
-    assert len(judgement.of(Fate.submitted)) >= DELIVERED_SHARE * possible
+    assert len(books.in_state(State.ok)) >= DELIVERED_SHARE * possible
+    assert forms["done"] >= DELIVERED_SHARE * (len(books.forms) - forms["cancelled"])
     assert world.service.leftovers() == []
     assert world.service.complaints() == []
     assert not is_taken(world.state_folder)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.verdict import Fate, Kills, doubled, fates, judge
-from tests.support.sandbox_client import CLIENT_KEY, MODELS, WORKER_KEY, Api, MovableClock
+from tests.chaos.verdict import Fate, Held, Kills, doubled, fates, held_of, judge
+from tests.support.sandbox_client import CLIENT_KEY, MODELS, WORKER_KEY, Api, MovableClock, picture
 from worker.sandbox import CutShort, GenerationEntry, RequestEntry, Sandbox, Timing
 
-TTL = 30
+TTL, FORM_SECONDS = 30, 180
+SOURCE = base64.b64encode(picture()).decode()
+PALETTE = {"name": "palette"}
 
 
 @pytest.fixture
@@ -31,6 +34,10 @@ def worker(sandbox: Sandbox) -> Iterator[Api]:
         for _ in range(3):
             client.ask_id({"n": 2, "width": 64, "height": 64, "steps": 1})
         yield worker
+
+
+def held(sandbox: Sandbox, key: str) -> Held:
+    return next(each for each in held_of(sandbox.books()) if each.key == key)
 
 
 def fate_of(sandbox: Sandbox, id: str, *kills: float) -> Fate:
@@ -135,7 +142,7 @@ def test_two_outcomes_of_one_image_are_one_too_many(
     id = worker.pop_job()["id"]
     for state in states:
         worker.submit(id, state=state)
-    assert len(list(doubled(sandbox.books().generation(id)))) == complaints
+    assert len(list(doubled(held(sandbox, id)))) == complaints
 
 
 @pytest.mark.parametrize(("uploads", "complaints"), [("aa", 0), ("ab", 1)])
@@ -145,7 +152,7 @@ def test_two_pictures_of_one_image_are_one_too_many(
     job = worker.pop_job()
     for upload in uploads:
         worker.http.put(job["r2_upload"], data=upload.encode(), timeout=5)
-    assert len(list(doubled(sandbox.books().generation(job["id"])))) == complaints
+    assert len(list(doubled(held(sandbox, job["id"])))) == complaints
 
 
 def test_each_wrong_picture_is_counted_and_named(sandbox: Sandbox, worker: Api):
@@ -174,3 +181,36 @@ def test_recovery_is_the_longest_wait_from_a_kill_to_a_sign_of_life(
     kills = Kills(worker=[start + 4, start + 19], children=[start + 3, start + 25])
     judgement = judge(sandbox.books(), kills, lambda _row, _request: "")
     assert judgement.recovery_seconds == pytest.approx(7)
+
+
+def test_each_handing_out_of_a_form_has_a_fate_of_its_own(
+    sandbox: Sandbox, worker: Api, clock: MovableClock
+):
+    with Api(sandbox.url, CLIENT_KEY) as client:
+        client.call("POST", "interrogate/async", {"source_image": SOURCE, "forms": [PALETTE] * 2})
+    offer = {"name": "an alchemist", "forms": ["palette"]}
+
+    def pop() -> str:
+        return worker.call("POST", "interrogate/pop", offer).json()["forms"][0]["id"]
+
+    def submit(state: str) -> int:
+        body = {"id": id, "result": {}, "state": state}
+        return worker.call("POST", "interrogate/submit", body).status_code
+
+    id = pop()
+    assert submit("faulted") == 200
+    assert submit("ok") == 400  # nobody has it
+    assert pop() == id
+    clock.move(FORM_SECONDS + 2)
+    assert pop() == id
+    assert submit("ok") == 200
+    found = fates(sandbox.books(), [])
+    wanted = (Fate.faulted, Fate.lost, Fate.submitted)
+    assert found == {f"{id}, time {number}": fate for number, fate in enumerate(wanted, 1)}
+    for form in held_of(sandbox.books()):
+        assert list(doubled(form)) == []
+    judgement = judge(sandbox.books(), Kills(), lambda _row, _request: "", lambda _form: "red")
+    assert {str(each).partition(": ")[2] for each in judgement.wrongs(sandbox.books())} == {
+        f"lost: form aborted, popped at {clock.now - FORM_SECONDS - 2:.2f}",
+        "red",
+    }

@@ -1,7 +1,8 @@
 """What the sandbox's books say of a worker: pure, so that the suite's own judgement is tested.
 
-Every popped image has one fate. The worker is right when none is lost, none was ended twice, and
-each delivered picture is the one that was asked for.
+Every popped image has one fate, and so has each form each time that it was handed out. The worker
+is right when none is lost, none was ended twice, and each delivered result is the one that was
+asked for.
 """
 
 from __future__ import annotations
@@ -12,13 +13,70 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from worker.sandbox import Books, GenerationEntry, RequestEntry, State
+from worker.horde.kinds import Kind
+from worker.sandbox import Books, FormEntry, GenerationEntry, RequestEntry, Settling, State
 
 AT_KILL_SECONDS = 2.0  # a pop so long before a kill may have been on its way
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a worker had popped: an image, or a form that may be handed out again under its id.
+
+    `key` is of this handing out alone, `pop` of all that came in one answer.
+    """
+
+    key: str
+    id: str
+    kind: Kind
+    pop: tuple[str, float]
+    over_at: float
+    state: State
+    settlings: Sequence[Settling]
+    unheard: bool
+    uploads: Sequence[str]
+
+    @property
+    def popped_at(self) -> float:
+        return self.pop[1]
+
+
+def held_of(books: Books) -> tuple[Held, ...]:
+    images = (_image(row) for row in books.generations)
+    return (*images, *(held for form in books.forms for held in _holds(form)))
+
+
+def _image(row: GenerationEntry) -> Held:
+    return Held(
+        row.id,
+        row.id,
+        Kind.image,
+        (row.request_id, row.popped_at),
+        row.popped_at + row.ttl_seconds,
+        row.state,
+        row.settlings,
+        row.unheard,
+        row.uploads,
+    )
+
+
+def _holds(form: FormEntry) -> Iterator[Held]:
+    for number, hold in enumerate(form.holds, 1):
+        yield Held(
+            f"{form.id}, time {number}",
+            form.id,
+            Kind.form,
+            ("forms", hold.popped_at),
+            hold.over_at,
+            hold.state,
+            hold.settlings,
+            hold.unheard,
+            form.uploads if number == len(form.holds) else (),
+        )
+
+
 class Fate(StrEnum):
-    """What became of one popped image."""
+    """What became of one popped image or form."""
 
     submitted = "submitted"
     faulted = "faulted"
@@ -33,7 +91,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """One thing that a worker must not do, by the image concerned."""
+    """One thing that a worker must not do, by the image or form concerned."""
 
     id: str
     what: str
@@ -45,9 +103,9 @@ class Wrong:
 @dataclass(frozen=True, slots=True)
 class Judgement:
     fates: Mapping[str, Fate]
-    """By image id."""
+    """By Held.key."""
     doubled: tuple[Wrong, ...]
-    wrong_pictures: tuple[Wrong, ...]
+    wrong_results: tuple[Wrong, ...]
     recovery_seconds: float
     """The longest time from a kill to the next pop or submit that the horde took."""
 
@@ -60,11 +118,12 @@ class Judgement:
 
     def wrongs(self, books: Books) -> Iterator[Wrong]:
         """Everything that speaks against the worker."""
-        for id in self.lost:
-            row = books.generation(id)
-            yield Wrong(id, f"lost: {row.state}, popped at {row.popped_at:.2f}")
+        for held in held_of(books):
+            if self.fates[held.key] is Fate.lost:
+                told = f"lost: {held.kind} {held.state}, popped at {held.popped_at:.2f}"
+                yield Wrong(held.key, told)
         yield from self.doubled
-        yield from self.wrong_pictures
+        yield from self.wrong_results
 
     def table(self) -> str:
         """A line for what was popped, and one for what must not be."""
@@ -73,7 +132,7 @@ class Judgement:
         return (
             f"popped {len(self.fates)} = {' + '.join(parts)}"
             f" | lost {len(self.lost)} | doubled {len(self.doubled)}"
-            f" | wrong picture {len(self.wrong_pictures)}"
+            f" | wrong {len(self.wrong_results)}"
             f" | longest recovery {self.recovery_seconds:.1f} s"
         )
 
@@ -88,75 +147,93 @@ class Kills:
 
 Complaint = Callable[[GenerationEntry, RequestEntry], str]
 """What is wrong with a delivered picture of a request; "" for nothing."""
+FormComplaint = Callable[[FormEntry], str]
+"""What is wrong with the result of a form that is done; "" for nothing."""
 
 
-def judge(books: Books, kills: Kills, complaint: Complaint) -> Judgement:
+def no_form(form: FormEntry) -> str:
+    """Where none is asked for."""
+    return f"nobody asked for {form.form}"
+
+
+def judge(
+    books: Books, kills: Kills, complaint: Complaint, of_form: FormComplaint = no_form
+) -> Judgement:
     requests = {row.id: row for row in books.requests}
     complaints = {
         row.id: complaint(row, requests[row.request_id]) for row in books.in_state(State.ok)
     }
+    complaints |= {form.id: of_form(form) for form in books.forms if form.state == "done"}
     return Judgement(
         fates=fates(books, kills.worker),
-        doubled=tuple(each for row in books.generations for each in doubled(row)),
-        wrong_pictures=tuple(Wrong(id, told) for id, told in complaints.items() if told),
+        doubled=tuple(each for held in held_of(books) for each in doubled(held)),
+        wrong_results=tuple(Wrong(id, told) for id, told in complaints.items() if told),
         recovery_seconds=longest_recovery(books, [*kills.worker, *kills.children]),
     )
 
 
 def fates(books: Books, kills: Sequence[float]) -> dict[str, Fate]:
-    """By image id. For each kill, one pop at most may have been on its way."""
-    decided = {row.id: _fate(row, books) for row in books.generations}
-    lost = [row for row in books.generations if decided[row.id] is Fate.lost]
-    excused = {id for kill in kills for id in _last_pop(lost, kill)}
+    """By Held.key. For each kill, one pop of each kind at most may have been on its way."""
+    all_held = held_of(books)
+    decided = {held.key: _fate(held, books) for held in all_held}
+    lost = [held for held in all_held if decided[held.key] is Fate.lost]
+    excused = {key for kill in kills for kind in Kind for key in _last_pop(lost, kind, kill)}
     return decided | dict.fromkeys(excused, Fate.at_kill)
 
 
 def at_work(books: Books, kills: Sequence[float]) -> list[str]:
-    """Images whose worker should still say what became of them."""
+    """Images and forms whose worker should still say what became of them."""
     decided = fates(books, kills)
-    processing = books.in_state(State.processing)
-    return [row.id for row in processing if decided[row.id] is Fate.lost]
+    processing = [held for held in held_of(books) if held.state is State.processing]
+    return [held.id for held in processing if decided[held.key] is Fate.lost]
 
 
-def _fate(row: GenerationEntry, books: Books) -> Fate:
-    if row.state is State.ok:
+def _fate(held: Held, books: Books) -> Fate:
+    if held.state is State.ok:
         return Fate.submitted
-    if row.state is State.faulted:
+    if held.state is State.faulted:
         return Fate.faulted
-    if row.unheard:
+    if held.unheard:
         return Fate.unheard
-    over_at = row.popped_at + row.ttl_seconds
-    was_away = any(away.since <= over_at <= away.until for away in books.away)
-    return Fate.given_up if row.settlings or was_away else Fate.lost
+    was_away = any(away.since <= held.over_at <= away.until for away in books.away)
+    return Fate.given_up if held.settlings or was_away else Fate.lost
 
 
-def _last_pop(lost: Iterable[GenerationEntry], kill: float) -> list[str]:
-    """The images of the last pop before a kill, if that pop was just before it."""
-    before = [row for row in lost if kill - AT_KILL_SECONDS <= row.popped_at <= kill]
+def _last_pop(lost: Iterable[Held], kind: Kind, kill: float) -> list[str]:
+    """What came of the last pop of that kind before a kill, if that pop was just before it."""
+    before = [
+        held
+        for held in lost
+        if held.kind is kind and kill - AT_KILL_SECONDS <= held.popped_at <= kill
+    ]
     if not before:
         return []
-    last = max(before, key=lambda row: row.popped_at)
-    pop = (last.request_id, last.popped_at)
-    return [row.id for row in before if (row.request_id, row.popped_at) == pop]
+    last = max(before, key=lambda held: held.popped_at)
+    return [held.key for held in before if held.pop == last.pop]
 
 
-def doubled(row: GenerationEntry) -> Iterator[Wrong]:
-    """Two outcomes, two pictures, or two rewards; the same word said twice is none of these."""
-    outcomes = {each.state == "faulted" for each in row.settlings}
+def doubled(row: Held) -> Iterator[Wrong]:
+    """Two outcomes, two pictures, or two rewards; the same word said twice is none of these.
+
+    A form comes again under the same id once it has failed: what the horde refuses says nothing.
+    """
+    said = [each for each in row.settlings if row.kind is Kind.image or not each.rc]
+    outcomes = {each.state == "faulted" for each in said}
     if len(outcomes) > 1:
-        told = ", ".join(f"{each.state} {each.rc or 'taken'}" for each in row.settlings)
-        yield Wrong(row.id, f"two outcomes: {told}")
+        told = ", ".join(f"{each.state} {each.rc or 'taken'}" for each in said)
+        yield Wrong(row.key, f"two outcomes: {told}")
     if sum(each.state != "faulted" and not each.rc for each in row.settlings) > 1:
-        yield Wrong(row.id, "two results were taken")
+        yield Wrong(row.key, "two results were taken")
     if len(set(row.uploads)) > 1:
-        yield Wrong(row.id, f"{len(set(row.uploads))} different pictures")
+        yield Wrong(row.key, f"{len(set(row.uploads))} different pictures")
 
 
 def longest_recovery(books: Books, kills: Iterable[float]) -> float:
     """A kill after which nothing was left to do counts for nothing."""
+    all_held = held_of(books)
     signs = sorted(
-        [row.popped_at for row in books.generations]
-        + [each.at for row in books.generations for each in row.settlings]
+        [held.popped_at for held in all_held]
+        + [each.at for held in all_held for each in held.settlings]
     )
     waits = [signs[place] - kill for kill in kills if (place := bisect(signs, kill)) < len(signs)]
     return max(waits, default=0.0)

@@ -18,7 +18,7 @@ from worker.sandbox import books, dispatch, pages, registration, replies, settle
 from worker.sandbox.books import Absence, Books, Tally
 from worker.sandbox.dispatch import Handout
 from worker.sandbox.errors import Refusal
-from worker.sandbox.kinds.alchemy import Alchemy
+from worker.sandbox.kinds.alchemy import FORM_SECONDS, Alchemy
 from worker.sandbox.kinds.alchemy_records import Alchemist, SourcePicture
 from worker.sandbox.kinds.alchemy_wire import FormPopBody, FormSubmitBody, InterrogateBody
 from worker.sandbox.objects import ObjectStore
@@ -59,6 +59,8 @@ class Timing:
     `cache_seconds`: for how long the pages of a user and of a worker are shown as they were.
 
     `drop_window_seconds`: how long a dropped job counts against its worker.
+
+    `form_seconds`: what an alchemist gets for each form.
     """
 
     min_ttl_seconds: int = 150
@@ -66,6 +68,7 @@ class Timing:
     link_seconds: int = 1800
     cache_seconds: int = 30
     drop_window_seconds: int = 3600
+    form_seconds: int = FORM_SECONDS
 
 
 def _atomic(
@@ -100,7 +103,7 @@ class Horde:
             {user.key: Account(user, user.kudos) for user in users},
             drop_window_seconds=timing.drop_window_seconds,
         )
-        self._alchemy = Alchemy(self._records)
+        self._alchemy = Alchemy(self._records, timing.form_seconds)
         self._cache = Cache(clock, timing.cache_seconds)
         self._lock = RLock()
         self._started_at = clock()

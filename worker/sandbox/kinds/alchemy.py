@@ -44,8 +44,9 @@ _KUDOS: Mapping[str, float] = {"interrogation": 3.0}  # 1 of every other form
 class Alchemy:
     """The rows and rules of alchemy. The horde's lock is held around each call."""
 
-    def __init__(self, records: Records):
+    def __init__(self, records: Records, form_seconds: int = FORM_SECONDS):
         self._records = records
+        self._form_seconds = form_seconds
         self.alchemists: dict[str, Alchemist] = {}
         """By name."""
         self._requests: dict[str, FormRequest] = {}
@@ -90,7 +91,7 @@ class Alchemy:
         handed_out = found[: max(0, body.amount)]
         for form in handed_out:
             form.state = "processing"
-            form.holds.append(Hold(form.id, worker, now))
+            form.holds.append(Hold(form.id, worker, now, now + self._form_seconds))
             form.request.expires_at = now + LIFE_SECONDS
         forms = [_job(form, links) for form in handed_out]
         return {"forms": forms or None, "skipped": {}}
@@ -117,7 +118,7 @@ class Alchemy:
         for request in self._requests.values():
             for form in request.forms:
                 hold = form.holds[-1] if form.state == "processing" else None
-                if hold is not None and at - hold.popped_at > FORM_SECONDS:
+                if hold is not None and at > hold.over_at:
                     hold.state = State.aborted
                     self._put_back(form, hold)
             if request.expires_at <= at:

@@ -60,6 +60,7 @@ class Hold:
     id: str
     alchemist: Alchemist
     popped_at: float
+    over_at: float
     state: State = State.processing
     settlings: list[Settling] = field(default_factory=list[Settling])
     unheard: bool = False
@@ -126,6 +127,8 @@ class FormEntry:
 class HoldEntry:
     alchemist: str
     popped_at: float
+    over_at: float
+    """When the cleaner may give it to somebody else."""
     state: State
     settlings: tuple[Settling, ...]
     unheard: bool
@@ -138,6 +141,7 @@ def form_entry(form: FormRow, uploads: tuple[str, ...]) -> FormEntry:
         HoldEntry(
             hold.alchemist.name,
             hold.popped_at,
+            hold.over_at,
             hold.state,
             tuple(hold.settlings),
             hold.unheard,
