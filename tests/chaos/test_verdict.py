@@ -8,12 +8,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.verdict import Fate, Held, Kills, doubled, fates, held_of, judge
-from tests.support.sandbox_client import CLIENT_KEY, MODELS, WORKER_KEY, Api, MovableClock, picture
+from tests.support.sandbox_client import (
+    CLIENT_KEY,
+    MODELS,
+    WORKER_KEY,
+    Api,
+    Json,
+    MovableClock,
+    picture,
+)
 from worker.sandbox import CutShort, GenerationEntry, RequestEntry, Sandbox, Timing
 
 TTL, FORM_SECONDS = 30, 180
-SOURCE = base64.b64encode(picture()).decode()
-PALETTE = {"name": "palette"}
 
 
 @pytest.fixture
@@ -186,15 +192,17 @@ def test_recovery_is_the_longest_wait_from_a_kill_to_a_sign_of_life(
 def test_each_handing_out_of_a_form_has_a_fate_of_its_own(
     sandbox: Sandbox, worker: Api, clock: MovableClock
 ):
+    source = base64.b64encode(picture()).decode()
+    body: Json = {"source_image": source, "forms": [{"name": "palette"}]}
     with Api(sandbox.url, CLIENT_KEY) as client:
-        client.call("POST", "interrogate/async", {"source_image": SOURCE, "forms": [PALETTE] * 2})
-    offer = {"name": "an alchemist", "forms": ["palette"]}
+        client.call("POST", "interrogate/async", body)
+    offer: Json = {"name": "an alchemist", "forms": ["palette"]}
 
     def pop() -> str:
         return worker.call("POST", "interrogate/pop", offer).json()["forms"][0]["id"]
 
     def submit(state: str) -> int:
-        body = {"id": id, "result": {}, "state": state}
+        body: Json = {"id": id, "result": {}, "state": state}
         return worker.call("POST", "interrogate/submit", body).status_code
 
     id = pop()

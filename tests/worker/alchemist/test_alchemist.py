@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hordelib.alchemy.plain_forms import vectorize
-from hordelib.job.images import SourceImage
 from tests.support.sandbox_client import CLIENT_KEY, MODELS, WORKER_KEY, Api, Json, picture
 from worker.alchemist.alchemist import Alchemist
 from worker.alchemist.offer import OfferedForms, form_offer, offered_forms
@@ -248,10 +246,3 @@ def test_only_what_the_server_knows_and_the_device_has_time_for_is_offered(tmp_p
     assert offered.known_to(words, with_device=False).annotation_types == ()
     few = offered.known_to(words, with_device=False)
     assert "annotation_types" not in form_offer(config(), few, 1).body()
-
-
-def test_vectors_render_back_to_the_picture() -> None:
-    with Image.open(io.BytesIO(bands())) as image:
-        svg = vectorize(SourceImage.of_pil(image.convert("RGB")))
-    assert "#FF0000" in svg.upper() or "#FE0000" in svg.upper()
-    assert "#0000F" in svg.upper()
