@@ -103,6 +103,10 @@ class DownloadRefused(DownloadFailed):
         self.valid_seconds = valid_seconds
 
 
+class DownloadStopped(DownloadFailed):
+    """Nobody wants the file at the moment; what has come of it stays."""
+
+
 class DiskTrouble(DownloadFailed):
     """The disk has no room for a file, or can't be written, which its owner can mend."""
 

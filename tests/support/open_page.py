@@ -1,4 +1,4 @@
-"""The page of a worker that is not there: its state folder says what it does."""
+"""The page of a worker whose state folder says what it does; models come, and no job is done."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from typing import Any
 import requests
 
 from worker.config.config import load_config
+from worker.models.inventory import ModelsFolder, take_inventory
+from worker.models.keeper import ModelOffering
 from worker.models.opening import Models
 from worker.page.app import Watched
 from worker.page.server import PageServer, page_of
+from worker.service.assembly import make_adapters, make_intake
 from worker.service.history import History
 from worker.service.orders import Orders
 from worker.service.overview import JobOverview, Overview
@@ -66,9 +69,11 @@ def open_page(home: Path, more: str = "") -> Generator[OpenPage]:
         orders = Orders(state)
         orders.answer(at_work())
         config = load_config(config_file)
-        models = Models({}, ())
-        watched = Watched(config, config_file, home, models, orders, history)
-        with page_of(watched) as server:
+        adapters = make_adapters(config, config.models_folder(home))
+        offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
+        offered = make_intake(config, home, Models({}, ()), adapters=adapters).offered
+        watched = Watched(config, config_file, home, offering, adapters, orders, history)
+        with offering.kept_up(offered), page_of(watched) as server:
             yield OpenPage(server, watched, url)
 
 

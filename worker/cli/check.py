@@ -36,7 +36,7 @@ from worker.models.offer import find_capabilities, introduce
 from worker.models.on_disk import FileStock, State
 from worker.models.opening import Models, find_models
 from worker.models.reference import ReferenceEntry
-from worker.models.transparency_weights import transparency_entries
+from worker.models.unlisted_weights import transparency_entries
 from worker.safety.policy import judge_settings, unfound
 from worker.safety.policy import remedy as safety_remedy
 from worker.setup.account import account_findings

@@ -34,18 +34,28 @@ from worker.jobs.ledger import Ledger
 from worker.models.inventory import ModelsFolder, take_inventory
 from worker.models.keeper import ModelOffering
 from worker.models.offer import find_capabilities, introduce
+from worker.models.on_disk import DISK_FLOOR_BYTES
 from worker.models.opening import Models
 from worker.page.app import Watched
 from worker.page.server import page_of
 from worker.safety.policy import unfound
 from worker.service.application_view import ApplicationView, has_whole_terminal
-from worker.service.assembly import OURS, Children, make_bridge, make_intake, make_predictor
+from worker.service.assembly import (
+    OURS,
+    Children,
+    make_adapters,
+    make_bridge,
+    make_intake,
+    make_predictor,
+)
 from worker.service.card_power import limited_power
 from worker.service.history import FILE as HISTORY
 from worker.service.history import History
 from worker.service.logs import LogWay, is_plain, set_up_logging
+from worker.service.machine import Machine
 from worker.service.metrics import MetricsServer
-from worker.service.orders import OF_ONE_LIFE, Orders
+from worker.service.orders import OF_ONE_LIFE, STARTING, Orders
+from worker.service.overview import Overview
 from worker.service.pauses import Pauses
 from worker.service.serve import serve
 from worker.service.state_folder import STATE, StateFolder
@@ -54,6 +64,7 @@ from worker.service.watches import watches_of
 
 CONFIG_FILE = "bridgeData.yaml"
 TEMPLATE = "bridgeData.template.yaml"
+FIRST_MODELS = "models are read or downloaded, and it serves from the first one on"
 
 
 def run_command(options: argparse.Namespace, signals: StopSignals) -> int:
@@ -140,38 +151,49 @@ def run_worker(
         if state.trouble:
             log.error("%s; until then it takes no orders", state.trouble)
         unfound(config, home)  # raises where it has to, before models are downloaded in vain
-        offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
-        models = offering.first_models(lambda: not orders.is_given(*OF_ONE_LIFE))
-        if orders.is_given(*OF_ONE_LIFE):
-            orders.end()
-            return
-        for line in warnings_of(config, home, models):
-            log.warning(as_typed(line))
-        if kinds := unserved(config, home, models):
-            log.info("not offered: %s (check says why)", ", ".join(kinds))
-        intake = make_intake(config, home, models)
+        inventory = take_inventory(ModelsFolder.of(config, home))
+        offering = ModelOffering(inventory)
+        adapters = make_adapters(config, config.models_folder(home))
         with (
             closing(Ledger(state.path / LEDGER)) as ledger,
             closing(History(state.path / HISTORY)) as history,
-            limited_power(config.card_power_limit, state.path),
-            offering.kept_up(intake.offered),
-            page_of(Watched(config, home / CONFIG_FILE, home, models, orders, history)),
+            page_of(Watched(config, home / CONFIG_FILE, home, offering, adapters, orders, history)),
         ):
+            if inventory.coming:
+                with suppress(OSError):
+                    orders.answer(Overview(doing=STARTING, why=FIRST_MODELS))
+            models = offering.first_models(lambda: not orders.is_given(*OF_ONE_LIFE))
+            if orders.is_given(*OF_ONE_LIFE):
+                orders.end()
+                return
+            for line in warnings_of(config, home, models):
+                log.warning(as_typed(line))
+            if kinds := unserved(config, home, models):
+                log.info("not offered: %s (check says why)", ", ".join(kinds))
+            intake = make_intake(config, home, models, adapters=adapters)
             journal = Journal(ledger, children.most_drops, make_predictor(state.path))
             bridge = make_bridge(config, home, models, journal, intake=intake, children=children)
-            pauses = Pauses(orders, watches_of(config))
 
             def look_after() -> None:
                 state.keep()
                 history.note(journal.view())
 
             log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
+            pauses = Pauses(orders, watches_of(config))
             application = None
             if not is_plain(console, way) and has_whole_terminal():
-                application = ApplicationView(journal, pauses, signals, lambda: bridge.models)
+                machine = Machine(config, home, DISK_FLOOR_BYTES)
+                application = ApplicationView(
+                    journal, pauses, signals, lambda: bridge.models, machine
+                )
             every = config.stats_output_frequency
             metrics = make_metrics(config, orders)
-            with pauses.watched(), metrics.served():
+            with (
+                limited_power(config.card_power_limit, state.path),
+                offering.kept_up(intake.offered),
+                pauses.watched(),
+                metrics.served(),
+            ):
                 serve(
                     bridge,
                     application or make_display(console, journal, every, way=way),

@@ -22,7 +22,6 @@ from worker.cli.exit_codes import ExitCode
 from worker.cli.named_models import insist_on_lists, meant_entries
 from worker.errors import UnknownModel
 from worker.models.control_files import annotator_entries
-from worker.models.fetching import ModelSupply, arrived_bytes
 from worker.models.inventory import Inventory, ModelsFolder, idle, take_inventory
 from worker.models.on_disk import (
     DISK_FLOOR_BYTES,
@@ -36,8 +35,9 @@ from worker.models.on_disk import (
 )
 from worker.models.reference import Kind, ReferenceEntry, ReferenceFile
 from worker.models.removal import remove_files
-from worker.models.safety_weights import safety_entry
 from worker.models.sites import read_uses
+from worker.models.supply import ModelSupply, arrived_bytes
+from worker.models.unlisted_weights import safety_entry
 from worker.service.terminal import make_console
 
 Row = Mapping[str, object]

@@ -66,6 +66,7 @@ class WorkerRecord(Reply):
     requests_fulfilled: Count | None = None
     kudos_rewards: Number | None = None
     uncompleted_jobs: Count | None = None
+    uptime: Count | None = None  # seconds that it has been online in all
     info: Remark | None = None
     team: TeamOfWorker | None = None
     performance: Remark | None = None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from hordelib.job.params import GenerationParams
-from worker.horde.api import Job, Offer, Slot
+from worker.horde.api import HordeMessage, Job, Offer, Slot
 from worker.horde.forms import Form
 from worker.horde.kinds import Kind
 from worker.jobs.drop_limit import MOST_DROPS, DropLimit
@@ -194,6 +194,10 @@ class Journal:
     def say(self, obstacle: Obstacle) -> None:
         """What keeps the worker from jobs now."""
         self._status.obstacle = obstacle
+
+    def hear(self, messages: tuple[HordeMessage, ...]) -> None:
+        """What the horde's moderators write to this worker now, instead of what they wrote."""
+        self._status.messages = messages
 
     def silent(self, seconds: float) -> None:
         """The engine has not said a word for so long; 0 when it has."""

@@ -8,7 +8,7 @@ from enum import Enum
 from math import inf
 
 from hordelib.job.params import GenerationParams
-from worker.horde.api import Slot
+from worker.horde.api import HordeMessage, Slot
 from worker.jobs.results import ENDS, Failed, ImageEnd, JobStage, Results
 
 KEPT_ROWS = 100  # rows of finished jobs; the totals count on
@@ -81,6 +81,7 @@ class StatusView:
     lost_pops: int = 0  # calls that may have handed out jobs which never arrived
     obstacle: Obstacle = Obstacle()  # what keeps the worker from jobs
     silent_seconds: float = 0.0  # of an engine that does not answer
+    messages: tuple[HordeMessage, ...] = ()  # of the horde's moderators, while they hold
 
     def count(self, *stages: JobStage) -> int:
         """Jobs at any of these stages."""
@@ -106,6 +107,7 @@ class Status:
     obstacle: Obstacle = Obstacle()
     silent_seconds: float = 0.0
     lost_pops: int = 0
+    messages: tuple[HordeMessage, ...] = ()
     _over: deque[JobRow] = field(default_factory=lambda: deque[JobRow](maxlen=KEPT_ROWS))
     _images: int = 0
     _failed: int = 0
@@ -131,4 +133,5 @@ class Status:
             lost_pops=self.lost_pops,
             obstacle=self.obstacle,
             silent_seconds=self.silent_seconds,
+            messages=self.messages,
         )

@@ -259,7 +259,8 @@ class Told:
         self._worked_at, self._idle_due = self._clock(), IDLE_SECONDS
 
     def messages(self, messages: tuple[HordeMessage, ...]) -> None:
-        """Log what the horde's moderators write to this worker; they repeat it with each pop."""
+        """Tell what the horde's moderators write to this worker; they repeat it with each pop."""
+        self._journal.hear(messages)
         for message in messages:
             if message.id not in self._messages:
                 if len(self._messages) >= MOST_MESSAGES:

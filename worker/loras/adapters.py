@@ -17,6 +17,7 @@ from hordelib.job.prompts import PlacedTi, pick_trigger
 from worker.clock import elapsed_seconds
 from worker.loras.files import LoraFile
 from worker.loras.finder import LoraFinder, Wanted
+from worker.loras.store import LoraStore
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,11 @@ class Adapters:
         self._tis = tis
         self._banned: frozenset[Path] = frozenset()
         self._quiet_until = 0.0  # elapsed_seconds()
+
+    @property
+    def loras(self) -> LoraStore:
+        """Those on disk."""
+        return self._loras.store
 
     def ban(self, file: Path) -> None:
         """Leave a LoRA or a textual inversion out of every job from now on."""

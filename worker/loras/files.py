@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 
 SUFFIX = ".safetensors"  # no other format: a pickle runs code when it is read
+RECORD = ".dreamer.json"
 _SHORTEST_PREFIX = 3  # letters
 _CLOSE = 0.85  # of difflib's ratio
 
@@ -38,6 +39,19 @@ class LoraFile:
     def is_ours(self) -> bool:
         """Whether it was downloaded, and so may be removed."""
         return self.about.version_id != 0
+
+    @property
+    def record(self) -> Path:
+        """Where it lies beside a file that is ours."""
+        return self.path.with_name(self.path.stem + RECORD)
+
+    @property
+    def used_at(self) -> float:
+        """When a job needed it last, in seconds since 1970 UTC; 0 where nobody knows."""
+        try:
+            return self.record.stat().st_mtime if self.is_ours else 0.0
+        except OSError:
+            return 0.0
 
 
 Choice = Callable[[Sequence[LoraFile]], LoraFile | None]

@@ -100,6 +100,10 @@ class LoraFinder:
         self._memo = memo
         self._copies = copies
 
+    @property
+    def store(self) -> LoraStore:
+        return self._store
+
     def find(self, wanted: Wanted, *, job_id: str, deadline: float) -> LoraFile:
         """The file, held for the job until `release`; `deadline` is of elapsed_seconds().
 

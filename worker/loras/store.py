@@ -22,11 +22,10 @@ from pydantic import TypeAdapter
 from hordelib.errors import DiskTrouble, DownloadFailed
 from hordelib.files.json_file import JsonFile
 from hordelib.files.whole_files import PART, size_on_disk
-from worker.loras.files import SUFFIX, Choice, LoraFile, LoraRecord
+from worker.loras.files import RECORD, SUFFIX, Choice, LoraFile, LoraRecord
 
 log = logging.getLogger(__name__)
 
-_RECORD = ".dreamer.json"
 _MIB = 1 << 20
 
 
@@ -91,6 +90,15 @@ class LoraStore:
             for jobs in self._holders.values():
                 jobs.discard(job_id)
 
+    def remove(self, file: LoraFile) -> bool:
+        """Whether it could go: not where a job needs it, or where it is the owner's."""
+        with self._lock:
+            ours = self._ours.get(file.path.name)
+            if ours is None or self._holders[file.path.name]:
+                return False
+            self._remove(ours)
+            return True
+
     @contextmanager
     def arrival(self, stem: str, about: LoraRecord, job_id: str) -> Generator[Path]:
         """Makes room for `about.size_bytes`; yields the path at which the block is to put the file.
@@ -108,6 +116,11 @@ class LoraStore:
             self._expect_no_longer(file)
 
     @property
+    def most_bytes(self) -> int:
+        """The quota, which the owner's own files don't count against."""
+        return self._quota.most_bytes
+
+    @property
     def used_bytes(self) -> int:
         """What counts against the quota: files, those under way in full, and parts left over."""
         with self._lock:
@@ -118,8 +131,8 @@ class LoraStore:
     # -- all below: with the lock held, but for what reads the folder at the start --
 
     def _recorded(self) -> Generator[LoraFile]:
-        for record in self._folder.glob(f"*{_RECORD}"):
-            path = record.with_name(record.name.removesuffix(_RECORD) + SUFFIX)
+        for record in self._folder.glob(f"*{RECORD}"):
+            path = record.with_name(record.name.removesuffix(RECORD) + SUFFIX)
             read = _read(path, record)
             file = read and _whole(read)
             if file is None:
@@ -247,7 +260,7 @@ def _read(path: Path, record: Path) -> LoraFile | None:
 
 
 def _record_of(path: Path) -> Path:
-    return path.with_name(path.stem + _RECORD)
+    return path.with_name(path.stem + RECORD)
 
 
 def _part_of(path: Path) -> Path:

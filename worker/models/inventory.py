@@ -167,6 +167,7 @@ def dynamic_names(
     """
     config = folder.config
     queues = read_queues(folder.documents, config.horde_url)
+    shares = {name: queue.share for name, queue in queues.items()}
     candidates = Candidates(reference.models, _uses(folder)[0], with_large=config.load_large_models)
     names = choose(("all",), config.models_to_skip, candidates).names
     stocks = [folder.look(reference.entries[name]) for name in names if name not in fixed]
@@ -176,7 +177,7 @@ def dynamic_names(
     too_new = _too_new(folder, reference)
     may_serve = [s.name for s in stocks if s.name in fitting or not s.is_wanting]
     allowed = [name for name in may_serve if name not in too_new]
-    return dynamic_choice(queues, held, config.number_of_dynamic_models, allowed)
+    return dynamic_choice(shares, held, config.number_of_dynamic_models, allowed)
 
 
 def comfyui_folder(config: BridgeConfig, home: Path) -> Path:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 from hordelib.errors import JobError, ModelMissing
 from hordelib.files.model import Model
 from worker.errors import DocumentMissing
-from worker.models.fetching import ModelSupply, Outcome, progress_text
 from worker.models.inventory import Inventory, comfyui_folder, dynamic_names
 from worker.models.offered import OfferedModels
 from worker.models.on_disk import State, Stock
 from worker.models.opening import Models, find_models, insist_on_comfyui, open_model
 from worker.models.reference import Kind
 from worker.models.sites import Reference
+from worker.models.supply import ModelSupply, Outcome, Progress, progress_text
 from worker.models.watch import ModelWatch
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,27 @@ class ModelOffering:
         self._brought = set(inventory.dynamic)
         self._supply = ModelSupply(self._inventory.coming, self._fetcher, keeps_trying=True)
         self._told_at = time.monotonic()
+        self._offered: OfferedModels | None = None
+
+    @property
+    def supply(self) -> ModelSupply:
+        """What comes, which the owner may pause, cancel and add to."""
+        return self._supply
+
+    @property
+    def served(self) -> Mapping[str, Model]:
+        """The models whose jobs are done at this moment; none before there is an offer."""
+        return self._offered.models if self._offered else {}
+
+    def rest(self, name: str) -> None:
+        """Offer it no more; jobs of it that were popped are done. One model is always offered."""
+        if self._offered:
+            self._offered.rest(name)
+
+    def withdraw(self, name: str, reason: str) -> None:
+        """It is about to go."""
+        if self._offered and name in self._offered.models:
+            self._offered.withdraw(name, reason)
 
     def first_models(self, is_wanted: Callable[[], bool] = lambda: True) -> Models:
         """What can be served now; where that is nothing, the first model that arrives.
@@ -69,6 +90,7 @@ class ModelOffering:
 
         Downloads under way end with the process, and go on the next time.
         """
+        self._offered = offered
         offered.is_watched, watch = True, ModelWatch(offered, self._reopen)
         threading.Thread(target=self._offer_arrivals, args=(offered,), daemon=True).start()
         threading.Thread(target=self._watch_files, args=(watch, offered), daemon=True).start()
@@ -95,7 +117,7 @@ class ModelOffering:
         return Models({}, (*models.problems, *failed))
 
     def _offer_arrivals(self, offered: OfferedModels) -> None:
-        for outcome in self._supply.outcomes(PROGRESS_SECONDS):
+        for outcome in self._supply.outcomes(PROGRESS_SECONDS, ends=False):
             if self._stopping.is_set():
                 return
             with self._surviving("models that arrive"):
@@ -106,6 +128,8 @@ class ModelOffering:
             model = self._arrived(outcome)
         except JobError as error:
             log.warning("%s", error)
+            if outcome is not None:
+                self._supply.complain(outcome.stock.name, str(error))
             return
         if model is not None:
             self._offer(model, offered)
@@ -129,9 +153,11 @@ class ModelOffering:
         return self._open(outcome.stock)
 
     def _tell_progress(self) -> None:
-        if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
+        fetchings = self._supply.fetchings
+        is_due = time.monotonic() - self._told_at >= PROGRESS_SECONDS
+        if is_due and any(each.progress is not Progress.over for each in fetchings):
             self._told_at = time.monotonic()
-            log.info("models: %s", progress_text(self._inventory.coming))
+            log.info("models: %s", progress_text([each.stock for each in fetchings]))
 
     def _open(self, stock: Stock) -> Model:
         files = {stock.name: stock.files[0].path}
@@ -154,14 +180,15 @@ class ModelOffering:
 
     def _reopen(self, name: str) -> Model:
         """The model, with what is on disk now. Raises JobError and OSError; downloads nothing."""
-        entry = self._inventory.reference.entries.get(name)
+        entry, files = self._inventory.reference.entries.get(name), self._inventory.files
         if entry is not None and name not in self._folder.customs:
             stock = self._folder.look(entry)
+            files = {**files, name: stock.files[0].path}
             if stock.is_wanting:
                 raise ModelMissing(f"{name}: its files are not all there")
             if stock.state is not State.unlisted:
                 self._fetcher.complete(stock)
-        return open_model(self._folder.path, name, self._inventory.files)
+        return open_model(self._folder.path, name, files)
 
     # ---- the horde's queues ----------------------------------------------------------------
 

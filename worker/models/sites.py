@@ -21,8 +21,7 @@ from worker.models.reference import (
     read_pending,
     with_pending,
 )
-from worker.models.safety_weights import safety_entry
-from worker.models.transparency_weights import transparency_entries
+from worker.models.unlisted_weights import safety_entry, transparency_entries
 from worker.net.cached_documents import Documents, Source
 from worker.net.untrusted import Count, Name, Number, read_json
 
@@ -138,21 +137,30 @@ class _Uses(BaseModel):
     month: dict[Name, Count]
 
 
-class _Queue(BaseModel):
+class ModelQueue(BaseModel):
+    """What waits for a model at the horde."""
+
     model_config = ConfigDict(extra="ignore", frozen=True)
     name: Name
     count: Count = 0  # threads that serve it
     queued: Number = 0.0  # megapixelsteps, or pixelsteps: only their order counts
+    jobs: Number = 0.0  # images that wait
+    eta: Number = 0.0  # seconds until all that waits is done, as the horde estimates
+
+    @property
+    def share(self) -> float:
+        """What waits, shared among those who serve the model and one more."""
+        return self.queued / (max(self.count, 0) + 1)
 
 
-_USES, _QUEUES = TypeAdapter(_Uses), TypeAdapter(list[_Queue])
+_USES, _QUEUES = TypeAdapter(_Uses), TypeAdapter(list[ModelQueue])
 
 
 def _month(text: str) -> Mapping[str, int]:
     return read_json(_USES, text.encode()).month
 
 
-def _queues(text: str) -> list[_Queue]:
+def _queues(text: str) -> list[ModelQueue]:
     return read_json(_QUEUES, text.encode())
 
 
@@ -163,13 +171,12 @@ def read_uses(documents: Documents, horde_url: str) -> Mapping[str, int]:
     return documents.read(source).value
 
 
-def read_queues(documents: Documents, horde_url: str) -> Mapping[str, float]:
-    """What waits for each model, shared among those who serve it and one more.
-
-    Raises DocumentMissing, also where there is only an old copy: queues change by the minute.
+def read_queues(documents: Documents, horde_url: str) -> Mapping[str, ModelQueue]:
+    """What waits for each model. Raises DocumentMissing, also where there is only an old copy:
+    queues change by the minute.
     """
     url = f"{horde_url}/api/v2/status/models?type=image"
     had = documents.read(Source("queues", (url,), _queues, _MINUTE))
     if had.note:
         raise DocumentMissing(had.note)
-    return {row.name: row.queued / (max(row.count, 0) + 1) for row in had.value}
+    return {row.name: row for row in had.value}

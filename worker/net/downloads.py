@@ -15,7 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from hordelib.errors import DiskTrouble, DownloadFailed, DownloadRefused, ModelBroken
+from hordelib.errors import (
+    DiskTrouble,
+    DownloadFailed,
+    DownloadRefused,
+    DownloadStopped,
+    ModelBroken,
+)
 from hordelib.files.whole_files import PART, open_to_append
 from worker.clock import elapsed_seconds
 from worker.net.fetch import Answer, TryLater, Web, wait_until_next_try
@@ -33,6 +39,7 @@ class Download:
 
     Where `sha256` is "", it appears if `insist`, which is given the file, raises no ModelBroken.
     One of more than `most_bytes` is another file. For more than `room_bytes` there is no room now.
+    `is_wanted` is asked again and again while it comes.
     """
 
     url: str
@@ -41,6 +48,7 @@ class Download:
     insist: Callable[[Path], None] | None = None
     most_bytes: float = math.inf
     room_bytes: float = math.inf
+    is_wanted: Callable[[], bool] = lambda: True
 
 
 class Downloader:
@@ -65,7 +73,8 @@ class Downloader:
         """Put the file at its target; does nothing where it is. `deadline` is of elapsed_seconds().
 
         What has come stays for a later try, unless it is wrong. Raises DownloadRefused for a last
-        word or a wrong content, and DownloadFailed for anything that may pass.
+        word or a wrong content, DownloadStopped where it is not wanted any more, and DownloadFailed
+        for anything that may pass.
         """
         with self.turn(download.target, deadline), self._slot(deadline):
             if download.target.is_file():
@@ -108,6 +117,8 @@ class Downloader:
             _raise_if_too_large(part, download, total_bytes or 0)
             for chunk in answer.chunks:
                 part.add(chunk)
+                if not download.is_wanted():
+                    raise DownloadStopped(f"{download.target.name}: its download is stopped")
                 _raise_if_too_large(part, download, part.size_bytes)
         if total_bytes is not None and part.size_bytes < total_bytes:
             raise TryLater(f"{answer.site}: cut off at {part.size_bytes} of {total_bytes} bytes")

@@ -18,12 +18,14 @@ from hordelib.errors import HordelibError
 from worker.config.config import load_config
 from worker.config.keys import BridgeConfig
 from worker.errors import ConfigError, WorkerError
+from worker.loras.adapters import Adapters
+from worker.models.keeper import ModelOffering
 from worker.models.on_disk import DISK_FLOOR_BYTES
-from worker.models.opening import Models
 from worker.page.guard import MOST_BODY_BYTES, Guard, json_of, refusal
 from worker.page.hordes_side import HordesSide
 from worker.page.live import Live
 from worker.page.log_lines import LogLines
+from worker.page.lora_shelf import loras_shown, remove_lora
 from worker.page.model_shelf import ModelShelf
 from worker.page.settings import Outdated, keep_hash, save_settings, settings_shown
 from worker.service.history import History
@@ -48,7 +50,8 @@ class Watched:
     config: BridgeConfig
     config_file: Path
     home: Path
-    models: Models
+    offering: ModelOffering
+    adapters: Adapters
     orders: Orders
     history: History
 
@@ -70,7 +73,12 @@ def make_app(watched: Watched, guard: Guard, lines: LogLines) -> web.Application
             web.get("/api/models", page.models),
             web.get("/api/models/plan", page.plan),
             web.post("/api/models/add", page.add),
+            web.post("/api/models/pause", page.pause_download),
+            web.post("/api/models/resume", page.resume_download),
+            web.post("/api/models/cancel", page.cancel_download),
             web.post("/api/models/remove", page.remove),
+            web.get("/api/loras", page.loras),
+            web.post("/api/loras/remove", page.remove_lora),
             web.get("/api/settings", page.settings),
             web.post("/api/settings", page.save),
             web.post("/api/order", page.order),
@@ -79,7 +87,7 @@ def make_app(watched: Watched, guard: Guard, lines: LogLines) -> web.Application
     return app
 
 
-_FILES = ("page.css", "page.js", "views.js", "charts.js", "login.js")
+_FILES = ("page.css", "page.js", "views.js", "charts.js", "models.js", "login.js")
 
 
 def _plain(guard: Guard) -> Any:
@@ -106,8 +114,8 @@ class _Page:
         self._guard = guard
         self._lines = lines
         self._machine = Machine(watched.config, watched.home, DISK_FLOOR_BYTES)
-        self._shelf = ModelShelf(watched.config_file, watched.home)
-        self._hordes_side = HordesSide(watched.config, watched.home, watched.models)
+        self._shelf = ModelShelf(watched.config_file, watched.home, watched.offering)
+        self._hordes_side = HordesSide(watched.config, watched.home, watched.offering)
         self.live = Live(self._look, lines, guard)
 
     def _look(self) -> dict[str, Any]:
@@ -136,7 +144,8 @@ class _Page:
         return web.json_response({"hours": [asdict(hour) for hour in hours]})
 
     async def horde(self, _request: web.Request) -> web.Response:
-        return await _told(self._hordes_side.shown)
+        served = self._overview().models
+        return await _told(lambda: self._hordes_side.shown(served))
 
     async def log(self, _request: web.Request) -> web.Response:
         return web.json_response({"lines": self._lines.since(0)})
@@ -144,6 +153,9 @@ class _Page:
     async def models(self, _request: web.Request) -> web.Response:
         served = self._overview().models
         return await _told(lambda: self._shelf.shown(served))
+
+    async def loras(self, _request: web.Request) -> web.Response:
+        return await _told(lambda: loras_shown(self._watched.adapters))
 
     async def plan(self, request: web.Request) -> web.Response:
         name = request.query.get("name", "")[:LONGEST_NAME]
@@ -158,9 +170,26 @@ class _Page:
         name = _text_of(await json_of(request), "name")
         return await _told(lambda: self._shelf.add(name))
 
+    async def pause_download(self, request: web.Request) -> web.Response:
+        name = _text_of(await json_of(request), "name")
+        return await _told(lambda: self._shelf.pause(name))
+
+    async def resume_download(self, request: web.Request) -> web.Response:
+        name = _text_of(await json_of(request), "name")
+        return await _told(lambda: self._shelf.resume(name))
+
+    async def cancel_download(self, request: web.Request) -> web.Response:
+        name = _text_of(await json_of(request), "name")
+        return await _told(lambda: self._shelf.cancel(name))
+
     async def remove(self, request: web.Request) -> web.Response:
         name = _text_of(await json_of(request), "name")
-        return await _told(lambda: self._shelf.remove(name))
+        in_hand = {job.model for job in self._overview().jobs}
+        return await _told(lambda: self._shelf.remove(name, in_hand))
+
+    async def remove_lora(self, request: web.Request) -> web.Response:
+        name = _text_of(await json_of(request), "file")
+        return await _told(lambda: remove_lora(self._watched.adapters, name))
 
     async def save(self, request: web.Request) -> web.Response:
         body = await json_of(request)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 from worker.config.keys import BridgeConfig
-from worker.errors import HordeError
+from worker.errors import DocumentMissing, HordeError
 from worker.models.introduction import RULE
+from worker.models.inventory import ModelsFolder
+from worker.models.keeper import ModelOffering
 from worker.models.offer import find_capabilities, introduce
 from worker.models.opening import Models
+from worker.models.sites import ModelQueue, read_queues
 from worker.service.assembly import make_client
 
 KEPT_SECONDS = 60.0  # between two questions to the horde, however many browsers look
@@ -20,17 +25,18 @@ KEPT_SECONDS = 60.0  # between two questions to the horde, however many browsers
 class HordesSide:
     """Any thread may use it. Asks with a client of its own, beside the one that serves."""
 
-    def __init__(self, config: BridgeConfig, home: Path, models: Models):
-        self._config, self._home, self._models = config, home, models
+    def __init__(self, config: BridgeConfig, home: Path, offering: ModelOffering):
+        self._config, self._home, self._offering = config, home, offering
         self._asking = threading.Lock()
         self._told: dict[str, Any] = {}
         self._asked_at = -KEPT_SECONDS
 
-    def shown(self) -> dict[str, Any]:
-        """As JSON; a horde that does not answer is a line in `problem`."""
+    def shown(self, served: Sequence[str]) -> dict[str, Any]:
+        """As JSON, for the models that are served; a horde that does not answer is a line in
+        `problem`, and in `queue_problem`."""
         with self._asking:
             if time.monotonic() - self._asked_at >= KEPT_SECONDS:
-                self._told = {**self._record(), **self._offer()}
+                self._told = {**self._record(), **self._offer(), **self._queues(served)}
                 self._asked_at = time.monotonic()
             return self._told
 
@@ -50,22 +56,43 @@ class HordesSide:
             "worker": None
             if record is None
             else {
-                "name": record.name,
+                "name": unescape(record.name),
                 "is_online": record.online,
                 "in_maintenance": record.maintenance_mode,
                 "is_trusted": record.trusted,
                 "requests": record.requests_fulfilled,
                 "uncompleted": record.uncompleted_jobs,
+                "uptime_seconds": record.uptime,
                 "kudos": record.kudos_rewards,
                 "performance": record.performance,
-                "info": record.info,
+                "info": unescape(record.info or ""),
             },
             "problem": "",
         }
 
+    def _queues(self, served: Sequence[str]) -> dict[str, Any]:
+        """What waits for each of those models; the horde leaves out those that nobody asks for."""
+        folder = ModelsFolder.of(self._config, self._home)
+        try:
+            found = read_queues(folder.documents, self._config.horde_url)
+        except DocumentMissing as error:
+            return {"queues": [], "queue_problem": str(error)}
+        queues = [found.get(name, ModelQueue(name=name)) for name in served]
+        rows = [
+            {
+                "name": queue.name,
+                "images": queue.jobs,
+                "threads": queue.count,
+                "eta_seconds": queue.eta,
+            }
+            for queue in queues
+        ]
+        return {"queues": rows, "queue_problem": ""}
+
     def _offer(self) -> dict[str, Any]:
-        how = introduce(self._config, self._home, self._models)
-        kinds = find_capabilities(self._config, self._home, self._models)
+        models = Models(self._offering.served, ())
+        how = introduce(self._config, self._home, models)
+        kinds = find_capabilities(self._config, self._home, models)
         return {
             "agent": how.bridge_agent,
             "share_percent": round(100 * how.share),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,34 +13,18 @@ from hordelib.errors import HordelibError
 from worker.config.config import load_config
 from worker.config.editing import change_settings, try_change
 from worker.errors import DocumentMissing, UnknownModel, WorkerError
-from worker.models.fetching import ModelSupply, arrived_bytes
 from worker.models.inventory import Inventory, ModelsFolder, idle, take_inventory
+from worker.models.keeper import ModelOffering
+from worker.models.memory_fit import ComputeMemory, likely_need_bytes, misfit
+from worker.models.offer import compute_memory
 from worker.models.on_disk import DISK_FLOOR_BYTES, Stock, make_plan
+from worker.models.opening import open_model
+from worker.models.reference import ReferenceEntry
 from worker.models.removal import remove_files
 from worker.models.sites import read_uses
+from worker.models.supply import Outcome, arrived_bytes
 
 log = logging.getLogger(__name__)
-
-POLL_SECONDS = 1.0
-MOST_TOLD = 20  # downloads that are over
-
-
-@dataclass(slots=True)
-class Fetch:
-    """A download that the page began. `problem`: how it failed."""
-
-    stock: Stock
-    is_over: bool = False
-    problem: str = ""
-
-    def told(self) -> dict[str, Any]:
-        return {
-            "name": self.stock.name,
-            "arrived_bytes": arrived_bytes([self.stock]),
-            "size_bytes": self.stock.entry.size_bytes,
-            "is_over": self.is_over,
-            "problem": self.problem,
-        }
 
 
 @dataclass
@@ -48,14 +33,14 @@ class ModelShelf:
 
     config_file: Path
     home: Path
-    _fetches: dict[str, Fetch] = field(default_factory=dict[str, Fetch])
+    offering: ModelOffering
     _changing: threading.Lock = field(default_factory=threading.Lock)
 
     def shown(self, served: tuple[str, ...]) -> dict[str, Any]:
         """What is chosen, what lies on disk, and what the horde's list has beside that."""
         folder = self._folder()
         inventory = take_inventory(folder)
-        uses = _uses(folder)
+        uses, memory = _uses(folder), compute_memory(folder.config)
         stocks = {stock.name: stock for stock in idle(folder, inventory.reference, ())}
         stocks = dict(inventory.stocks) | stocks
         rows = [
@@ -68,6 +53,7 @@ class ModelShelf:
                 "is_chosen": entry.name in inventory.names,
                 "is_served": entry.name in served,
                 "pictures": uses.get(entry.name),
+                **_fit(entry, stocks.get(entry.name), folder, memory),
             }
             for entry in inventory.reference.models
         ]
@@ -77,13 +63,23 @@ class ModelShelf:
             "models": [*(_unlisted(name, is_served=name in served) for name in others), *rows],
             "free_bytes": folder.free_bytes,
             "kept_bytes": DISK_FLOOR_BYTES,
-            "lora_bytes": _bytes_in(folder.path / "lora"),
-            "lora_most_bytes": folder.config.max_lora_cache_size * 10**9,
+            "memory": _room(memory),
             "problems": [*inventory.notes, *inventory.problems],
         }
 
     def fetches(self) -> list[dict[str, Any]]:
-        return [fetch.told() for fetch in list(self._fetches.values())]
+        """The models on their way, and the last that were."""
+        return [
+            {
+                "name": each.stock.name,
+                "arrived_bytes": arrived_bytes([each.stock]),
+                "size_bytes": each.stock.entry.size_bytes,
+                "progress": "cancelled" if each.is_cancelled else each.progress.value,
+                "is_wanted": each.is_wanted,
+                "problem": each.problem,
+            }
+            for each in self.offering.supply.fetchings
+        ]
 
     def plan(self, name: str) -> dict[str, Any]:
         """What adding the model would do to the disk; `problem` says why it can't be added."""
@@ -103,40 +99,44 @@ class ModelShelf:
         }
 
     def add(self, name: str) -> None:
-        """Download it beside what is served, then put it into models_to_load."""
+        """Download it beside what is served; then it is offered, and stands in models_to_load."""
         with self._changing:
-            going = self._fetches.get(name)
-            if going is not None and not going.is_over:
-                raise UnknownModel(f"{name} is being downloaded already")
             if problem := self.plan(name)["problem"]:
                 raise UnknownModel(problem)
             folder = self._folder()
-            fetch = Fetch(_stock(folder, take_inventory(folder), name))
-            over = [each for each, fetch in self._fetches.items() if fetch.is_over]
-            for each in over[: max(len(over) - MOST_TOLD, 0)]:
-                del self._fetches[each]
-            self._fetches[name] = fetch
+            stock = _stock(folder, take_inventory(folder), name)
+            if not self.offering.supply.add(stock, self._arrived):
+                raise UnknownModel(f"{name} is being downloaded already")
         log.info("page: downloading %s", name)
-        work = threading.Thread(
-            target=self._fetch, args=(folder, fetch), name="page download", daemon=True
-        )
-        work.start()
 
-    def _fetch(self, folder: ModelsFolder, fetch: Fetch) -> None:
+    def _arrived(self, outcome: Outcome) -> None:
+        """A model that was added here has come, or has failed."""
+        if outcome.problem:
+            log.warning("page: %s", outcome.problem)
+            return
         try:
-            supply = ModelSupply([fetch.stock], folder.fetcher())
-            told = [each for each in supply.outcomes(POLL_SECONDS) if each is not None]
-            fetch.problem = told[0].problem
-            if not fetch.problem:
-                self._choose(fetch.stock.name)
-        except (WorkerError, HordelibError, OSError) as error:
-            fetch.problem = str(error)
-        finally:
-            fetch.is_over = True
-        if fetch.problem:
-            log.warning("page: %s", fetch.problem)
-        else:
-            log.info("page: %s is here; the next start serves it", fetch.stock.name)
+            self._choose(outcome.stock.name)
+        except (WorkerError, OSError) as error:
+            told = f"{outcome.stock.name} is here, but models_to_load could not be changed: {error}"
+            log.warning("page: %s", told)
+
+    def pause(self, name: str) -> None:
+        """Stop its download where it is."""
+        _insist(name, known=self.offering.supply.pause(name))
+
+    def resume(self, name: str) -> None:
+        _insist(name, known=self.offering.supply.resume(name))
+
+    def cancel(self, name: str) -> None:
+        """Delete what has come of it, and take it out of models_to_load."""
+        with self._changing:
+            _insist(name, known=self.offering.supply.cancel(name))
+            chosen = load_config(self.config_file).models_to_load
+            if name in chosen:
+                left = {"models_to_load": tuple(each for each in chosen if each != name)}
+                try_change(self.config_file, left)
+                change_settings(self.config_file, left).unlink()
+        log.info("page: cancelled the download of %s", name)
 
     def _choose(self, name: str) -> None:
         with self._changing:
@@ -145,8 +145,12 @@ class ModelShelf:
                 names = (*chosen, name)
                 change_settings(self.config_file, {"models_to_load": names}).unlink()
 
-    def remove(self, name: str) -> dict[str, Any]:
-        """Take it out of models_to_load, and delete its files that no other model needs."""
+    def remove(self, name: str, in_hand: Collection[str] = ()) -> dict[str, Any]:
+        """Take it out of models_to_load, and delete its files that no other model needs.
+
+        Args:
+            in_hand: models that jobs in hand need.
+        """
         with self._changing:
             folder = self._folder()
             if name in folder.customs:
@@ -160,13 +164,25 @@ class ModelShelf:
                 raise UnknownModel(f"{told}: put it into models_to_skip first")
             if left != chosen:
                 try_change(self.config_file, {"models_to_load": left})
+            if name in in_hand:
+                self.offering.rest(name)
+                told = f"{name} has a job in hand, and is offered no more"
+                raise UnknownModel(f"{told}: remove it once that job is done")
+            if left != chosen:
                 change_settings(self.config_file, {"models_to_load": left}).unlink()
+            self.offering.withdraw(name, "its owner has removed it")
+            self.offering.supply.cancel(name)
             removed = remove_files(folder, inventory.reference, [stock])
         log.info("page: removed %s", name)
         return {"freed_bytes": removed.freed_bytes, "kept": list(removed.kept)}
 
     def _folder(self) -> ModelsFolder:
         return ModelsFolder.of(load_config(self.config_file), self.home)
+
+
+def _insist(name: str, *, known: bool) -> None:
+    if not known:
+        raise UnknownModel(f"{name[:100]!r} is not being downloaded")
 
 
 def _stock(folder: ModelsFolder, inventory: Inventory, name: str) -> Stock:
@@ -200,9 +216,33 @@ def _unlisted(name: str, *, is_served: bool) -> dict[str, Any]:
         "is_chosen": True,
         "is_served": is_served,
         "pictures": None,
+        "fits": None,
+        "fit": "not known",
     }
 
 
-def _bytes_in(folder: Path) -> int:
-    files = (path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else ()
-    return sum(path.stat().st_size for path in files)
+def _room(memory: ComputeMemory) -> str:
+    gib = 1 << 30
+    whose = "The card" if memory.setting == "vram_to_leave_free" else "This machine"
+    total = f"{whose} has {memory.total_bytes / gib:.1f} GiB of memory"
+    return f"{total}, of which {memory.setting} leaves models {memory.usable_bytes / gib:.1f} GiB."
+
+
+def _fit(
+    entry: ReferenceEntry, stock: Stock | None, folder: ModelsFolder, memory: ComputeMemory
+) -> dict[str, Any]:
+    """Whether it fits: by its files where they are here, else by their sizes in the list."""
+    if stock is not None and not stock.is_wanting:
+        try:
+            model = open_model(folder.path, entry.name, {entry.name: stock.files[0].path})
+            found = misfit(entry.name, model, memory)
+        except (HordelibError, OSError):
+            return {"fits": None, "fit": "can't be read"}
+        told = "yes" if found is None else f"no: {found.told}; {found.remedy}"
+        return {"fits": found is None, "fit": told}
+    needed_bytes = likely_need_bytes(entry, memory)
+    if not needed_bytes:
+        return {"fits": None, "fit": "not known"}
+    fits = needed_bytes <= memory.usable_bytes
+    told = f"{'yes' if fits else 'no'}, needs about {needed_bytes / (1 << 30):.1f} GiB"
+    return {"fits": fits, "fit": told}

@@ -12,7 +12,7 @@ from worker.config.keys import BridgeConfig
 from worker.errors import JudgeUnusable
 from worker.models.checksums import VerifiedFiles
 from worker.models.on_disk import State, look
-from worker.models.safety_weights import safety_entry
+from worker.models.unlisted_weights import safety_entry
 from worker.net.addresses import is_this_machine
 
 # The names of the one public horde: the second is its older one.

@@ -18,10 +18,10 @@ from textual.events import Resize
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, RichLog, Sparkline, Static
 
-from hordelib.memory.readings import Memory
 from worker.jobs.results import ENDS
 from worker.jobs.status import JobRow, StatusView
 from worker.net.untrusted import one_line
+from worker.service.machine import CardReading, MachineReading, Room
 from worker.service.overview import JobOverview, Overview
 
 LEAST_COLUMNS, LEAST_ROWS = 80, 24
@@ -57,12 +57,11 @@ class Hands:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """All that is shown. `card` is None where there is none."""
+    """All that is shown."""
 
     overview: Overview
     view: StatusView
-    memory: Memory
-    card: Memory | None = None
+    machine: MachineReading
 
 
 @dataclass
@@ -120,7 +119,7 @@ class WorkerApplication(App[None]):
     ]
     CSS = """
     #state { height: auto; max-height: 4; padding: 0 1; text-style: bold; }
-    #figures { height: 2; padding: 0 1; }
+    #figures { height: auto; max-height: 3; padding: 0 1; }
     #curves { height: 3; }
     .curve { width: 1fr; padding: 0 1; }
     .curve Sparkline { height: 2; }
@@ -259,20 +258,33 @@ def _state(overview: Overview) -> str:
 
 
 def _figures(moment: Moment) -> str:
-    view = moment.view
-    card = f"card {_memory(moment.card)}   " if moment.card else ""
+    view, machine = moment.view, moment.machine
     failed = f", {view.images_failed} failed" if view.images_failed else ""
     speed = view.seconds_per_image
     took = f", {speed:.1f} s an image" if speed is not None else ""
-    return (
-        f"{view.images_done} images{failed}, {view.kudos:.2f} kudos{took}\n"
-        f"memory: {card}machine {_memory(moment.memory)}"
+    disk = f"   disk {_room(machine.disk)}" if machine.disk else ""
+    lines = (
+        f"{view.images_done} images{failed}, {view.kudos:.2f} kudos{took}",
+        f"memory {_room(machine.memory)}{disk}",
+        _card(machine.card) if machine.card else "",
     )
+    return "\n".join(filter(None, lines))
 
 
-def _memory(memory: Memory) -> str:
+def _card(card: CardReading) -> str:
+    """Its memory, and what else it tells of itself."""
+    told = (
+        ("load", card.load_percent, " %"),
+        ("temperature", card.celsius, " °C"),
+        ("power", card.watts, " W"),
+    )
+    more = [f"{name} {value:.0f}{unit}" for name, value, unit in told if value is not None]
+    return "   ".join((f"card memory {_room(card.memory)}", *more))
+
+
+def _room(room: Room) -> str:
     gib = 1 << 30
-    return f"{memory.free_bytes / gib:.1f} of {memory.total_bytes / gib:.1f} GiB free"
+    return f"{room.free_bytes / gib:.1f} of {room.total_bytes / gib:.1f} GiB free"
 
 
 def _in_hand(job: JobOverview) -> tuple[str, ...]:

@@ -12,20 +12,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Self
 
-from hordelib.memory.readings import Memory, main_memory
 from worker.children.signals import StopSignals
-from worker.devices import first_card
-from worker.errors import EngineUnusable
 from worker.jobs.journal import Journal
 from worker.net.untrusted import one_line
 from worker.service.application import Hands, LogLines, Moment, WorkerApplication
+from worker.service.machine import Machine, MachineReading
 from worker.service.orders import STARTING
 from worker.service.overview import Overview, overview_of
 from worker.service.pauses import Pauses
 from worker.service.terminal import status_line
 
 END_SECONDS = 5.0  # for the application to give the terminal back
-CARD_SECONDS = 5.0  # between two readings of the card's memory
+READ_SECONDS = 5.0  # between two readings of the machine
 
 
 def has_whole_terminal() -> bool:
@@ -58,9 +56,11 @@ class ApplicationView:
         pauses: Pauses,
         signals: StopSignals,
         models: Callable[[], Sequence[str]],
+        machine: Machine,
     ):
         self._journal, self._pauses, self._signals = journal, pauses, signals
         self._models = models
+        self._machine = machine
         self._lines = LogLines()
         self._application = WorkerApplication(
             Hands(
@@ -74,8 +74,8 @@ class ApplicationView:
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
         self._screens: list[logging.Handler] = []
-        self._card: Memory | None = None
-        self._card_at = -CARD_SECONDS
+        self._reading: MachineReading | None = None
+        self._read_at = -READ_SECONDS
 
     def refresh(self) -> None:
         if self._is_running:
@@ -155,12 +155,10 @@ class ApplicationView:
             models=self._models(),
             pauses=self._pauses.reasons,
         )
-        return Moment(overview, view, main_memory(), self._card_memory())
+        return Moment(overview, view, self._read())
 
-    def _card_memory(self) -> Memory | None:
-        if time.monotonic() >= self._card_at + CARD_SECONDS:
-            self._card_at = time.monotonic()
-            with suppress(EngineUnusable):
-                card = first_card()
-                self._card = Memory(card.memory_bytes, card.free_bytes) if card else None
-        return self._card
+    def _read(self) -> MachineReading:
+        if self._reading is None or time.monotonic() >= self._read_at + READ_SECONDS:
+            self._read_at = time.monotonic()
+            self._reading = self._machine.read()
+        return self._reading

@@ -144,14 +144,19 @@ def make_predictor(state: Path) -> SecondsPredictor:
 
 
 def make_intake(
-    config: BridgeConfig, home: Path, models: Models, make_offer: MakeOffer | None = None
+    config: BridgeConfig,
+    home: Path,
+    models: Models,
+    make_offer: MakeOffer | None = None,
+    adapters: Adapters | None = None,
 ) -> Intake:
+    """What takes jobs in for these models, with an offer and adapters of the configuration."""
     folder = config.models_folder(home)
     return Intake(
         OfferedModels(make_offer or offer_maker(config, home), models.served),
         folder,
         SourceFetcher(config.horde_url, client_agent=CLIENT_AGENT),
-        make_adapters(config, folder),
+        adapters or make_adapters(config, folder),
     )
 
 

@@ -72,6 +72,8 @@ class Overview(_Part):
     device_seconds: float = 0.0
     lost_pops: int = 0
     """Answers of the horde that were lost on their way; they may have contained jobs."""
+    messages: tuple[str, ...] = ()
+    """What the horde's moderators write to this worker, for as long as they say."""
 
     @property
     def running(self) -> JobOverview | None:
@@ -103,6 +105,7 @@ def overview_of(
         kudos=round(view.kudos, 2),
         device_seconds=round(view.device_seconds, 1),
         lost_pops=view.lost_pops,
+        messages=tuple(message.message for message in view.messages),
     )
 
 

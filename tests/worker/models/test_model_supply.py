@@ -15,9 +15,10 @@ from tests.support.civitai_server import safetensors
 from tests.support.owner import wait_for
 from tests.support.reference_server import STEP_BYTES, ReferenceServer, reference_server
 from worker.models.checksums import VerifiedFiles
-from worker.models.fetching import FileFetcher, ModelSupply, arrived_bytes, progress_text
+from worker.models.fetching import FileFetcher
 from worker.models.on_disk import State, Stock, look
 from worker.models.reference import Kind, read_list
+from worker.models.supply import ModelSupply, arrived_bytes, progress_text
 from worker.net.fetch import Web
 from worker.net.refusal_memo import DownloadMemo
 

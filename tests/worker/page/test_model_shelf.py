@@ -2,36 +2,59 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.civitai_server import safetensors
 from tests.support.owner import wait_for
-from tests.support.reference_server import ReferenceServer, reference_server
+from tests.support.reference_server import STEP_BYTES, ReferenceServer, reference_server
 from worker.config.config import load_config
 from worker.errors import ConfigError, UnknownModel
+from worker.models.inventory import ModelsFolder, take_inventory
+from worker.models.keeper import ModelOffering
+from worker.models.opening import Models
 from worker.page.model_shelf import ModelShelf
+from worker.service.assembly import make_intake
 
 
 @pytest.fixture
 def site() -> Generator[ReferenceServer]:
     with reference_server() as site:
-        for name in ("One", "Two", "Three"):
-            site.offer_model(name)
+        site.offer_model("One")
+        for name in ("Two", "Three"):
+            site.offer_model(name, safetensors(8 * STEP_BYTES, name.encode()[:1]))
+        site.offer_model("Vast", size_on_disk_bytes=10**16)
         yield site
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, site: ReferenceServer) -> ModelShelf:
+def shelf(tmp_path: Path, site: ReferenceServer) -> Generator[ModelShelf]:
+    """Of a configuration that chooses the model One, which is still to come."""
     config_file = tmp_path / "bridgeData.yaml"
     config_file.write_text(
         f"api_key: a-key\ndreamer_name: tester\nhorde_url: {site.url}\n"
         f"model_reference: {site.url}/reference\nmodels_to_load:\n  - One  # mine\n"
     )
-    return ModelShelf(config_file, tmp_path)
+    config = load_config(config_file)
+    offering = ModelOffering(take_inventory(ModelsFolder.of(config, tmp_path)))
+    offered = make_intake(config, tmp_path, Models({}, ())).offered
+    with offering.kept_up(offered):
+        yield ModelShelf(config_file, tmp_path, offering)
 
 
-def is_over(shelf: ModelShelf) -> bool:
-    return all(each["is_over"] for each in shelf.fetches())
+def fetch(shelf: ModelShelf, name: str) -> dict[str, Any]:
+    """What is shown of its download."""
+    (found,) = [each for each in shelf.fetches() if each["name"] == name]
+    return found
+
+
+def wait_until(shelf: ModelShelf, name: str, progress: str) -> None:
+    wait_for(lambda: fetch(shelf, name)["progress"] == progress)
+
+
+def parts(shelf: ModelShelf) -> list[str]:
+    return sorted(path.name for path in (shelf.home / "models").rglob("*.part"))
 
 
 def test_a_model_is_added_with_the_room_shown_first_and_removed_again(
@@ -44,19 +67,60 @@ def test_a_model_is_added_with_the_room_shown_first_and_removed_again(
     shelf.add("Two")
     with pytest.raises(UnknownModel, match="already"):
         shelf.add("Two")
-    wait_for(lambda: shelf.fetches()[0]["arrived_bytes"] > 0)
+    wait_for(lambda: fetch(shelf, "Two")["arrived_bytes"] > 0)
     rest.set()
-    wait_for(lambda: is_over(shelf))
-    assert shelf.fetches()[0]["problem"] == ""
-    assert load_config(shelf.config_file).models_to_load == ("One", "Two")
+    wait_until(shelf, "Two", "over")
+    wait_for(lambda: load_config(shelf.config_file).models_to_load == ("One", "Two"))
     rows = {row["name"]: row for row in shelf.shown(("One",))["models"]}
     assert (rows["Two"]["state"], rows["Two"]["is_chosen"]) == ("verified", True)
     assert (rows["One"]["is_served"], rows["Three"]["is_chosen"]) == (True, False)
 
+    with pytest.raises(UnknownModel, match="has a job in hand"):
+        shelf.remove("Two", in_hand=["Two"])
     assert shelf.remove("Two")["freed_bytes"] == plan["to_come_bytes"]
     assert load_config(shelf.config_file).models_to_load == ("One",)
     assert "One  # mine" in shelf.config_file.read_text()
     assert not list((shelf.home / "models").rglob("Two*"))
+
+
+def test_a_download_is_paused_goes_on_where_it_was_and_is_cancelled(
+    shelf: ModelShelf, site: ReferenceServer
+):
+    for name in ("Two", "Three"):
+        site.hold(f"/files/{name}.safetensors")
+        shelf.add(name)
+        wait_for(lambda name=name: fetch(shelf, name)["arrived_bytes"] > 0)
+        shelf.pause(name)
+        assert not fetch(shelf, name)["is_wanted"]
+        site.held[f"/files/{name}.safetensors"].set()
+        wait_until(shelf, name, "paused")
+    assert parts(shelf) == ["Three.safetensors.part", "Two.safetensors.part"]
+    shelf.cancel("Three")
+    assert fetch(shelf, "Three")["progress"] == "cancelled"
+    assert parts(shelf) == ["Two.safetensors.part"]
+    shelf.resume("Two")
+    wait_until(shelf, "Two", "over")
+    assert site.answers("/files/Two.safetensors") == [200, 206]
+    wait_for(lambda: "Two" in load_config(shelf.config_file).models_to_load)
+    for change in (shelf.pause, shelf.resume, shelf.cancel):
+        with pytest.raises(UnknownModel, match="is not being downloaded"):
+            change("Two")
+    shelf.add("Three")
+    wait_until(shelf, "Three", "over")
+
+
+def test_cancelling_a_chosen_model_chooses_it_no_more(shelf: ModelShelf, site: ReferenceServer):
+    rest = site.hold("/files/Two.safetensors")
+    text = shelf.config_file.read_text()
+    shelf.config_file.write_text(f"{text}  - Two  # the largest\n")
+    folder = ModelsFolder.of(load_config(shelf.config_file), shelf.home)
+    shelf.offering.supply.add(take_inventory(folder).stocks["Two"])
+    wait_for(lambda: fetch(shelf, "Two")["arrived_bytes"] > 0)
+    shelf.cancel("Two")
+    rest.set()
+    wait_until(shelf, "Two", "cancelled")
+    wait_for(lambda: not parts(shelf))
+    assert load_config(shelf.config_file).models_to_load == ("One",)
 
 
 def test_a_download_that_fails_says_so_and_chooses_nothing(
@@ -64,8 +128,8 @@ def test_a_download_that_fails_says_so_and_chooses_nothing(
 ):
     site.statuses["/files/Two.safetensors"] = 404
     shelf.add("Two")
-    wait_for(lambda: is_over(shelf))
-    assert "Two" in shelf.fetches()[0]["problem"]
+    wait_until(shelf, "Two", "over")
+    assert "Two" in fetch(shelf, "Two")["problem"]
     assert load_config(shelf.config_file).models_to_load == ("One",)
 
 
@@ -83,8 +147,7 @@ def test_what_can_t_be_added_or_removed_is_told(shelf: ModelShelf):
         shelf.remove("One")
 
 
-def test_what_is_larger_than_the_disk_is_not_begun(shelf: ModelShelf, site: ReferenceServer):
-    site.offer_model("Vast", size_on_disk_bytes=10**16)
+def test_what_is_larger_than_the_disk_is_not_begun(shelf: ModelShelf):
     plan = shelf.plan("Vast")
     assert "there is room for" in plan["problem"]
     with pytest.raises(UnknownModel, match="there is room for"):

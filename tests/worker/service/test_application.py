@@ -18,7 +18,6 @@ from rich.text import Text
 from textual.widgets import DataTable, RichLog, Static
 
 from hordelib.job.params import GenerationParams
-from hordelib.memory.readings import Memory
 from tests.support.owner import PROJECT
 from worker.clock import elapsed_seconds
 from worker.horde.api import slots_of
@@ -26,9 +25,22 @@ from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.jobs.results import ImageEnd, JobStage
 from worker.service.application import Hands, LogLines, Moment, WorkerApplication
+from worker.service.machine import CardReading, MachineReading, Room
 from worker.service.overview import overview_of
 
 PROMPT = "a red circle"
+GIB = 1 << 30
+MACHINE = MachineReading(
+    memory=Room(total_bytes=8 * GIB, free_bytes=3 * GIB, reserve_bytes=GIB),
+    disk=Room(total_bytes=500 * GIB, free_bytes=120 * GIB, reserve_bytes=2 * GIB),
+    card=CardReading(
+        name="a card",
+        memory=Room(total_bytes=12 * GIB, free_bytes=5 * GIB, reserve_bytes=GIB),
+        load_percent=97,
+        celsius=71,
+        watts=212.4,
+    ),
+)
 STRANGE = "[bold]日本\u3000\x1b[2J :warning: [/x"
 
 
@@ -52,7 +64,7 @@ class Owner:
     def show(self, why: str = "") -> None:
         view = self.journal.view()
         overview = overview_of(view, "serving", why, began=0.0, models=("demo", STRANGE))
-        self.application.show(Moment(overview, view, Memory(8 << 30, 3 << 30)))
+        self.application.show(Moment(overview, view, MACHINE))
 
     def told(self, name: str) -> str:
         return str(self.application.screen_stack[0].query_one(name, Static).render())
@@ -84,7 +96,10 @@ def test_it_shows_state_jobs_memory_and_log(size: tuple[int, int]):
             await pilot.pause(0.5)
             assert owner.told("#state") == "The worker is serving: back at [/5pm]"
             assert "12.50 kudos" in owner.told("#figures")
-            assert "3.0 of 8.0 GiB free" in owner.told("#figures")
+            figures = owner.told("#figures")
+            assert "memory 3.0 of 8.0 GiB free   disk 120.0 of 500.0 GiB free" in figures
+            card = "5.0 of 12.0 GiB free   load 97 %   temperature 71 °C   power 212 W"
+            assert f"card memory {card}" in figures
             first, second = owner.rows()
             assert first.startswith("a-long-j demo 512x768 running 5/20")
             assert "submitted" in second
@@ -158,6 +173,8 @@ from worker.children.signals import StopSignals
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.service.application_view import ApplicationView, has_whole_terminal
+from worker.config.keys import BridgeConfig
+from worker.service.machine import Machine
 from worker.service.orders import Orders
 from worker.service.pauses import Pauses
 
@@ -165,7 +182,9 @@ if __name__ == "__main__":
     signals = StopSignals.caught()
     assert has_whole_terminal()
     pauses = Pauses(Orders(Path(".")))
-    with signals.counted(), ApplicationView(Journal(Ledger(None)), pauses, signals, tuple) as view:
+    config = BridgeConfig.model_validate({"api_key": "a-key", "dreamer_name": "tester"})
+    machine, journal = Machine(config, Path("."), 0), Journal(Ledger(None))
+    with signals.counted(), ApplicationView(journal, pauses, signals, tuple, machine) as view:
         context = multiprocessing.get_context("spawn")
         child = context.Process(target=print, args=("from a child",))
         child.start()

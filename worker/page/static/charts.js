@@ -1,5 +1,5 @@
 // Bars of one figure by hour; the same figures are in a table for those who don't see them.
-import { make } from "./views.js";
+import { make, round } from "./views.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const svg = (name, attributes) => {
@@ -48,4 +48,3 @@ const when = (group) => {
   const first = new Date(group[0].hour * 3600e3), end = new Date((group.at(-1).hour + 1) * 3600e3);
   return `${first.toLocaleString([], { ...form, day: "numeric", month: "short" })} – ${end.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
 };
-export const round = (value) => value >= 100 ? Math.round(value).toLocaleString() : Number(value.toPrecision(3)).toLocaleString();

@@ -1,10 +1,11 @@
 // The page: one stream of events from the worker, six views, and orders.
-import { chart, grouped, round, spread, sum } from "./charts.js";
-import { $, ask, make, showHorde, showNow, size } from "./views.js";
+import { chart, grouped, spread, sum } from "./charts.js";
+import { loadModels, showDownloads } from "./models.js";
+import { $, ask, make, round, say, showHorde, showNow, sure } from "./views.js";
 
 const VIEWS = ["now", "time", "horde", "models", "settings", "log"];
 const loaders = { time: loadHistory, horde: loadHorde, models: loadModels, settings: loadSettings, log: loadLog };
-let span = 24, shelf = null, keys = null, lines = [], view = "now", heard = 0, downloads = "";
+let span = 24, keys = null, lines = [], view = "now", heard = 0;
 
 function open() {
   const wanted = location.hash.slice(1);
@@ -26,7 +27,7 @@ addEventListener("hashchange", () => { open(); $("main").focus({ preventScroll: 
 function connect() {
   const stream = new EventSource("/events");
   const hear = (name, act) => stream.addEventListener(name, (event) => { alive(); act(JSON.parse(event.data)); });
-  hear("now", (now) => { showNow(now); showDownloads(now.downloads); });
+  hear("now", (now) => { showNow(now); showDownloads(now.downloads, now.overview.models, view === "models"); });
   hear("log", (more) => { lines = [...lines, ...more].slice(-2000); if (view === "log") showLines(); });
   hear("history", () => { if (view === "time") loadHistory(); });
   hear("beat", () => {});
@@ -54,7 +55,6 @@ async function order(name, told, more = {}) {
     say($("ordered"), told);
   } catch (error) { say($("ordered"), error.message, true); }
 }
-function say(node, text, bad = false) { node.textContent = text; node.classList.toggle("bad", bad); }
 function until(choice) {
   if (!choice) return {};
   if (choice !== "tomorrow") return { until: Math.round(Date.now() / 1000) + Number(choice), is_span: true };
@@ -73,21 +73,6 @@ $("stop").onclick = async () => {
     order("stop", "It stops.");
 };
 $("logout").onclick = async () => { await ask("/logout", {}); location.replace("/login"); };
-
-function sure(title, text, yes) {
-  const dialog = $("sure");
-  $("sure-title").textContent = title;
-  $("sure-text").textContent = text;
-  $("sure-yes").textContent = yes;
-  dialog.returnValue = "";
-  dialog.showModal();
-  $("sure-no").focus();
-  return new Promise((resolve) => {
-    $("sure-yes").onclick = () => dialog.close("yes");
-    $("sure-no").onclick = () => dialog.close("");
-    dialog.onclose = () => resolve(dialog.returnValue === "yes");
-  });
-}
 
 // ---- over time ---------------------------------------------------------------------------------
 
@@ -119,64 +104,12 @@ $("spans").onclick = (event) => {
   loadHistory();
 };
 
-// ---- the horde, and models ---------------------------------------------------------------------
+// ---- the horde ---------------------------------------------------------------------
 
 async function loadHorde() {
   if (!$("horde-body").children.length) $("horde-body").replaceChildren(make("p", {}, "Asking the horde …"));
   try { showHorde(await ask("/api/horde")); }
   catch (error) { $("horde-body").replaceChildren(make("p", { class: "bad-text" }, error.message)); }
-}
-
-async function loadModels() {
-  try { shelf = await ask("/api/models"); }
-  catch (error) { return say($("model-told"), error.message, true); }
-  $("room").textContent = `${size(shelf.free_bytes)} free on the disk, of which ${size(shelf.kept_bytes)} are kept; LoRAs take ${size(shelf.lora_bytes)} of ${size(shelf.lora_most_bytes)}.`;
-  if (shelf.problems.length) say($("model-told"), shelf.problems.join("\n"), true);
-  showModels();
-}
-function showModels() {
-  if (!shelf) return;
-  const wanted = $("model-search").value.toLowerCase();
-  const rank = (row) => (row.is_served ? 4 : 0) + (row.is_chosen ? 2 : 0) + (row.there_bytes ? 1 : 0);
-  const rows = shelf.models.filter((row) => `${row.name} ${row.family}`.toLowerCase().includes(wanted))
-    .sort((a, b) => rank(b) - rank(a) || (b.pictures ?? 0) - (a.pictures ?? 0) || a.name.localeCompare(b.name));
-  $("model-rows").replaceChildren(...rows.slice(0, 300).map((row) => {
-    const state = row.is_served ? "served" : row.is_chosen ? `chosen, ${row.state}` : row.there_bytes ? "on disk" : "not here";
-    const isOurs = row.is_chosen || row.there_bytes > 0;
-    const button = row.state === "yours" ? null : make("button", { class: "quiet", "aria-label": `${isOurs ? "Remove" : "Add"} ${row.name}` }, isOurs ? "Remove" : "Add");
-    if (button) button.onclick = () => isOurs ? removeModel(row) : addModel(row);
-    return make("tr", {}, make("td", {}, row.name, make("small", {}, row.family)), make("td", { class: row.is_served ? "good-text" : "" }, state),
-      make("td", { class: "number" }, row.size_bytes || row.there_bytes ? size(row.size_bytes || row.there_bytes) : "?"),
-      make("td", { class: "number" }, row.pictures == null ? "–" : row.pictures.toLocaleString()), make("td", { class: "number" }, button));
-  }));
-}
-$("model-search").oninput = showModels;
-
-async function addModel(row) {
-  try {
-    const plan = await ask(`/api/models/plan?name=${encodeURIComponent(row.name)}`);
-    if (plan.problem) return say($("model-told"), plan.problem, true);
-    const left = plan.free_bytes - plan.to_come_bytes;
-    if (!await sure(`Add ${row.name}?`, `${size(plan.to_come_bytes)} to download; the disk has ${size(plan.free_bytes)} free, and ${size(left)} after it. The next start of the worker serves it.`, "Download")) return;
-    await ask("/api/models/add", { name: row.name });
-    say($("model-told"), `${row.name} is being downloaded.`);
-  } catch (error) { say($("model-told"), error.message, true); }
-}
-async function removeModel(row) {
-  if (!await sure(`Remove ${row.name}?`, `Its files are deleted (${size(row.there_bytes)}), and it is taken out of models_to_load.`, "Remove")) return;
-  try {
-    const { freed_bytes, kept } = await ask("/api/models/remove", { name: row.name });
-    await loadModels();
-    say($("model-told"), [`${size(freed_bytes)} freed.`, ...kept].join("\n"));
-  } catch (error) { say($("model-told"), error.message, true); }
-}
-function showDownloads(list) {
-  const told = JSON.stringify(list);
-  if (told === downloads) return;
-  if (downloads && view === "models" && list.filter((each) => each.is_over).length) loadModels();
-  downloads = told;
-  $("downloads").replaceChildren(...list.map((each) => make("p", { class: each.problem ? "bad-text" : "" },
-    each.problem || (each.is_over ? `${each.name}: here; the next start of the worker serves it` : `${each.name}: ${size(each.arrived_bytes)}${each.size_bytes ? ` of ${size(each.size_bytes)}` : ""}`))));
 }
 
 // ---- settings ----------------------------------------------------------------------------------

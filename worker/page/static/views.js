@@ -27,6 +27,8 @@ export function duration(seconds) {
   return told.slice(0, 2).join(" ") || "0 s";
 }
 
+export const round = (value) => value >= 100 ? Math.round(value).toLocaleString() : Number(value.toPrecision(3)).toLocaleString();
+
 export async function ask(path, body) {
   const answer = await fetch(path, body === undefined ? {} : {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
@@ -37,6 +39,23 @@ export async function ask(path, body) {
   return told;
 }
 
+export function say(node, text, bad = false) { node.textContent = text; node.classList.toggle("bad", bad); }
+
+export function sure(title, text, yes) {
+  const dialog = $("sure");
+  $("sure-title").textContent = title;
+  $("sure-text").textContent = text;
+  $("sure-yes").textContent = yes;
+  dialog.returnValue = "";
+  dialog.showModal();
+  $("sure-no").focus();
+  return new Promise((resolve) => {
+    $("sure-yes").onclick = () => dialog.close("yes");
+    $("sure-no").onclick = () => dialog.close("");
+    dialog.onclose = () => resolve(dialog.returnValue === "yes");
+  });
+}
+
 const TONES = { serving: "good", "in maintenance": "warn", pausing: "warn", paused: "warn", draining: "warn", ended: "bad" };
 const STAGES = ["popped", "reading", "waiting", "running", "encoding", "judging", "delivering"];
 
@@ -44,7 +63,7 @@ function definitions(target, pairs) {
   target.replaceChildren(...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]));
 }
 
-function bar(share, reserve = 0) {
+export function bar(share, reserve = 0) {
   const node = make("div", { class: "bar" }), fill = make("i");
   fill.style.width = `${Math.min(100, 100 * share)}%`;
   node.append(fill);
@@ -82,6 +101,8 @@ export function showNow(now) {
   ]);
   $("memory").replaceChildren(meter("Main memory", machine.memory), ...(machine.disk ? [meter("Disk of the models", machine.disk)] : []));
   showCard(machine.card);
+  $("messages").hidden = !overview.messages.length;
+  $("messages-list").replaceChildren(...overview.messages.map((each) => make("p", {}, each)));
 }
 
 function showJob(job) {
@@ -117,9 +138,17 @@ export function showHorde(told) {
   if (told.account) part("Your account", [["name", told.account.name], ["kudos", told.account.kudos.toLocaleString()], ["trusted", yes(told.account.is_trusted)]]);
   if (told.worker) part("Its record of this worker", [
     ["online", yes(told.worker.is_online)], ["in maintenance", yes(told.worker.in_maintenance)], ["trusted", yes(told.worker.is_trusted)],
+    ["online in all", told.worker.uptime_seconds == null ? "not told" : duration(told.worker.uptime_seconds)],
     ["requests done", told.worker.requests ?? "not told"], ["not completed", told.worker.uncompleted ?? "not told"],
-    ["kudos", told.worker.kudos ?? "not told"], ["speed", told.worker.performance ?? "not told"], ["says", told.worker.info ?? "–"]]);
+    ["kudos", told.worker.kudos ?? "not told"], ["speed", told.worker.performance ?? "not told"], ["says", told.worker.info || "–"]]);
   else if (!told.problem) parts.push(make("article", { class: "card" }, make("p", {}, "The horde does not know this worker yet; its first request for jobs introduces it.")));
+  const queues = told.queues.map((queue) => make("tr", {}, make("td", {}, queue.name), make("td", { class: "number" }, round(queue.images)),
+    make("td", { class: "number" }, String(queue.threads)), make("td", { class: "number" }, queue.images ? duration(queue.eta_seconds) : "–")));
+  const head = ["Model", "Images that wait", "Threads that serve it", "Done in about"].map((name, place) => make("th", { scope: "col", class: place ? "number" : "" }, name));
+  parts.push(make("article", { class: "card wide" }, make("h3", {}, "What waits for this worker's models"),
+    told.queue_problem ? make("p", { class: "bad-text" }, told.queue_problem)
+      : queues.length ? make("div", { class: "scroll bare", tabindex: "0", role: "region", "aria-label": "Queues of this worker's models" }, make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...queues)))
+        : make("p", {}, "No model is offered at the moment.")));
   part("The offer", [["horde", told.horde_url], ["max_power", told.max_power], ["max_batch", told.max_batch]]);
   part("The reward", [["introduced as", told.agent], ["share", `${told.share_percent} %`]], make("p", { class: "note" }, `${told.rule[0].toUpperCase()}${told.rule.slice(1)}.`),
     ...(told.lost ? [make("p", { class: "warn-text" }, `${told.lost}. ${told.remedy}`)] : []));
