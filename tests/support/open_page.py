@@ -17,6 +17,7 @@ from worker.models.keeper import ModelOffering
 from worker.models.opening import Models
 from worker.page.app import Watched
 from worker.page.server import PageServer, page_of
+from worker.safety.gallery import Gallery
 from worker.service.assembly import make_adapters, make_intake
 from worker.service.history import History
 from worker.service.orders import Orders
@@ -72,7 +73,8 @@ def open_page(home: Path, more: str = "") -> Generator[OpenPage]:
         adapters = make_adapters(config, config.models_folder(home))
         offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
         offered = make_intake(config, home, Models({}, ()), adapters=adapters).offered
-        watched = Watched(config, config_file, home, offering, adapters, orders, history)
+        gallery = Gallery() if config.show_pictures else None
+        watched = Watched(config, config_file, home, offering, adapters, orders, history, gallery)
         with offering.kept_up(offered), page_of(watched) as server:
             yield OpenPage(server, watched, url)
 

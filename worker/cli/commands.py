@@ -10,6 +10,7 @@ import sysconfig
 import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from hordelib.errors import HordelibError
@@ -38,6 +39,7 @@ from worker.models.on_disk import DISK_FLOOR_BYTES
 from worker.models.opening import Models
 from worker.page.app import Watched
 from worker.page.server import page_of
+from worker.safety.gallery import Gallery
 from worker.safety.policy import unfound
 from worker.service.application_view import ApplicationView, has_whole_terminal
 from worker.service.assembly import (
@@ -154,10 +156,23 @@ def run_worker(
         inventory = take_inventory(ModelsFolder.of(config, home))
         offering = ModelOffering(inventory)
         adapters = make_adapters(config, config.models_folder(home))
+        if config.show_pictures:
+            children = replace(children, gallery=Gallery())
         with (
             closing(Ledger(state.path / LEDGER)) as ledger,
             closing(History(state.path / HISTORY)) as history,
-            page_of(Watched(config, home / CONFIG_FILE, home, offering, adapters, orders, history)),
+            page_of(
+                Watched(
+                    config,
+                    home / CONFIG_FILE,
+                    home,
+                    offering,
+                    adapters,
+                    orders,
+                    history,
+                    children.gallery,
+                )
+            ),
         ):
             if inventory.coming:
                 with suppress(OSError):
@@ -166,10 +181,7 @@ def run_worker(
             if orders.is_given(*OF_ONE_LIFE):
                 orders.end()
                 return
-            for line in warnings_of(config, home, models):
-                log.warning(as_typed(line))
-            if kinds := unserved(config, home, models):
-                log.info("not offered: %s (check says why)", ", ".join(kinds))
+            _warn(config, home, models)
             intake = make_intake(config, home, models, adapters=adapters)
             journal = Journal(ledger, children.most_drops, make_predictor(state.path))
             bridge = make_bridge(config, home, models, journal, intake=intake, children=children)
@@ -201,6 +213,14 @@ def run_worker(
                     pauses=pauses,
                     look_after=(look_after, metrics.beat),
                 )
+
+
+def _warn(config: BridgeConfig, home: Path, models: Models) -> None:
+    log = logging.getLogger("worker")
+    for line in warnings_of(config, home, models):
+        log.warning(as_typed(line))
+    if kinds := unserved(config, home, models):
+        log.info("not offered: %s (check says why)", ", ".join(kinds))
 
 
 def make_metrics(config: BridgeConfig, orders: Orders) -> MetricsServer:

@@ -285,6 +285,10 @@ class BridgeConfig(BaseModel):
         Password | None, expects("a password of 8 to 1000 characters, or the hash kept of one")
     ] = None
     """Whoever opens the page has to give it. The start of `run` puts a hash in its place."""
+    show_pictures: YesNo = False
+    """true: the page shows the last 12 pictures to whoever may open it, though the horde's users
+    did not ask for them to be seen. They are kept in memory alone, small and without their prompts;
+    those found not safe for work stay blurred."""
     notes: tuple[str, ...] = ()
     """Lines for the owner, shown once at start: old keys of the file and what became of them."""
 

@@ -41,6 +41,7 @@ class ModelOffering:
         self._supply = ModelSupply(self._inventory.coming, self._fetcher, keeps_trying=True)
         self._told_at = time.monotonic()
         self._offered: OfferedModels | None = None
+        self._hoped_for: dict[str, Callable[[str], None]] = {}
 
     @property
     def supply(self) -> ModelSupply:
@@ -51,6 +52,14 @@ class ModelOffering:
     def served(self) -> Mapping[str, Model]:
         """The models whose jobs are done at this moment; none before there is an offer."""
         return self._offered.models if self._offered else {}
+
+    def add(self, stock: Stock, then: Callable[[str], None]) -> bool:
+        """Let a model come too, and offer it; `then` is called with its name where that worked.
+
+        Whether it was not on its way already.
+        """
+        self._hoped_for[stock.name] = then
+        return self._supply.add(stock)
 
     def rest(self, name: str) -> None:
         """Offer it no more; jobs of it that were popped are done. One model is always offered."""
@@ -128,8 +137,6 @@ class ModelOffering:
             model = self._arrived(outcome)
         except JobError as error:
             log.warning("%s", error)
-            if outcome is not None:
-                self._supply.complain(outcome.stock.name, str(error))
             return
         if model is not None:
             self._offer(model, offered)
@@ -148,9 +155,18 @@ class ModelOffering:
         if outcome is None:
             self._tell_progress()
             return None
-        if outcome.problem:
-            raise ModelMissing(outcome.problem)
-        return self._open(outcome.stock)
+        name = outcome.stock.name
+        then = self._hoped_for.pop(name, None)
+        try:
+            if outcome.problem:
+                raise ModelMissing(outcome.problem)
+            model = self._open(outcome.stock)
+        except JobError as error:
+            self._supply.complain(name, str(error))
+            raise
+        if then is not None:
+            then(name)
+        return model
 
     def _tell_progress(self) -> None:
         fetchings = self._supply.fetchings

@@ -11,13 +11,12 @@ from typing import Self
 from hordelib.errors import ModelBroken
 from hordelib.files.model import Model
 from hordelib.files.sizes import ModelSize, size_of
-from hordelib.job.families import FAMILIES, Family
+from hordelib.job.families import Family
 from hordelib.job.params import GenerationParams
 from hordelib.memory.estimates import MemoryEstimate
 from hordelib.memory.readings import main_memory
 from worker.config.keys import BridgeConfig
 from worker.devices import Card
-from worker.models.reference import ReferenceEntry
 
 SMALLEST = GenerationParams(prompt="", width=64, height=64)
 MIB = 1 << 20
@@ -93,23 +92,6 @@ def misfit_of_size(
     if most_mib < 0:
         return Misfit(told, "take the name out: no setting makes room for it")
     return Misfit(told, f'set {memory.setting}: "{most_mib} MiB" or less')
-
-
-def likely_need_bytes(entry: ReferenceEntry, memory: ComputeMemory) -> int:
-    """What a model of the list that is not here needs at least, by the size of its files alone;
-    0 where the list does not tell it.
-
-    A model of several files has its UNet in the largest of them; of one file about three quarters
-    are (SD1: 1.7 of 2.1 GB, SDXL: 5.1 of 6.9 GB), as numbers of 16 bits.
-    """
-    family = FAMILIES.get(entry.baseline)
-    if family is None or not entry.size_bytes:
-        return 0
-    largest_bytes = max(file.size_bytes for file in entry.files)
-    if len(entry.files) == 1 or not largest_bytes:
-        largest_bytes = entry.size_bytes * 3 // 4
-    weights_bytes = largest_bytes * memory.value_bytes // 2
-    return weights_bytes + memory.estimate(family, 0).peak_bytes(SMALLEST)
 
 
 def most_pixels(models: Iterable[Model], memory: ComputeMemory, wanted: int) -> int:

@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -50,7 +50,6 @@ class Fetching:
 
     stock: Stock
     backoff: Backoff
-    then: Callable[[Outcome], None]
     progress: Progress = Progress.waiting
     problem: str = ""
     due: float = 0.0  # of time.monotonic()
@@ -125,11 +124,8 @@ class ModelSupply:
         with self._changed:
             return tuple(self._fetchings)
 
-    def add(self, stock: Stock, then: Callable[[Outcome], None] = lambda _: None) -> bool:
-        """Let a model come too; whether it was not on its way already.
-
-        `then` hears how it ended before `outcomes` tells it.
-        """
+    def add(self, stock: Stock) -> bool:
+        """Let a model come too; whether it was not on its way already."""
         with self._changed:
             if self._going(stock.name):
                 return False
@@ -138,7 +134,7 @@ class ModelSupply:
             gone += [each for each in over if each.stock.name == stock.name]
             backoff = Backoff(self._retry_seconds, MOST_RETRY_SECONDS)
             kept = [each for each in self._fetchings if each not in gone]
-            self._fetchings = [*kept, Fetching(stock, backoff, then)]
+            self._fetchings = [*kept, Fetching(stock, backoff)]
             self._left += 1
             self._employ()
         return True
@@ -258,7 +254,6 @@ class ModelSupply:
     def _tell(self, going: Fetching, outcome: Outcome) -> None:
         if going.is_cancelled and outcome.problem:
             self._delete_parts(going.stock)
-        going.then(outcome)
         self._told.put(outcome)
 
     def _delete_parts(self, stock: Stock) -> None:

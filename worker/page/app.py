@@ -28,6 +28,7 @@ from worker.page.log_lines import LogLines
 from worker.page.lora_shelf import loras_shown, remove_lora
 from worker.page.model_shelf import ModelShelf
 from worker.page.settings import Outdated, keep_hash, save_settings, settings_shown
+from worker.safety.gallery import Gallery
 from worker.service.history import History
 from worker.service.machine import Machine
 from worker.service.orders import Given, Orders
@@ -54,6 +55,7 @@ class Watched:
     adapters: Adapters
     orders: Orders
     history: History
+    gallery: Gallery | None = None  # where the owner wants to see pictures
 
 
 def make_app(watched: Watched, guard: Guard, lines: LogLines) -> web.Application:
@@ -67,6 +69,7 @@ def make_app(watched: Watched, guard: Guard, lines: LogLines) -> web.Application
             web.post("/login", guard.log_in),
             web.post("/logout", guard.log_out),
             web.get("/events", page.live.stream),
+            web.get(r"/pictures/{number:[0-9]{1,9}}", page.picture),
             web.get("/api/history", page.history),
             web.get("/api/horde", page.horde),
             web.get("/api/log", page.log),
@@ -126,8 +129,19 @@ class _Page:
             "overview": overview.model_dump(),
             "machine": self._machine.read().model_dump(),
             "downloads": self._shelf.fetches(),
+            "pictures": self._pictures(),
             "has_password": bool(self._guard.password_hash),
         }
+
+    def _pictures(self) -> list[dict[str, Any]] | None:
+        """None where the owner has not asked for them."""
+        gallery = self._watched.gallery
+        if gallery is None:
+            return None
+        return [
+            {"number": each.number, "at": each.at, "is_nsfw": each.is_nsfw}
+            for each in gallery.pictures()
+        ]
 
     def _overview(self) -> Overview:
         return self._watched.orders.latest
@@ -153,6 +167,14 @@ class _Page:
     async def models(self, _request: web.Request) -> web.Response:
         served = self._overview().models
         return await _told(lambda: self._shelf.shown(served))
+
+    async def picture(self, request: web.Request) -> web.Response:
+        gallery = self._watched.gallery
+        number = int(request.match_info["number"])
+        file = await asyncio.to_thread(gallery.small, number) if gallery else None
+        if file is None:
+            return refusal(404, "there is no such picture any more")
+        return web.Response(body=file, content_type="image/webp")
 
     async def loras(self, _request: web.Request) -> web.Response:
         return await _told(lambda: loras_shown(self._watched.adapters))

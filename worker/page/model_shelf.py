@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from hordelib.errors import HordelibError
+from hordelib.job.families import FAMILIES
 from worker.config.config import load_config
 from worker.config.editing import change_settings, try_change
 from worker.errors import DocumentMissing, UnknownModel, WorkerError
+from worker.models.expected_size import expected_misfit
 from worker.models.inventory import Inventory, ModelsFolder, idle, take_inventory
 from worker.models.keeper import ModelOffering
-from worker.models.memory_fit import ComputeMemory, likely_need_bytes, misfit
+from worker.models.memory_fit import ComputeMemory, misfit
 from worker.models.offer import compute_memory
 from worker.models.on_disk import DISK_FLOOR_BYTES, Stock, make_plan
 from worker.models.opening import open_model
 from worker.models.reference import ReferenceEntry
 from worker.models.removal import remove_files
 from worker.models.sites import read_uses
-from worker.models.supply import Outcome, arrived_bytes
+from worker.models.supply import arrived_bytes
 
 log = logging.getLogger(__name__)
 
@@ -105,20 +107,18 @@ class ModelShelf:
                 raise UnknownModel(problem)
             folder = self._folder()
             stock = _stock(folder, take_inventory(folder), name)
-            if not self.offering.supply.add(stock, self._arrived):
+            if not self.offering.add(stock, self._arrived):
                 raise UnknownModel(f"{name} is being downloaded already")
         log.info("page: downloading %s", name)
 
-    def _arrived(self, outcome: Outcome) -> None:
-        """A model that was added here has come, or has failed."""
-        if outcome.problem:
-            log.warning("page: %s", outcome.problem)
-            return
+    def _arrived(self, name: str) -> None:
+        """A model that was added here is offered."""
         try:
-            self._choose(outcome.stock.name)
+            self._choose(name)
         except (WorkerError, OSError) as error:
-            told = f"{outcome.stock.name} is here, but models_to_load could not be changed: {error}"
-            log.warning("page: %s", told)
+            log.warning(
+                "page: %s serves, but could not be put into models_to_load: %s", name, error
+            )
 
     def pause(self, name: str) -> None:
         """Stop its download where it is."""
@@ -231,18 +231,16 @@ def _room(memory: ComputeMemory) -> str:
 def _fit(
     entry: ReferenceEntry, stock: Stock | None, folder: ModelsFolder, memory: ComputeMemory
 ) -> dict[str, Any]:
-    """Whether it fits: by its files where they are here, else by their sizes in the list."""
-    if stock is not None and not stock.is_wanting:
-        try:
+    """Whether it fits: by its files where they are here, else by what the list says."""
+    if entry.baseline not in FAMILIES:
+        return {"fits": None, "fit": "not known"}
+    try:
+        if stock is None or stock.is_wanting:
+            found = expected_misfit(entry, memory)
+        else:
             model = open_model(folder.path, entry.name, {entry.name: stock.files[0].path})
             found = misfit(entry.name, model, memory)
-        except (HordelibError, OSError):
-            return {"fits": None, "fit": "can't be read"}
-        told = "yes" if found is None else f"no: {found.told}; {found.remedy}"
-        return {"fits": found is None, "fit": told}
-    needed_bytes = likely_need_bytes(entry, memory)
-    if not needed_bytes:
-        return {"fits": None, "fit": "not known"}
-    fits = needed_bytes <= memory.usable_bytes
-    told = f"{'yes' if fits else 'no'}, needs about {needed_bytes / (1 << 30):.1f} GiB"
-    return {"fits": fits, "fit": told}
+    except (HordelibError, OSError):
+        return {"fits": None, "fit": "can't be read"}
+    told = "yes" if found is None else f"no: {found.told}; {found.remedy}"
+    return {"fits": found is None, "fit": told}

@@ -12,6 +12,7 @@ from worker.children.judge import JudgeProcess
 from worker.errors import JudgeUnusable
 from worker.jobs.results import Cleared, Failed, Made
 from worker.safety.censorship import AsItIs, Censorship, Replaced, censor_card
+from worker.safety.gallery import Gallery
 
 log = logging.getLogger(__name__)
 
@@ -20,11 +21,15 @@ RESTARTS = (1.0, 30.0)  # seconds between two of them: the first, the longest
 
 
 class Judging:
-    """Has each picture judged, and applies what the owner and the client want to the verdict."""
+    """Has each picture judged, and applies what the owner and the client want to the verdict.
 
-    def __init__(self, judge: JudgeProcess, censorship: Censorship):
+    A `gallery` gets those that leave as they are.
+    """
+
+    def __init__(self, judge: JudgeProcess, censorship: Censorship, gallery: Gallery | None = None):
         self._judge = judge
         self._censorship = censorship
+        self._gallery = gallery
 
     def start(self, unless: threading.Event) -> None:
         """Raises JudgeUnusable when no picture could be judged, after STARTS tries.
@@ -72,6 +77,8 @@ class Judging:
         notes = (*made.notes, *_place(made))
         match outcome:
             case AsItIs():
+                if self._gallery is not None:
+                    self._gallery.add(made.webp, is_nsfw=verdict.nsfw)
                 return Cleared(slot, made.seed, made.webp, notes)
             case Replaced(cause, note):
                 log.info("job %s: censored: %s %s", slot.id, cause, ", ".join(verdict.reasons))

@@ -45,6 +45,7 @@ from worker.prediction import seconds_file
 from worker.prediction.predictor import SecondsPredictor
 from worker.prediction.seconds_file import SecondsFile
 from worker.safety.censorship import Censorship
+from worker.safety.gallery import Gallery
 from worker.safety.judging import Judging
 from worker.safety.policy import judge_settings
 from worker.service.state_folder import STATE
@@ -67,6 +68,7 @@ class Children:
 
     engine: Callable[[Any, Any], None] = engine_main.main
     judge: Callable[[Any, Any], None] = judge_main.main
+    gallery: Gallery | None = None  # gets the pictures that the judge lets pass
     most_drops: int = MOST_DROPS  # within an hour: tests let more jobs fail than a horde would
 
 
@@ -199,6 +201,7 @@ def make_judging(config: BridgeConfig, home: Path, children: Children = OURS) ->
     return Judging(
         JudgeProcess(judge_settings(config, home), main=children.judge),
         Censorship(config.nsfw, config.censor_nsfw, config.censorlist),
+        children.gallery,
     )
 
 

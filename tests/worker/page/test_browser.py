@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browser import chromium
+from tests.support.family_files import sd1_header
 from tests.support.open_page import PASSWORD, OpenPage, at_work, open_page
 from tests.support.owner import PROJECT
 from tests.support.reference_server import ReferenceServer, reference_server
 from worker.config.config import load_config
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
+from worker.loras.files import LoraRecord
 from worker.page.access import hashed
+from worker.safety.gallery import MOST_PICTURES
 from worker.service.orders import Order
 from worker.service.overview import Overview
 
@@ -34,10 +40,11 @@ def browser() -> Generator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def site() -> Generator[ReferenceServer]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Generator[ReferenceServer]:
+    header = tmp_path_factory.mktemp("site") / "header"
     with reference_server() as site:
-        for name in ("Deliberate", "Two"):
-            site.offer_model(name)
+        for number, name in enumerate(("Deliberate", "Two"), 1):
+            site.offer_model(name, sd1_header(header, number))
         yield site
 
 
@@ -122,17 +129,96 @@ def test_settings_are_changed_and_wrong_ones_told(browser: Browser, served: Open
         expect(tab.get_by_label("horde_url", exact=True)).to_be_disabled()
 
 
-def test_a_model_is_added_and_removed_by_clicks(browser: Browser, served: OpenPage):
+def test_a_model_is_added_paused_resumed_cancelled_and_removed_by_clicks(
+    browser: Browser, served: OpenPage, site: ReferenceServer
+):
+    rest = site.hold("/files/Two.safetensors")
     with looking(browser, served) as tab:
         go_to(tab, "Models")
-        tab.get_by_role("button", name="Add Two").click()
-        expect(tab.get_by_role("dialog")).to_contain_text("to download; the disk has")
-        tab.get_by_role("button", name="Download").click()
-        expect(tab.locator("#downloads")).to_contain_text("Two: here", timeout=LONG_MS)
+        downloads, dialog = tab.locator("#downloads"), tab.get_by_role("dialog")
+        for last in ("Cancel", "Resume"):
+            tab.get_by_role("button", name="Add Two").click()
+            expect(dialog).to_contain_text("to download; the disk has")
+            dialog.get_by_role("button", name="Download").click()
+            tab.get_by_role("button", name="Pause the download of Two").click()
+            rest.set()
+            expect(downloads).to_contain_text("Two: paused at", timeout=LONG_MS)
+            tab.get_by_role("button", name=f"{last} the download of Two").click()
+            if last == "Cancel":
+                dialog.get_by_role("button", name="Cancel it").click()
+                expect(downloads).to_contain_text("Two: its download was cancelled")
+                rest.clear()
+        expect(downloads).to_contain_text("Two: here", timeout=LONG_MS)
+        row = tab.get_by_role("row").filter(has_text="Two")
+        expect(row.get_by_role("cell").nth(3)).to_have_text("yes", timeout=LONG_MS)
+        assert load_config(served.watched.config_file).models_to_load == ("Deliberate", "Two")
+        assert "Two" in served.watched.offering.served
         tab.get_by_role("button", name="Remove Two").click()
-        tab.get_by_role("dialog").get_by_role("button", name="Remove").click()
+        dialog.get_by_role("button", name="Remove").click()
         expect(tab.locator("#model-told")).to_contain_text("freed")
         assert load_config(served.watched.config_file).models_to_load == ("Deliberate",)
+
+
+def test_a_single_lora_of_the_cache_is_removed(browser: Browser, served: OpenPage):
+    folder = served.watched.adapters.loras.path_of("x").parent
+    (folder / "own.safetensors").write_bytes(b"the owner's")
+    about = LoraRecord(name="a <b>bold</b> LoRA", model_id=1, version_id=2, size_bytes=9)
+    with served.watched.adapters.loras.arrival("1-2", about, "a-job") as path:
+        path.write_bytes(b"some file")
+    with looking(browser, served) as tab:
+        go_to(tab, "Models")
+        rows = tab.locator("#lora-rows")
+        expect(rows).to_contain_text("a <b>bold</b> LoRA")
+        expect(rows).to_contain_text("own")
+        remove = tab.get_by_role("button", name="Remove a <b>bold</b> LoRA")
+        expect(rows.get_by_role("button")).to_have_count(1)
+        for told in ("is needed by a job in hand", "freed"):
+            remove.click()
+            tab.get_by_role("dialog").get_by_role("button", name="Remove").click()
+            expect(tab.locator("#lora-told")).to_contain_text(told)
+            served.watched.adapters.release("a-job")
+        expect(rows).not_to_contain_text("bold")
+        assert not path.exists()
+
+
+SEEN = """(image) => image.decode().then(() => {
+  const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 64 });
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0, 64, 64);
+  return [...context.getImageData(0, 0, 64, 1).data].filter((_, place) => place % 4 === 0);
+})"""
+
+
+def test_pictures_are_shown_to_who_wants_them_and_unsafe_ones_blurred(
+    browser: Browser, tmp_path: Path
+):
+    stripes = Image.frombytes("L", (64, 1), bytes([0, 255] * 32)).resize((64, 64))
+    file = io.BytesIO()
+    stripes.convert("RGB").save(file, "WEBP", lossless=True)
+    with open_page(tmp_path, "show_pictures: true\n") as page, looking(browser, page) as tab:
+        gallery = page.watched.gallery
+        assert gallery is not None
+        for is_nsfw in (False, True):
+            gallery.add(file.getvalue(), is_nsfw=is_nsfw)
+        expect(tab.locator("#pictures")).to_contain_text("did not ask for you to see them")
+        images = tab.locator("#pictures img")
+        expect(images).to_have_count(2)
+        contrasts = [
+            max(seen) - min(seen) for seen in (each.evaluate(SEEN) for each in images.all())
+        ]
+        assert contrasts[0] < 60 < 180 < contrasts[1]  # the newest comes first
+        expect(images.first).to_have_attribute("alt", re.compile("blurred"))
+        for _ in range(MOST_PICTURES):
+            gallery.add(file.getvalue(), is_nsfw=False)
+        expect(images).to_have_count(MOST_PICTURES)
+        assert page.get("/pictures/1").status_code == 404
+
+
+def test_without_the_owners_wish_there_are_no_pictures(browser: Browser, served: OpenPage):
+    with looking(browser, served) as tab:
+        expect(tab.locator("#sentence")).to_contain_text("serves")
+        expect(tab.locator("#pictures")).to_be_hidden()
+    assert served.get("/pictures/1").status_code == 404
 
 
 def test_the_log_is_filtered_and_copied(
@@ -147,6 +233,7 @@ def test_the_log_is_filtered_and_copied(
         log.warning("the <i>horde</i> is away")
         expect(tab.locator("#lines")).to_contain_text("the <i>horde</i> is away", timeout=LONG_MS)
         tab.get_by_label("Level").select_option("warnings and errors")
+        tab.get_by_label("Search").last.fill("is AWAY")
         expect(tab.locator("#lines li")).to_have_count(1)
         tab.get_by_role("button", name="Copy").click()
         expect(tab.locator("#copied")).to_have_text("1 lines are copied.")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.civitai_server import safetensors
+from tests.support.family_files import sd1_header
 from tests.support.owner import wait_for
-from tests.support.reference_server import STEP_BYTES, ReferenceServer, reference_server
+from tests.support.reference_server import ReferenceServer, reference_server
 from worker.config.config import load_config
 from worker.errors import ConfigError, UnknownModel
 from worker.models.inventory import ModelsFolder, take_inventory
@@ -19,11 +19,11 @@ from worker.service.assembly import make_intake
 
 
 @pytest.fixture
-def site() -> Generator[ReferenceServer]:
+def site(tmp_path: Path) -> Generator[ReferenceServer]:
     with reference_server() as site:
-        site.offer_model("One")
-        for name in ("Two", "Three"):
-            site.offer_model(name, safetensors(8 * STEP_BYTES, name.encode()[:1]))
+        for number, name in enumerate(("One", "Two", "Three"), 1):
+            site.offer_model(name, sd1_header(tmp_path / "header", number))
+        site.offer_model("Nonsense")
         site.offer_model("Vast", size_on_disk_bytes=10**16)
         yield site
 
@@ -123,18 +123,19 @@ def test_cancelling_a_chosen_model_chooses_it_no_more(shelf: ModelShelf, site: R
     assert load_config(shelf.config_file).models_to_load == ("One",)
 
 
-def test_a_download_that_fails_says_so_and_chooses_nothing(
+def test_what_fails_or_is_of_no_use_says_so_and_is_not_chosen(
     shelf: ModelShelf, site: ReferenceServer
 ):
     site.statuses["/files/Two.safetensors"] = 404
     shelf.add("Two")
-    wait_until(shelf, "Two", "over")
-    assert "Two" in fetch(shelf, "Two")["problem"]
+    shelf.add("Nonsense")
+    for name, told in (("Two", "HTTP 404"), ("Nonsense", "is of no model family")):
+        wait_for(lambda name=name, told=told: told in fetch(shelf, name)["problem"])
     assert load_config(shelf.config_file).models_to_load == ("One",)
 
 
 def test_what_can_t_be_added_or_removed_is_told(shelf: ModelShelf):
-    for name in ("Nonsense", "", "../../etc/passwd", "x" * 1000):
+    for name in ("Something", "", "../../etc/passwd", "x" * 1000):
         with pytest.raises(UnknownModel, match="not in the horde's list"):
             shelf.plan(name)
     with pytest.raises(UnknownModel, match="chosen already"):

@@ -101,8 +101,21 @@ export function showNow(now) {
   ]);
   $("memory").replaceChildren(meter("Main memory", machine.memory), ...(machine.disk ? [meter("Disk of the models", machine.disk)] : []));
   showCard(machine.card);
+  showPictures(now.pictures);
   $("messages").hidden = !overview.messages.length;
   $("messages-list").replaceChildren(...overview.messages.map((each) => make("p", {}, each)));
+}
+
+function showPictures(pictures) {
+  $("pictures").hidden = !pictures;
+  const numbers = (pictures ?? []).map((each) => each.number).join();
+  if (numbers === $("picture-list").dataset.numbers) return;  // those that are there are not fetched again
+  $("picture-list").dataset.numbers = numbers;
+  $("picture-list").replaceChildren(...(pictures ?? []).map((each) => {
+    const at = new Date(each.at * 1000).toLocaleTimeString();
+    return make("li", {}, make("img", { src: `/pictures/${each.number}`, alt: each.is_nsfw ? `Made at ${at}; blurred, since it was found not safe for work` : `Made at ${at}` }),
+      make("small", {}, each.is_nsfw ? `${at}, blurred` : at));
+  }));
 }
 
 function showJob(job) {
