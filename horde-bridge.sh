@@ -14,6 +14,7 @@ usage: ./horde-bridge.sh [--home FOLDER] COMMAND [OPTIONS]
   pause     have the running worker finish what is in hand, free the device and take no more jobs
   resume    have it serve again
   drain     have it finish what is in hand, then end
+  notify    send a trial notice to the addresses that bridgeData.yaml names
   report    write a zip for those who help you, without keys, names and prompts
   worker    show or change the horde's record of this worker: maintenance, info, team
   models    list, add, remove and verify models; show the most used ones, and the disk
@@ -171,7 +172,7 @@ case ${1:-} in
         usage
         exit
         ;;
-    demo | run | check | status | pause | resume | drain | report | worker | models | fetch | sandbox | benchmark | test) ;;
+    demo | run | check | status | pause | resume | drain | notify | report | worker | models | fetch | sandbox | benchmark | test) ;;
     *)
         printf 'error: there is no command %s\n\n' "$1" >&2
         usage >&2
@@ -203,7 +204,7 @@ case $command:${1:-} in
         set_up --test
         run_tests "$@"
         ;;
-    status:* | pause:* | resume:* | drain:* | report:* | worker:*) # for a worker that is there already
+    status:* | pause:* | resume:* | drain:* | notify:* | report:* | worker:*) # for a worker that is there already
         if ! [ -x "$runtime/.venv/bin/python" ]; then
             die "nothing is installed in $runtime. Set DREAMER_RUNTIME as for the worker, or run" \
                 "./horde-bridge.sh check, which installs it there"

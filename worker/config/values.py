@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ _AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 SHARE: Final = re.compile(r"(\d{1,2})\s*%")
 SHARED_KEY: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _BRIDGE_AGENT: Final = re.compile(r"[^:]+:\d+(\.\d+)*:\S+")
+_NOTIFY_ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]{0,40}://[!-~]{1,2000}", re.IGNORECASE)
 _REFUSED_IN_NAMES: Final = re.compile("colab|tpu|google", re.IGNORECASE)
 
 
@@ -214,6 +216,28 @@ def _listening_address(text: str) -> str:
     return text.strip()
 
 
+class NoticeKind(StrEnum):
+    """What an owner can be written to about."""
+
+    maintenance = "maintenance"
+    stopped = "stopped"
+    disk = "disk"
+    no_jobs = "no_jobs"
+    model_withdrawn = "model_withdrawn"
+    new_version = "new_version"
+
+
+def _notify_address(address: SecretStr) -> SecretStr:
+    if not _NOTIFY_ADDRESS.fullmatch(address.get_secret_value()):
+        raise ValueError
+    return address
+
+
+def _in_a_list(value: object) -> object:
+    """A text holds one or more, apart by blanks."""
+    return value.split() if isinstance(value, str) else value
+
+
 def _path(path: Path) -> Path:
     try:
         return path.expanduser()
@@ -251,6 +275,8 @@ CensoredWords = Annotated[StrictStr, Field(max_length=100), AfterValidator(_cens
 Username = Annotated[StrictStr, Field(pattern=r"^.+#\d+$")]
 Baseline = Annotated[StrictStr, AfterValidator(_baseline)]
 ListeningAddress = Annotated[StrictStr, AfterValidator(_listening_address)]
+NotifyAddress = Annotated[SecretStr, AfterValidator(_notify_address)]
+NotifyAddresses = Annotated[tuple[NotifyAddress, ...], BeforeValidator(_in_a_list)]
 ProgramName = Annotated[StrictStr, Field(min_length=1, max_length=100)]
 Hours = Annotated[HourSpan, BeforeValidator(HourSpan.parse)]
 OwnerPath = Annotated[Path, AfterValidator(_path)]

@@ -46,12 +46,18 @@ class OfferedModels:
         self._models = models
         self._stamps: dict[str, Stamps] = {n: stamps_of(model) for n, model in models.items()}
         self._resting: frozenset[str] = frozenset()
+        self._withdrawn: Mapping[str, str] = {}
         self._changing = threading.Lock()
 
     @property
     def models(self) -> Mapping[str, Model]:
         """Those whose jobs are done, by their names; some of them may rest."""
         return self._models
+
+    @property
+    def withdrawn(self) -> Mapping[str, str]:
+        """Those that were and are not any more, each with the reason."""
+        return self._withdrawn
 
     def offer(self) -> Offer:
         """What to say at the next pop: of the models that neither rest nor were withdrawn."""
@@ -74,6 +80,7 @@ class OfferedModels:
     def _put(self, model: Model) -> None:
         self._stamps[model.name] = stamps_of(model)
         self._models = {**self._models, model.name: model}
+        self._withdrawn = {n: why for n, why in self._withdrawn.items() if n != model.name}
         self._make()
 
     def _make(self) -> None:
@@ -116,6 +123,7 @@ class OfferedModels:
         with self._changing:
             if name in self._models:
                 log.error("%s is not offered any more: %s", name, reason)
+                self._withdrawn = {**self._withdrawn, name: reason}
             self._models = {each: model for each, model in self._models.items() if each != name}
             if not self._models.keys() - self._resting:
                 self._resting = frozenset()

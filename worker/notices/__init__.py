@@ -1,0 +1,1 @@
+"""What the owner is written to about: seen, told once each, and sent by apprise."""
