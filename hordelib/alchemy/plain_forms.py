@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from hordelib.alchemy.blurhash import blurhash
 from hordelib.errors import GenerationFailed
 from hordelib.job.images import SourceImage
 
@@ -23,16 +24,14 @@ LONGEST_SVG = 8 << 20  # characters: noise becomes a path for each pixel
 
 def describe(image: SourceImage) -> dict[str, Any]:
     """Technical facts; `phash` and `dhash` are 64 bits in hexadecimal."""
-    blurhash: Any = import_module("blurhash")
     imagehash: Any = import_module("imagehash")
 
     picture = image.to_pil()
     rgb = picture.convert("RGB")
     small = rgb.copy()
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    along, down = BLURHASH_COMPONENTS
     return {
-        "blurhash": blurhash.encode(small, x_components=along, y_components=down),
+        "blurhash": blurhash(small, *BLURHASH_COMPONENTS),
         "phash": str(imagehash.phash(rgb)),
         "dhash": str(imagehash.dhash(rgb)),
         "width": image.width,
@@ -80,5 +79,5 @@ PLAIN_FORMS: Mapping[str, Callable[[SourceImage], dict[str, Any] | str]] = {
     "palette": palette,
     "vectorize": vectorize,
 }
-PACKAGES = {"describe": ("blurhash", "imagehash"), "palette": (), "vectorize": ("vtracer",)}
+PACKAGES = {"describe": ("imagehash",), "palette": (), "vectorize": ("vtracer",)}
 """What each of them imports."""

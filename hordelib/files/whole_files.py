@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 PART = ".part"  # added to the name of a file that is not complete
+# Windows has no such flag: whoever makes a link there is an administrator, or in developer mode.
+_NO_LINK = 0 if sys.platform == "win32" else os.O_NOFOLLOW
 
 
 def size_on_disk(path: Path) -> int:
@@ -70,12 +73,12 @@ def open_to_append(path: Path) -> BinaryIO:
 
 
 def _for_readers(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o664)
+    return os.open(path, flags | _NO_LINK, 0o664)
 
 
 def for_owner(path: str, flags: int) -> int:
     """An opener for `open`: what it creates is for the owner alone, and a link is an OSError."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    return os.open(path, flags | _NO_LINK, 0o600)
 
 
 OWNER_ONLY = 0o077  # the permissions that nobody else may have

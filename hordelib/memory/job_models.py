@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -276,7 +277,7 @@ def fill_page_cache(path: Path) -> None:
 
     Next to nothing for those that are. Of one request, Linux reads no more than it reads ahead.
     """
-    if not hasattr(os, "posix_fadvise"):
+    if sys.platform != "linux":
         return
     with path.open("rb", buffering=0) as file:
         for start in range(0, path.stat().st_size, REQUEST_BYTES):

@@ -13,6 +13,7 @@ import csv
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 import sysconfig
@@ -138,7 +139,7 @@ SMALL_BUILD = DiskNeed(2_200_000_000, GB)
 
 def disk_need() -> DiskNeed:
     """PyPI's torch is the CUDA build on Linux x86_64, and much smaller anywhere else."""
-    return CUDA_BUILD if (os.uname().sysname, os.uname().machine) == LINUX_X86_64 else SMALL_BUILD
+    return CUDA_BUILD if (platform.system(), platform.machine()) == LINUX_X86_64 else SMALL_BUILD
 
 
 def _tree_bytes(folder: Path) -> int:

@@ -7,7 +7,7 @@ runs in an environment that has nothing but pip.
 from __future__ import annotations
 
 import argparse
-import os
+import platform
 import re
 import shutil
 import subprocess
@@ -129,7 +129,7 @@ def chosen(asked: str, found: Sequence[Card]) -> Choice:
 
 def has_several_builds() -> bool:
     """PyPI's builds for other systems bring no CUDA."""
-    return (os.uname().sysname, os.uname().machine) == ("Linux", "x86_64")
+    return (platform.system(), platform.machine()) == ("Linux", "x86_64")
 
 
 def _as_asked(asked: str) -> Choice:

@@ -130,7 +130,7 @@ def _leave_signals_to_the_bridge() -> None:
     """They reach the whole process group; what they mean for the job is for the bridge."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):  # the bridge blocked them around the spawn
+    if sys.platform != "win32":  # the bridge blocked them around the spawn
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
@@ -165,7 +165,8 @@ def open_log(log_file: Path) -> TextIO:
     try:
         make_private(log_file.parent)
         if size_on_disk(log_file) > LOG_BYTES:
-            log_file.replace(log_file.with_suffix(".old.log"))
+            with suppress(PermissionError):  # Windows renames no file that is open: it grows on
+                log_file.replace(log_file.with_suffix(".old.log"))
         return open(log_file, "a", 1, "utf-8", "replace", opener=for_owner)
     except OSError as error:
         with suppress(OSError):

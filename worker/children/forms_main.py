@@ -7,7 +7,7 @@ elsewhere.
 from __future__ import annotations
 
 import logging
-import resource
+import sys
 from multiprocessing.connection import Connection
 
 from hordelib.alchemy.plain_forms import PLAIN_FORMS
@@ -25,12 +25,20 @@ def main(pipe: Connection, settings: FormsSettings) -> None:
     """The spawned process: exits when told to stop, or when the bridge is gone."""
     set_up_process(settings.log_file)
     keep_out_of_the_way()
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+    _limit_memory()
     child = Child(pipe, HEARTBEAT_SECONDS)
     child.report(Ready(", ".join(PLAIN_FORMS)))
     for command in child.commands():
         child.report(_answer(command))
     child.leave()
+
+
+def _limit_memory() -> None:
+    """Windows knows no such limit."""
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
 
 
 def _answer(asked: Solve) -> Answered | Unanswered:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
@@ -64,7 +65,7 @@ def thread_count(cores: int) -> int:
 
 def _cores() -> set[int]:
     """Those that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
+    if sys.platform == "linux":
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
 

@@ -15,6 +15,7 @@ import queue
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -90,13 +91,10 @@ class Process:
         """
         with self._sending:
             try:
-                with self._socket() as pipe:
-                    pipe.setsockopt(
-                        socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(patience_seconds)
-                    )
-                self._pipe.send(command)
+                with self._patient_for(patience_seconds):
+                    self._pipe.send(command)
             except BlockingIOError:
-                self.kill(f"the {self._name} hung: it read nothing for {patience_seconds:g} s")
+                self._kill_for_not_reading(patience_seconds)
                 raise
 
     def next_report(self, timeout: float) -> Report | None:
@@ -168,8 +166,34 @@ class Process:
 
     def _hang_up(self) -> None:
         """Wake whoever reads or sends, even where a child of the child keeps the pipe open."""
+        if sys.platform == "win32":
+            return  # no child of a child has its end of a named pipe
         with suppress(OSError), self._socket() as pipe:
             pipe.shutdown(socket.SHUT_RDWR)
+
+    @contextmanager
+    def _patient_for(self, seconds: float) -> Generator[None]:
+        """A write that nobody reads ends: as BlockingIOError, or by the child's death."""
+        if sys.platform == "win32":  # the pipe there is no socket, and a write knows no time-out
+            with self._killed_after(seconds):
+                yield
+            return
+        with self._socket() as pipe:
+            pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(seconds))
+        yield
+
+    @contextmanager
+    def _killed_after(self, seconds: float) -> Generator[None]:
+        timer = threading.Timer(seconds, self._kill_for_not_reading, (seconds,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _kill_for_not_reading(self, seconds: float) -> None:
+        self.kill(f"the {self._name} hung: it read nothing for {seconds:g} s")
 
     def _socket(self) -> socket.socket:
         """The pipe as what it is, to be closed: the pipe stays open."""
@@ -231,7 +255,7 @@ def _carry_out(process: BaseProcess, started: Future[None]) -> None:
 @contextmanager
 def _signals_blocked() -> Generator[None]:
     """Keep Ctrl-C from a child that does not ignore it yet; children inherit the mask."""
-    if not hasattr(signal, "pthread_sigmask"):
+    if sys.platform == "win32":
         yield
         return
     resource_tracker.ensure_running()  # multiprocessing's own; its start would lift the block
@@ -256,7 +280,7 @@ def cause_of_death(name: str, exit_code: int | None, oom_kills: int) -> str:
     ended = f"the {name} process was ended by {_signal_name(-exit_code)}"
     if exit_code == -9 and oom_kills > 0:
         return f"{ended}: the system ran out of memory (remedy: a larger ram_to_leave_free)"
-    if exit_code == -signal.SIGBUS:
+    if _signal_name(-exit_code) == "SIGBUS":
         return f"{ended}: a file that it had in memory was cut off, or can't be read any more"
     return ended
 

@@ -15,9 +15,11 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
-# Ctrl-C, the system's stop, and the terminal's end.
+# Ctrl-C, the system's stop, and the terminal's end; Windows' Ctrl-Break and closed console.
 STOP_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGTERM") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGHUP", "SIGTERM", "SIGBREAK")
+    if hasattr(signal, name)
 )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import math
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -27,6 +27,7 @@ from worker.clock import elapsed_seconds
 from worker.net.fetch import Answer, TryLater, Web, wait_until_next_try
 
 _BLOCK_BYTES = 1 << 20
+_LOCKED_BYTE = 1 << 60
 _TRIES = 3  # that bring nothing new
 _DAMAGED_SECONDS = 86400.0
 _LENGTH = re.compile(r"[0-9]{1,18}")
@@ -221,10 +222,24 @@ class _Part:
 def _lock(file: BinaryIO, path: Path) -> None:
     """Two processes that write to one file would spoil it. The lock ends when the file closes."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        _take_lock(file)
+    except (BlockingIOError, PermissionError) as error:
         file.close()
         raise DownloadFailed(f"{path.stem}: another process is downloading it") from error
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _take_lock(file: BinaryIO) -> None:
+        """Windows keeps others from what is locked: that is a byte that no file has."""
+        file.seek(_LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _take_lock(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _seconds_till(deadline: float) -> float:
