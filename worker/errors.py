@@ -8,6 +8,7 @@ WorkerError
 ├── DocumentMissing           a list of the horde's can't be had, and there is no earlier copy
 ├── UnknownModel              a command names a model that nobody knows, or that it can't be done to
 ├── JudgeUnusable             pictures can't be judged as configured, so none may leave
+├── CantServeNow              a kind of work can't be done for a while; it is tried again
 ├── EngineUnusable            no engine process can be had: ComfyUI, torch or the device is at fault
 └── HordeError                a call to the horde or its storage did not end as hoped
     ├── HordeUnreachable      no answer, or none that makes sense: the same call may succeed later
@@ -75,6 +76,10 @@ class EngineUnusable(WorkerError):
 
 class JudgeUnusable(WorkerError):
     """A judge that is required is not installed, or its process did not start."""
+
+
+class CantServeNow(WorkerError):
+    """Nothing of a kind of work can be done at the moment; the message has the remedy."""
 
 
 class HordeError(WorkerError):

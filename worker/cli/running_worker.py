@@ -19,7 +19,7 @@ from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Totals, read_totals
 from worker.line.pausing import PauseCause
 from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Given, Order, Orders
-from worker.service.overview import JobOverview, Overview
+from worker.service.overview import JobOverview, KindOverview, Overview
 from worker.service.pause_times import parse_pause
 from worker.service.pauses import moment
 from worker.service.state_folder import STATE, is_taken
@@ -180,6 +180,7 @@ def _lines(overview: Overview, totals: Totals | None) -> list[tuple[str, str]]:
         lines.append(("now", _told_of(job)))
     if others := [each for each in overview.jobs if each is not job]:
         lines.append(("beside it", _counted(others)))
+    lines += [(f"{other.kind}s", _told_of_kind(other)) for other in overview.others]
     if totals is not None and overview.doing != NOT_RUNNING:
         told = f"{totals.hour_images} images, {totals.hour_kudos:.2f} kudos"
         lines.append(("the last hour", told))
@@ -192,6 +193,13 @@ def _told_of(job: JobOverview) -> str:
     left = f", about {_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
     loras = f", LoRAs: {', '.join(job.loras)}" if job.loras else ""
     return f"{job.model}{size}{step}{left}{loras}"
+
+
+def _told_of_kind(other: KindOverview) -> str:
+    failed = f", {other.failed} failed" if other.failed else ""
+    why = f"; {as_typed(other.why)}" if other.why else ""
+    figures = f"{other.in_hand} in hand, {other.done} done{failed}, {other.kudos:.2f} kudos"
+    return f"{figures}, as {other.name!r}{why}"
 
 
 def _counted(jobs: list[JobOverview]) -> str:

@@ -48,8 +48,8 @@ from worker.horde.forms import (
     FormsPop,
     FormSubmission,
     FullForm,
-    PoppedForms,
 )
+from worker.horde.kinds import PoppedTasks
 from worker.horde.swagger import ServerWords, Swagger
 from worker.net.addresses import Neighbourhood, NoBusiness, parsed, written_out
 from worker.net.call import AnswerTooLong, Http, HttpFailed, HttpRequest
@@ -60,6 +60,9 @@ _MOST_JOB_BYTES = 64 << 20  # of a job whose source images come as base64
 _MOST_ERROR_BYTES = 64 << 10  # what follows is not read
 _EXCERPT_BYTES = 4 << 10
 _MOST_PARTS = 30_000  # values of an answer: ten for each of a thousand models, and as many more
+
+OtherSubmission = FormSubmission
+"""The outcome of what is no picture's job."""
 
 Read = TypeVar("Read")
 _ANYTHING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
@@ -163,7 +166,7 @@ class HordeClient:
         answer = self._call(call, refusals.SUBMIT, content=result.body())
         return self._read(call, _SUBMITTED, answer).reward
 
-    def pop_forms(self, offer: FormOffer) -> PoppedForms:
+    def pop_forms(self, offer: FormOffer) -> PoppedTasks[Form]:
         """Ask for forms of alchemy; none is no error. Raises what `pop` does but UnusableJob."""
         call = "POST interrogate/pop"
         popped_at = elapsed_seconds()
@@ -176,11 +179,11 @@ class HordeClient:
             except ValueError as error:
                 with suppress(ValueError):  # without an id, nobody can be told
                     unusable[_FORM_ID.validate_python(told).id] = f"{call}: {reason_of(error)}"
-        return PoppedForms(tuple(forms), unusable)
+        return PoppedTasks(tuple(forms), unusable)
 
-    def submit_form(self, result: FormSubmission) -> float:
-        """Hand in one form's outcome; as `submit`."""
-        call = "POST interrogate/submit"
+    def submit_task(self, result: OtherSubmission) -> float:
+        """Hand in the outcome of another kind of work; as `submit`."""
+        call = f"POST {result.endpoint}"
         answer = self._call(call, refusals.SUBMIT, content=result.body())
         return self._read(call, _SUBMITTED, answer).reward
 

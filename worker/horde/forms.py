@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -50,6 +50,10 @@ class Form:
     payload: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
     upload_url: str = ""
     popped_at: float  # elapsed_seconds(), just before the pop was sent
+
+    @property
+    def label(self) -> str:
+        return self.form
 
     @property
     def over_at(self) -> float:
@@ -115,14 +119,6 @@ class FormsPop(Reply):
 
 
 @dataclass(frozen=True, slots=True)
-class PoppedForms:
-    """`unusable` are ids that were handed out with something that can't be read, and why."""
-
-    forms: tuple[Form, ...]
-    unusable: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
-
-
-@dataclass(frozen=True, slots=True)
 class FormSubmission:
     """The outcome of one form. `value` is "R2" for an uploaded picture, else the result itself."""
 
@@ -130,6 +126,8 @@ class FormSubmission:
     form: str
     state: State
     value: Any = None
+
+    endpoint: ClassVar[str] = "interrogate/submit"
 
     def body(self) -> dict[str, Any]:
         """The body of POST interrogate/submit, whose result may be empty and never null."""

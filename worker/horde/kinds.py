@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Generic, TypeVar
+
+Task = TypeVar("Task")
 
 
 class Kind(StrEnum):
@@ -10,6 +15,7 @@ class Kind(StrEnum):
 
     image = "image"
     form = "form"
+    text = "text"
 
     @property
     def worker_type(self) -> str:
@@ -21,6 +27,29 @@ class Kind(StrEnum):
         """The key of bridgeData.yaml that names the worker of this kind."""
         return _NAME_KEYS[self]
 
+    @property
+    def served_by(self) -> str:
+        """What a worker of this kind is called."""
+        return self.name_key.removesuffix("_name")
 
-_TYPES = {Kind.image: "image", Kind.form: "interrogation"}
-_NAME_KEYS = {Kind.image: "dreamer_name", Kind.form: "alchemist_name"}
+    def in_its_keys(self, remedy: str) -> str:
+        """A remedy that names keys of the worker of pictures, in those of this kind."""
+        told = remedy.replace(_NAME_KEYS[Kind.image], self.name_key)
+        return told.replace(_OFFER_KEYS[Kind.image], _OFFER_KEYS[self])
+
+
+_TYPES = {Kind.image: "image", Kind.form: "interrogation", Kind.text: "text"}
+_NAME_KEYS = {
+    Kind.image: "dreamer_name",
+    Kind.form: "alchemist_name",
+    Kind.text: "scribe_name",
+}
+_OFFER_KEYS = {Kind.image: "models_to_load", Kind.form: "forms", Kind.text: "text_model"}
+
+
+@dataclass(frozen=True, slots=True)
+class PoppedTasks(Generic[Task]):
+    """`unusable` are ids that were handed out with something that can't be read, and why."""
+
+    tasks: tuple[Task, ...]
+    unusable: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)

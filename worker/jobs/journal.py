@@ -11,12 +11,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from hordelib.job.params import GenerationParams
-from worker.horde.api import HordeMessage, Job, Offer, Slot
-from worker.horde.forms import Form
+from worker.horde.api import HordeMessage, Offer, Slot
 from worker.horde.kinds import Kind
 from worker.jobs.drop_limit import MOST_DROPS, DropLimit
 from worker.jobs.ledger import LOST_POPS, Ledger
-from worker.jobs.owed import Owed
+from worker.jobs.owed import Asked
 from worker.jobs.results import PAUSED, Failed, ImageEnd, JobStage, Made, Results
 from worker.jobs.status import JobRow, Obstacle, Status, StatusView
 from worker.jobs.timeline import Timeline
@@ -58,22 +57,13 @@ class Journal:
 
     # ---- the way of a job --------------------------------------------------------------------
 
-    def owed(self) -> list[Job | Results]:
+    def owed(self) -> list[Asked | Results]:
         """What an earlier life of the worker has left: to be made again, delivered or faulted."""
-        debts = self._owed()
-        return [debt.job if isinstance(debt.job, Job) else debt.results for debt in debts]
-
-    def owed_forms(self) -> list[Form | Results]:
-        """The same of alchemy."""
-        debts = self._owed()
-        return [debt.job if isinstance(debt.job, Form) else debt.results for debt in debts]
-
-    def _owed(self) -> list[Owed]:
         debts = self._ledger.owed(self._kind)
         for debt in debts:
             slots = [image.slot for image in debt.results.images]
             self._enter(debt.results.job_id, debt.model, slots)
-        return debts
+        return [debt.job or debt.results for debt in debts]
 
     def popped(self, slots: Sequence[Slot], model: str, asked: str = "") -> None:
         """The first thing to be done with a job, whose ids have to be `fresh`.

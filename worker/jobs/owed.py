@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 LONGEST_SECONDS = 3600.0  # that a picture is tried to be delivered, whatever the clock says
 UNREAD_SECONDS = 60.0  # for telling the horde of an image whose row can't be read
+Asked = Job | Form
+"""What the horde asked for, of each kind of work."""
+
 MOST_LIVES = 2  # of the worker that a job may see: one of the two may have died of it
 
 
@@ -38,7 +41,7 @@ class Owed:
 
     results: Results
     model: Text
-    job: Job | Form | None = None
+    job: Asked | None = None
 
 
 def _whole_text(text: str) -> str:
@@ -154,7 +157,7 @@ def _owed(
 _POPS: Mapping[Kind, type[FullPop] | type[FullForm]] = {Kind.image: FullPop, Kind.form: FullForm}
 
 
-def _job(rows: Sequence[ImageRow], asked: AskedRow, now: float, kind: Kind) -> Job | Form | None:
+def _job(rows: Sequence[ImageRow], asked: AskedRow, now: float, kind: Kind) -> Asked | None:
     """As the horde handed it out; None where it is too late, or was tried often enough.
 
     All of it has to be open: of a batch, each seed counts from the first image's. A deadline

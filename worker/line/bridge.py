@@ -15,6 +15,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from typing import Any
 
 from hordelib.engine import Generation
 from hordelib.errors import EngineError, JobError
@@ -39,9 +40,10 @@ from worker.jobs.results import (
 from worker.jobs.status import Obstacle, ObstacleKind, StatusView
 from worker.jobs.timeline import Phase
 from worker.jobs.work import Work
+from worker.line.companion import Companion
 from worker.line.delivery import Delivery
 from worker.line.finishing import Finishing, encoded
-from worker.line.gaps import Companion, Gaps
+from worker.line.gaps import Gaps
 from worker.line.intake import Intake
 from worker.line.job_ends import Stopping
 from worker.line.limits import Limits
@@ -124,16 +126,17 @@ class Bridge:
         )
         self._popped: queue.Queue[Job | None] = queue.Queue()
         self._waiting = WaitingJobs()
-        self._companion: Companion | None = None
+        self.companions: tuple[Companion[Any], ...] = ()
+        """Other kinds of work that are served beside pictures."""
         self.gaps = Gaps(self._waiting.wake, self._hurry)
         self._made: queue.Queue[tuple[Work, Generation] | None] = queue.Queue()
         self._threads: list[threading.Thread] = []
         self._by_work = _Threads()
         self.failure: WorkerError | None = None
 
-    def accompany(self, companion: Companion) -> None:
+    def accompany(self, companion: Companion[Any]) -> None:
         """Serve another kind of work too, from `start` on."""
-        self._companion = companion
+        self.companions = (*self.companions, companion)
 
     # ---- pop -------------------------------------------------------------------------------
 
@@ -173,6 +176,8 @@ class Bridge:
                     to_make.append(debt)
                 case Results():
                     self._finishing.add(debt)
+                case _:
+                    raise TypeError(f"{debt} in the journal of pictures")
         if to_make:
             log.info("jobs of an earlier life that can still be made: %d", len(to_make))
         for job in to_make:
@@ -324,8 +329,8 @@ class Bridge:
         )
         threads.judge_starter = self._spawn("judge starter", self._start_judge)
         self._spawn("closer", self._close)
-        if self._companion is not None:
-            self._companion.start(self)
+        for companion in self.companions:
+            companion.start(self)
 
     def stop(self, within: float = float("inf")) -> None:
         """Take no more jobs; those in hand are finished, if they can be within so many seconds."""
@@ -334,8 +339,8 @@ class Bridge:
         if not self._stopping.is_set():
             self._timeline.begin(Phase.STOPPING)
         self._stopping.set()
-        if self._companion is not None:
-            self._companion.stop()
+        for companion in self.companions:
+            companion.stop()
         self._journal.wake()
         if not self._engine_ready.is_set():
             self._away.set()
@@ -350,8 +355,8 @@ class Bridge:
         Pictures that are finished and not delivered yet stay in the ledger.
         """
         self._hurry_up()
-        if self._companion is not None:
-            self._companion.abandon()
+        for companion in self.companions:
+            companion.abandon()
         self.stop(0)
         self._runner.kill()
         self._finishing.dismiss_judge()
@@ -360,7 +365,8 @@ class Bridge:
         """Once it is to stop: let each thread end after those that it gets its work from."""
         threads = self._by_work
         self._stopping.wait()
-        self._await_companion()
+        for companion in self.companions:
+            self._await(companion)
         threads.popper.join()
         self._end_preparers()
         self._waiting.close()
@@ -381,10 +387,10 @@ class Bridge:
         for row in self._journal.jobs():
             log.error("a bug of ours: job %s is still in hand, %s", row.job_id, row.stage)
 
-    def _await_companion(self) -> None:
+    def _await(self, companion: Companion[Any]) -> None:
         """It still needs the engine and the judge for what it has in hand."""
-        while self._companion is not None and not self._companion.join(POLL_SECONDS):
-            if self._hurry.is_set() and self._companion.join(ABANDONED_SECONDS):
+        while not companion.join(POLL_SECONDS):
+            if self._hurry.is_set() and companion.join(ABANDONED_SECONDS):
                 return
 
     def _end_preparers(self) -> None:
@@ -472,7 +478,7 @@ class Bridge:
     def has_paused(self) -> bool:
         """Whether nothing is in hand, and the device free unless the pause leaves it as it is."""
         is_free = self._pause is PauseKind.rest or not self._runner.is_running
-        has_company = self._companion is not None and self._companion.in_hand
+        has_company = any(companion.in_hand for companion in self.companions)
         return not self._journal.in_hand and not has_company and is_free
 
     @property

@@ -11,14 +11,14 @@ from worker.backoff import Backoff
 from worker.clock import elapsed_seconds
 from worker.errors import HordeRefused, HordeUnreachable, JobFate
 from worker.horde.api import Slot, State, Submission
-from worker.horde.client import HordeClient
-from worker.horde.forms import FormSubmission
+from worker.horde.client import HordeClient, OtherSubmission
 from worker.jobs.results import Cleared, Failed, ImageEnd, JobStage, Solved
 from worker.line.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
+Write = Callable[[Slot, Solved | Failed], OtherSubmission]
 
 
 class Untold(Exception):
@@ -59,35 +59,44 @@ class Delivery:
                 log.warning("job %s faulted: %s", slot.id, reason)
                 return self._submit(Submission.faulted(slot.id, seed), slot, reason)
 
-    def submit_form(self, slot: Slot, form: str, outcome: Solved | Failed) -> ImageEnd:
-        """Tell the horde what a form came to; `slot` has its id."""
-        match outcome:
-            case Solved(value):
-                return self._submit(FormSubmission(slot.id, form, State.OK, value), slot)
-            case Failed(_, reason):
-                log.warning("form %s (%s) faulted: %s", slot.id, form, reason)
-                return self._submit(FormSubmission(slot.id, form, State.FAULTED), slot, reason)
+    def submit_task(self, slot: Slot, outcome: Solved | Failed, write: Write) -> ImageEnd:
+        """Tell the horde what a task of another kind came to; `slot` has its id."""
+        submission = write(slot, outcome)
+        call = lambda: self._horde.submit_task(submission)  # noqa: E731
+        if isinstance(outcome, Failed):
+            log.warning("%s faulted: %s", slot.id, outcome.reason)
+            return self._end(call, slot, reason=outcome.reason)
 
-    def _call(self, submission: Submission | FormSubmission) -> float:
-        if isinstance(submission, FormSubmission):
-            return self._horde.submit_form(submission)
-        return self._horde.submit(submission)
+        def fault(why: str) -> ImageEnd:
+            return self.submit_task(slot, Failed(slot, why), write)
 
-    def _submit(
-        self, submission: Submission | FormSubmission, slot: Slot, reason: str = ""
+        return self._end(call, slot, fault=fault)
+
+    def _submit(self, submission: Submission, slot: Slot, reason: str = "") -> ImageEnd:
+        call = lambda: self._horde.submit(submission)  # noqa: E731
+        if submission.state is State.FAULTED:
+            return self._end(call, slot, reason=reason)
+        seed = submission.seed
+        return self._end(call, slot, fault=lambda why: self.submit(Failed(slot, why, seed)))
+
+    def _end(
+        self,
+        call: Callable[[], float],
+        slot: Slot,
+        *,
+        reason: str = "",
+        fault: Callable[[str], ImageEnd] | None = None,
     ) -> ImageEnd:
-        is_fault = submission.state is State.FAULTED
+        """`fault` ends what is no fault itself, where the horde does not take it."""
+        is_fault = fault is None
         stage = JobStage.faulted if is_fault else JobStage.submitted
         try:
-            kudos = self._insist("submit", lambda: self._call(submission), slot)
+            kudos = self._insist("submit", call, slot)
         except HordeRefused as error:
             if error.fate is JobFate.DELIVERED:  # an earlier try went through, its answer was lost
                 return ImageEnd(JobStage.submitted, 0.0, reason)
-            if error.fate is JobFate.OPEN and not is_fault:
-                why = str(error)
-                if isinstance(submission, FormSubmission):
-                    return self.submit_form(slot, submission.form, Failed(slot, why))
-                return self.submit(Failed(slot, why, submission.seed))
+            if error.fate is JobFate.OPEN and fault is not None:
+                return fault(str(error))
             log.warning("job %s is over: %s", slot.id, error)
             given_up_by_time = error.rc == "AbortedGen"
             return ImageEnd(JobStage.given_up, 0.0, str(error), is_drop=given_up_by_time)

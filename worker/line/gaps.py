@@ -1,4 +1,4 @@
-"""What the device does while no picture waits for it, and who brings such work."""
+"""What the device does while no picture waits for it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,8 @@ _LOOK_SECONDS = 0.5  # between two looks whether the worker is in a hurry
 RunBetween = Callable[[Member, Model], Generation]
 
 
-class Companion(Protocol):
-    """Another kind of work, which is served beside pictures by the same program."""
-
-    def start(self, line: PictureLine) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def abandon(self) -> None: ...
-
-    def join(self, seconds: float) -> bool: ...
-
-    @property
-    def in_hand(self) -> int: ...
-
-
 class PictureLine(Protocol):
-    """What a companion sees of the line of pictures."""
+    """What other kinds of work see of the line of pictures."""
 
     @property
     def is_ready(self) -> bool: ...

@@ -23,10 +23,12 @@ from worker.config.values import CLIENT_AGENT
 from worker.devices import Card, first_card
 from worker.errors import NothingToServe
 from worker.horde.client import HordeClient
+from worker.horde.forms import Form
 from worker.horde.kinds import Kind
 from worker.jobs.drop_limit import MOST_DROPS
 from worker.jobs.journal import Journal
 from worker.line.bridge import Bridge
+from worker.line.companion import Companion
 from worker.line.intake import TI_FOLDER, Intake
 from worker.line.limits import Limits
 from worker.line.source_fetcher import SourceFetcher
@@ -121,21 +123,18 @@ def make_bridge(
 
 def make_alchemist(
     config: BridgeConfig, home: Path, client: HordeClient, judging: Judging, journal: Journal
-) -> Alchemist:
+) -> Companion[Form]:
     """Serves forms beside the line of pictures, by the same client, judge and ledger."""
     models = config.models_folder(home)
-    return Alchemist(
-        client,
-        offered_forms(config, models),
-        partial(form_offer, config),
-        Solving(
-            SourceFetcher(config.horde_url, client_agent=CLIENT_AGENT),
-            FormsProcess(FormsSettings(home / "logs" / "alchemist.log")),
-            judging,
-            models,
-        ),
-        journal.of(Kind.form),
+    solving = Solving(
+        SourceFetcher(config.horde_url, client_agent=CLIENT_AGENT),
+        FormsProcess(FormsSettings(home / "logs" / "alchemist.log")),
+        judging,
+        models,
     )
+    offer = partial(form_offer, config)
+    alchemist = Alchemist(client, offered_forms(config, models), offer, solving)
+    return Companion(alchemist, client, journal.of(Kind.form))
 
 
 def make_predictor(state: Path) -> SecondsPredictor:

@@ -55,6 +55,7 @@ class OverviewCollector(Collector):
         yield CounterMetricFamily("dreamer_device_seconds", device, value=now.device_seconds)
         lost = "Answers of the horde that were lost on their way."
         yield CounterMetricFamily("dreamer_lost_pops", lost, value=now.lost_pops)
+        yield from _of_other_kinds(now)
         yield from self._gauges(now)
 
     def _gauges(self, now: Overview) -> Iterator[Metric]:
@@ -77,6 +78,17 @@ class OverviewCollector(Collector):
         if (celsius := ask_first_card(lambda card: card.celsius)) is not None:
             told = "Of the graphics card."
             yield GaugeMetricFamily("dreamer_card_temperature_celsius", told, value=celsius)
+
+
+def _of_other_kinds(now: Overview) -> Iterator[Metric]:
+    told = "Forms and texts that ended."
+    tasks = CounterMetricFamily("dreamer_tasks", told, labels=["kind", "result"])
+    kudos = CounterMetricFamily("dreamer_task_kudos", "Kudos earned by them.", labels=["kind"])
+    for other in now.others:
+        tasks.add_metric([other.kind, "submitted"], other.done)
+        tasks.add_metric([other.kind, "failed"], other.failed)
+        kudos.add_metric([other.kind], other.kudos)
+    yield from (tasks, kudos)
 
 
 class MetricsServer:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from worker.horde.kinds import Kind
 from worker.jobs.results import ENDS
 from worker.jobs.status import JobRow, StatusView
 from worker.line.pausing import PauseReason
@@ -47,6 +48,22 @@ class JobOverview(_Part):
     """An estimate; null where nothing is known."""
 
 
+class KindOverview(_Part):
+    """Another kind of work that is served beside pictures."""
+
+    kind: str
+    """form or text."""
+    name: str
+    """Of its worker at the horde."""
+    why: str = ""
+    """What keeps it from work, with the remedy; "" for nothing."""
+    in_hand: int = 0
+    done: int = 0
+    """Submitted in this life, as all that follows is of this life."""
+    failed: int = 0
+    kudos: float = 0.0
+
+
 class Overview(_Part):
     """What a running worker does at the moment."""
 
@@ -74,10 +91,16 @@ class Overview(_Part):
     """Answers of the horde that were lost on their way; they may have contained jobs."""
     messages: tuple[str, ...] = ()
     """What the horde's moderators write to this worker, for as long as they say."""
+    others: tuple[KindOverview, ...] = ()
+    """Kinds of work beside pictures; what is said above is of pictures."""
 
     @property
     def running(self) -> JobOverview | None:
         return next((job for job in self.jobs if job.stage == "running"), None)
+
+    def beside(self, others: Iterable[KindOverview]) -> Overview:
+        """The same of a worker that serves these, too."""
+        return self.model_copy(update={"others": tuple(others)})
 
     def is_like(self, other: Overview) -> bool:
         """Whether they differ in their moment alone."""
@@ -106,6 +129,18 @@ def overview_of(
         device_seconds=round(view.device_seconds, 1),
         lost_pops=view.lost_pops,
         messages=tuple(message.message for message in view.messages),
+    )
+
+
+def kind_overview(kind: Kind, name: str, view: StatusView) -> KindOverview:
+    return KindOverview(
+        kind=kind.value,
+        name=name,
+        why=view.obstacle.told,
+        in_hand=sum(len(row.left) for row in view.rows if row.stage not in ENDS),
+        done=view.images_done,
+        failed=view.images_failed,
+        kudos=round(view.kudos, 2),
     )
 
 

@@ -15,7 +15,7 @@ from worker.jobs.status import ObstacleKind, StatusView
 from worker.line.bridge import Bridge
 from worker.line.pausing import PauseReason
 from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Order
-from worker.service.overview import Overview, overview_of
+from worker.service.overview import Overview, kind_overview, overview_of
 from worker.service.pauses import Pauses
 from worker.service.terminal import Display
 
@@ -154,6 +154,8 @@ class _Watch:
             models=models,
             pauses=self._pauses.reasons,
         )
+        others = (kind_overview(it.kind, it.name, it.view()) for it in self._bridge.companions)
+        now = now.beside(others)
         is_new = (now.doing, now.why) != (self._answered.doing, self._answered.why)
         is_time = time.monotonic() >= self._answered_at + ANSWER_SECONDS
         if not is_new and (not is_time or now.is_like(self._answered)):

@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -21,10 +22,12 @@ from worker.children.judge import JudgeProcess
 from worker.children.messages import FormsSettings, JudgeSettings
 from worker.config.keys import BridgeConfig
 from worker.horde.client import HordeClient
+from worker.horde.forms import Form
 from worker.horde.kinds import Kind
 from worker.horde.swagger import ServerWords
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE, Ledger
+from worker.line.companion import Companion
 from worker.line.gaps import Gaps
 from worker.line.source_fetcher import SourceFetcher
 from worker.safety.censorship import Censorship
@@ -48,8 +51,8 @@ class QuietLine:
 
     is_ready, is_paused, in_hand = True, False, 0
 
-    def __init__(self, hurry: Any):
-        self.gaps = Gaps(lambda: None, hurry)
+    def __init__(self) -> None:
+        self.gaps = Gaps(lambda: None, Event())
 
 
 def config(**changes: object) -> BridgeConfig:
@@ -68,11 +71,11 @@ class Stage:
         self.sandbox = Sandbox(MODELS)
         self.sandbox.start()
         self.client = Api(self.sandbox.url, CLIENT_KEY)
-        self.alchemists: list[Alchemist] = []
+        self.alchemists: list[Companion[Form]] = []
 
     def alchemist(
         self, main: Callable[[Any, Any], None] | None = None, **changes: object
-    ) -> Alchemist:
+    ) -> Companion[Form]:
         horde = HordeClient(self.sandbox.url, WORKER_KEY, client_agent="test:1:x")
         horde.learn_words()
         judge = JudgeProcess(JudgeSettings(self.folder, False, self.folder / "judge.log"))
@@ -90,13 +93,13 @@ class Stage:
                 Judging(judge, Censorship(True, False, ())),
                 self.folder,
             ),
-            Journal(Ledger(self.folder / FILE), kind=Kind.form),
         )
-        self.alchemists.append(alchemist)
-        return alchemist
+        journal = Journal(Ledger(self.folder / FILE), kind=Kind.form)
+        self.alchemists.append(Companion(alchemist, horde, journal))
+        return self.alchemists[-1]
 
-    def serve(self, alchemist: Alchemist) -> None:
-        alchemist.start(QuietLine(alchemist.hurry))
+    def serve(self, alchemist: Companion[Form]) -> None:
+        alchemist.start(QuietLine())
 
     def ask(self, *names: str, file: bytes | None = None) -> str:
         source = base64.b64encode(file or bands()).decode()
@@ -213,7 +216,7 @@ def test_a_form_that_a_killed_life_has_left_is_done_by_the_next(stage: Stage) ->
     horde = HordeClient(stage.sandbox.url, WORKER_KEY, client_agent="test:1:x")
     own = config()
     offered = OfferedForms(("palette",), (), {})
-    (form,) = horde.pop_forms(form_offer(own, offered, 1)).forms
+    (form,) = horde.pop_forms(form_offer(own, offered, 1)).tasks
     ledger = Ledger(stage.folder / FILE)
     Journal(ledger, kind=Kind.form).popped(form.slots, form.form, form.asked)
     ledger.close()

@@ -94,7 +94,7 @@ def test_forms_neither_start_the_engine_in_a_pause_nor_keep_it(tmp_path: Path) -
         earlier = make_client(config)
         (form,) = earlier.pop_forms(
             form_offer(config, OfferedForms(("annotation",), (ControlType.canny,), {}), 1)
-        ).forms
+        ).tasks
         earlier.close()
         journal = Journal(ledger)
         journal.of(Kind.form).popped(form.slots, form.form, form.asked)

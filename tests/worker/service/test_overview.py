@@ -20,7 +20,7 @@ from worker.jobs.results import ImageEnd, JobStage
 from worker.jobs.status import Obstacle, ObstacleKind
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
 from worker.service.orders import Orders
-from worker.service.overview import JobOverview, Overview, overview_of, read_overview
+from worker.service.overview import JobOverview, KindOverview, Overview, overview_of, read_overview
 from worker.service.state_folder import STATE, StateFolder
 
 PROMPT = "a prompt that nobody shall read"
@@ -94,7 +94,9 @@ def test_each_field_of_the_json_is_documented(
             ledger.popped(slots("x", "y"), "Deliberate")
             ledger.ended("x", ImageEnd(JobStage.submitted, kudos=2.5))
         pauses = (PauseReason(PauseCause.owner, "you paused it", PauseKind.finish),)
-        Orders(state.path).answer(seen(journal).model_copy(update={"pauses": pauses}))
+        forms = KindOverview(kind="form", name="an alchemist", why="on hold", done=3, kudos=4.5)
+        now = seen(journal).beside([forms]).model_copy(update={"pauses": pauses})
+        Orders(state.path).answer(now)
         assert asked(tmp_path) == ExitCode.HINDERED
     told = json.loads(capsys.readouterr().out)
     assert told["ledger"] == {
@@ -104,6 +106,7 @@ def test_each_field_of_the_json_is_documented(
     docs = (PROJECT / "docs" / "service.md").read_text("utf-8")
     table = docs[docs.index("| `schema_version`") : docs.index("What is not known is null.")]
     fields = {*told, *told["jobs"][0], *told["ledger"], *told["pauses"][0]}
+    fields |= {*told["others"][0]}
     assert fields == set(re.findall(r"`(\w+)`", table))
 
 
