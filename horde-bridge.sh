@@ -8,6 +8,7 @@ usage() {
 usage: ./horde-bridge.sh [--home FOLDER] COMMAND [OPTIONS]
 
   demo      serve jobs of a local horde with a small model, and show the pictures
+  setup     ask for key, name and models that fit, and write bridgeData.yaml
   run       serve the AI Horde as bridgeData.yaml says
   check     look at every prerequisite; each failed line says what to do
   status    what the worker is doing, and what it has done
@@ -172,7 +173,7 @@ case ${1:-} in
         usage
         exit
         ;;
-    demo | run | check | status | pause | resume | drain | notify | report | worker | models | fetch | sandbox | benchmark | test) ;;
+    demo | setup | run | check | status | pause | resume | drain | notify | report | worker | models | fetch | sandbox | benchmark | test) ;;
     *)
         printf 'error: there is no command %s\n\n' "$1" >&2
         usage >&2

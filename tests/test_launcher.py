@@ -201,8 +201,8 @@ def test_the_help_names_each_command(bare: Clone):
     shown = bare.run("horde-bridge.sh").stdout
     listed = [line.split()[0] for line in shown.splitlines() if line.startswith("  ")]
     assert listed == [
-        "demo", "run", "check", "status", "pause", "resume", "drain", "notify", "report", "worker",
-        "models", "fetch", "sandbox", "benchmark", "test",
+        "demo", "setup", "run", "check", "status", "pause", "resume", "drain", "notify", "report",
+        "worker", "models", "fetch", "sandbox", "benchmark", "test",
     ]  # fmt: skip
 
 

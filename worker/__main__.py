@@ -19,7 +19,7 @@ from worker.version import VERSION
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     signals = StopSignals.caught()
-    options = _parser().parse_args(argv)
+    options = make_parser().parse_args(argv)
     os.umask(os.umask(0o022) | 0o002)  # no file of ours is for anybody to write, whatever they ask
 
     def run() -> int:
@@ -46,7 +46,7 @@ def stoppable(run: Callable[[], int], signals: StopSignals, *, is_service: bool)
         signals.end()
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "dreamer", description="Dreamer serves image jobs to the AI Horde."
     )
@@ -93,8 +93,31 @@ def _parser() -> argparse.ArgumentParser:
     sandbox.add_argument("--port", type=int, default=7001, help="on loopback (default: 7001)")
     _add_worker(commands.add_parser("worker", help="show or change the horde's record of yours"))
     _add_models(commands.add_parser("models", help="the models: list, add, remove, verify …"))
+    _add_setup(commands.add_parser("setup", help="ask, look around, write bridgeData.yaml"))
     commands.add_parser("check", help="see whether everything is there that run needs")
     return parser
+
+
+def _add_setup(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Asks what it is not told here, proposes models, and writes the file."
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument("--api-key", metavar="KEY", help="of your AI Horde account")
+    key.add_argument("--api-key-file", type=Path, metavar="FILE", help="a file that holds it")
+    parser.add_argument("--name", help="the worker's name, unique in the whole horde")
+    parser.add_argument(
+        "--for",
+        dest="purpose",
+        choices=("horde", "shared", "nights"),
+        help="what the machine serves: the horde alone, you too, or the horde by night",
+    )
+    parser.add_argument("--nsfw", choices=("yes", "no"), help="whether to take such requests")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help=_NAME)
+    parser.add_argument("--yes", action="store_true", help="take what is proposed, ask nothing")
+    parser.add_argument("--change", action="store_true", help="change a file that is there")
+    parser.add_argument("--no-speed-test", action="store_true", help="download nothing (32 MB)")
+    parser.add_argument("--cache-home", metavar="FOLDER", help="the folder that holds models/")
+    parser.add_argument("--horde-url", metavar="URL", help="of another horde than aihorde.net")
+    parser.add_argument("--model-reference", metavar="URL", help="another list of models")
 
 
 def _add_worker(parser: argparse.ArgumentParser) -> None:

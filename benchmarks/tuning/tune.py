@@ -31,7 +31,7 @@ from worker.service.orders import Orders
 from worker.service.state_folder import STATE, is_taken
 
 CONFIG = PROJECT / "bridgeData.yaml"
-HOW_TO_GET_ONE = "./horde-bridge.sh run writes one to fill in"
+HOW_TO_GET_ONE = "./horde-bridge.sh setup writes one"
 HOW_TO_GET_MODELS = "./horde-bridge.sh models add NAME"
 MEASURED_KEYS = ("max_power", "queue_size", "max_batch")
 CALLS = 3

@@ -240,7 +240,7 @@ def test_without_a_file_there_is_nothing_to_write_to(
     missing = tmp_path / "bridgeData.yaml"
     assert main([name, "--config", str(missing), "--write"]) == 2
     assert capsys.readouterr().err == (
-        f"error: {missing}: no such file; ./horde-bridge.sh run writes one to fill in\n"
+        f"error: {missing}: no such file; ./horde-bridge.sh setup writes one\n"
     )
 
 

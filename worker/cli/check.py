@@ -86,7 +86,7 @@ def _python() -> Finding:
 
 def _load(config_file: Path) -> BridgeConfig | list[Finding]:
     if not (config_file.is_file() or read_environment(os.environ).variables):
-        remedy = "run ./horde-bridge.sh run once: it writes one to fill in"
+        remedy = "run ./horde-bridge.sh setup, which asks and writes it"
         return [failed("configuration", f"there is no {config_file}", remedy)]
     try:
         return load_config(config_file)

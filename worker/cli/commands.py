@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import sys
-import sysconfig
 import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -14,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hordelib.errors import HordelibError
-from hordelib.files.whole_files import anybody_may_write, close_to_others, write_whole
+from hordelib.files.whole_files import anybody_may_write, close_to_others
 from worker.children.signals import StopSignals
 from worker.cli.check import Verdict, findings
 from worker.cli.exit_codes import ExitCode, exit_code
@@ -23,10 +22,10 @@ from worker.cli.models_command import fetch_annotators, fetch_safety, run_models
 from worker.cli.notify_command import notify
 from worker.cli.report import report
 from worker.cli.running_worker import drain, pause, resume, status
+from worker.cli.setup_command import run_setup
 from worker.cli.worker_command import run_worker_command
 from worker.command_line import as_typed
 from worker.config.config import load_config, models_place
-from worker.config.environment import read_environment
 from worker.config.keys import BridgeConfig
 from worker.config.old_keys import in_short
 from worker.errors import ConfigError, NotAllowed, WorkerError
@@ -68,7 +67,6 @@ from worker.service.terminal import make_console, make_display
 from worker.service.watches import watches_of
 
 CONFIG_FILE = "bridgeData.yaml"
-TEMPLATE = "bridgeData.template.yaml"
 FIRST_MODELS = "models are read or downloaded, and it serves from the first one on"
 
 
@@ -125,8 +123,6 @@ def _demo(options: argparse.Namespace, signals: StopSignals) -> int:
 
 def _run(options: argparse.Namespace, signals: StopSignals) -> int:
     config_file = options.home / CONFIG_FILE
-    if not (config_file.exists() or read_environment(os.environ).variables):
-        return _create_config(config_file)
     config = load_config(config_file)
     with suppress(OSError):
         if config_file.exists() and close_to_others(config_file):
@@ -267,21 +263,8 @@ def unserved(config: BridgeConfig, home: Path, models: Models) -> list[str]:
     return [each.flag for each in find_capabilities(config, home, models) if each.missing]
 
 
-def _create_config(config_file: Path) -> int:
-    write_whole(config_file, _template().read_bytes())  # it will hold the api key
-    print(
-        f"{config_file} was written. Fill in api_key, dreamer_name and models_to_load,\n"
-        "then run the same command again; `check` tells whether it will work.",
-        file=sys.stderr,
-    )
-    return ExitCode.USAGE
-
-
-def _template() -> Path:
-    """Beside the packages in a clone; pip puts it into the environment's share folder."""
-    beside = Path(__file__).parents[2] / TEMPLATE
-    installed = Path(sysconfig.get_path("data")) / "share" / "dreamer" / TEMPLATE
-    return beside if beside.is_file() else installed
+def _setup(options: argparse.Namespace) -> int:
+    return run_setup(options.home / CONFIG_FILE, options)
 
 
 def _sandbox(options: argparse.Namespace) -> int:
@@ -296,24 +279,16 @@ def _fetch(options: argparse.Namespace) -> int:
     config_file = options.home / CONFIG_FILE
     if options.safety:
         return fetch_safety(ModelsFolder.of(models_place(config_file), options.home))
-    if not config_file.exists():
-        return _create_config(config_file)
     return fetch_annotators(ModelsFolder.of(load_config(config_file), options.home))
 
 
 def _models(options: argparse.Namespace) -> int:
-    config_file = options.home / CONFIG_FILE
-    if not config_file.exists():
-        return _create_config(config_file)
-    folder = ModelsFolder.of(load_config(config_file), options.home)
+    folder = ModelsFolder.of(load_config(options.home / CONFIG_FILE), options.home)
     return run_models_command(folder, options)
 
 
 def _worker(options: argparse.Namespace) -> int:
-    config_file = options.home / CONFIG_FILE
-    if not config_file.exists():
-        return _create_config(config_file)
-    return run_worker_command(load_config(config_file), options)
+    return run_worker_command(load_config(options.home / CONFIG_FILE), options)
 
 
 def _notify(options: argparse.Namespace) -> int:
@@ -351,5 +326,6 @@ _COMMANDS = {
     "models": _models,
     "notify": _notify,
     "sandbox": _sandbox,
+    "setup": _setup,
     "worker": _worker,
 }

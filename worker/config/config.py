@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from worker.config.document import ConfigDocument, read_document
+from worker.config.document import ConfigDocument, document_of, read_document
 from worker.config.environment import read_environment
 from worker.config.keys import CUSTOM_EXPECTS, EXPECTS, SECRETS, BridgeConfig
 from worker.config.values import SHARE, is_loopback
@@ -24,7 +25,18 @@ def load_config(path: Path) -> BridgeConfig:
 
     Raises ConfigError with every problem found, a line each.
     """
-    document = _document(path)
+    return _checked(_document(path))
+
+
+def config_of(settings: Mapping[str, object]) -> BridgeConfig:
+    """What a file with these keys would be, the environment's variables included.
+
+    Raises ConfigError as `load_config` does.
+    """
+    return _checked(document_of(settings).with_environment(read_environment(os.environ)))
+
+
+def _checked(document: ConfigDocument) -> BridgeConfig:
     problems = [*document.problems.values()]
     try:
         config = BridgeConfig.model_validate(

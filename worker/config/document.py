@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import yaml
 from yaml.reader import ReaderError
 
+from worker.command_line import LAUNCHER
 from worker.config.broken_yaml import mistake_in
 from worker.config.environment import EnvironmentSettings
 from worker.config.keys import EXPECTS
@@ -54,11 +56,18 @@ def read_document(path: Path) -> ConfigDocument:
     return _sorted_out(given, _repeated_keys(node))
 
 
+def document_of(settings: Mapping[str, object]) -> ConfigDocument:
+    """As if these keys stood in a file."""
+    return _sorted_out(dict(settings), {})
+
+
 def _read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ConfigError((f"{path}: no such file; copy {TEMPLATE_NAME} and fill it in",)) from None
+        raise ConfigError(
+            (f"{path}: no such file; run {LAUNCHER} setup, which asks and writes it",)
+        ) from None
     except OSError as error:
         raise ConfigError((f"{path}: can't be read: {error.strerror}",)) from error
     try:
@@ -80,7 +89,9 @@ def _compose(path: Path, text: str) -> yaml.MappingNode:
     except RecursionError as error:
         raise ConfigError((f"{path}: lists within lists far too deep",)) from error
     if node is None:
-        raise ConfigError((f"{path}: empty; copy {TEMPLATE_NAME} and fill it in",))
+        raise ConfigError(
+            (f"{path}: empty; delete it and run {LAUNCHER} setup, or fill in {TEMPLATE_NAME}",)
+        )
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError((f'{path}: no keys in it; expected lines such as "max_power: 8"',))
     return node
@@ -113,7 +124,7 @@ def _repeated_keys(node: yaml.MappingNode) -> dict[str, list[int]]:
     return {key: at for key, at in lines.items() if len(at) > 1}
 
 
-def _sorted_out(given: dict[object, object], repeated: dict[str, list[int]]) -> ConfigDocument:
+def _sorted_out(given: Mapping[Any, object], repeated: dict[str, list[int]]) -> ConfigDocument:
     """An empty value counts as a key that was left out, which is how its owner sees it."""
     names = [str(key) for key in given]
     old = {RENAMED[key]: given[key] for key in reversed(names) if key in RENAMED}
@@ -137,7 +148,7 @@ def _is_known(key: str) -> bool:
     return key in EXPECTS or key in RENAMED or key in RETIRED
 
 
-def _renamed_note(key: str, given: dict[object, object]) -> str:
+def _renamed_note(key: str, given: Mapping[Any, object]) -> str:
     if RENAMED[key] in given:
         return f"{key}: ignored: {RENAMED[key]} is set too"
     return f"{key}: replaced by {RENAMED[key]}; its value is used"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -33,6 +34,23 @@ def change_settings(path: Path, changes: Mapping[str, Value]) -> Path:
         backup = _copied(path)
         os.replace(partial, path)
     return backup
+
+
+def create_settings(path: Path, template: str, settings: Mapping[str, Value]) -> None:
+    """A new file for its owner alone: the template's text with these values.
+
+    Raises FileExistsError, ConfigError or OSError, and leaves nothing behind then.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open_new(partial) as file:
+            file.write(edited(template, settings).encode("utf-8"))
+        load_config(partial)
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def try_change(path: Path, changes: Mapping[str, Value]) -> None:
@@ -105,21 +123,25 @@ def _edits(text: str, node: yaml.Node, value: Value) -> Iterator[Edit]:
 
 
 def _list_edits(text: str, node: yaml.SequenceNode, value: Value) -> Iterator[Edit]:
-    """Entries that go take their lines along, and new ones get lines at the end; where neither
-    leads to the new list, it is written anew, on one line."""
+    """Entries that go take their lines along, and new ones get lines at the end, also where all
+    are new; where neither leads to the new list, it is written anew, on one line."""
     wanted = [] if isinstance(value, str | int | None) else list(value)
     before = [entry.value for entry in node.value]
     kept = [entry for entry in before if entry in wanted]
+    first = node.value[0].start_mark
+    dash = text[text.rfind("\n", 0, first.index) + 1 : first.index]
+    newline = "\r\n" if "\r\n" in text else "\n"
+    if wanted and not kept and not dash.strip(" -"):
+        lines = newline.join(f"{dash}{_written(entry)}" for entry in wanted)
+        yield node.start_mark.index, _end(text, node), lines.lstrip(" ")
+        return
     if not kept or wanted[: len(kept)] != kept:
         yield node.start_mark.index, _end(text, node), f" {_written(value)}"
         return
     yield from _dropped_lines(text, node, value)
     if added := wanted[len(kept) :]:
-        first = node.value[0].start_mark
-        dash = text[text.rfind("\n", 0, first.index) + 1 : first.index]
         last = _end(text, node.value[-1])
         end = text.find("\n", last)
-        newline = "\r\n" if "\r\n" in text else "\n"
         lines = newline.join(f"{dash}{_written(entry)}" for entry in added)
         if end < 0:
             yield len(text), len(text), f"{newline}{lines}"

@@ -140,8 +140,8 @@ def take_inventory(folder: ModelsFolder) -> Inventory:
     wanted = (*config.models_to_load, *folder.customs)
     choice = choose(wanted, config.models_to_skip, candidates)
     dynamic, dynamic_notes = _dynamic(folder, reference, choice.names)
-    too_new = _too_new(folder, reference)
-    names = (*(name for name in choice.names if name not in too_new), *dynamic)
+    newer = too_new(folder, reference)
+    names = (*(name for name in choice.names if name not in newer), *dynamic)
     listed = [reference.entries[name] for name in names if name in reference.entries]
     stocks = {row.name: folder.look(row) for row in listed if row.name not in folder.customs}
     return Inventory(
@@ -150,7 +150,7 @@ def take_inventory(folder: ModelsFolder) -> Inventory:
         names,
         stocks,
         make_plan(list(stocks.values()), idle(folder, reference, names), folder.free_bytes),
-        (*choice.problems, *(too_new[name] for name in choice.names if name in too_new)),
+        (*choice.problems, *(newer[name] for name in choice.names if name in newer)),
         (*reference.notes, *uses_notes, *dynamic_notes),
         dynamic,
         (*reference.missing, *uses_notes, *dynamic_notes),
@@ -174,9 +174,9 @@ def dynamic_names(
     there = sum(not folder.look(row).is_wanting for row in reference.models)
     may_download = there < config.max_models_to_download
     fitting = {stock.name for stock in stocks if may_download and _fits(stock, folder)}
-    too_new = _too_new(folder, reference)
+    newer = too_new(folder, reference)
     may_serve = [s.name for s in stocks if s.name in fitting or not s.is_wanting]
-    allowed = [name for name in may_serve if name not in too_new]
+    allowed = [name for name in may_serve if name not in newer]
     return dynamic_choice(shares, held, config.number_of_dynamic_models, allowed)
 
 
@@ -185,7 +185,7 @@ def comfyui_folder(config: BridgeConfig, home: Path) -> Path:
     return home / config.comfyui_path if config.comfyui_path else default_folder()
 
 
-def _too_new(folder: ModelsFolder, reference: Reference) -> dict[str, str]:
+def too_new(folder: ModelsFolder, reference: Reference) -> dict[str, str]:
     """Why the ComfyUI here can't run a listed model, for each of these: none is downloaded.
 
     A custom model's family is told by its file.

@@ -41,7 +41,7 @@ def test_help_names_every_command():
 
 COMMANDS = (
     *("demo", "run", "check", "status", "pause", "resume", "drain", "report"),
-    *("models", "fetch", "sandbox", "worker"),
+    *("models", "fetch", "sandbox", "setup", "worker"),
 )
 
 
@@ -53,19 +53,6 @@ def test_an_output_on_a_full_disk_changes_no_exit_code(home: Home):
         env = {**os.environ, "PYTHONPATH": str(PROJECT), "DREAMER_RUNTIME": runtime()}
         code = subprocess.run(command, env=env, stdout=full, stderr=full, check=False).returncode
     assert code == ExitCode.USAGE
-
-
-def test_the_first_run_writes_the_configuration_and_says_what_to_fill_in(home: Home):
-    code, output = home.run("run")
-    assert code == ExitCode.USAGE
-    assert "api_key" in output
-    assert "dreamer_name" in output
-    written = home.folder / "bridgeData.yaml"
-    assert written.stat().st_mode & 0o077 == 0
-    code, output = home.run("run")
-    assert code == ExitCode.USAGE
-    assert "api_key:" in output
-    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(

@@ -84,12 +84,6 @@ def owner(tmp_path: Path, site: ReferenceServer) -> Owner:
     return Owner(tmp_path)
 
 
-def test_without_a_configuration_one_is_written(tmp_path: Path):
-    code, _, errors = Owner(tmp_path).run("models", "list")
-    assert code == ExitCode.USAGE
-    assert "bridgeData.yaml was written" in errors
-
-
 def test_from_nothing_to_verified_models_and_back(owner: Owner, site: ReferenceServer):
     listed = owner.json("list")["models"]
     assert [(row["name"], row["state"]) for row in listed] == [

@@ -285,7 +285,7 @@ def test_a_broken_file_is_one_clear_line(content: bytes, part: str, written: Wri
 
 def test_a_file_that_is_not_there_names_the_template(tmp_path: Path):
     (line,) = problems_of(tmp_path / "bridgeData.yaml")
-    assert "no such file; copy bridgeData.template.yaml" in line
+    assert "no such file; run ./horde-bridge.sh setup" in line
     (line,) = problems_of(tmp_path)
     assert "can't be read" in line
 

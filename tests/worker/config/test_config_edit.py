@@ -59,7 +59,7 @@ LISTS = {
     "Deliberate, Dreamshaper, top 2, Flux": '  - top 2\n  - "Flux"\n',
     "Dreamshaper, Flux, Anything": '  - "Flux"\n  - "Anything"\n',
     "top 2, Deliberate": ' ["top 2", "Deliberate"]\n',
-    "Flux": ' ["Flux"]\n',
+    "Flux": '\n  - "Flux"\n',
 }
 
 
