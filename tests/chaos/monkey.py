@@ -18,7 +18,7 @@ from tests.chaos.figures import Figures
 from tests.chaos.form_orders import ALCHEMIST
 from tests.chaos.service import Service
 from tests.chaos.stand_in import LIVES, be_good, has_begun
-from tests.chaos.verdict import Kills
+from tests.chaos.verdict import Kill, Kills
 from worker.jobs.durable_sqlite import opened_for_reading
 from worker.jobs.ledger import FILE as LEDGER
 from worker.sandbox import (
@@ -69,6 +69,8 @@ class World:
     done: Counter[str] = field(default_factory=Counter[str])
     figures: list[str] = field(default_factory=list[str])
     """What the worker took, now and then."""
+    diary: list[str] = field(default_factory=list[str])
+    """Each trouble, with the time when it began and when it was over."""
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -114,8 +116,13 @@ class World:
 
 
 def _kill_worker(world: World) -> None:
-    world.kills.worker.append(world.service.kill())
+    _kill(world)
     world.service.start()
+
+
+def _kill(world: World) -> None:
+    at = world.service.kill()
+    world.kills.worker.append(Kill(at, _in_ledger(world)))
 
 
 def _kill_worker_at_its_start(world: World) -> None:
@@ -126,7 +133,7 @@ def _kill_worker_at_its_start(world: World) -> None:
 
 def _kill_worker_and_leave_junk(world: World) -> None:
     """Half-written files, and a shared-memory index of nothing."""
-    world.kills.worker.append(world.service.kill())
+    _kill(world)
     world.state_folder.mkdir(exist_ok=True)
     (world.state_folder / "half-written.tmp").write_bytes(world.draw.randbytes(1000))
     for index in world.state_folder.glob("*-shm"):
@@ -197,16 +204,24 @@ def _fill_disk(world: World) -> None:
     world.service.limit_files(0)
     world.pause(0.5, 2.0)
     world.service.limit_files(resource.RLIM_INFINITY)
-    at_work = set(verdict.at_work(world.sandbox.open_books(), world.kills.worker))
     until = time.monotonic() + LEDGER_SECONDS
-    while not at_work <= _in_ledger(world) and time.monotonic() < until:
+    while not _has_returned_to_disk(world) and time.monotonic() < until:
         time.sleep(0.05)
 
 
-def _in_ledger(world: World) -> set[str]:
+def _has_returned_to_disk(world: World) -> bool:
+    """A worker that keeps its ledger in memory has closed the file."""
+    if not world.service.has_open(world.state_folder / LEDGER):
+        return False
+    at_work = verdict.at_work(world.sandbox.open_books(), world.kills.worker)
+    return _in_ledger(world).issuperset(at_work)
+
+
+def _in_ledger(world: World) -> frozenset[str]:
     with suppress(OSError), opened_for_reading(world.state_folder / LEDGER) as read:
-        return {row["id"] for row in read("SELECT id FROM images")}
-    return set()
+        known = "SELECT id FROM images WHERE kind = 'image' OR ended_at IS NULL"
+        return frozenset(row["id"] for row in read(known))
+    return frozenset()
 
 
 def _damage_model(world: World) -> None:
@@ -278,5 +293,8 @@ def troubles(draw: random.Random, deck: Mapping[Trouble, int]) -> Iterator[Troub
 
 def strike(world: World, trouble: Trouble) -> None:
     world.service.insist_on_life()
-    world.done[trouble.__name__.strip("_").replace("_", " ")] += 1
+    name = trouble.__name__.strip("_").replace("_", " ")
+    world.done[name] += 1
+    began = time.time()
     trouble(world)
+    world.diary.append(f"{began:.2f} to {time.time():.2f}: {name}")

@@ -90,6 +90,12 @@ class Service:
         for child in self.children():  # after it, so that none inherits what is taken back
             _limit_files(child.pid, most_bytes)
 
+    def has_open(self, path: Path) -> bool:
+        """Whether the worker itself holds this file open."""
+        with suppress(psutil.NoSuchProcess):
+            return str(path) in {file.path for file in psutil.Process(self.pid).open_files()}
+        return False
+
     def close(self) -> None:
         """Kill what is left of all of them; for the end of a test that failed."""
         for process in self.leftovers(0):

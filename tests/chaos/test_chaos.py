@@ -162,11 +162,12 @@ def assert_right(judgement: Judgement, world: World, show: Callable[[str], None]
     done = ", ".join(f"{name} {times}" for name, times in sorted(world.done.items()))
     books = world.sandbox.books()
     forms = Counter(form.state for form in books.forms)
-    told = ", ".join(f"{count} {state}" for state, count in forms.items())
-    of_forms = [f"{len(books.forms)} forms: {told}"] if forms else []
+    counts = ", ".join(f"{count} {state}" for state, count in forms.items())
+    of_forms = [f"{len(books.forms)} forms: {counts}"] if forms else []
     show("\n".join([*world.figures, done, judgement.table(), *of_forms]))
     wrongs = [str(wrong) for wrong in judgement.wrongs(books)]
-    assert not wrongs, "\n".join([judgement.table(), *wrongs, world.service.last_words()])
+    told = [judgement.table(), *wrongs, *world.diary, world.service.last_words()]
+    assert not wrongs, "\n".join(told)
     assert judgement.recovery_seconds <= RECOVERY_SECONDS
     possible = sum(row.n for row in books.requests if is_possible(row))
     assert len(books.in_state(State.ok)) >= DELIVERED_SHARE * possible

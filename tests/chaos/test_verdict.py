@@ -7,7 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.verdict import Fate, Held, Kills, doubled, fates, held_of, judge
+from tests.chaos.verdict import (
+    AFTER_KILL_SECONDS,
+    BEFORE_KILL_SECONDS,
+    Fate,
+    Held,
+    Kill,
+    Kills,
+    doubled,
+    fates,
+    held_of,
+    judge,
+)
 from tests.support.sandbox_client import (
     CLIENT_KEY,
     MODELS,
@@ -46,7 +57,7 @@ def held(sandbox: Sandbox, key: str) -> Held:
     return next(each for each in held_of(sandbox.books()) if each.key == key)
 
 
-def fate_of(sandbox: Sandbox, id: str, *kills: float) -> Fate:
+def fate_of(sandbox: Sandbox, id: str, *kills: Kill) -> Fate:
     return fates(sandbox.books(), kills)[id]
 
 
@@ -111,26 +122,33 @@ def test_an_image_whose_pop_was_cut_off_is_not_known_to_the_worker(sandbox: Sand
     assert fate_of(sandbox, row.id) is Fate.unheard
 
 
-def test_a_kill_excuses_the_last_pop_before_it_and_no_other(
+def test_a_kill_excuses_the_last_pop_about_it_and_no_other(
     sandbox: Sandbox, worker: Api, clock: MovableClock
 ):
     before = worker.pop_job()["id"]
     clock.move(0.5)
-    last = worker.pop_job(amount=2)["ids"]
-    clock.move(1)
     killed_at = clock.now
-    clock.move(0.5)
+    clock.move(AFTER_KILL_SECONDS / 2)  # the horde was slow to hear what the dead worker had said
+    last = worker.pop_job(amount=2)["ids"]
+    clock.move(AFTER_KILL_SECONDS)
     after = worker.pop_job()["id"]
-    found = fates(sandbox.books(), [killed_at])
+    found = fates(sandbox.books(), [Kill(killed_at)])
     assert found == dict.fromkeys((before, after), Fate.lost) | dict.fromkeys(last, Fate.at_kill)
+
+
+def test_a_kill_excuses_nothing_that_the_ledger_had(sandbox: Sandbox, worker: Api):
+    id = worker.pop_job()["id"]
+    killed_at = sandbox.books().generation(id).popped_at
+    assert fate_of(sandbox, id, Kill(killed_at)) is Fate.at_kill
+    assert fate_of(sandbox, id, Kill(killed_at, frozenset({id}))) is Fate.lost
 
 
 def test_a_kill_long_after_a_pop_excuses_nothing(
     sandbox: Sandbox, worker: Api, clock: MovableClock
 ):
     id = worker.pop_job()["id"]
-    clock.move(2.5)
-    assert fate_of(sandbox, id, clock.now) is Fate.lost
+    clock.move(BEFORE_KILL_SECONDS + 0.5)
+    assert fate_of(sandbox, id, Kill(clock.now)) is Fate.lost
 
 
 @pytest.mark.parametrize(
@@ -184,7 +202,7 @@ def test_recovery_is_the_longest_wait_from_a_kill_to_a_sign_of_life(
     worker.submit(id)
     clock.move(10)
     worker.pop_job()
-    kills = Kills(worker=[start + 4, start + 19], children=[start + 3, start + 25])
+    kills = Kills(worker=[Kill(start + 4), Kill(start + 19)], children=[start + 3, start + 25])
     judgement = judge(sandbox.books(), kills, lambda _row, _request: "")
     assert judgement.recovery_seconds == pytest.approx(7)
 

@@ -16,7 +16,9 @@ from enum import StrEnum
 from worker.horde.kinds import Kind
 from worker.sandbox import Books, FormEntry, GenerationEntry, RequestEntry, Settling, State
 
-AT_KILL_SECONDS = 2.0  # a pop so long before a kill may have been on its way
+# So long before a kill and after it, the horde may have handed out what the killed worker had asked
+# for. Of what came before, the worker's ledger tells whether it had come.
+BEFORE_KILL_SECONDS, AFTER_KILL_SECONDS = 15.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Fate(StrEnum):
     unheard = "unheard"
     """The reply to its pop was lost by an injected fault."""
     at_kill = "popped at a kill"
-    """The reply to its pop came to a worker that was being killed."""
+    """The reply to its pop came to a worker that was being killed: its ledger has no row of it."""
     lost = "lost"
 
 
@@ -138,10 +140,19 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Kills:
-    """When (seconds of the sandbox's clock) the worker was killed, and when one of its children."""
+class Kill:
+    """Of the worker. `at` is in seconds of the sandbox's clock; `known` are the ids of what its
+    ledger held then: a form that has ended may come again under the same one."""
 
-    worker: list[float] = field(default_factory=list[float])
+    at: float
+    known: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Kills:
+    """Those of the worker, and when (seconds of the sandbox's clock) a child of it was killed."""
+
+    worker: list[Kill] = field(default_factory=list[Kill])
     children: list[float] = field(default_factory=list[float])
 
 
@@ -168,11 +179,13 @@ def judge(
         fates=fates(books, kills.worker),
         doubled=tuple(each for held in held_of(books) for each in doubled(held)),
         wrong_results=tuple(Wrong(id, told) for id, told in complaints.items() if told),
-        recovery_seconds=longest_recovery(books, [*kills.worker, *kills.children]),
+        recovery_seconds=longest_recovery(
+            books, [*(kill.at for kill in kills.worker), *kills.children]
+        ),
     )
 
 
-def fates(books: Books, kills: Sequence[float]) -> dict[str, Fate]:
+def fates(books: Books, kills: Sequence[Kill]) -> dict[str, Fate]:
     """By Held.key. For each kill, one pop of each kind at most may have been on its way."""
     all_held = held_of(books)
     decided = {held.key: _fate(held, books) for held in all_held}
@@ -181,7 +194,7 @@ def fates(books: Books, kills: Sequence[float]) -> dict[str, Fate]:
     return decided | dict.fromkeys(excused, Fate.at_kill)
 
 
-def at_work(books: Books, kills: Sequence[float]) -> list[str]:
+def at_work(books: Books, kills: Sequence[Kill]) -> list[str]:
     """Images and forms whose worker should still say what became of them."""
     decided = fates(books, kills)
     processing = [held for held in held_of(books) if held.state is State.processing]
@@ -199,17 +212,18 @@ def _fate(held: Held, books: Books) -> Fate:
     return Fate.given_up if held.settlings or was_away else Fate.lost
 
 
-def _last_pop(lost: Iterable[Held], kind: Kind, kill: float) -> list[str]:
-    """What came of the last pop of that kind before a kill, if that pop was just before it."""
-    before = [
+def _last_pop(lost: Iterable[Held], kind: Kind, kill: Kill) -> list[str]:
+    """What came of the last pop of that kind that may have been on its way at a kill."""
+    since, until = kill.at - BEFORE_KILL_SECONDS, kill.at + AFTER_KILL_SECONDS
+    unheard = [
         held
         for held in lost
-        if held.kind is kind and kill - AT_KILL_SECONDS <= held.popped_at <= kill
+        if held.kind is kind and since <= held.popped_at <= until and held.id not in kill.known
     ]
-    if not before:
+    if not unheard:
         return []
-    last = max(before, key=lambda held: held.popped_at)
-    return [held.key for held in before if held.pop == last.pop]
+    last = max(unheard, key=lambda held: held.popped_at)
+    return [held.key for held in unheard if held.pop == last.pop]
 
 
 def doubled(row: Held) -> Iterator[Wrong]:

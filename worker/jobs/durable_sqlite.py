@@ -14,14 +14,12 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from worker.clock import elapsed_seconds
 
@@ -78,6 +76,7 @@ class DurableSqlite:
         self._inode = 0
         self._trouble = ""
         self._closed = False
+        self._is_unread = False  # the file may hold what could not be read into memory
         self._db = self._opened()
 
     @property
@@ -148,26 +147,14 @@ class DurableSqlite:
             return self._on_disk(self._path)
         except (*FILE_ERRORS, OSError) as error:
             self._complain(str(error))
-        return self._copied(self._path) or self._in_memory()
-
-    def _copied(self, path: Path) -> sqlite3.Connection | None:
-        """In memory, with what a disk that can't be written has; None where it can't be read.
-
-        SQLite reads no such file without others beside it: it is copied to where there is room.
-        """
         memory = _connected(":memory:")
         try:
-            with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                copy = Path(folder) / path.name
-                shutil.copyfile(path, copy)
-                with suppress(FileNotFoundError):
-                    shutil.copyfile(f"{path}-wal", f"{copy}-wal")
-                with closing(_connected(str(copy))) as disk:
-                    disk.backup(memory)
+            _read_untouched(self._path, memory)
             _make_ready(memory, self._form)
         except (*FILE_ERRORS, OSError):
             memory.close()
-            return None
+            self._is_unread = True
+            return self._in_memory()
         return memory
 
     def _on_disk(self, path: Path) -> sqlite3.Connection:
@@ -217,6 +204,7 @@ class DurableSqlite:
             _make_ready(memory, self._form)
         except FILE_ERRORS:
             memory = self._in_memory()
+            self._is_unread = True
         with suppress(*FILE_ERRORS):
             self._db.close()
         self._db = memory
@@ -227,23 +215,26 @@ class DurableSqlite:
         try:
             disk = self._on_disk(self._path)
             with _closing_on_error(disk):
-                self._db.backup(disk)
-                disk.execute("PRAGMA journal_mode = WAL")  # the copy is not in this mode
+                if self._is_unread:
+                    _merge(self._db, disk)
+                else:
+                    self._db.backup(disk)
+                    disk.execute("PRAGMA journal_mode = WAL")  # the copy is not in this mode
         except (*FILE_ERRORS, OSError) as error:
             self._complain(str(error))
             return
         with suppress(*FILE_ERRORS):
             self._db.close()
         self._db = disk
-        log.warning("%s: jobs are kept on disk again", self._path)
-        self._trouble = ""
+        log.warning("%s: what it holds is kept on disk again", self._path)
+        self._trouble, self._is_unread = "", False
 
     def _complain(self, reason: str) -> None:
         self._next_look = elapsed_seconds() + RETRY_SECONDS
         if not self._trouble:
             log.error(
-                "%s can't be written (%s): jobs are kept in memory, and would be lost with the"
-                " worker; free some disk space, or make the folder writable",
+                "%s can't be written (%s): what it holds is kept in memory, and would be lost with"
+                " the worker; free some disk space, or make the folder writable",
                 self._path,
                 reason,
             )
@@ -282,6 +273,31 @@ def _connected(path: str) -> sqlite3.Connection:
     db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     db.execute("PRAGMA secure_delete = ON")
     return db
+
+
+def _read_untouched(path: Path, memory: sqlite3.Connection) -> None:
+    """Copy a file that nobody writes, from a disk that can't be written.
+
+    Reading a write-ahead log needs another file for its index, unless the log is locked for this
+    connection alone: then the index is in memory. A lock can't be had on a read-only disk, so this
+    goes by SQLite's own way to files that takes none.
+    """
+    way = "win32-none" if os.name == "nt" else "unix-none"
+    uri = f"{path.absolute().as_uri()}?mode=ro&vfs={way}"
+    with closing(sqlite3.connect(uri, uri=True)) as disk:
+        disk.execute("PRAGMA locking_mode = EXCLUSIVE")
+        disk.backup(memory)
+
+
+def _merge(memory: sqlite3.Connection, disk: sqlite3.Connection) -> None:
+    """Write each row of all tables; of those with the same key, memory has the newer one."""
+    tables = [name for kind, name, _ in _objects(memory) if kind == "table"]
+    with disk:
+        for table in tables:
+            found = memory.execute(f"SELECT * FROM {table}")
+            places = ", ".join("?" * len(found.description))
+            rows = [tuple(row) for row in found]
+            disk.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({places})", rows)
 
 
 def _make_ready(db: sqlite3.Connection, form: Format) -> None:

@@ -144,7 +144,7 @@ class App:
             if is_pop and isinstance(effect, NamedTwice):
                 reply = _naming_twice(reply)
             self._tally.answered(endpoint, reply.status)
-            if is_pop and isinstance(effect, LostReply | CutShort):
+            if is_pop and (isinstance(effect, LostReply | CutShort) or _has_left(request)):
                 self._horde.lose_pop(_handed_out(json.loads(reply.text or "{}")))
             return await _after_work(request, effect, reply)
 
@@ -388,6 +388,11 @@ async def _cut_short(request: web.Request, reply: web.Response) -> web.StreamRes
         # close, not abort: the half that was written must arrive.
         request.transport.close()
     return partial
+
+
+def _has_left(request: web.Request) -> bool:
+    """Whether the caller has closed the connection before it had its answer."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def _hang_up(request: web.Request) -> None:

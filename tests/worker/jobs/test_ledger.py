@@ -428,6 +428,57 @@ def test_what_an_earlier_life_left_is_read_from_a_disk_that_can_not_be_written(
             assert [each.results.job_id for each in later.owed()] == ["a-0", "b-0"]
 
 
+def test_a_start_while_no_file_can_be_written_loses_nothing_that_an_earlier_life_left(path: Path):
+    """Not even a copy, which the other disks of a machine may have no room for."""
+    path.parent.mkdir(exist_ok=True)
+    killed = (
+        "import os, sys\n"
+        "from tests.worker.jobs.test_ledger import *\n"
+        "Ledger(Path(sys.argv[1])).popped(job('a'), 'm')\n"
+        "os._exit(0)\n"
+    )
+    full = (
+        "import resource, sys\n"
+        "from tests.worker.jobs.test_ledger import *\n"
+        "from worker.jobs import durable_sqlite\n"
+        "durable_sqlite.RETRY_SECONDS = 0.0\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+        "ledger = Ledger(Path(sys.argv[1]))\n"
+        "assert ledger.trouble\n"
+        "ledger.popped(job('b'), 'm')\n"
+        "assert [each.results.job_id for each in ledger.owed()] == ['a-0', 'b-0']\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)\n"
+        "ledger.tend()\n"
+        "assert not ledger.trouble\n"
+        "os._exit(0)\n"
+    )
+    for script in (killed, "import os\n" + full):
+        subprocess.run([sys.executable, "-c", script, str(path)], cwd=PROJECT, check=True)
+    with closing(Ledger(path)) as later:
+        assert [each.results.job_id for each in later.owed()] == ["a-0", "b-0"]
+
+
+def test_a_file_that_could_not_be_read_keeps_its_rows_beside_those_that_came_meanwhile(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A folder that is away for a while, as on a network, comes back with what it had."""
+    monkeypatch.setattr("worker.jobs.durable_sqlite.RETRY_SECONDS", 0.0)
+    ledger.popped(job("a"), "m")
+    ledger.close()
+    away = path.parent.with_name("away")
+    path.parent.rename(away)
+    path.parent.touch()
+    with closing(Ledger(path)) as later:
+        assert later.trouble
+        later.popped(job("b"), "m")
+        path.parent.unlink()
+        away.rename(path.parent)
+        later.tend()
+        assert not later.trouble
+    with closing(Ledger(path)) as last:
+        assert [each.results.job_id for each in last.owed()] == ["a-0", "b-0"]
+
+
 def test_a_folder_that_can_not_be_written_is_told_and_nothing_stops(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

@@ -109,4 +109,4 @@ def test_no_write_that_fails_loses_an_id_or_raises(tmp_path: Path, lasts: int, f
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     assert int(done.stdout.split()[-2]) > 100
-    assert done.stderr.count("jobs are kept in memory") > 5
+    assert done.stderr.count("is kept in memory") > 5
