@@ -48,6 +48,7 @@ CHARTS: Mapping[str, Mapping[str, str]] = {  # of each bench: none says the same
     "memory": {"measured_bytes": LESS_MEMORY},
     "judge": {"picture_seconds": LESS_TIME, "memory_bytes": LESS_MEMORY},
     "switch": {"same_model_seconds": LESS_TIME, "switch_seconds": LESS_TIME},
+    "pages": {"page_percent": LESS_TIME},
     "seconds": {
         "median_percent": LESS_OFF,
         "p90_percent": LESS_OFF,

@@ -26,6 +26,7 @@ FEATURES: Mapping[str, tuple[str, ...]] = {  # of each bench; a group's name sta
     "memory": ("model", "family", "side", "images"),
     "switch": ("model",),
     "judge": ("judges", "side"),
+    "pages": ("pages",),
     "seconds": ("model", "rounds", "learnt", "jobs"),
     "tune": ("key",),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import BENCHES, main
-from benchmarks.measure import engine, judge, memory, scale, seconds, switch, worker
+from benchmarks.measure import engine, judge, memory, pages, scale, seconds, switch, worker
 from benchmarks.peers import compare
 from benchmarks.results.comparison import CHARTS
 from benchmarks.results.run_file import FEATURES
@@ -108,6 +108,7 @@ def test_a_plot_is_there_when_the_rows_have_its_figures(
         ("memory", memory.Reading),
         ("switch", switch.Switch),
         ("judge", judge.Row),
+        ("pages", pages.Row),
         ("seconds", seconds.Row),
         ("tune", tuning.Proposal),
     ],

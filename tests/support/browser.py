@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+LONG_MS = 60_000
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LACKING = "the page is not tried in a browser: install one (Debian: apt install chromium)"
 
@@ -21,6 +23,7 @@ def chromium() -> Generator[Browser]:
     path = _found() or _installed()
     if path is None:
         pytest.skip(LACKING)
+    expect.set_options(timeout=LONG_MS)  # a busy machine draws slowly
     with sync_playwright() as playwright:
         # As root, in a container, Chromium's own sandbox does not start.
         arguments = ["--no-sandbox"] if os.name == "posix" and os.getuid() == 0 else []
@@ -49,3 +52,23 @@ def _installed() -> str | None:
         if done.returncode:
             return None
     return _found()
+
+
+@contextmanager
+def looking(browser: Browser, url: str, **how: Any) -> Generator[Page]:
+    """A tab of its own on the page, which meets no error of a script."""
+    problems: list[str] = []
+    options: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, **how}
+    context = browser.new_context(**options)
+    context.set_default_timeout(LONG_MS)
+    tab = context.new_page()
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.goto(url)
+    yield tab
+    context.close()
+    assert problems == []
+
+
+def go_to(tab: Page, view: str) -> None:
+    tab.get_by_role("link", name=view, exact=True).click()
+    expect(tab.get_by_role("link", name=view, exact=True)).to_have_attribute("aria-current", "page")

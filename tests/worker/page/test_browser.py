@@ -7,15 +7,13 @@ import logging
 import re
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
-from tests.support.browser import chromium
+from tests.support.browser import LONG_MS, chromium, go_to, looking
 from tests.support.family_files import sd1_header
 from tests.support.open_page import PASSWORD, OpenPage, at_work, open_page
 from tests.support.owner import PROJECT
@@ -24,12 +22,12 @@ from worker.config.config import load_config
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
 from worker.loras.files import LoraRecord
 from worker.page.access import hashed
+from worker.page.log_lines import MOST_LINES
 from worker.safety.gallery import MOST_PICTURES
 from worker.service.orders import Order
 from worker.service.overview import Overview
 
 VIEWS = ("Now", "Over time", "The horde's side", "Models", "Settings", "Log")
-LONG_MS = 20_000
 CHECKS = (PROJECT / "tests" / "support" / "readable.js").read_text("utf-8")
 
 
@@ -54,28 +52,8 @@ def served(tmp_path: Path, site: ReferenceServer) -> Generator[OpenPage]:
         yield opened
 
 
-@contextmanager
-def looking(browser: Browser, page: OpenPage, **how: Any) -> Generator[Page]:
-    """A tab of its own on the page, which meets no error of a script."""
-    problems: list[str] = []
-    options: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, **how}
-    context = browser.new_context(**options)
-    context.set_default_timeout(LONG_MS)
-    tab = context.new_page()
-    tab.on("pageerror", lambda error: problems.append(str(error)))
-    tab.goto(page.url)
-    yield tab
-    context.close()
-    assert problems == []
-
-
-def go_to(tab: Page, view: str) -> None:
-    tab.get_by_role("link", name=view, exact=True).click()
-    expect(tab.get_by_role("link", name=view, exact=True)).to_have_attribute("aria-current", "page")
-
-
 def test_now_tells_the_job_and_follows_what_the_worker_does(browser: Browser, served: OpenPage):
-    with looking(browser, served) as tab:
+    with looking(browser, served.url) as tab:
         state, job = tab.locator("#sentence"), tab.locator("#job")
         expect(state).to_have_text("It serves the horde, and is making a picture with Deliberate.")
         expect(job).to_contain_text("768 · step 12 of 30 · about 5 s left")
@@ -89,7 +67,7 @@ def test_now_tells_the_job_and_follows_what_the_worker_does(browser: Browser, se
 
 def test_orders_are_given_by_buttons(browser: Browser, served: OpenPage):
     orders = served.watched.orders
-    with looking(browser, served) as tab:
+    with looking(browser, served.url) as tab:
         tab.get_by_label("How long to pause").select_option("for an hour")
         tab.get_by_role("button", name="Pause").click()
         expect(tab.locator("#ordered")).to_contain_text("It pauses")
@@ -115,7 +93,7 @@ def test_orders_are_given_by_buttons(browser: Browser, served: OpenPage):
 
 
 def test_settings_are_changed_and_wrong_ones_told(browser: Browser, served: OpenPage):
-    with looking(browser, served) as tab:
+    with looking(browser, served.url) as tab:
         go_to(tab, "Settings")
         tab.get_by_label("max_power", exact=True).fill("4000")
         tab.get_by_role("button", name="Save").click()
@@ -133,7 +111,7 @@ def test_a_model_is_added_paused_resumed_cancelled_and_removed_by_clicks(
     browser: Browser, served: OpenPage, site: ReferenceServer
 ):
     rest = site.hold("/files/Two.safetensors")
-    with looking(browser, served) as tab:
+    with looking(browser, served.url) as tab:
         go_to(tab, "Models")
         downloads, dialog = tab.locator("#downloads"), tab.get_by_role("dialog")
         for last in ("Cancel", "Resume"):
@@ -165,7 +143,7 @@ def test_a_single_lora_of_the_cache_is_removed(browser: Browser, served: OpenPag
     about = LoraRecord(name="a <b>bold</b> LoRA", model_id=1, version_id=2, size_bytes=9)
     with served.watched.adapters.loras.arrival("1-2", about, "a-job") as path:
         path.write_bytes(b"some file")
-    with looking(browser, served) as tab:
+    with looking(browser, served.url) as tab:
         go_to(tab, "Models")
         rows = tab.locator("#lora-rows")
         expect(rows).to_contain_text("a <b>bold</b> LoRA")
@@ -195,7 +173,7 @@ def test_pictures_are_shown_to_who_wants_them_and_unsafe_ones_blurred(
     stripes = Image.frombytes("L", (64, 1), bytes([0, 255] * 32)).resize((64, 64))
     file = io.BytesIO()
     stripes.convert("RGB").save(file, "WEBP", lossless=True)
-    with open_page(tmp_path, "show_pictures: true\n") as page, looking(browser, page) as tab:
+    with open_page(tmp_path, "show_pictures: true\n") as page, looking(browser, page.url) as tab:
         gallery = page.watched.gallery
         assert gallery is not None
         for is_nsfw in (False, True):
@@ -215,7 +193,7 @@ def test_pictures_are_shown_to_who_wants_them_and_unsafe_ones_blurred(
 
 
 def test_without_the_owners_wish_there_are_no_pictures(browser: Browser, served: OpenPage):
-    with looking(browser, served) as tab:
+    with looking(browser, served.url) as tab:
         expect(tab.locator("#sentence")).to_contain_text("serves")
         expect(tab.locator("#pictures")).to_be_hidden()
     assert served.get("/pictures/1").status_code == 404
@@ -227,7 +205,7 @@ def test_the_log_is_filtered_and_copied(
     caplog.set_level(logging.INFO)
     log = logging.getLogger("worker.test")
     log.info("all is well")
-    with looking(browser, served, permissions=["clipboard-read", "clipboard-write"]) as tab:
+    with looking(browser, served.url, permissions=["clipboard-read", "clipboard-write"]) as tab:
         go_to(tab, "Log")
         expect(tab.locator("#lines")).to_contain_text("all is well")
         log.warning("the <i>horde</i> is away")
@@ -240,8 +218,28 @@ def test_the_log_is_filtered_and_copied(
         assert "is away" in tab.evaluate("navigator.clipboard.readText()")
 
 
+def test_a_page_left_open_for_a_week_keeps_the_last_lines_and_goes_on(
+    browser: Browser, served: OpenPage, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    with looking(browser, served.url) as tab:
+        tab.clock.install()
+        tab.reload()
+        go_to(tab, "Log")
+        log = logging.getLogger("worker.test")
+        for part in range(3):
+            for number in range(MOST_LINES):
+                log.info("line %d of part %d", number, part)
+            expect(tab.locator("#lines li").last).to_contain_text(f"of part {part}")
+        expect(tab.locator("#lines li")).to_have_count(MOST_LINES)
+        tab.clock.fast_forward(7 * 86400 * 1000)
+        served.watched.orders.answer(Overview(doing="paused"))
+        expect(tab.locator("#sentence")).to_have_text("It is paused.")
+        expect(tab.get_by_role("alert")).to_be_hidden()
+
+
 def test_a_lost_connection_is_said(browser: Browser, tmp_path: Path):
-    with open_page(tmp_path) as page, looking(browser, page) as tab:
+    with open_page(tmp_path) as page, looking(browser, page.url) as tab:
         expect(tab.locator("#sentence")).to_contain_text("serves")
         page.server.close()
         expect(tab.get_by_role("alert")).to_contain_text("The connection is lost", timeout=LONG_MS)
@@ -249,7 +247,7 @@ def test_a_lost_connection_is_said(browser: Browser, tmp_path: Path):
 
 def test_a_password_is_asked_for_and_the_logout_ends_it(browser: Browser, tmp_path: Path):
     more = f"page_password: {hashed(PASSWORD)}\n"
-    with open_page(tmp_path, more) as page, looking(browser, page) as tab:
+    with open_page(tmp_path, more) as page, looking(browser, page.url) as tab:
         assert tab.evaluate(CHECKS) == []
         field = tab.get_by_label("Password")
         field.fill("wrong password")
@@ -268,7 +266,7 @@ def test_every_view_can_be_used_and_read(
 ):
     served.watched.orders.answer(at_work())
     how = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
-    with looking(browser, served, **how) as tab:
+    with looking(browser, served.url, **how) as tab:
         expect(tab.locator("#sentence")).to_contain_text("serves")
         for view in VIEWS:
             go_to(tab, view)
@@ -281,7 +279,7 @@ def test_every_view_can_be_used_and_read(
 
 
 def test_it_is_used_by_the_keyboard_alone(browser: Browser, served: OpenPage):
-    with looking(browser, served) as tab:
+    with looking(browser, served.url) as tab:
         expect(tab.locator("#sentence")).to_contain_text("serves")
         reached: list[str] = []
         for _ in range(14):

@@ -1,0 +1,197 @@
+"""Things on the page, clicked in a real Chromium against one running worker and a local horde."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.support.axe import serious_problems
+from tests.support.browser import LONG_MS, chromium, go_to, looking
+from tests.support.family_files import sd1_header
+from tests.support.open_page import free_port
+from tests.support.owner import PROJECT, Command, config, wait_for
+from tests.support.reference_server import ReferenceServer, reference_server
+from tests.support.sandbox_client import CLIENT_KEY, MODEL, MODELS, Api
+from worker.config.config import load_config
+from worker.sandbox import Sandbox
+
+ADDED = "Demo Inpainting"  # a model of the local horde that the worker does not have
+FAST = {"width": 64, "height": 64, "steps": 4}
+SLOW = {"width": 192, "height": 64, "steps": 40}  # of the scripted engine: two seconds
+
+
+@dataclass
+class WholeWorker:
+    url: str
+    horde: Sandbox
+    site: ReferenceServer
+    config_file: Path
+    client: Api
+
+    def ask(self, params: dict[str, int], count: int = 1) -> list[str]:
+        return [self.client.ask_id(params) for _ in range(count)]
+
+    def wait_for_all(self, asked: list[str]) -> None:
+        wait_for(lambda: all(self.horde.books().request(id).done for id in asked))
+
+    def offered(self) -> set[str]:
+        """The models that the horde hands out jobs of to this worker."""
+        return {row["name"] for row in self.client.call("GET", "status/models?type=image").json()}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def worker(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory, checkpoint: Path
+) -> Generator[WholeWorker]:
+    """In a process of its own, with a scripted engine; its page drains it in the end."""
+    home = tmp_path_factory.mktemp("a whole worker")
+    (home / "models" / "compvis").mkdir(parents=True)
+    (home / "models" / "compvis" / checkpoint.name).symlink_to(checkpoint)
+    url = f"http://127.0.0.1:{free_port()}"
+    with Sandbox(MODELS, limits={}) as horde, reference_server() as site:
+        site.offer_model(ADDED, sd1_header(home / "header", 1), inpainting=True)
+        more = f"model_reference: {site.url}/reference\nshow_pictures: true  # mine\n"
+        text = config(horde, more=more).replace("page: ''", f"page: {url}")
+        (home / "bridgeData.yaml").write_text(text, "utf-8")
+        process = Command(
+            [sys.executable, "-m", "tests.support.worker_with_a_page", str(home), "loop"],
+            cwd=PROJECT,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        with Api(horde.url, CLIENT_KEY) as client, process as running:
+            wait_for(lambda: running.poll() is not None or _answers(url))
+            whole = WholeWorker(url, horde, site, home / "bridgeData.yaml", client)
+            whole.wait_for_all(whole.ask(FAST))
+            yield whole
+            asked = whole.ask(SLOW)
+            with looking(browser, url) as tab:
+                expect(job_of(tab)).to_contain_text("step", timeout=LONG_MS)
+                tab.get_by_role("button", name="Drain").click()
+                tab.get_by_role("dialog").get_by_role("button", name="Drain").click()
+                expect(tab.get_by_role("alert")).to_contain_text("is lost", timeout=LONG_MS)
+            assert running.wait(120) == 0
+            whole.wait_for_all(asked)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=10).ok
+    except requests.RequestException:
+        return False
+
+
+@contextmanager
+def shown(browser: Browser, worker: WholeWorker, view: str = "Now") -> Generator[Page]:
+    with looking(browser, worker.url) as tab:
+        go_to(tab, view)
+        yield tab
+
+
+def job_of(tab: Page) -> Locator:
+    return tab.locator("#job")
+
+
+def test_a_job_is_watched_paused_and_resumed(browser: Browser, worker: WholeWorker):
+    with shown(browser, worker) as tab:
+        asked = worker.ask(SLOW, 3)
+        expect(job_of(tab)).to_contain_text(f"{MODEL}192", timeout=LONG_MS)
+        expect(job_of(tab)).to_contain_text("of 40", timeout=LONG_MS)
+        tab.get_by_role("button", name="Pause", exact=True).click()
+        expect(tab.locator("#sentence")).to_contain_text("It is paused.", timeout=LONG_MS)
+        expect(job_of(tab)).to_have_text("None.", timeout=LONG_MS)
+        tab.get_by_role("button", name="Resume").click()
+        expect(tab.locator("#sentence")).not_to_contain_text("paused", timeout=LONG_MS)
+        worker.wait_for_all(asked)
+        images = tab.locator("#pictures img")
+        expect(images.nth(2)).to_be_visible(timeout=LONG_MS)
+        assert images.first.evaluate("(image) => image.decode().then(() => image.naturalWidth)")
+
+
+def test_two_browsers_order_different_things_and_the_last_one_counts(
+    browser: Browser, worker: WholeWorker
+):
+    with shown(browser, worker) as first, shown(browser, worker) as second:
+        for _ in range(3):
+            first.get_by_role("button", name="Pause", exact=True).click()
+            expect(second.locator("#sentence")).to_contain_text("paused", timeout=LONG_MS)
+            second.get_by_role("button", name="Resume").click()
+            expect(first.locator("#sentence")).not_to_contain_text("pause", timeout=LONG_MS)
+        for tab in (first, second):
+            go_to(tab, "Settings")
+            expect(tab.get_by_label("queue_size", exact=True)).to_be_visible()
+        for tab, key, told in (
+            (first, "queue_size", "from the next start"),
+            (second, "max_batch", "has changed meanwhile"),
+        ):
+            tab.get_by_label(key, exact=True).fill("2")
+            tab.get_by_role("button", name="Save").click()
+            expect(tab.locator("#saved")).to_contain_text(told)
+    kept = load_config(worker.config_file)
+    assert (kept.queue_size, kept.max_batch) == (2, 4)
+    assert "show_pictures: true  # mine" in worker.config_file.read_text("utf-8")
+    worker.wait_for_all(worker.ask(FAST))
+
+
+def test_the_hordes_record_queue_and_reward_are_shown(browser: Browser, worker: WholeWorker):
+    with shown(browser, worker, "The horde's side") as tab:
+        body = tab.locator("#horde-body")
+        for told in ("online in all", "requests done", "introduced as", "allow_lora"):
+            expect(body).to_contain_text(told, timeout=LONG_MS)
+        queues = tab.get_by_role("region", name="Queues of this worker's models")
+        expect(queues.get_by_role("row").filter(has_text=MODEL)).to_have_count(1)
+
+
+def test_a_model_that_is_added_is_offered_and_one_that_is_removed_is_not(
+    browser: Browser, worker: WholeWorker
+):
+    with shown(browser, worker, "Models") as tab:
+        tab.get_by_role("button", name=f"Add {ADDED}").click()
+        tab.get_by_role("dialog").get_by_role("button", name="Download").click()
+        row = tab.locator("#model-rows tr").filter(has_text=ADDED)
+        expect(row).to_contain_text("served", timeout=LONG_MS)
+        wait_for(lambda: ADDED in worker.offered())
+        assert ADDED in load_config(worker.config_file).models_to_load
+        tab.get_by_role("button", name=f"Remove {ADDED}").click()
+        tab.get_by_role("dialog").get_by_role("button", name="Remove").click()
+        expect(row).to_contain_text("not here", timeout=LONG_MS)
+        wait_for(lambda: ADDED not in worker.offered())
+    worker.wait_for_all(worker.ask(FAST))
+
+
+def test_the_log_and_the_past_are_shown(browser: Browser, worker: WholeWorker):
+    with shown(browser, worker, "Log") as tab:
+        expect(tab.locator("#lines")).to_contain_text(f"offering {MODEL}", timeout=LONG_MS)
+        go_to(tab, "Over time")
+        tab.get_by_role("button", name="Week").click()
+        expect(tab.get_by_role("heading", name="Seconds a megapixelstep")).to_be_visible()
+        expect(tab.locator("#charts svg")).to_have_count(4)
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_axe_finds_nothing_serious(browser: Browser, worker: WholeWorker, scheme: str):
+    with looking(browser, worker.url, color_scheme=scheme) as tab:
+        for view in ("Now", "Over time", "The horde's side", "Models", "Settings", "Log"):
+            go_to(tab, view)
+            if view == "The horde's side":
+                expect(tab.locator("#horde-body")).to_contain_text("allow_lora", timeout=LONG_MS)
+            assert serious_problems(tab) == [], view
