@@ -10,11 +10,11 @@ usage: ./horde-bridge.sh [--home FOLDER] COMMAND [OPTIONS]
   demo      serve jobs of a local horde with a small model, and show the pictures
   setup     ask for key, name and models that fit, and write bridgeData.yaml
   run       serve the AI Horde as bridgeData.yaml says
-  check     look at every prerequisite; each failed line says what to do
+  check     check your setup; each line that failed says how to fix it
   status    what the worker is doing, and what it has done
-  pause     have the running worker finish what is in hand, free the device and take no more jobs
-  resume    have it serve again
-  drain     have it finish what is in hand, then end
+  pause     take no more jobs and free the graphics card, once the jobs in hand are done
+  resume    serve again after a pause
+  drain     finish the jobs in hand, then end the worker
   notify    send a trial notice to the addresses that bridgeData.yaml names
   report    write a zip for those who help you, without keys, names and prompts
   worker    show or change the horde's record of this worker: maintenance, info, team

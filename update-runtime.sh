@@ -156,6 +156,10 @@ remedy() {
         *NewConnectionError* | *ConnectTimeout* | *ReadTimeout* | *ProxyError* | *SSLError* | \
             *'Temporary failure in name resolution'* | *'onnection broken'* | *'onnection reset'*)
             printf 'look at the network (is there a proxy?), then %s' "$again" ;;
+        *'from versions: none'*'No matching distribution found'*)
+            printf 'no registry that was asked has it for %s: look at the network (and at --index-url), ' \
+                "$("$venv/bin/python" -V)"
+            printf 'then %s; if it stays so, delete .venv and name another Python: PYTHON=/path/to/python' "$again" ;;
         *'No matching distribution found'*)
             printf 'it has no build for %s; delete .venv and name another one: PYTHON=/path/to/python' \
                 "$("$venv/bin/python" -V)" ;;

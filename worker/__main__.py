@@ -94,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_worker(commands.add_parser("worker", help="show or change the horde's record of yours"))
     _add_models(commands.add_parser("models", help="the models: list, add, remove, verify …"))
     _add_setup(commands.add_parser("setup", help="ask, look around, write bridgeData.yaml"))
-    commands.add_parser("check", help="see whether everything is there that run needs")
+    commands.add_parser("check", help="check your setup, and say how to fix what is wrong")
     return parser
 
 

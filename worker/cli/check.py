@@ -17,7 +17,7 @@ from hordelib.files.model import Model
 from hordelib.job.control_weights import NON_COMMERCIAL
 from hordelib.setup.comfyui_files import SOURCES
 from worker.alchemist.offer import offered_forms
-from worker.cli.check_device import SET_UP, device
+from worker.cli.check_device import device
 from worker.cli.notify_command import addresses_of_notices
 from worker.config.config import load_config
 from worker.config.environment import read_environment
@@ -31,10 +31,10 @@ from worker.models.control_files import (
     control_net_entries,
 )
 from worker.models.introduction import RULE
-from worker.models.inventory import Inventory, ModelsFolder, take_inventory
+from worker.models.inventory import Inventory, ModelsFolder, insist_on_cache_home, take_inventory
 from worker.models.memory_fit import ComputeMemory, Misfit, misfit, most_at_once, most_pixels
 from worker.models.offer import find_capabilities, introduce
-from worker.models.on_disk import FileStock, State
+from worker.models.on_disk import FileStock, State, size_text
 from worker.models.opening import Models, find_models
 from worker.models.reference import ReferenceEntry
 from worker.models.unlisted_weights import transparency_entries
@@ -44,14 +44,14 @@ from worker.setup.account import account_findings
 from worker.setup.finding import Finding, Verdict, failed, ok
 
 MIN_PYTHON = (3, 11)
-LOW_DISK_BYTES = 5 << 30
+LOW_DISK_BYTES = 5 * 10**9
 
 
 def findings(home: Path, config_file: Path) -> Iterator[Finding]:
     """All prerequisites, each as soon as it is known, in the order of their dependence."""
     yield _python()
     yield from device()
-    config = _load(config_file)
+    config = _load(home, config_file)
     yield _comfyui(config if isinstance(config, BridgeConfig) else None, home)
     if isinstance(config, BridgeConfig):
         yield _disk(config.models_folder(home))
@@ -84,12 +84,14 @@ def _python() -> Finding:
     return ok("python", version)
 
 
-def _load(config_file: Path) -> BridgeConfig | list[Finding]:
+def _load(home: Path, config_file: Path) -> BridgeConfig | list[Finding]:
     if not (config_file.is_file() or read_environment(os.environ).variables):
         remedy = "run ./horde-bridge.sh setup, which asks and writes it"
         return [failed("configuration", f"there is no {config_file}", remedy)]
     try:
-        return load_config(config_file)
+        config = load_config(config_file)
+        insist_on_cache_home(config, home)
+        return config
     except ConfigError as error:
         remedy = f"edit {config_file}"
         return [failed("configuration", problem, remedy) for problem in error.problems]
@@ -100,7 +102,8 @@ def _comfyui(config: BridgeConfig | None, home: Path) -> Finding:
     folder = own or default_folder()
     version = version_in(folder)
     if not version:
-        return failed("ComfyUI", f"not in {folder}", "correct comfyui_path" if own else SET_UP)
+        remedy = "correct comfyui_path" if own else "run ./horde-bridge.sh demo, which fetches it"
+        return failed("ComfyUI", f"not in {folder}", remedy)
     if version not in SOURCES:
         return failed("ComfyUI", f"{version} in {folder}", f"use version {' or '.join(SOURCES)}")
     return ok("ComfyUI", f"{version} in {folder}")
@@ -110,11 +113,11 @@ def _disk(folder: Path) -> Finding:
     """Of the folder where models go, or of the nearest above it that is there."""
     there = next(each for each in (folder, *folder.parents) if each.exists())
     free_bytes = shutil.disk_usage(there).free
-    detail = f"{free_bytes / (1 << 30):.1f} GiB free in {there}"
+    detail = f"{size_text(free_bytes)} free in {there}"
     if not os.access(there, os.W_OK):
         return failed("disk", f"{there} can't be written", "change its owner or its permissions")
     if free_bytes < LOW_DISK_BYTES:
-        return failed("disk", detail, f"free {LOW_DISK_BYTES >> 30} GiB at least")
+        return failed("disk", detail, f"free {size_text(LOW_DISK_BYTES)} at least")
     return ok("disk", detail)
 
 
@@ -258,7 +261,7 @@ def _alchemist(config: BridgeConfig, home: Path) -> Iterator[Finding]:
     yield ok("alchemist", told) if offered.forms else failed("alchemist", told, "see forms")
     if offered.missing:
         lacking = "; ".join(f"{form}: {lack}" for form, lack in sorted(offered.missing.items()))
-        remedy = 'models add upscalers "face fixers" annotators'
+        remedy = './horde-bridge.sh models add upscalers "face fixers" annotators'
         yield Finding("alchemist", Verdict.warning, f"not offered: {lacking}", remedy)
 
 
@@ -269,7 +272,7 @@ def _safety(config: BridgeConfig, home: Path) -> Finding:
         return failed("safety", str(error), f"run {safety_remedy()}")
     if lack:
         return Finding(
-            "safety", Verdict.warning, lack, f"run {safety_remedy()}, for the sake of the horde"
+            "safety", Verdict.warning, lack, f"run {safety_remedy()}; the horde asks for this check"
         )
     judges = "NudeNet, horde_safety" if judge_settings(config, home).horde_safety else "NudeNet"
     return ok("safety", judges)

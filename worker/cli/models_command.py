@@ -9,18 +9,20 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from hordelib.errors import ModelBroken, ModelMissing
+from hordelib.errors import JobError, ModelBroken, ModelMissing
 from hordelib.files.headers import verify_checkpoint
+from hordelib.files.model import Model
 from hordelib.files.names import ModelStore
 from hordelib.job.control_types import CLASSIC
 from worker.cli.exit_codes import ExitCode
-from worker.cli.named_models import insist_on_lists, meant_entries
-from worker.errors import UnknownModel
+from worker.cli.named_models import NO_LIST, insist_on_lists, meant_entries
+from worker.errors import UnknownModel, UsageError
 from worker.models.control_files import annotator_entries
 from worker.models.inventory import Inventory, ModelsFolder, idle, take_inventory
 from worker.models.on_disk import (
@@ -123,12 +125,19 @@ def _own_row(inventory: Inventory, name: str) -> Row:
     return {
         "name": name,
         "kind": Kind.model.name,
-        "family": "custom" if name in folder.customs else "",
+        "family": _family(path, name),
         "size_bytes": there_bytes,
         "there_bytes": there_bytes,
         "state": (State.unlisted if there_bytes else State.missing).value,
         "chosen": True,
     }
+
+
+def _family(path: Path, name: str) -> str:
+    """By what the file says of itself; "" where it says nothing."""
+    with suppress(JobError, OSError):
+        return Model.of_checkpoint(path, name).family.name
+    return ""
 
 
 # ---- add -------------------------------------------------------------------------------------
@@ -288,6 +297,8 @@ def _header_verified(path: Path) -> Row:
 def _top(folder: ModelsFolder, options: argparse.Namespace) -> int:
     inventory = take_inventory(folder)
     entries = insist_on_lists(inventory.reference).entries
+    if not inventory.reference.models:
+        raise UsageError(f"models top: {NO_LIST}")
     uses = read_uses(folder.documents, folder.config.horde_url)
     ranked = sorted((name for name in uses if name in entries), key=lambda name: -uses[name])
     rows = [
@@ -317,7 +328,7 @@ def _disk(folder: ModelsFolder, options: argparse.Namespace) -> int:
         [{"folder": name, "size_bytes": taken} for name, taken in folders.items()],
         ("folder", "size"),
     )
-    print(f"{size_text(free_bytes)} free, of which {size_text(DISK_FLOOR_BYTES)} are kept")
+    print(f"{size_text(free_bytes)} free, of which {size_text(DISK_FLOOR_BYTES)} always stay free")
     if rows:
         print("On disk, but not chosen by bridgeData.yaml (models remove NAME):")
         _print_table(rows, ("name", "family", "size"))
@@ -338,7 +349,9 @@ def _folder_bytes(folder: Path) -> dict[str, int]:
 
 
 _CELLS: Mapping[str, Callable[[Row], str]] = {
-    "size": lambda row: size_text(int(str(row["size_bytes"]))) if row["size_bytes"] else "?",
+    "size": lambda row: (
+        size_text(int(str(row["size_bytes"]))) if row["size_bytes"] or "folder" in row else "?"
+    ),
     "chosen": lambda row: "yes" if row["chosen"] else "",
 }
 

@@ -33,17 +33,24 @@ def meant_entries(
             entries |= {each: reference.entries[each] for each in choice.names}
         else:
             hint = nearest(name, (*reference.entries, *_GROUPS))
-            problems.append(f"{name!r} is not in the model reference{hint}")
+            lack = "" if reference.models else f": {NO_LIST}"
+            problems.append(f"{name!r} is not in the model reference{lack or hint}")
     if problems:
         raise UnknownModel("\n".join(problems))
     return list(entries.values())
 
 
 def insist_on_lists(reference: Reference) -> Reference:
-    """Raises DocumentMissing where there is no list of models at all."""
-    if not reference.models:
-        raise DocumentMissing("\n".join(reference.notes) or "model_reference: none is to be asked")
+    """Raises DocumentMissing where the list of models can't be had; a horde may have none."""
+    if not reference.models and reference.missing:
+        raise DocumentMissing("\n".join(reference.notes))
     return reference
+
+
+NO_LIST = (
+    "this horde has no list of models; set model_reference to the address of one"
+    " (docs/configuration.md has an example)"
+)
 
 
 def _market(folder: ModelsFolder, reference: Reference) -> Candidates:

@@ -23,7 +23,7 @@ from worker.service.overview import JobOverview, KindOverview, Overview
 from worker.service.pause_times import parse_pause
 from worker.service.pauses import moment
 from worker.service.state_folder import STATE, is_taken
-from worker.service.terminal import make_console, print_totals
+from worker.service.terminal import WIDTH, make_console, print_totals
 
 ANSWER_SECONDS, START_SECONDS = 5.0, 60.0  # for a worker that serves, and for one that starts
 WATCH_SECONDS = 2.0
@@ -166,7 +166,7 @@ def _as_json(overview: Overview, totals: Totals | None) -> dict[str, object]:
 def _print_status(overview: Overview, totals: Totals | None) -> None:
     console = make_console()
     for heading, told in _lines(overview, totals):
-        console.print(f"{heading + ':' if heading else '':16}{told}", soft_wrap=True)
+        console.print(f"{heading + ':' if heading else '':{WIDTH}}{told}", soft_wrap=True)
     if totals is not None:
         print_totals(console, totals)
 

@@ -103,7 +103,7 @@ class BridgeConfig(BaseModel):
     number_of_dynamic_models: Annotated[StrictInt, whole(0, 100)] = 0
     """How many models the queues choose; 0 is none."""
     max_models_to_download: Annotated[StrictInt, whole(0, 1000)] = 10
-    """With so many of the reference's models on disk, dynamic_models downloads no more."""
+    """Once so many of the horde's models are on disk, dynamic_models downloads no more."""
     custom_models: Annotated[
         tuple[CustomModel, ...],
         expects(
@@ -112,7 +112,8 @@ class BridgeConfig(BaseModel):
             "z_image_turbo, krea2_turbo or anima"
         ),
     ] = ()
-    """Checkpoint files of your own; the horde asks for the customizer role."""
+    """Checkpoint files of your own. The horde takes them from accounts with its customizer role
+    alone, which its moderators give."""
     alchemist_name: Annotated[
         WorkerName | None,
         expects("a name of its own of 1 to 100 characters, other than dreamer_name"),
@@ -138,12 +139,10 @@ class BridgeConfig(BaseModel):
     max_power: Annotated[StrictInt, whole(1, 512)] = 8
     """Largest picture: 64 x 64 x 8 x max_power pixels. 8 is 512x512, 32 is 1024x1024."""
     max_batch: Annotated[StrictInt, whole(1, 20)] = 4
-    """Most pictures of one request to take at once: about max_batch x max_pixels / 3.5 pixels
-    in all, as the horde counts, and at least one picture. What does not fit into memory at once
-    is made in parts, with the same pictures; check says how many fit."""
+    """Most pictures per request. More is faster where the card has memory for it; check says how
+    many fit."""
     queue_size: Annotated[StrictInt, whole(0, 4)] = 1
-    """Jobs that wait, prepared, while the device is busy; more (up to 7) where all of them take
-    less than 10 seconds, so that jobs that agree share a batch. 0: none wait."""
+    """How many jobs to fetch ahead. 1 suits most."""
     nsfw: YesNo = True
     """false: requests marked as not safe for work are not taken, and pictures found to be so
     are replaced by a plain card."""
@@ -160,9 +159,9 @@ class BridgeConfig(BaseModel):
     safety: Annotated[
         Literal["required", "best_effort"] | None, expects("required or best_effort")
     ] = None
-    """required: nothing is served without horde_safety, which finds CSAM. best_effort: it is,
-    with a warning at start and in `check` unless the horde runs on this machine. Not set:
-    required at aihorde.net, and best_effort at a horde of one's own."""
+    """required: nothing is served without horde_safety, which finds images of child abuse (CSAM).
+    best_effort: it serves without, and warns at start and in `check` unless the horde runs on this
+    machine. Not set: required at aihorde.net, and best_effort at a horde of your own."""
     blacklist: Annotated[
         tuple[BlacklistWord, ...],
         expects("a list of at most 200 words of 1 to 15 characters", max_length=200),
@@ -205,21 +204,23 @@ class BridgeConfig(BaseModel):
     limit_max_steps: YesNo = False
     """true: requests with more steps than usual for their model are not taken."""
     vram_to_leave_free: CardReserve = MemoryReserve.parse_cards(AUTO)
-    """Device memory that is left to other programs. auto: a tenth, and 700 MiB at most."""
+    """Memory of the graphics card that is left to other programs. auto: a tenth, and 700 MiB at
+    most."""
     ram_to_leave_free: Reserve = MemoryReserve(percent=10)
-    """Main memory that is left to other programs."""
+    """Memory of the machine (RAM) that is left to other programs."""
     cache_home: Annotated[OwnerPath, expects(FOLDER)] = Path(".")
     """The folder that holds `models`, or that folder itself; relative to the home folder."""
     comfyui_path: Annotated[OwnerPath | None, expects(FOLDER)] = None
     """A ComfyUI of your own, 0.3.75 or 0.33.0, in place of the one set up for you."""
     preload_timeout: Annotated[StrictInt, seconds(15, 3600)] = 120
-    """Seconds until a batch's first step (model, prompts) before the engine is restarted."""
+    """Seconds that reading a model and the prompts may take before the engine is restarted."""
     inference_step_timeout: Annotated[StrictInt, seconds(5, 600)] = 60
     """Seconds that one sampler step may take before the engine is restarted."""
     process_timeout: Annotated[StrictInt, seconds(30, 3600)] = 600
     """Seconds that a whole batch may take before the engine is restarted."""
     stop_timeout: Annotated[StrictInt, seconds(5, 3600)] = 60
-    """Seconds that jobs in hand get when the worker is told to stop; the rest is faulted."""
+    """Seconds that jobs in hand get when the worker is told to stop. What would take longer goes
+    back to the horde, which asks another worker."""
     serve_hours: Annotated[
         tuple[Hours, ...],
         expects('a list of hours such as "mon-fri 22:00-07:00", "sat-sun" or "08:00-24:00"'),
@@ -234,18 +235,19 @@ class BridgeConfig(BaseModel):
     """true: while another program computes on the card, it is left to that. Games do not compute in
     this sense: name them in pause_for."""
     user_active: Annotated[StrictInt, whole(0, 1440, " of minutes")] = 0
-    """The card is free until nobody has typed or moved the mouse for so long; 0 does not look."""
+    """The card is free until nobody has typed or moved the mouse for so many minutes. 0: whoever
+    uses this machine does not matter."""
     on_battery: YesNo = False
     """true: while this machine runs on its battery, the card is free."""
     max_card_temperature: Annotated[
         StrictInt | None, expects("a whole number of °C from 40 to 110", ge=40, le=110)
     ] = None
-    """From so many °C on, no job is asked for until the card is 5 °C cooler."""
+    """A card that is as hot as this gets no new job until it is 5 °C cooler."""
     card_power_limit: Annotated[
         StrictInt | None, expects("a whole number of watts from 10 to 2000", ge=10, le=2000)
     ] = None
-    """What the card may take while the worker runs, where the driver allows that (often to root
-    alone)."""
+    """The watts that the card may take while the worker runs, where the driver allows that (most
+    drivers: to root alone)."""
     notify: Annotated[
         NotifyAddresses,
         expects('a list of addresses of apprise, such as "ntfys://my-topic"', max_length=20),
@@ -265,9 +267,10 @@ class BridgeConfig(BaseModel):
     metrics: Annotated[
         ListeningAddress | None, expects("an address with a port, such as 127.0.0.1:7862")
     ] = None
-    """Where Prometheus finds /metrics, and others /healthz and /readyz; not set: nowhere."""
+    """Where programs that watch other programs find figures (/metrics, for Prometheus), /healthz
+    and /readyz. Not set: nowhere."""
     metrics_key: Annotated[Token | None, expects("a key without spaces")] = None
-    """What /metrics asks for as a bearer token; not set: everybody who reaches it may read it."""
+    """The password of /metrics, as a bearer token. Not set: whoever reaches it may read it."""
     stats_output_frequency: Annotated[StrictInt, seconds(0, 86400)] = 30
     """Seconds between two lines of statistics; 0 for none."""
     horde_url: Annotated[

@@ -86,7 +86,10 @@ POP: Rows = MappingProxyType(
     {
         INVALID_BODY: Row(400, Answer.STOP, "correct the named setting in bridgeData.yaml"),
         "BadRequest": Row(
-            400, Answer.STOP, "check models_to_load and dreamer_name: see the message"
+            400,
+            Answer.STOP,
+            "see the message: custom_models need the customizer role, which the horde's moderators"
+            " give; else check models_to_load and dreamer_name",
         ),
         "InvalidPriorityUsername": Row(
             400, Answer.STOP, "write priority_usernames with their number, such as db0#1"

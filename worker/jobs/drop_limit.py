@@ -2,8 +2,9 @@
 
 The 21st faulted or aborted image within an hour is one too many (horde API: "dropping too many
 jobs"). The limit has so few images in hand that all of them could fail and the limit would still be
-some way off; and what makes one job fail often makes the next one fail too, so after some drops the
-worker asks for less.
+some way off; and what makes one job fail often makes the next one fail too, so after some failures
+the worker asks for less. What is given back at a stop or a pause counts as dropped at the horde,
+but it says nothing of the next job.
 """
 
 from __future__ import annotations
@@ -65,8 +66,13 @@ class DropLimit:
         return sum(stop > self._clock() - WINDOW_SECONDS for stop in self._stops)
 
     @property
+    def failures(self) -> int:
+        """Those that no stop or pause has caused: only they say something of the jobs."""
+        return max(0, self.drops - self.stops)
+
+    @property
     def is_strained(self) -> bool:
-        return self.drops * STRAINED_SHARE >= self._most
+        return self.failures * STRAINED_SHARE >= self._most
 
     def allowance(self, in_hand: int) -> int:
         """Images that may be asked for beside those in hand."""

@@ -16,7 +16,7 @@ from worker.horde.kinds import Kind
 from worker.jobs.drop_limit import MOST_DROPS, DropLimit
 from worker.jobs.ledger import LOST_POPS, Ledger
 from worker.jobs.owed import Asked
-from worker.jobs.results import PAUSED, Failed, ImageEnd, JobStage, Made, Results
+from worker.jobs.results import GIVEN_BACK, Failed, ImageEnd, JobStage, Made, Results
 from worker.jobs.status import JobRow, Obstacle, Status, StatusView
 from worker.jobs.timeline import Timeline
 from worker.prediction.predictor import SecondsPredictor
@@ -117,9 +117,8 @@ class Journal:
             left = row.left - {image_id}
             self._change(job_id, left=left, ends=ends)
             if end is not None and end.is_drop:
-                self.drop_limit.count(
-                    1, are_stops=end.reason == PAUSED
-                )  # before anybody pops again
+                are_stops = end.reason in GIVEN_BACK
+                self.drop_limit.count(1, are_stops=are_stops)  # before anybody pops again
             self._changed.notify_all()
         if not left:
             self._let_go(job_id)

@@ -26,7 +26,7 @@ from worker.horde.api import Slot
 from worker.horde.kinds import Kind
 from worker.jobs.durable_sqlite import DurableSqlite, Format, Value, opened_for_reading
 from worker.jobs.owed import ImageRow, Owed, read_owed
-from worker.jobs.results import ENDS, PAUSED, STOPPING, Failed, ImageEnd, JobStage, Made
+from worker.jobs.results import ENDS, GIVEN_BACK, Failed, ImageEnd, JobStage, Made
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +249,7 @@ class Ledger:
     def stop_ages(self, kind: Kind = Kind.image) -> list[float]:
         """As `drop_ages`, of those that a stop or a pause of the worker gave back."""
         which = f"is_drop AND reason IN (?, ?) AND {_is_of(kind)}"
-        return self._ages(which, STOPPING, PAUSED)
+        return self._ages(which, *GIVEN_BACK)
 
     def _ages(self, which: str, *values: Value) -> list[float]:
         now = self._now()

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 STOPPING = "the worker is stopping"  # why a job is given back at a stop
 PAUSED = "the worker is paused"  # and at a pause that does not wait for it
+GIVEN_BACK = (STOPPING, PAUSED)  # by the owner's will, which is no failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +124,8 @@ class ImageEnd:
     kudos: float = 0.0
     reason: str = ""
     is_drop: bool = False  # the horde holds it against the worker
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether there is no picture, and not because its owner has stopped or paused it."""
+        return self.stage is not JobStage.submitted and self.reason not in GIVEN_BACK

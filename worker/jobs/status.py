@@ -119,7 +119,7 @@ class Status:
         done = sum(end.stage is JobStage.submitted for end in row.ends)
         self._over.append(row)
         self._images += done
-        self._failed += len(row.ends) - done
+        self._failed += sum(end.is_failure for end in row.ends)
         self._kudos += row.kudos
         self._device_seconds += row.seconds
 

@@ -12,7 +12,7 @@ from worker.clock import elapsed_seconds
 from worker.errors import HordeRefused, HordeUnreachable, JobFate
 from worker.horde.api import Slot, State, Submission
 from worker.horde.client import HordeClient, OtherSubmission
-from worker.jobs.results import Cleared, Failed, ImageEnd, JobStage, Solved
+from worker.jobs.results import GIVEN_BACK, Cleared, Failed, ImageEnd, JobStage, Solved
 from worker.line.trouble import Trouble
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Delivery:
             case Cleared(slot, seed, _, notes):
                 return self._submit(Submission.ok(slot.id, seed, notes), slot)
             case Failed(slot, reason, seed):
-                log.warning("job %s faulted: %s", slot.id, reason)
+                _tell_of_fault(f"job {slot.id}", reason)
                 return self._submit(Submission.faulted(slot.id, seed), slot, reason)
 
     def submit_task(self, slot: Slot, outcome: Solved | Failed, write: Write) -> ImageEnd:
@@ -64,7 +64,7 @@ class Delivery:
         submission = write(slot, outcome)
         call = lambda: self._horde.submit_task(submission)  # noqa: E731
         if isinstance(outcome, Failed):
-            log.warning("%s faulted: %s", slot.id, outcome.reason)
+            _tell_of_fault(slot.id, outcome.reason)
             return self._end(call, slot, reason=outcome.reason)
 
         def fault(why: str) -> ImageEnd:
@@ -127,3 +127,11 @@ class Delivery:
                     self._hurry.wait(delay)
         finally:
             trouble.given_up(slot.id)
+
+
+def _tell_of_fault(what: str, reason: str) -> None:
+    """What is given back at the owner's own stop or pause is no failure."""
+    if reason in GIVEN_BACK:
+        log.info("%s is given back: %s", what, reason)
+    else:
+        log.warning("%s faulted: %s", what, reason)

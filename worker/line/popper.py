@@ -134,9 +134,12 @@ class Popper:
         if in_hand:
             self._journal.wait_for(lambda: self._journal.in_hand < in_hand, LOOK_SECONDS)
         elif seconds := self._journal.drop_limit.wait_seconds():
+            limit = self._journal.drop_limit
+            stops = f", {limit.stops} of them at stops and pauses" if limit.stops else ""
             self._told.state(
-                f"too many jobs failed within the last hour: asking for no more for"
-                f" {seconds / 60:.0f} minutes, before the horde sets this worker to maintenance"
+                f"{limit.drops} images were given back within the last hour{stops}: asking for no"
+                f" more for {seconds / 60:.0f} minutes, before the horde sets this worker to"
+                " maintenance"
             )
             self._stopping.wait(seconds)
 
@@ -170,18 +173,10 @@ class Popper:
         limit = self._journal.drop_limit
         if not limit.is_strained:
             return ""
-        given_back = (
-            f", {limit.stops} of them given back at a stop or a pause" if limit.stops else ""
-        )
-        remedy = (
-            "stops and pauses count, too"
-            if limit.stops >= limit.drops
-            else "see the log for the reasons, and lower max_power or max_batch where it was time"
-        )
         return (
-            f"{limit.drops} images were not delivered within the last hour{given_back}, and the"
-            " horde sets a worker that drops 21 to maintenance: offering smaller pictures with"
-            f" fewer steps; {remedy}"
+            f"{limit.failures} images failed within the last hour, and the horde sets a worker that"
+            " drops 21 to maintenance: offering smaller pictures with fewer steps; see the log for"
+            " the reasons, and lower max_power or max_batch where it was time"
         )
 
     def _when_unreachable(self, error: HordeUnreachable) -> None:

@@ -113,11 +113,15 @@ class Adapters:
         """The file, or the note that says why there is none."""
         try:
             return finder.find(wanted, job_id=search.job_id, deadline=search.deadline)
-        except BaselineMismatch:
+        except BaselineMismatch as error:
+            log.info("job %s is made without what it asks for: %s", search.job_id, error)
             return GenMetadata(kind, MetadataValue.BASELINE_MISMATCH, wanted.name)
         except DownloadFailed as error:
             if isinstance(error, DiskTrouble):
                 self._tell(error)
+            else:
+                told = "job %s is made without %s %r: %s"
+                log.info(told, search.job_id, finder.kind_name, wanted.name, error)
             return _lacking(kind, wanted)
 
     def _tell(self, trouble: DiskTrouble) -> None:

@@ -101,6 +101,11 @@ class LoraFinder:
         self._copies = copies
 
     @property
+    def kind_name(self) -> str:
+        """For people."""
+        return self._kind.name
+
+    @property
     def store(self) -> LoraStore:
         return self._store
 

@@ -13,6 +13,7 @@ from hordelib.files.content_hash import content_hash
 from hordelib.files.headers import verify_checkpoint
 from hordelib.files.whole_files import PART, size_on_disk
 from hordelib.job.control_weights import may_have_size
+from worker.command_line import LAUNCHER
 from worker.models.checksums import VerifiedFiles
 from worker.models.on_disk import (
     DISK_FLOOR_BYTES,
@@ -117,7 +118,7 @@ def other_file(stock: Stock, file: FileStock, found: str = "") -> str:
     seen = f" ({found[:12]} instead of {file.about.checksum.value[:12]})" if found else ""
     return (
         f"{stock.name}: {file.path} is damaged, or another file than the reference names{seen}; "
-        f'models remove "{stock.name}" makes way for it, or name yours in custom_models'
+        f'{LAUNCHER} models remove "{stock.name}" makes way for it, or name yours in custom_models'
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from shlex import quote
 
 from hordelib.comfyui import versions
 from hordelib.comfyui.device import default_folder
@@ -15,7 +16,7 @@ from hordelib.files.names import ModelStore
 from hordelib.job.families import FAMILIES
 from worker.config.keys import BridgeConfig
 from worker.config.values import CLIENT_AGENT, is_word
-from worker.errors import DocumentMissing
+from worker.errors import ConfigError, DocumentMissing
 from worker.loras.civitai import SITES as CIVITAI_SITES
 from worker.models.checksums import VerifiedFiles
 from worker.models.fetching import FileFetcher, other_file
@@ -43,6 +44,7 @@ class ModelsFolder:
 
     @classmethod
     def of(cls, config: BridgeConfig, home: Path) -> ModelsFolder:
+        insist_on_cache_home(config, home)
         path = config.models_folder(home)
         documents = Documents(path / DOCUMENTS, CLIENT_AGENT)
         return cls(config, home, path, documents, VerifiedFiles(path))
@@ -127,6 +129,15 @@ class Inventory:
             raise ModelBroken(other_file(stock, other))
         refused = next((each.reason for each in self.plan.refused if each.stock is stock), "")
         raise ModelMissing(refused or f"{name}: is not here and verified yet")
+
+
+def insist_on_cache_home(config: BridgeConfig, home: Path) -> None:
+    """Raises ConfigError where the owner names a folder that is not there: a disk that is not
+    mounted, or a typing error. The folder `models` in it is made."""
+    folder = config.models_folder(home).parent
+    if config.cache_home != Path(".") and not folder.is_dir():
+        told = f"cache_home: there is no folder {folder}; make it (mkdir -p {quote(str(folder))})"
+        raise ConfigError((f"{told}, or correct the path",))
 
 
 def take_inventory(folder: ModelsFolder) -> Inventory:

@@ -14,10 +14,11 @@ from hordelib.errors import ModelBroken
 from hordelib.files.headers import verify_checkpoint
 from hordelib.files.whole_files import PART, size_on_disk
 from hordelib.job.control_weights import may_have_size
+from worker.command_line import LAUNCHER
 from worker.models.checksums import VerifiedFiles
 from worker.models.reference import ReferenceEntry, ReferenceFile
 
-DISK_FLOOR_BYTES = 2 << 30  # no download leaves less of the disk free
+DISK_FLOOR_BYTES = 2 * 10**9  # no download leaves less of the disk free
 
 
 class State(StrEnum):
@@ -164,11 +165,9 @@ class Plan:
         """One line: how much is to come, and how much room there is."""
         if not self.fetched:
             return f"nothing to download; {size_text(self.free_bytes)} free"
-        more = "" if self.is_exact else " and what has no size in the reference"
-        return (
-            f"{len(self.fetched)} to download: {size_text(self.to_come_bytes)}{more}; "
-            f"{size_text(self.free_bytes)} free"
-        )
+        size = f": {size_text(self.to_come_bytes)}" if self.to_come_bytes else " (size unknown)"
+        more = ", and some of unknown size" if self.to_come_bytes and not self.is_exact else ""
+        return f"{len(self.fetched)} to download{size}{more}; {size_text(self.free_bytes)} free"
 
 
 def make_plan(wanted: Sequence[Stock], idle: Iterable[Stock], free_bytes: int) -> Plan:
@@ -205,15 +204,15 @@ def _no_checksum(stock: Stock) -> str:
 
 
 def _no_room(stock: Stock, spare_bytes: int, removable: list[tuple[Stock, int]]) -> str:
-    told = (
-        f"{stock.name}: needs {size_text(stock.to_come_bytes)}, and there is room for "
-        f"{size_text(max(spare_bytes, 0))} (the disk keeps {size_text(DISK_FLOOR_BYTES)} free)"
-    )
+    needed = size_text(stock.to_come_bytes) if stock.to_come_bytes else "room (size unknown)"
+    room = f"room for {size_text(spare_bytes)}" if spare_bytes > 0 else "none"
+    floor = size_text(DISK_FLOOR_BYTES)
+    told = f"{stock.name}: needs {needed}, and there is {room} ({floor} of the disk stay free)"
     lacking_bytes = stock.to_come_bytes - spare_bytes
     names, freed_bytes = _enough(removable, lacking_bytes)
     if freed_bytes >= lacking_bytes:
-        return f"{told}; models remove {names} would free {size_text(freed_bytes)}"
-    return f"{told}; free {size_text(lacking_bytes)} on it, or set cache_home to a larger disk"
+        return f"{told}; {LAUNCHER} models remove {names} would free {size_text(freed_bytes)}"
+    return f"{told}; free {size_text(lacking_bytes)}, or set cache_home to a larger disk"
 
 
 def _enough(removable: list[tuple[Stock, int]], lacking_bytes: int) -> tuple[str, int]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hordelib.comfyui import versions
-from hordelib.errors import JobError, ModelMissing
+from hordelib.errors import JobError, ModelBroken, ModelMissing
 from hordelib.files.completeness import insist_on_whole
 from hordelib.files.headers import verify_checkpoint
 from hordelib.files.model import Model
 from hordelib.files.names import ModelStore
+from hordelib.job.families import FLUX, FLUX_DEV
 from worker.config.keys import BridgeConfig
 from worker.models.inventory import Inventory, comfyui_folder
 
@@ -44,11 +45,24 @@ def find_models(config: BridgeConfig, home: Path, inventory: Inventory | None = 
             if inventory is not None:
                 inventory.insist_on_verified(name)
             model = open_model(config.models_folder(home), name, files)
+            _insist_on_baseline(model, config)
             insist_on_comfyui(model, comfyui_folder(config, home))
             served[name] = model
         except JobError as error:
             problems.append(str(error))
     return Models(served, tuple(problems))
+
+
+_KINDRED = {FLUX_DEV.name: FLUX.name}  # the horde has one name for both
+
+
+def _insist_on_baseline(model: Model, config: BridgeConfig) -> None:
+    """Raises ModelBroken where custom_models says another family than the file itself."""
+    family = model.family.name
+    said = {custom.name: custom.baseline for custom in config.custom_models}.get(model.name)
+    if said is not None and _KINDRED.get(said, said) != _KINDRED.get(family, family):
+        told = f"custom_models: {model.name!r}: its file is of {family}, not of {said}"
+        raise ModelBroken(f"{told}: correct baseline, or filepath")
 
 
 def insist_on_comfyui(model: Model, comfyui: Path) -> None:

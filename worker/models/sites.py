@@ -167,8 +167,12 @@ def _queues(text: str) -> list[ModelQueue]:
 def read_uses(documents: Documents, horde_url: str) -> Mapping[str, int]:
     """How many pictures each model made in the last month. Raises DocumentMissing."""
     url = f"{horde_url}/api/v2/stats/img/models?model_state=known"
-    source = Source("uses", (url,), _month, _DAY)
-    return documents.read(source).value
+    try:
+        return documents.read(Source("uses", (url,), _month, _DAY)).value
+    except DocumentMissing as error:
+        if "HTTP 404" in str(error):
+            raise DocumentMissing("this horde has no usage statistics") from error
+        raise
 
 
 def read_queues(documents: Documents, horde_url: str) -> Mapping[str, ModelQueue]:

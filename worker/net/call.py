@@ -44,8 +44,8 @@ _NOT_UNPACKED = "an answer that can't be unpacked"
 _CUT_OFF = "the answer was cut off"
 _REASONS: Mapping[int, str] = MappingProxyType(
     {
-        pycurl.E_COULDNT_RESOLVE_HOST: "no such host",
-        pycurl.E_COULDNT_RESOLVE_PROXY: "no such host as the proxy",
+        pycurl.E_COULDNT_RESOLVE_HOST: "there is no such host, or this machine is offline",
+        pycurl.E_COULDNT_RESOLVE_PROXY: "there is no such host as the proxy",
         pycurl.E_OPERATION_TIMEDOUT: _TIMED_OUT,
         pycurl.E_SSL_CONNECT_ERROR: "TLS could not be agreed on",
         pycurl.E_GOT_NOTHING: _CUT,

@@ -288,8 +288,6 @@ def _insist(part: _Part, download: Download) -> None:
 
 def _verify(part: _Part, download: Download) -> None:
     if download.sha256 and part.sha256 != download.sha256:
-        found = f"{part.size_bytes} bytes of sha256 {part.sha256[:12]}"
         part.restart()
-        raise DownloadRefused(
-            f"{download.target.name}: is {found}, not {download.sha256[:12]}", _DAMAGED_SECONDS
-        )
+        told = "the download isn't the expected file (its checksum differs); try again later"
+        raise DownloadRefused(f"{download.target.name}: {told}", _DAMAGED_SECONDS)

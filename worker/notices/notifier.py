@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,9 +157,14 @@ def seen_of(
         withdrawn=lambda: offered.withdrawn,
         free_bytes=lambda: folder.free_bytes,
         idle_reason=lambda: journal.view().obstacle.told,
-        queues=lambda: read_queues(folder.documents, config.horde_url),
+        queues=lambda: _waiting(folder),
         newest=lambda: newer_release(folder.documents),
     )
+
+
+def _waiting(folder: ModelsFolder) -> Mapping[str, float]:
+    queues = read_queues(folder.documents, folder.config.horde_url)
+    return {name: each.queued for name, each in queues.items()}
 
 
 def secrets_of(config: BridgeConfig) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from textual.events import Resize
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, RichLog, Sparkline, Static
 
-from worker.jobs.results import ENDS
+from worker.jobs.results import ENDS, GIVEN_BACK
 from worker.jobs.status import JobRow, StatusView
 from worker.net.untrusted import one_line
 from worker.service.machine import CardReading, MachineReading, Room
@@ -297,6 +297,7 @@ def _in_hand(job: JobOverview) -> tuple[str, ...]:
 
 def _over(row: JobRow) -> tuple[str, ...]:
     size = f"{row.params.width}x{row.params.height}" if row.params else ""
+    stage = "given back" if row.reason in GIVEN_BACK else row.stage.value
     why = f": {row.reason}" if row.reason else ""
     kudos = f"{row.kudos:.2f}" if row.kudos else ""
-    return row.job_id[:8], row.model, size, f"{row.stage.value}{why}", "", "", kudos
+    return row.job_id[:8], row.model, size, f"{stage}{why}", "", "", kudos

@@ -153,7 +153,7 @@ class History:
 def _count(hour: HourOfWork, row: JobRow) -> None:
     done = sum(end.stage is JobStage.submitted for end in row.ends)
     hour.images += done
-    hour.failed += len(row.ends) - done
+    hour.failed += sum(end.is_failure for end in row.ends)
     hour.kudos += row.kudos
     if row.seconds and row.params is not None:
         params = row.params
@@ -161,7 +161,7 @@ def _count(hour: HourOfWork, row: JobRow) -> None:
         pixels = params.width * params.height
         hour.megapixelsteps += pixels * params.steps * len(row.slots) / 1e6
     for end in row.ends:
-        if end.stage is not JobStage.submitted:
+        if end.is_failure:
             reason = end.reason[:LONGEST_REASON] or end.stage.value
             hour.faults[reason] = hour.faults.get(reason, 0) + 1
 

@@ -29,6 +29,7 @@ LIVE_ROWS = 10
 PLAIN_SECONDS = 2.0  # between plain lines while something moves
 REDRAWN_SECONDS = 10.0  # the live view, where nothing has changed: something else may lie over it
 PLAIN_COLUMNS = 140
+WIDTH = 22  # of what stands before a value, in the lines of `status`
 
 _STYLES = {
     JobStage.popped: "dim",
@@ -181,7 +182,7 @@ def status_line(view: StatusView) -> str:
     if view.images_failed:
         parts.append(f"failed {view.images_failed}")
     if view.lost_pops:
-        parts.append(f"replies lost {view.lost_pops}")
+        parts.append(f"answers lost {view.lost_pops}")
     parts.append(f"kudos {view.kudos:.2f}")
     if view.seconds_per_image is not None:
         parts.append(f"{view.seconds_per_image:.2f} s/image")
@@ -208,12 +209,19 @@ def jobs_table(rows: tuple[JobRow, ...]) -> Table:
 def print_totals(console: Console, totals: Totals) -> None:
     """What the ledger has counted since it was begun, a line each."""
     for end in ENDS:
-        console.print(f"{end.value + ':':16}{totals.images.get(end, 0)} images")
-    console.print(f"{'in hand:':16}{totals.open} images")
-    console.print(f"{'kudos:':16}{totals.kudos:.2f}")
+        console.print(f"{_ENDS_TOLD[end] + ':':{WIDTH}}{totals.images.get(end, 0)} images")
+    console.print(f"{'in hand:':{WIDTH}}{totals.open} images")
+    console.print(f"{'kudos:':{WIDTH}}{totals.kudos:.2f}")
     if totals.lost_pops:
-        told = f"{totals.lost_pops} answers were lost; they may have contained jobs"
-        console.print(f"{'replies lost:':16}{told}")
+        told = f"{totals.lost_pops}; they may have contained jobs"
+        console.print(f"{'lost answers:':{WIDTH}}{told}")
+
+
+_ENDS_TOLD = {
+    JobStage.submitted: "submitted",
+    JobStage.faulted: "failed or given back",
+    JobStage.given_up: "no longer wanted",
+}
 
 
 def _picture(table: RenderableType, view: StatusView) -> RenderableType:

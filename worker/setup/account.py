@@ -14,6 +14,9 @@ from worker.service.assembly import make_client
 from worker.setup.finding import Finding, Verdict, failed, ok
 
 HORDE, API_KEY, WORKER_NAME = "horde", "api key", "worker name"
+CUSTOM_MODELS = "custom models"
+_NO_CUSTOMIZER = "this account has no customizer role, so the horde refuses a worker with them"
+_CUSTOMIZER_REMEDY = "ask the horde's moderators for that role, or leave custom_models out"
 
 
 def account_findings(config: BridgeConfig) -> Iterator[Finding]:
@@ -31,6 +34,8 @@ def account_findings(config: BridgeConfig) -> Iterator[Finding]:
                 return
             yield ok(API_KEY, f"{account.username}, {account.kudos:.0f} kudos")
             yield worker_name(client, config.dreamer_name, account)
+            if config.custom_models and not account.customizer:
+                yield failed(CUSTOM_MODELS, _NO_CUSTOMIZER, _CUSTOMIZER_REMEDY)
         except HordeError as error:
             otherwise = f"check horde_url ({config.horde_url})"
             yield failed(

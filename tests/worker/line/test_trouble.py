@@ -17,7 +17,7 @@ from worker.horde.api import Offer, Slot, slots_of
 from worker.horde.client import HordeClient
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
-from worker.jobs.results import STOPPING, Cleared, ImageEnd, JobStage
+from worker.jobs.results import PAUSED, STOPPING, Cleared, ImageEnd, JobStage
 from worker.jobs.status import ObstacleKind
 from worker.line.delivery import Delivery
 from worker.line.limits import Limits
@@ -178,8 +178,8 @@ def test_what_keeps_jobs_away_is_told_once_and_its_end(
     ]
 
 
-@pytest.mark.parametrize("others", [0, 2])
-def test_images_that_a_stop_gave_back_are_told_as_such(tmp_path: Path, others: int):
+@pytest.mark.parametrize("others", [0, 6])
+def test_images_that_a_stop_gave_back_are_no_failures(tmp_path: Path, others: int):
     """They count as drops all the same, for the horde counts them."""
     path = tmp_path / "ledger.sqlite"
     reasons = [STOPPING] * 8 + ["it broke"] * others
@@ -197,13 +197,21 @@ def test_images_that_a_stop_gave_back_are_told_as_such(tmp_path: Path, others: i
         popper = Popper(client, lambda: offer, threading.Event(), journal=journal, limits=limits)
         popper.pop()
         client.close()
-    drops = len(reasons)
-    assert (
-        f"{drops} images were not delivered within the last hour, 8 of them"
-        in journal.obstacle.told
-    )
-    assert ("lower max_power" in journal.obstacle.told) == bool(others)
-    assert journal.drop_limit.allowance(0) == 16 - drops
+    told = journal.obstacle.told
+    assert ("6 images failed within the last hour" in told) == bool(others)
+    assert ("lower max_power" in told) == bool(others)
+    assert journal.drop_limit.is_strained == bool(others)
+    assert journal.drop_limit.allowance(0) == 16 - len(reasons)
+
+
+def test_a_stop_in_this_life_is_no_failure_either():
+    journal = Journal(Ledger(None))
+    for number, reason in enumerate([STOPPING, PAUSED, "it broke"]):
+        name = f"id-{number}"
+        journal.popped(slots_of((name,), ("",), elapsed_seconds() + 60), "m")
+        journal.ended(name, name, ImageEnd(JobStage.faulted, reason=reason, is_drop=True))
+    assert (journal.drop_limit.drops, journal.drop_limit.failures) == (3, 1)
+    assert journal.view().images_failed == 1
 
 
 @pytest.mark.parametrize(

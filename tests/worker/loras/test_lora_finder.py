@@ -159,7 +159,7 @@ def test_a_file_that_vanished_is_downloaded_again(tmp_path: Path, finder: LoraFi
         ("200", "no safetensors file"),
         ("400", "is a Checkpoint"),
         ("500", "early access"),
-        ("600", "not abababababab"),
+        ("600", "its checksum differs"),
         ("800", "not a safetensors file"),
         ("999", "HTTP 404"),
         ("Nobody's", "finds none"),

@@ -156,8 +156,8 @@ def test_what_does_not_fit_is_refused_and_the_rest_is_fetched():
     assert [each.name for each in plan.fetched] == ["A", "C"]
     (refused,) = plan.refused
     assert refused.reason == (
-        "B: needs 7.0 GB, and there is room for 3.9 GB (the disk keeps 2.1 GB free); "
-        "free 3.1 GB on it, or set cache_home to a larger disk"
+        "B: needs 7.0 GB, and there is room for 4.0 GB (2.0 GB of the disk stay free); "
+        "free 3.0 GB, or set cache_home to a larger disk"
     )
 
 
@@ -181,8 +181,12 @@ def test_a_file_that_could_not_be_verified_is_not_downloaded():
 
 def test_a_size_that_nobody_tells_is_said_so():
     plan = make_plan([stock("A", 0), stock("B", 1)], (), 100 * GB)
-    assert "and what has no size in the reference" in plan.summary
+    assert plan.summary.startswith("2 to download: 1.0 GB, and some of unknown size; ")
     assert len(plan.fetched) == 2
+    plan = make_plan([stock("A", 0)], (), 100 * GB)
+    assert plan.summary.startswith("1 to download (size unknown); ")
+    (refused,) = make_plan([stock("A", 0)], (), 1 * GB).refused
+    assert refused.reason.startswith("A: needs room (size unknown), and there is none (2.0 GB of")
 
 
 SIZES = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 50)), max_size=8)

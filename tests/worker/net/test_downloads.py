@@ -106,7 +106,7 @@ def test_a_site_without_ranges_sends_all_of_it(site: CivitaiServer, tmp_path: Pa
 
 def test_a_wrong_sha256_leaves_nothing(site: CivitaiServer, tmp_path: Path):
     download = wish(site, tmp_path, content=b"another file")
-    with pytest.raises(DownloadRefused, match=r"20480 bytes of sha256 .*, not"):
+    with pytest.raises(DownloadRefused, match="its checksum differs"):
         downloader().fetch(download, soon())
     assert list(download.target.parent.iterdir()) == []
     assert len(site.downloads()) == 1

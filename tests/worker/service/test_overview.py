@@ -153,4 +153,4 @@ def test_people_read_the_job_at_work_the_rest_and_the_last_hour(
         "beside it: 1 popped",
         "the last hour: 0 images, 0.00 kudos",
     ]
-    assert not [line for line in lines if line.startswith("replies lost")]
+    assert not [line for line in lines if line.startswith("lost answers")]
