@@ -61,10 +61,11 @@ class ComputeMemory:
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A model that could never run, and what would help."""
+    """A model that could never run, what it needs, and what would help."""
 
     told: str
     remedy: str
+    needed_bytes: int = 0  # where nobody knows
 
 
 def misfit(name: str, model: Model, memory: ComputeMemory) -> Misfit | None:
@@ -90,8 +91,8 @@ def misfit_of_size(
         f" {_gib(memory.usable_bytes)} of {_gib(memory.total_bytes)}"
     )
     if most_mib < 0:
-        return Misfit(told, "take the name out: no setting makes room for it")
-    return Misfit(told, f'set {memory.setting}: "{most_mib} MiB" or less')
+        return Misfit(told, "take the name out: no setting makes room for it", needed_bytes)
+    return Misfit(told, f'set {memory.setting}: "{most_mib} MiB" or less', needed_bytes)
 
 
 def most_pixels(models: Iterable[Model], memory: ComputeMemory, wanted: int) -> int:

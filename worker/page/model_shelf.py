@@ -242,5 +242,5 @@ def _fit(
             found = misfit(entry.name, model, memory)
     except (HordelibError, OSError):
         return {"fits": None, "fit": "can't be read"}
-    told = "yes" if found is None else f"no: {found.told}; {found.remedy}"
+    told = "yes" if found is None else f"no, needs {found.needed_bytes / (1 << 30):.1f} GiB"
     return {"fits": found is None, "fit": told}

@@ -1,5 +1,5 @@
 // The view "Models": what is served, on disk and on its way, what the horde's list has, and the LoRAs.
-import { $, ask, bar, make, say, size, sure } from "./views.js";
+import { $, ask, bar, cells, make, say, size, sure } from "./views.js";
 
 let shelf = null, downloads = "", shown = "", drawn = new Map();
 
@@ -18,14 +18,15 @@ function showModels() {
   const rows = shelf.models.filter((row) => `${row.name} ${row.family}`.toLowerCase().includes(wanted))
     .sort((a, b) => rank(b) - rank(a) || (b.pictures ?? 0) - (a.pictures ?? 0) || a.name.localeCompare(b.name));
   $("model-rows").replaceChildren(...rows.slice(0, 300).map((row) => {
-    const state = row.is_served ? "served" : row.is_chosen ? `chosen, ${row.state}` : row.there_bytes ? "on disk" : "not here";
+    const isGoing = /^(waiting|coming|paused)/.test(drawn.get(row.name)?.kind ?? "");
+    const state = isGoing ? "on its way" : row.is_served ? "served" : row.is_chosen ? `chosen, ${row.state}` : row.there_bytes ? "on disk" : "not here";
     const isOurs = row.is_chosen || row.there_bytes > 0;
-    const button = row.state === "yours" ? null : make("button", { class: "quiet", "aria-label": `${isOurs ? "Remove" : "Add"} ${row.name}` }, isOurs ? "Remove" : "Add");
+    const button = row.state === "yours" || isGoing ? null : make("button", { class: "quiet", "aria-label": `${isOurs ? "Remove" : "Add"} ${row.name}` }, isOurs ? "Remove" : "Add");
     if (button) button.onclick = () => isOurs ? removeModel(row) : addModel(row);
-    return make("tr", {}, make("td", {}, row.name, make("small", {}, row.family)), make("td", { class: row.is_served ? "good-text" : "" }, state),
-      make("td", { class: "number" }, row.size_bytes || row.there_bytes ? size(row.size_bytes || row.there_bytes) : "?"),
-      make("td", { class: row.fits === false ? "warn-text" : "" }, row.fit),
-      make("td", { class: "number" }, row.pictures == null ? "–" : row.pictures.toLocaleString()), make("td", { class: "number" }, button));
+    return cells([[row.name, make("small", {}, row.family)]], [state, "State", row.is_served ? "good-text" : ""],
+      [row.size_bytes || row.there_bytes ? size(row.size_bytes || row.there_bytes) : "?", "Size"],
+      [row.fit, "Fits the memory", row.fits === false ? "warn-text" : ""],
+      [row.pictures == null ? "–" : row.pictures.toLocaleString(), "Pictures a month"], [button ?? "", "", "change"]);
   }));
 }
 $("model-search").oninput = showModels;
@@ -53,16 +54,17 @@ export function showDownloads(list, served, isSeen) {
   if (told === downloads) return;
   downloads = told;
   const state = JSON.stringify([list.map((each) => [each.name, each.progress]), served]);
-  if (isSeen && state !== shown) loadModels();
-  shown = state;
   const rows = list.map((each) => {
     const kind = `${each.progress} ${each.is_wanted}`, row = drawn.get(each.name);
     return row?.kind === kind ? row : { kind, ...download(each) };
   });
+  const isNew = state !== shown;
+  shown = state;
   drawn = new Map(list.map((each, place) => [each.name, rows[place]]));
   list.forEach((each, place) => rows[place].update(each));
   const nodes = rows.map((row) => row.node);
   if (nodes.some((node, place) => node !== $("downloads").children[place]) || nodes.length !== $("downloads").children.length) $("downloads").replaceChildren(...nodes);
+  if (isSeen && isNew) loadModels();
 }
 function download({ name, progress, is_wanted }) {
   const words = make("p"), progressbar = bar(0), button = (word, act) => {
@@ -116,8 +118,8 @@ async function loadLoras() {
     const button = lora.is_yours ? null : make("button", { class: "quiet", "aria-label": `Remove ${lora.name} ${lora.version}` }, "Remove");
     if (button) button.onclick = () => removeLora(lora);
     const name = lora.link ? make("a", { href: lora.link, target: "_blank", rel: "noopener noreferrer" }, lora.name) : lora.name;
-    return make("tr", {}, make("td", {}, name, make("small", {}, lora.version)), make("td", {}, lora.is_yours ? "yours" : lora.base_model || "not told"),
-      make("td", { class: "number" }, size(lora.size_bytes)), make("td", {}, lora.used_at ? new Date(lora.used_at * 1000).toLocaleString() : "–"), make("td", { class: "number" }, button));
+    return cells([[name, make("small", {}, lora.version)]], [lora.is_yours ? "yours" : lora.base_model || "not told", "For", ""],
+      [size(lora.size_bytes), "Size"], [lora.used_at ? new Date(lora.used_at * 1000).toLocaleString() : "–", "Last used", ""], [button ?? "", "", "change"]);
   }));
 }
 async function removeLora(lora) {

@@ -29,6 +29,10 @@ export function duration(seconds) {
 
 export const round = (value) => value >= 100 ? Math.round(value).toLocaleString() : Number(value.toPrecision(3)).toLocaleString();
 
+// A row of a table that becomes a card on a phone; each cell is its content, its column's name, and its class.
+export const cells = (...columns) => make("tr", { role: "row" }, ...columns.map(([content, label, style], place) =>
+  make("td", { role: "cell", "data-label": label, class: style ?? (place && typeof content === "string" ? "number" : "") }, ...[content].flat())));
+
 export async function ask(path, body) {
   const answer = await fetch(path, body === undefined ? {} : {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
@@ -155,18 +159,17 @@ export function showHorde(told) {
     ["requests done", told.worker.requests ?? "not told"], ["not completed", told.worker.uncompleted ?? "not told"],
     ["kudos", told.worker.kudos ?? "not told"], ["speed", told.worker.performance ?? "not told"], ["says", told.worker.info || "–"]]);
   else if (!told.problem) parts.push(make("article", { class: "card" }, make("p", {}, "The horde does not know this worker yet; its first request for jobs introduces it.")));
-  const queues = told.queues.map((queue) => make("tr", {}, make("td", {}, queue.name), make("td", { class: "number" }, round(queue.images)),
-    make("td", { class: "number" }, String(queue.threads)), make("td", { class: "number" }, queue.images ? duration(queue.eta_seconds) : "–")));
-  const head = ["Model", "Images that wait", "Threads that serve it", "Done in about"].map((name, place) => make("th", { scope: "col", class: place ? "number" : "" }, name));
+  const queues = told.queues.map((queue) => cells([queue.name], [round(queue.images), "Images that wait"], [String(queue.threads), "Threads that serve it"], [queue.images ? duration(queue.eta_seconds) : "–", "Done in about"]));
+  const head = ["Model", "Images that wait", "Threads that serve it", "Done in about"].map((name, place) => make("th", { scope: "col", role: "columnheader", class: place ? "number" : "" }, name));
   parts.push(make("article", { class: "card wide" }, make("h3", {}, "What waits for this worker's models"),
     told.queue_problem ? make("p", { class: "bad-text" }, told.queue_problem)
-      : queues.length ? make("div", { class: "scroll bare", tabindex: "0", role: "region", "aria-label": "Queues of this worker's models" }, make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...queues)))
+      : queues.length ? make("div", { class: "scroll bare", tabindex: "0", role: "region", "aria-label": "Queues of this worker's models" }, make("table", { class: "stacked", role: "table" }, make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...head)), make("tbody", { role: "rowgroup" }, ...queues)))
         : make("p", {}, "No model is offered at the moment.")));
   part("The offer", [["horde", told.horde_url], ["max_power", told.max_power], ["max_batch", told.max_batch]]);
   part("The reward", [["introduced as", told.agent], ["share", `${told.share_percent} %`]], make("p", { class: "note" }, `${told.rule[0].toUpperCase()}${told.rule.slice(1)}.`),
-    ...(told.lost ? [make("p", { class: "warn-text" }, `${told.lost}. ${told.remedy}`)] : []));
-  const kinds = told.kinds.map((kind) => make("tr", {}, make("td", {}, kind.flag),
-    make("td", { class: kind.is_offered ? "good-text" : "" }, kind.is_offered ? "offered" : kind.missing || "not wanted")));
-  parts.push(make("article", { class: "card wide" }, make("h3", {}, "Kinds of jobs"), make("table", {}, make("tbody", {}, ...kinds))));
+    ...(told.lost ? [make("p", { class: "warn-text" }, `${told.lost[0].toUpperCase()}${told.lost.slice(1)}. ${told.remedy}`)] : []));
+  const kinds = told.kinds.flatMap((kind) => [make("dt", {}, kind.flag),
+    make("dd", { class: kind.is_offered ? "good-text" : "" }, kind.is_offered ? "offered" : kind.missing || "not wanted")]);
+  parts.push(make("article", { class: "card wide" }, make("h3", {}, "Kinds of jobs"), make("dl", { class: "kinds" }, ...kinds)));
   $("horde-body").replaceChildren(...parts);
 }
