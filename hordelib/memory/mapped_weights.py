@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -156,6 +156,14 @@ class MappedWeights:
             self.release()
             raise
         self.is_converted = True
+
+    def give_again(self, owners: Collection[nn.Module]) -> None:
+        """Have these modules' weights in main memory, in the types that they are computed in."""
+        these = set(owners)
+        with torch.inference_mode(False), torch.no_grad():
+            for place in self._places:
+                if place.owner in these:
+                    place.put(place.mapped.to(place.dtype))
 
     def release(self) -> None:
         """Go back to the file's own weights, wherever the others are, and free those."""

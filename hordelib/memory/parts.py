@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,13 +145,46 @@ class Patched:
         trim_heap()
 
     def make_way(self, clone: Any) -> None:
-        """Take weights with other patches than the clone's off a card, before it is lent.
+        """Take the weights that the clone patches, and those that are patched now, off a card,
+        before it is lent. The others stay: ComfyUI brings what is missing, with the clone's patches.
 
-        ComfyUI would copy all of them to main memory, and then the clone's to the card.
+        ComfyUI would copy all weights to main memory, and then the clone's to the card.
         """
-        patches = self._patcher.model.current_weight_patches_uuid
-        if self._is_on_card and patches not in (None, clone.patches_uuid):
-            self._take_off()
+        model: Any = self._patcher.model
+        patches = model.current_weight_patches_uuid
+        if not self._is_on_card or patches in (None, clone.patches_uuid):
+            return
+        changed = {*self._patcher.backup, *clone.patches}
+        modules = [
+            module
+            for name, module in model.named_modules()
+            if all(each in module._parameters for each, _ in module.named_parameters())
+            and (
+                _is_patched_in_place(module)
+                or any(f"{name}.{each}" in changed for each in module._parameters)
+            )
+        ]
+        self._take_modules_off(modules)
+        model.current_weight_patches_uuid = clone.patches_uuid  # as those that stayed are
+
+    def _take_modules_off(self, modules: Collection[Any]) -> None:
+        """As ComfyUI does with some of a model (partially_unload), without any patches."""
+        import comfy.model_management as memory
+        import comfy.utils
+        from comfy.model_patcher import wipe_lowvram_weight
+
+        model, backup = self._patcher.model, self._patcher.backup
+        for name in list(backup):
+            comfy.utils.set_attr_param(model, name, backup.pop(name).weight)
+        for module in modules:
+            if getattr(module, "comfy_patched_weights", False):
+                model.model_loaded_weight_memory -= memory.module_size(module)
+            module.comfy_patched_weights = False
+            wipe_lowvram_weight(module)
+        self._weights.give_again(modules)
+        for module in modules:
+            module.to(self._patcher.offload_device)  # what is no file's
+        model.model_lowvram = True  # else nothing is looked for that may be missing
 
     def _take_off(self) -> None:
         import comfy.model_management as memory
@@ -195,6 +228,11 @@ _PATCHERS: dict[str, Callable[[Any], Any]] = {
 
 
 LoadedPart = Unmoved | Patched
+
+
+def _is_patched_in_place(module: Any) -> bool:
+    """Whether it patches its weights whenever it fetches them."""
+    return bool(getattr(module, "weight_function", ()) or getattr(module, "bias_function", ()))
 
 
 def _casts_weights(network: Any) -> bool:

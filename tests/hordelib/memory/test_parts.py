@@ -148,7 +148,7 @@ def test_a_part_comes_off_a_card_without_being_copied_back(unet: Any, checkpoint
     assert is_as_in(unet, load_file(checkpoint))
 
 
-def test_weights_with_other_patches_come_off_a_card_without_being_copied_back(
+def test_of_a_card_other_patches_take_the_weights_that_they_change_and_no_others(
     unet: Any, checkpoint: Path
 ):
     """ComfyUI itself would copy all of them, which a device of type meta can't."""
@@ -157,25 +157,41 @@ def test_weights_with_other_patches_come_off_a_card_without_being_copied_back(
     patcher, card = unet.value, torch.device("meta")
     patcher.load_device = card
     on_card = Patched(patcher, patcher, unet._weights)
-    name, weight = next(iter(own_weights(unet)))
-    patch = {f"diffusion_model.{name}": ("diff", (torch.ones(weight.shape),))}
+    owners = dict.fromkeys(name.rpartition(".")[0] for name, _ in own_weights(unet))
+    names = [f"diffusion_model.{owner}.weight" for owner in owners][:3]
     sampling = patcher.model.model_sampling
     schedule = dict(sampling.named_buffers())
     weak, strong = patcher.clone(), patcher.clone()
-    weak.add_patches(patch, 0.5)
-    strong.add_patches(patch, 1.0)
-    for clone in (patcher, weak, strong):
+    weak.add_patches({name: ones_like(patcher.model, name) for name in names[:2]}, 0.5)
+    strong.add_patches({name: ones_like(patcher.model, name) for name in names[1:]}, 1.0)
+    whole_bytes = 0
+    turns = [(patcher, names), (weak, names[:2]), (strong, names), (patcher, names[1:])]
+    for clone, changed in turns:
         on_card.make_way(clone)
         on_card.make_way(clone)
-        assert on_card.device_bytes == 0
+        if whole_bytes:
+            taken_bytes = sum(module_bytes(patcher.model, name) for name in changed)
+            assert whole_bytes - on_card.device_bytes == taken_bytes
         on_card.to_device()
         clone.partially_load(card, 1e32)
         sampling._buffers.update(schedule)  # some numbers that are copied, as is no harm
         assert on_card.missing_bytes == 0
+        assert patcher.backup.keys() == clone.patches.keys()
         on_card.make_way(clone)
         assert on_card.missing_bytes == 0, "what has the same patches stays"
+        whole_bytes = on_card.device_bytes
     on_card.to_host()
     assert is_as_in(unet, load_file(checkpoint))
+
+
+def module_bytes(model: nn.Module, name: str) -> int:
+    """Of the module that has this weight."""
+    memory: Any = importlib.import_module("comfy.model_management")
+    return memory.module_size(model.get_submodule(name.rpartition(".")[0]))
+
+
+def ones_like(model: nn.Module, name: str) -> tuple[str, tuple[Tensor]]:
+    return "diff", (torch.ones(model.get_parameter(name).shape),)
 
 
 def test_another_lora_has_the_weights_of_the_one_before_off_the_card_before_it_is_lent(
@@ -200,9 +216,11 @@ def test_another_lora_has_the_weights_of_the_one_before_off_the_card_before_it_i
         patcher.model.model_sampling._buffers.update(schedule)
         loans.bring([one])
         assert on_card.missing_bytes == 0, "the same one moves nothing"
+        whole_bytes = on_card.device_bytes
         loans.bring([other])
-        assert on_card.device_bytes == 0
-    assert patcher.model.current_weight_patches_uuid is None
+        changed_bytes = module_bytes(patcher.model, f"diffusion_model.{name}")
+        assert whole_bytes - on_card.device_bytes == changed_bytes
+    assert patcher.model.current_weight_patches_uuid == other.patches_uuid
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0])
