@@ -14,7 +14,6 @@ from benchmarks.tuning.tune_owner import Owner, weights_bytes
 from benchmarks.tuning.tune_trials import STEPS, limit_seconds, megapixelsteps
 from hordelib.errors import OutOfMemory
 from hordelib.files.model import Model
-from hordelib.files.sizes import size_of
 from hordelib.job.params import GenerationParams
 from hordelib.memory.readings import main_memory
 from worker.config.editing import Value
@@ -179,7 +178,7 @@ class Tuning:
 
     def _has_batch_room(self, usual: Trial, images: int) -> bool:
         memory, model = self.owner.memory, usual.model
-        size = size_of(model, memory.value_bytes)
+        size = memory.size_of(model)
         estimate = memory.estimate(model.family, size.vae_bytes)
         batch = GenerationParams(prompt="", width=usual.side, height=usual.side, images=images)
         return size.largest_part_bytes + estimate.peak_bytes(batch) <= memory.usable_bytes

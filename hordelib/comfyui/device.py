@@ -61,7 +61,7 @@ class Device:
         try:
             torch.ones(1, device=self.name).add_(1).item()
         except Exception as error:
-            failed = EngineError(f"{self.title} does not compute: {first_line(error)}")
+            failed = EngineError(f"{self.name} does not compute: {first_line(error)}")
             raise device_trouble("a first computation", error) or failed from error
 
     def select(self) -> None:

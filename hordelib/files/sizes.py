@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,6 +15,10 @@ from hordelib.files.model import Model
 _STARTS = {"unet": ("model.diffusion_model.",), "vae": ("first_stage_model.", "vae.")}
 
 
+# Bytes of a number of a part, which has so many bytes in the file, and how many there are of them.
+WeightBytes = Callable[[str, float, int], float]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSize:
     """Bytes of the weights, as they are computed with."""
@@ -23,28 +27,25 @@ class ModelSize:
     vae_bytes: int
 
 
-def size_of(model: Model, value_bytes: int) -> ModelSize:
-    """Of each number 4 bytes on the CPU, and 2 on a card, where fewer in the file stay fewer.
-
-    Raises ModelBroken and OSError where a file can't be read.
-    """
+def size_of(model: Model, weight_bytes: WeightBytes) -> ModelSize:
+    """With each number as `weight_bytes` says. Raises ModelBroken and OSError where a file can't be
+    read."""
     files = model.files.items()
-    parts = [part for title, path in files for part in _parts(title, path, value_bytes)]
+    parts = [part for title, path in files for part in _parts(title, path, weight_bytes)]
     vaes = [size_bytes for name, size_bytes in parts if name == "vae"]
     return ModelSize(max((size_bytes for _, size_bytes in parts), default=0), max(vaes, default=0))
 
 
-def _parts(title: str, path: Path, value_bytes: int) -> Iterator[tuple[str, int]]:
+def _parts(title: str, path: Path, weight_bytes: WeightBytes) -> Iterator[tuple[str, int]]:
     """Names and bytes; a part alone in its file is called as the spine's loader."""
     file_bytes = path.stat().st_size
     shapes = read_shapes(path)
     values: Counter[str] = Counter()
     for name, shape in shapes.items():
         values[_part(name, title)] += prod(shape)
-    total = max(values.total(), 1)
-    each_bytes = min(value_bytes, file_bytes / total) if value_bytes == 2 else value_bytes
-    for part, number in values.items():
-        yield part, int(number * each_bytes)
+    each_bytes = file_bytes / max(values.total(), 1)
+    for part, numbers in values.items():
+        yield part, int(numbers * weight_bytes(part, each_bytes, numbers))
 
 
 def _part(tensor: str, title: str) -> str:

@@ -145,10 +145,10 @@ class Patched:
         trim_heap()
 
     def make_way(self, clone: Any) -> None:
-        """Take the weights that the clone patches, and those that are patched now, off a card,
-        before it is lent. The others stay: ComfyUI brings what is missing, with the clone's patches.
+        """Take what the clone patches, and what is patched now, off a card, before it is lent.
 
-        ComfyUI would copy all weights to main memory, and then the clone's to the card.
+        The others stay, and ComfyUI brings what is missing, with the clone's patches. It would copy
+        all weights to main memory, and then the clone's to the card.
         """
         model: Any = self._patcher.model
         patches = model.current_weight_patches_uuid

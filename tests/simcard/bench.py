@@ -109,3 +109,10 @@ def told_by(module: str, *arguments: object) -> dict[str, Any]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def told_of(told: dict[str, Any], scenario: str) -> dict[str, Any]:
+    """One of them; fails where it raised."""
+    seen = told[scenario]
+    assert "error" not in seen, seen["error"]
+    return seen

@@ -111,17 +111,19 @@ def _replace_cuda(card: Card) -> None:
     def limit(share: float, _device: Any = None) -> None:
         card.most_bytes = int(card.total_bytes * share)
 
-    properties = SimpleNamespace(
-        name=card.name,
-        major=card.capability[0],
-        minor=card.capability[1],
-        total_memory=card.total_bytes,
-        multi_processor_count=28,
-        uuid=UUID,
-        is_integrated=0,
-        gcnArchName="",
-        warp_size=32,
-    )
+    def properties(_device: Any = None) -> SimpleNamespace:
+        return SimpleNamespace(
+            name=card.name,
+            major=card.capability[0],
+            minor=card.capability[1],
+            total_memory=card.total_bytes,
+            multi_processor_count=28,
+            uuid=UUID,
+            is_integrated=0,
+            gcnArchName="",
+            warp_size=32,
+        )
+
     fakes: dict[str, Any] = {
         "is_available": _answering(lambda: True),
         "is_initialized": _answering(lambda: True),
@@ -131,7 +133,7 @@ def _replace_cuda(card: Card) -> None:
         "current_device": _answering(lambda: 0),
         "set_device": _answering(lambda: None),
         "get_device_name": _answering(lambda: card.name),
-        "get_device_properties": _answering(lambda: properties),
+        "get_device_properties": properties,
         "get_device_capability": _answering(lambda: card.capability),
         "get_arch_list": _answering(lambda: list(ARCHITECTURES)),
         "is_bf16_supported": _answering(lambda: card.capability[0] >= 8),

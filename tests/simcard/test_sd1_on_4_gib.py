@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.simcard.bench import told_by
+from tests.simcard.bench import told_by, told_of
 
 pytestmark = pytest.mark.timeout(900)  # one child's 30 s of a processor, on a busy machine
 
@@ -20,12 +20,6 @@ def told(
 ) -> dict[str, Any]:
     jobs: Any = request.config.getoption("--card-jobs")
     return told_by("tests.simcard.sd1_on_4_gib", tmp_path_factory.mktemp("models"), jobs)
-
-
-def told_of(told: dict[str, Any], scenario: str) -> dict[str, Any]:
-    seen = told[scenario]
-    assert "error" not in seen, seen["error"]
-    return seen
 
 
 def test_two_models_in_turn_come_once_each_at_most_and_keep_the_reserve(told: dict[str, Any]):

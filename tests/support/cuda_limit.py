@@ -20,7 +20,7 @@ from hordelib import Engine
 from hordelib.memory.corrections import LEAST, Corrections
 from tests.hordelib.comfyui.test_batches import unet_limited_to
 from tests.hordelib.test_engine import SMALL
-from tests.support.looks import difference
+from tests.support.looks import apart
 
 JOB = replace(SMALL, width=512, height=512, steps=2, images=8)
 NAMES = tuple(f"stable diffusion 1{part}" for part in ("", ", decoding", ", tiny VAE"))
@@ -39,8 +39,8 @@ def main(checkpoint: Path, device: str = "cuda:0") -> None:
         _limit(device, base_bytes + together.measured_bytes * 3 // 4)
         with unet_limited_to(JOB.images) as sizes:  # which only counts
             halved = engine.generate(JOB, checkpoint).images
-    apart = [difference(*pair) for pair in zip(together.images, halved, strict=True)]
-    print(json.dumps({"images": JOB.images, "sizes": sizes, "differences": apart}))
+    between = [apart(*pair) for pair in zip(together.images, halved, strict=True)]
+    print(json.dumps({"images": JOB.images, "sizes": sizes, "apart": between}))
 
 
 def _nothing_needed(folder: Path, device: str) -> Path:

@@ -20,12 +20,13 @@ from tests.support.looks import difference
 def main(checkpoint: Path, device: str = "cuda:0") -> None:
     with Engine(device=device) as engine:
         before = engine.generate(SMALL, checkpoint).images[0]
-        parts = engine._thread.submit(_halve, engine).result()
+        parts = engine._thread.submit(halve, engine).result()
         after = engine.generate(SMALL, checkpoint).images[0]
     print(json.dumps({"parts": parts, "difference": difference(before, after)}))
 
 
-def _halve(engine: Engine) -> dict[str, tuple[int, int]]:
+def halve(engine: Engine) -> dict[str, tuple[int, int]]:
+    """In the engine's thread: bytes of each part on the card, before and afterwards."""
     assert engine._loaded is not None
     cache, moved = engine._loaded.cache, dict[str, tuple[int, int]]()
     with cache.undisturbed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,29 @@ def pixels(picture: Picture | Image.Image) -> Pixels:
 def difference(one: Picture, other: Picture) -> int:
     """The largest difference of any channel of any pixel, 0 to 255."""
     return int(np.abs(pixels(one) - pixels(other)).max())
+
+
+class Apart(NamedTuple):
+    """How far two pictures are from each other, where another kernel may have made one of them.
+
+    It rounds otherwise, and samplers carry that on: single values then move by several of 255.
+    """
+
+    mean: float  # of all channels of all pixels, 0 to 255
+    share: float  # of them that are more than VISIBLE apart, 0 to 1
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nobody could tell them from each other."""
+        return self.mean <= MOST_MEAN and self.share <= MOST_SHARE
+
+
+VISIBLE, MOST_MEAN, MOST_SHARE = 2, 0.5, 0.02
+
+
+def apart(one: Picture, other: Picture) -> Apart:
+    between = np.abs(pixels(one) - pixels(other))
+    return Apart(float(between.mean()), float((between > VISIBLE).mean()))
 
 
 def _nearer(seen: Pixels, colour: tuple[int, ...], other: tuple[int, ...]) -> NDArray[np.bool_]:

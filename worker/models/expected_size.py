@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hordelib.files.sizes import ModelSize
-from hordelib.job.families import FAMILIES
+from hordelib.job.families import FAMILIES, Family
 from hordelib.memory.estimates import TINY_VAE_BYTES
 from worker.models.memory_fit import ComputeMemory, Misfit, misfit_of_size, room_for_pixels
 from worker.models.reference import ReferenceEntry
+
+
+MILLION = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +34,16 @@ WEIGHTS: Mapping[str, Weights] = {
 }
 
 
-def expected_size(entry: ReferenceEntry, value_bytes: int) -> ModelSize:
-    """For a device that computes with so many bytes a number; 0 where nobody knows a size."""
+def expected_size(entry: ReferenceEntry, family: Family, memory: ComputeMemory) -> ModelSize:
+    """As it will be computed with in this memory; 0 where nobody knows a size."""
     weights = WEIGHTS.get(entry.baseline)
     if weights is None or len(entry.files) > 1:
         # Files of 16 bits or fewer; the CPU computes with 32.
         largest = max(file.size_bytes for file in entry.files) or entry.size_bytes
-        return ModelSize(largest * value_bytes // 2, TINY_VAE_BYTES)
-    numbers = weights.all * 1_000_000
-    each = min(2.0, entry.size_bytes / numbers or 2.0) if value_bytes == 2 else float(value_bytes)
-    return ModelSize(int(weights.steps * 1_000_000 * each), TINY_VAE_BYTES)
+        return ModelSize(largest if memory.types else 2 * largest, TINY_VAE_BYTES)
+    file_bytes = entry.size_bytes / (weights.all * MILLION) or 2.0
+    each = memory.weight_bytes("unet", family, file_bytes, weights.steps * MILLION)
+    return ModelSize(int(weights.steps * MILLION * each), TINY_VAE_BYTES)
 
 
 def expected_misfit(entry: ReferenceEntry, memory: ComputeMemory) -> Misfit | None:
@@ -48,7 +51,7 @@ def expected_misfit(entry: ReferenceEntry, memory: ComputeMemory) -> Misfit | No
     family = FAMILIES.get(entry.baseline)
     if family is None:
         return None
-    size = expected_size(entry, memory.value_bytes)
+    size = expected_size(entry, family, memory)
     return misfit_of_size(entry.name, family, size, memory)
 
 
@@ -57,4 +60,4 @@ def expected_pixels(entry: ReferenceEntry, memory: ComputeMemory) -> int:
     family = FAMILIES.get(entry.baseline)
     if family is None:
         return 0
-    return room_for_pixels(family, expected_size(entry, memory.value_bytes), memory)
+    return room_for_pixels(family, expected_size(entry, family, memory), memory)

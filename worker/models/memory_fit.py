@@ -13,6 +13,7 @@ from hordelib.files.model import Model
 from hordelib.files.sizes import ModelSize, size_of
 from hordelib.job.families import Family
 from hordelib.job.params import GenerationParams
+from hordelib.memory.computed_types import AMPERE, ComputedTypes
 from hordelib.memory.estimates import MemoryEstimate
 from hordelib.memory.readings import main_memory
 from worker.config.keys import BridgeConfig
@@ -20,7 +21,6 @@ from worker.devices import Card
 
 SMALLEST = GenerationParams(prompt="", width=64, height=64)
 MIB = 1 << 20
-BFLOAT16 = (8, 0)  # least compute capability; on others ComfyUI decodes in 32 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +30,38 @@ class ComputeMemory:
     setting: str
     total_bytes: int
     reserve_bytes: int
-    value_bytes: int  # of a number that is computed with
-    decode_value_bytes: int = 0  # in the VAE, where that is another type
+    types: ComputedTypes | None = None  # None: all is computed in 32 bits
 
     @classmethod
     def of(cls, config: BridgeConfig, card: Card | None) -> Self:
         if card is None:
             total_bytes = main_memory().total_bytes
             reserve_bytes = config.ram_to_leave_free.bytes_of(total_bytes)
-            return cls("ram_to_leave_free", total_bytes, reserve_bytes, value_bytes=4)
-        reserve_bytes = config.vram_to_leave_free.bytes_of(card.memory_bytes)
-        decode_bytes = 2 if card.capability is None or card.capability >= BFLOAT16 else 4
-        return cls(
-            "vram_to_leave_free",
-            card.memory_bytes,
-            reserve_bytes,
-            value_bytes=2,
-            decode_value_bytes=decode_bytes,
-        )
+            return cls("ram_to_leave_free", total_bytes, reserve_bytes)
+        total_bytes = card.memory_bytes
+        reserve_bytes = config.vram_to_leave_free.bytes_of(total_bytes)
+        types = ComputedTypes(card.name, card.capability or AMPERE, total_bytes)
+        return cls("vram_to_leave_free", total_bytes, reserve_bytes, types)
+
+    def size_of(self, model: Model) -> ModelSize:
+        """Raises ModelBroken and OSError."""
+
+        def weight_bytes(part: str, file_bytes: float, numbers: int) -> float:
+            return self.weight_bytes(part, model.family, file_bytes, numbers)
+
+        return size_of(model, weight_bytes)
+
+    def weight_bytes(self, part: str, family: Family, file_bytes: float, numbers: int) -> float:
+        """Of each of so many numbers that a part has, with `file_bytes` each in its file."""
+        if self.types is None:
+            return 4
+        return self.types.weight_bytes(part, family, file_bytes, numbers)
 
     def estimate(self, family: Family, vae_bytes: int) -> MemoryEstimate:
-        return MemoryEstimate(
-            family, self.value_bytes, decode_value_bytes=self.decode_value_bytes
-        ).for_vae(vae_bytes)
+        sampling = self.types.sampling_bytes(family) if self.types else 4
+        decoding = self.types.decoding_bytes(family) if self.types else 4
+        fresh = MemoryEstimate(family, sampling, decode_value_bytes=decoding)
+        return fresh.for_vae(vae_bytes)
 
     @property
     def usable_bytes(self) -> int:
@@ -74,7 +83,7 @@ def misfit(name: str, model: Model, memory: ComputeMemory) -> Misfit | None:
     On a card ComfyUI can run a part of which only some is there, many times slower: for a horde
     that waits a minute or two, that is not running. Raises ModelBroken and OSError.
     """
-    return misfit_of_size(name, model.family, size_of(model, memory.value_bytes), memory)
+    return misfit_of_size(name, model.family, memory.size_of(model), memory)
 
 
 def misfit_of_size(
@@ -104,8 +113,7 @@ def most_pixels(models: Iterable[Model], memory: ComputeMemory, wanted: int) -> 
     largest = wanted
     for model in models:
         with suppress(ModelBroken, OSError):
-            size = size_of(model, memory.value_bytes)
-            room = room_for_pixels(model.family, size, memory)
+            room = room_for_pixels(model.family, memory.size_of(model), memory)
             largest = min(largest, room or largest)
     return largest
 
@@ -116,7 +124,7 @@ def most_at_once(model: Model, memory: ComputeMemory, pixels: int, wanted: int) 
     More are offered all the same: they are made in several batches, each picture as it would be,
     which takes as long as that many smaller jobs. Raises ModelBroken and OSError.
     """
-    size = size_of(model, memory.value_bytes)
+    size = memory.size_of(model)
     estimate = memory.estimate(model.family, size.vae_bytes)
     side = isqrt(pixels)
     job = replace(SMALLEST, width=side - side % 64, height=side - side % 64, images=wanted)

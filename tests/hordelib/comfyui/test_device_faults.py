@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 
+from hordelib.comfyui.device import Device
 from hordelib.comfyui.device_faults import TABLE, Culprit, device_trouble
 from hordelib.errors import DeviceFault, DeviceUnusable, EngineError, OutOfMemory
 
@@ -16,6 +17,7 @@ KINDS = {
     Culprit.card: DeviceFault,
     Culprit.model: EngineError,
 }
+NO_KERNELS = "CUDA error: no kernel image is available for execution on the device"
 # As torch and CUDA's libraries word them.
 ERRORS = [
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), Culprit.size),
@@ -30,12 +32,7 @@ ERRORS = [
         Culprit.size,
     ),
     (MemoryError(), Culprit.size),
-    (
-        torch.AcceleratorError(
-            "CUDA error: no kernel image is available for execution on the device"
-        ),
-        Culprit.driver,
-    ),
+    (torch.AcceleratorError(NO_KERNELS), Culprit.driver),
     (RuntimeError("cuDNN error: CUDNN_STATUS_ARCH_MISMATCH"), Culprit.driver),
     (
         RuntimeError("The NVIDIA driver on your system is too old (found version 11040)."),
@@ -72,6 +69,33 @@ def test_an_error_of_the_device_says_who_is_to_blame(error: Exception, culprit: 
 )
 def test_an_error_of_a_job_is_none_of_the_device(error: Exception | None):
     assert device_trouble("sampler", error) is None
+
+
+def test_a_device_that_computes_nothing_is_refused_at_the_start_with_its_remedy():
+    """No driver, or no such card: the real torch says so, here and on a machine with cards."""
+    with pytest.raises(DeviceUnusable, match="update the NVIDIA driver"):
+        Device("cuda:99").insist_on_kernels()
+    Device("cpu").insist_on_kernels()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (torch.AcceleratorError(NO_KERNELS), DeviceUnusable, "update-runtime.sh"),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), DeviceFault, "failed"),
+        (ValueError("nothing of CUDA's"), EngineError, "cuda:0 does not compute: nothing of"),
+    ],
+)
+def test_a_first_computation_that_fails_says_whose_fault_it_is(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception], told: str
+):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "ones", fail)
+    with pytest.raises(kind, match=told) as raised:
+        Device("cuda:0").insist_on_kernels()
+    assert type(raised.value) is kind
 
 
 def test_whatever_an_owner_has_to_do_is_said():

@@ -20,7 +20,7 @@ from hordelib.files.model import Model
 from hordelib.job.params import Lora
 from hordelib.job.samplers import SAMPLERS
 from tests.hordelib.test_engine import SMALL
-from tests.support.looks import difference, look
+from tests.support.looks import Apart, apart, difference, look
 from tests.support.owner import PROJECT
 from worker.children.engine import EngineProcess
 from worker.children.messages import EngineSettings
@@ -48,11 +48,12 @@ def test_the_picture_shows_what_the_prompt_says(child: EngineProcess, checkpoint
 def test_image_i_of_a_batch_is_the_picture_of_seed_plus_i(
     child: EngineProcess, checkpoint: Path, sampler: str
 ):
+    """But for roundings: cuDNN and cuBLAS have other kernels for other batches."""
     batch = replace(SMALL, sampler=SAMPLERS[sampler], images=3, steps=5)
     for picture in child.generate(batch, Model.of_checkpoint(checkpoint)).images:
         alone = replace(batch, images=1, seed=picture.seed)
         (single,) = child.generate(alone, Model.of_checkpoint(checkpoint)).images
-        assert difference(picture, single) <= 2
+        assert apart(picture, single).is_nothing
 
 
 def test_the_cards_own_clock_divides_a_run(child: EngineProcess, checkpoint: Path):
@@ -138,4 +139,4 @@ def test_a_batch_without_memory_is_halved_and_its_pictures_are_the_same(checkpoi
     seen = said_by("tests.support.cuda_limit", checkpoint)
     assert seen["sizes"][0] == 2 * seen["images"]  # both prompts of each image
     assert min(seen["sizes"]) <= seen["images"]
-    assert max(seen["differences"]) <= 2
+    assert all(Apart(*each).is_nothing for each in seen["apart"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
 
+from hordelib.job.families import FAMILIES
+from hordelib.memory.computed_types import ComputedTypes
 from worker.models.expected_size import expected_misfit, expected_pixels, expected_size
 from worker.models.memory_fit import ComputeMemory
 from worker.models.reference import Kind, ReferenceEntry, ReferenceFile
@@ -28,7 +31,8 @@ def entry(baseline: str, *sizes: int) -> ReferenceEntry:
 
 
 def card(gib: int) -> ComputeMemory:
-    return ComputeMemory("vram_to_leave_free", gib * GIB, 700 << 20, 2, 2)
+    types = ComputedTypes("NVIDIA GeForce RTX 3060", (8, 6), gib * GIB)
+    return ComputeMemory("vram_to_leave_free", gib * GIB, 700 << 20, types)
 
 
 SD1 = entry("stable diffusion 1", 2_134_000_000)
@@ -54,9 +58,10 @@ def test_a_card_that_is_too_small(model: ReferenceEntry, gib: int):
 
 
 def test_the_processor_computes_in_32_bits_and_a_card_in_16_whatever_the_file_has():
-    in_16 = expected_size(SD1, 2).largest_part_bytes
-    assert expected_size(SD1, 4).largest_part_bytes == 2 * in_16
-    assert expected_size(SD1_IN_32_BITS, 2).largest_part_bytes == in_16
+    family, processor = FAMILIES[SD1.baseline], replace(card(8), types=None)
+    in_16 = expected_size(SD1, family, card(8)).largest_part_bytes
+    assert expected_size(SD1, family, processor).largest_part_bytes == 2 * in_16
+    assert expected_size(SD1_IN_32_BITS, family, card(8)).largest_part_bytes == in_16
 
 
 def test_a_family_that_nobody_knows_is_not_judged():

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hordelib.files.model import Model
-from hordelib.files.sizes import ModelSize, size_of
-from hordelib.job.families import SD1
+from hordelib.files.sizes import ModelSize
+from hordelib.job.families import FLUX, QWEN_IMAGE, SD1, Family
+from hordelib.memory.computed_types import ComputedTypes
 from tests.support.family_files import write_header
 from worker.config.keys import BridgeConfig
 from worker.config.values import MemoryReserve
@@ -20,7 +21,10 @@ from worker.devices import Card
 from worker.models.memory_fit import ComputeMemory, misfit, most_at_once, most_pixels
 
 MIB, GIB = 1 << 20, 1 << 30
-CARD = ComputeMemory("vram_to_leave_free", 8 * GIB, 1 * GIB, value_bytes=2)
+AMPERE = ComputedTypes("NVIDIA GeForce RTX 3060", (8, 6), 8 * GIB)
+CARD = ComputeMemory("vram_to_leave_free", 8 * GIB, 1 * GIB, AMPERE)
+TURING = "NVIDIA GeForce RTX 2070", (7, 5)
+NO_TENSOR_CORES = "NVIDIA GeForce GTX 1660", (7, 5)
 CONFIG = BridgeConfig.model_validate({"api_key": "k", "dreamer_name": "w"})
 VALUES = {
     "model.diffusion_model.a": (860, MIB),
@@ -37,13 +41,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def test_parts_are_as_large_as_they_are_computed_with(model: Model):
-    assert size_of(model, 2) == ModelSize(2 * 860 * MIB, 2 * 84 * MIB)
-    assert size_of(model, 4) == ModelSize(4 * 860 * MIB, 4 * 84 * MIB)
+    main_memory = replace(CARD, types=None)
+    assert CARD.size_of(model) == ModelSize(2 * 860 * MIB, 2 * 84 * MIB)
+    assert main_memory.size_of(model) == ModelSize(4 * 860 * MIB, 4 * 84 * MIB)
 
 
 def test_a_part_alone_in_its_file_is_known_by_its_loader(model: Model, tmp_path: Path):
     path = write_header(tmp_path / "vae.safetensors", {"decoder": (50, MIB)}, prefix="")
-    assert size_of(replace(model, files={"vae": path}), 2).vae_bytes == 100 * MIB
+    assert CARD.size_of(replace(model, files={"vae": path})).vae_bytes == 100 * MIB
 
 
 def test_a_model_that_fits_is_no_finding(model: Model):
@@ -90,14 +95,35 @@ def test_how_many_pictures_fit_at_once_is_known_before_any_is_made(model: Model)
     assert most_at_once(model, replace(tight, total_bytes=GIB), 1024 * 1024, 8) == 1
 
 
-def test_a_card_before_ampere_is_offered_for_smaller_pictures(model: Model):
-    """ComfyUI decodes in 32 bits there."""
-    sizes = [
-        most_pixels(
-            [model],
-            ComputeMemory.of(CONFIG, Card("a card", "1", 4 * GIB, 4 * GIB, capability)),
-            1 << 30,
-        )
-        for capability in ((8, 6), (7, 5))
-    ]
+def test_cards_that_compute_in_32_bits_are_offered_for_smaller_pictures(model: Model):
+    """On Turing ComfyUI decodes in them; of a GTX 16xx, whose halves are broken, all is wide."""
+    cards = (("NVIDIA GeForce RTX 3060", (8, 6)), TURING, NO_TENSOR_CORES)
+    ampere, turing, wide = (
+        ComputeMemory.of(CONFIG, Card(name, "1", 6 * GIB, 6 * GIB, capability))
+        for name, capability in cards
+    )
+    sizes = [most_pixels([model], memory, 1 << 30) for memory in (ampere, turing, wide)]
     assert sizes[1] < 0.6 * sizes[0]
+    assert sizes[2] < 0.6 * sizes[1]
+    largest = [memory.size_of(model).largest_part_bytes for memory in (ampere, turing, wide)]
+    assert largest == [2 * 860 * MIB, 2 * 860 * MIB, 4 * 860 * MIB]
+    batches = [most_at_once(model, memory, 1024 * 1024, 20) for memory in (turing, wide)]
+    assert batches[1] < batches[0] / 2
+
+
+@pytest.mark.parametrize(
+    ("card", "family", "sampling", "decoding"),
+    [
+        (TURING, SD1, 2, 4),
+        (TURING, FLUX, 2, 4),
+        (TURING, QWEN_IMAGE, 4, 2),
+        (NO_TENSOR_CORES, SD1, 4, 4),
+        (("NVIDIA GeForce RTX 4090", (8, 9)), QWEN_IMAGE, 2, 2),
+        (("NVIDIA GeForce GTX 1080", (6, 1)), SD1, 4, 4),
+    ],
+)
+def test_numbers_are_as_wide_as_comfyui_computes_them(
+    card: tuple[str, tuple[int, int]], family: Family, sampling: int, decoding: int
+):
+    types = ComputedTypes(*card, 8 * GIB)
+    assert (types.sampling_bytes(family), types.decoding_bytes(family)) == (sampling, decoding)

@@ -1,0 +1,51 @@
+"""The demo model on a simulated card that computes in the card's types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.simcard.bench import told_by, told_of
+from tests.support.looks import Apart
+
+pytestmark = pytest.mark.timeout(900)  # 17 s of a processor, on a busy machine
+
+MODEL = 306  # MiB of its UNet and text encoder on the card
+
+
+@pytest.fixture(scope="module")
+def told(models: Path, checkpoint: Path) -> dict[str, Any]:
+    return told_by("tests.simcard.demo_with_numbers", models)
+
+
+def test_the_picture_is_the_same_after_half_of_each_model_left_the_card(told: dict[str, Any]):
+    seen = told_of(told, "half_unloaded")
+    assert seen["parts"]
+    for had_bytes, has_bytes in seen["parts"].values():
+        assert 0 < has_bytes <= had_bytes / 2
+    assert seen["difference"] == 0
+
+
+def test_another_lora_has_the_weights_that_it_changes_copied_and_no_others(told: dict[str, Any]):
+    _, _, *changes = told_of(told, "loras_in_turn")["copied"]
+    assert all(0 < copied < MODEL / 10 for copied in changes)
+
+
+def test_a_lora_s_picture_is_the_same_after_another_lora_after_none_and_after_eviction(
+    told: dict[str, Any],
+):
+    seen = told_of(told, "loras_in_turn")
+    assert seen["differences"] == [0] * 6
+    assert all(other > 50 for other in seen["others"])
+
+
+@pytest.mark.parametrize("sampler", ["k_euler", "k_euler_a"])
+def test_a_picture_of_a_batch_is_as_near_to_the_same_alone_as_rounding_lets_it(
+    told: dict[str, Any], sampler: str
+):
+    """Single values may move by several of 255, so that the largest one says nothing."""
+    seen = told_of(told, sampler)
+    assert seen["most"] > 0, "it was rounded otherwise"
+    assert Apart(seen["mean"], seen["share"]).is_nothing
