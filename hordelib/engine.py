@@ -14,7 +14,14 @@ from hordelib.alchemy.device_forms import NO_MODEL, device_params, fitted
 from hordelib.alchemy.plain_forms import PLAIN_FORMS
 from hordelib.comfyui import memory_hooks
 from hordelib.comfyui.boot import boot
-from hordelib.comfyui.device import Device, card_budget, default_folder, hold_to, memory_record
+from hordelib.comfyui.device import (
+    Device,
+    card_budget,
+    default_folder,
+    hold_to,
+    memory_record,
+    settler,
+)
 from hordelib.comfyui.executor import Executor, GraphRun
 from hordelib.comfyui.nodes.context import RunContext, Wanted
 from hordelib.errors import Cancelled, GenerationFailed, ModelBroken, NotNumbers
@@ -250,6 +257,7 @@ class Engine:
             card,
             weigh=memory_hooks.reading_bytes,
             forget=memory_hooks.forget_models,
+            settle=settler(device),
         )
         executor = Executor(device)
         corrections = Corrections(device.title, self._memory_file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,33 @@ def card_free_bytes(device: str) -> int:
     spare_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     splinter_bytes = told.get("inactive_split_bytes.all.current", 0)
     return whole_card(device).free_bytes + max(0, spare_bytes - splinter_bytes)
+
+
+def settler(device: Device) -> Callable[[int], None]:
+    """What gives the driver back what torch keeps of a card and won't use at once: other programs
+    have a reserve, and a cache beside new blocks would take that up.
+
+    It is told how much is about to be taken. What is no more than that stays: the next model's
+    weights, or the work with them, come into it without asking the driver.
+    """
+
+    def settle(needed_bytes: int) -> None:
+        import torch
+
+        kept_bytes = torch.cuda.memory_reserved(device.name) - torch.cuda.memory_allocated(
+            device.name
+        )
+        if kept_bytes > max(0, needed_bytes):
+            empty_cache()
+
+    return settle
+
+
+def empty_cache() -> None:
+    """Give back what torch keeps of a card; nothing where it has none."""
+    import torch
+
+    torch.cuda.empty_cache()
 
 
 def hold_to(device: Device, budget: MemoryBudget | None) -> None:

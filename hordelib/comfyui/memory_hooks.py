@@ -61,6 +61,7 @@ def _leave_memory_to_us() -> None:
         torch_bytes = spare_bytes if device.type == "cpu" else measure_free(device, True)[1]
         return spare_bytes, torch_bytes
 
+    memory.soft_empty_cache = _unless_lent(memory.soft_empty_cache)  # `settle` does it
     memory.cleanup_models_gc = _drop_what_is_gone  # called before each graph, too
     memory.unload_all_models = _unless_lent(memory.unload_all_models)
     memory.load_models_gpu = load_models_gpu
@@ -68,15 +69,19 @@ def _leave_memory_to_us() -> None:
     memory.get_free_memory = get_free_memory
 
 
-def _unless_lent(unload_all: Callable[[], None]) -> Callable[[], None]:
-    """ComfyUI's executor wants it when a node ran out of memory: it would copy all weights to main
-    memory, which may have no room for them. For the next job, its lender makes room."""
+def _unless_lent(give_all: Callable[[], None]) -> Callable[..., None]:
+    """A function of ComfyUI's that lets go of a card's memory: what a lender does as it is needed.
 
-    def unload_all_models() -> None:
+    Where a node ran out of memory, ComfyUI's executor has all weights copied to main memory, which
+    may have no room for them. It empties the allocator's cache several times for each change of
+    models.
+    """
+
+    def give_where_nobody_lends(*_arguments: Any, **_options: Any) -> None:
         if LENDER.get() is None:
-            unload_all()
+            give_all()
 
-    return unload_all_models
+    return give_where_nobody_lends
 
 
 def _map_files() -> None:

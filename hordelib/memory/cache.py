@@ -84,6 +84,7 @@ class ModelCache(Generic[P]):
         device: None where models compute in main memory, and both budgets are one.
         weigh: the most that `read` takes of main memory for a key.
         forget: called after entries were dropped, to give their memory back.
+        settle: called once room was made on a card, with the bytes that are about to be taken.
     """
 
     def __init__(
@@ -94,10 +95,12 @@ class ModelCache(Generic[P]):
         *,
         weigh: Callable[[ModelKey], int] = size_bytes,
         forget: Callable[[], None] = lambda: None,
+        settle: Callable[[int], None] = lambda _: None,
     ):
         self._read_file = read
         self._weigh = weigh
         self._forget = forget
+        self._settle = settle
         self._host = _Memory(host)
         self._device = _Memory(device) if device else self._host
         self._mutex = threading.Condition(threading.RLock())
@@ -171,6 +174,7 @@ class ModelCache(Generic[P]):
             while self._device is not self._host:
                 short_bytes = self._device.shortfall_bytes(needed_bytes)
                 if not short_bytes or not self._evict_from(self._device, short_bytes):
+                    self._settle(needed_bytes)
                     return
 
     def clear(self) -> None:
@@ -259,6 +263,8 @@ class ModelCache(Generic[P]):
                 raise
             self._make_room(memory, working_bytes, entry.key)
         self._make_room(self._host, part.staging_bytes, entry.key)
+        if memory is not self._host:
+            self._settle(part.missing_bytes + working_bytes)
         part.to_device()
         memory.promised_bytes += working_bytes
 

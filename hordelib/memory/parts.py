@@ -116,7 +116,6 @@ class Patched:
 
         ComfyUI brings what is missing with the next load, or streams it where there is no room.
         """
-        import comfy.model_management as memory
 
         loaded = self._loaded_clone() if self.can_stream else None
         device_bytes = self.device_bytes
@@ -124,7 +123,6 @@ class Patched:
             return False
         with self._weights.put_back_where_moved():
             loaded.partially_unload(loaded.offload_device, size_bytes)
-        memory.soft_empty_cache()  # else what torch keeps of it could take up the reserve
         return self.device_bytes < device_bytes
 
     def _loaded_clone(self) -> Any:
@@ -138,10 +136,7 @@ class Patched:
 
     def to_host(self) -> None:
         """Off the device, without the patches of whichever clone was there last."""
-        import comfy.model_management as memory
-
         self._take_off()
-        memory.soft_empty_cache()
         trim_heap()
 
     def make_way(self, clone: Any) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-import comfy.model_management
 import torch
 from torch import Tensor
 
+from hordelib.comfyui.device import empty_cache
 from hordelib.comfyui.device_faults import is_out_of_memory
 from hordelib.memory.estimates import BatchSizes
 from hordelib.memory.loans import forget_peak
@@ -49,7 +49,7 @@ def in_batches(
         if made is None:
             at_once = (stop - start) // 2
             left = [(start, end), *left]
-            comfy.model_management.soft_empty_cache()
+            empty_cache()
             forget_peak()
         else:
             done.append(made)
