@@ -124,6 +124,7 @@ usage: ./horde-bridge.sh benchmark NAME [--quick] [--json FILE] [--html FILE]
   switch    what a change of models costs
   judge     what it takes to judge a picture before it leaves
   seconds   how near predicted seconds are; --teach has the worker learn from it
+  card      what an NVIDIA card does, in 12 minutes: facts, tests, speeds, small memory
   tune      proposes max_power, max_batch, queue_size… for this machine; --write sets them
   report    shows the results of a run, or compares two
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from hordelib import Engine, GenerationParams
 from hordelib.engine import Generation, OnStep, unwatched
+from hordelib.files.model import Model
 from hordelib.job.samplers import SAMPLERS
 from tests.simcard.card import MIB, Card
 from tests.simcard.driver import insert
@@ -60,11 +61,13 @@ class Bench:
         self.engine.start()
         self.last: Generation | None = None
 
-    def make(self, params: GenerationParams, path: Path, on_step: OnStep = unwatched) -> Report:
+    def make(
+        self, params: GenerationParams, model: Path | Model, on_step: OnStep = unwatched
+    ) -> Report:
         card = self.card
         card.lowest_free_bytes = card.free_bytes
         copied, returned, empties = card.copied_bytes, card.returned_bytes, card.empties
-        self.last = self.engine.generate(params, path, on_step)
+        self.last = self.engine.generate(params, model, on_step)
         return Report(
             images=len(self.last.images),
             copied=(card.copied_bytes - copied) // MIB,

@@ -17,6 +17,8 @@ from hordelib.job.samplers import SAMPLERS
 from tests.hordelib.test_engine import SMALL
 from tests.simcard.bench import Bench, tell
 from tests.simcard.card import MIB, Card
+from tests.simcard.sampler_waits import waits_in_steps
+from tests.simcard.type_choices import type_choices
 from tests.support.cuda_moves import halve
 from tests.support.looks import apart, difference
 
@@ -75,7 +77,7 @@ def main(models: Path) -> None:
     }
     for sampler in ("k_euler", "k_euler_a"):
         scenarios[sampler] = partial(batch_against_single, models=models, sampler=sampler)
-    tell(bench, scenarios)
+    tell(bench, {**scenarios, "waits_in_steps": waits_in_steps, "type_choices": type_choices})
 
 
 if __name__ == "__main__":

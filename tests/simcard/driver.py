@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import pynvml
 import torch
+from torch.utils._pytree import tree_map_only
 
 from tests.simcard import tensors
 from tests.simcard.card import UUID, Card
@@ -136,7 +137,7 @@ def _replace_cuda(card: Card) -> None:
         "get_device_properties": properties,
         "get_device_capability": _answering(lambda: card.capability),
         "get_arch_list": _answering(lambda: list(ARCHITECTURES)),
-        "is_bf16_supported": _answering(lambda: card.capability[0] >= 8),
+        "is_bf16_supported": _answering(lambda: True),  # emulated before Ampere
         "mem_get_info": _answering(lambda: (card.free_bytes, card.total_bytes)),
         "memory_stats": stats,
         "memory_allocated": _answering(lambda: allocator.allocated_bytes),
@@ -185,6 +186,7 @@ def _made_by(original: Any) -> Any:
         if isinstance(data, CardTensor):
             dtype = options.get("dtype") or data.dtype
             return data.to(device=device or data.device, dtype=dtype)
+        data = tree_map_only(CardTensor, CardTensor.item, data)  # of a list: one by one
         if device is not None and torch.device(device).type == "cuda":
             return original(data, *args, **options).to(DEVICE)
         where = {} if device is None else {"device": device}

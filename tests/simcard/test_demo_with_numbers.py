@@ -49,3 +49,16 @@ def test_a_picture_of_a_batch_is_as_near_to_the_same_alone_as_rounding_lets_it(
     seen = told_of(told, sampler)
     assert seen["most"] > 0, "it was rounded otherwise"
     assert Apart(seen["mean"], seen["share"]).is_nothing
+
+
+def test_no_sampler_has_the_host_wait_for_the_card_between_steps(told: dict[str, Any]):
+    """But those that decide by what was computed, and UniPC, whose coefficients are the card's."""
+    waiting = {"k_dpm_adaptive", "uni_pc", "uni_pc_bh2"}
+    assert set(told_of(told, "waits_in_steps")) == waiting
+
+
+def test_what_is_offered_before_the_engine_is_up_reckons_with_comfyuis_own_types(
+    told: dict[str, Any],
+):
+    """On Ampere, Ada, Turing with and without tensor cores, for files of 16 and of 8 bits."""
+    assert told_of(told, "type_choices")["apart"] == {}

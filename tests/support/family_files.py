@@ -65,14 +65,16 @@ HEADERS: dict[str, Shapes] = {
 }
 
 
-def write_header(path: Path, shapes: Shapes, prefix: str = UNET) -> Path:
+def write_header(
+    path: Path, shapes: Shapes, prefix: str = UNET, dtype: str = "F16", value_bytes: int = 2
+) -> Path:
     """A safetensors file with these tensors, which are holes in it."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():
-        size = torch.Size(shape).numel() * 2
+        size = torch.Size(shape).numel() * value_bytes
         offsets = [end, end + size]
-        header[prefix + name] = {"dtype": "F16", "shape": list(shape), "data_offsets": offsets}
+        header[prefix + name] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
         end += size
     text = json.dumps(header).encode()
     with path.open("wb") as file:

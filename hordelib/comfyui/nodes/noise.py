@@ -21,6 +21,9 @@ from hordelib.comfyui.nodes.solvers import FUNCTIONS, SamplerFunction
 from hordelib.comfyui.versions import step_seed
 from hordelib.job.samplers import STEP_NOISE, UNBATCHABLE, StepNoise
 
+# Samplers that compute with their levels as with pictures, in tensors of one device.
+LEVELS_ON_DEVICE = frozenset({"uni_pc", "uni_pc_bh2"})
+
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -62,6 +65,8 @@ def seeded_sampler(
     ) -> Tensor:
         if len(sigmas) <= 1:
             return x
+        if comfy_name not in LEVELS_ON_DEVICE:
+            sigmas = sigmas.cpu()  # they are looked at in each step: the card would be waited for
         if noise in NOISE_SAMPLERS:
             common["noise_sampler"] = NOISE_SAMPLERS[noise](x, sigmas, seeds)
         with _churned(x, seeds) if given.get("s_churn") else nullcontext():
@@ -85,7 +90,8 @@ def _gaussian(x: Tensor, sigmas: Tensor, seeds: Sequence[int]) -> NoiseSampler:
 
 def _brownian(x: Tensor, sigmas: Tensor, seeds: Sequence[int]) -> NoiseSampler:
     smallest, largest = sigmas[sigmas > 0].min(), sigmas.max()
-    return BrownianTreeNoiseSampler(x, smallest, largest, seed=list(seeds), cpu=True)
+    tree = BrownianTreeNoiseSampler(x, smallest, largest, seed=list(seeds), cpu=True)
+    return lambda sigma, sigma_next: tree(sigma, sigma_next).to(x.device, non_blocking=True)
 
 
 NOISE_SAMPLERS: dict[StepNoise, Callable[[Tensor, Tensor, Sequence[int]], NoiseSampler]] = {

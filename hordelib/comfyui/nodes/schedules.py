@@ -8,6 +8,8 @@ from typing import Any
 
 import comfy.samplers
 import torch
+from comfy.k_diffusion import utils
+from comfy.k_diffusion.utils import append_dims
 from comfy.samplers import SCHEDULER_HANDLERS, KSampler, SchedulerHandler
 from torch import Tensor
 
@@ -23,6 +25,13 @@ def install() -> None:
         name = f"align_your_steps_{table}"
         SCHEDULER_HANDLERS[name] = SchedulerHandler(_align_your_steps(table), use_ms=False)
     KSampler.SCHEDULERS[:] = list(SCHEDULER_HANDLERS)
+    utils.append_dims = _with_dims
+
+
+def _with_dims(x: Tensor, target_dims: int) -> Tensor:
+    """ComfyUI's `append_dims`, but that a single level stays one: of the CPU's, those alone may be
+    used with tensors of a card."""
+    return x if x.ndim == 0 else append_dims(x, target_dims)
 
 
 def noise_levels(

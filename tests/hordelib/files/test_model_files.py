@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.card.layouts import kl_vae
 from hordelib import Engine, GenerationParams
 from hordelib.comfyui.loaders import load, load_part
 from hordelib.comfyui.loaders.tensors import read_tensors
@@ -25,7 +26,7 @@ from hordelib.files.model_key import ModelKey
 from hordelib.job.families import FAMILIES, SD1, Family
 from tests.hordelib.test_engine import SMALL
 from tests.support.family_files import HEADERS, UNET, Shapes, completed, write_header
-from tests.support.layouts import kl_vae, write_sd2, write_sdxl
+from tests.support.layouts import write_sd2, write_sdxl
 from tests.support.linear import MOST_GROWTH, growth
 from worker.config.keys import BridgeConfig
 from worker.models.opening import find_models

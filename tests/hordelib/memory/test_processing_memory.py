@@ -16,6 +16,7 @@ from hordelib.job.params import GenerationParams, PostProcessor, ProcessorKind
 from hordelib.memory.cache import ModelCache
 from hordelib.memory.corrections import Corrections
 from hordelib.memory.post_processing import Pictures, ProcessingEstimates, pictures_of
+from tests.hordelib.comfyui.test_batches import MISNAMED, out_of_memory
 from tests.hordelib.memory.test_engine_memory import MIB, Container
 from tests.hordelib.test_engine import SMALL
 from tests.support.looks import difference
@@ -112,6 +113,21 @@ def test_what_computes_in_main_memory_is_promised_room_there(tmp_path: Path):
 @pytest.fixture
 def upscaler(tmp_path: Path) -> PostProcessor:
     return PostProcessor("up", ProcessorKind.upscaler, write_compact(tmp_path / "up.pth"))
+
+
+@pytest.mark.parametrize("error", MISNAMED, ids=lambda error: str(error)[:40])
+def test_tiles_are_smaller_where_memory_runs_out_by_another_name(
+    engine: Engine, checkpoint: Path, upscaler: PostProcessor, error: Exception
+):
+    from hordelib.comfyui.loaders.image_networks import Upscaler
+
+    job = replace(SMALL, width=256, height=256, steps=1, post_processing=(upscaler,))
+    job = replace(job, prompt=str(error))  # nothing is kept of another one
+    too_large = lambda tile: tile.shape[-1] > 128  # noqa: E731
+    with out_of_memory(Upscaler, "__call__", too_large, error) as tiles:
+        (picture,) = engine.generate(job, checkpoint).images
+    assert len(tiles) > 4
+    assert picture.width > 256
 
 
 def test_upscaling_keeps_to_the_budget_with_smaller_tiles(

@@ -1,0 +1,1 @@
+"""What a card does with Dreamer: one command, minutes, one table."""

@@ -1,0 +1,73 @@
+"""In which types ComfyUI keeps and computes models on cards of several kinds, by its own choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from hordelib.job.families import FLUX, QWEN_IMAGE, SD1, SD2, SDXL, Z_IMAGE, Family
+from hordelib.memory.computed_types import HALF_VAES, ComputedTypes
+from tests.simcard.bench import Bench
+from tests.simcard.card import MIB
+
+CARDS = {
+    "NVIDIA GeForce RTX 4090": ((8, 9), 24564),
+    "NVIDIA GeForce RTX 3060": ((8, 6), 12288),
+    "NVIDIA GeForce RTX 2070": ((7, 5), 8192),
+    "NVIDIA GeForce GTX 1660": ((7, 5), 6144),
+    "NVIDIA GeForce GTX 1650": ((7, 5), 4096),
+}
+NUMBERS = {
+    SD1: 860,
+    SD2: 866,
+    SDXL: 2567,
+    FLUX: 11900,
+    QWEN_IMAGE: 20430,
+    Z_IMAGE: 6155,
+}  # millions
+CLASSES = {
+    SD1: "SD15", SD2: "SD20", SDXL: "SDXL",
+    FLUX: "FluxSchnell", QWEN_IMAGE: "QwenImage", Z_IMAGE: "ZImage",
+}  # fmt: skip
+FILES = {torch.float16: 2, torch.float8_e4m3fn: 1}
+
+
+def type_choices(bench: Bench) -> Mapping[str, Any]:
+    """Where ours is another one than ComfyUI's: (sampling, weights, decoding), first ours."""
+    card = bench.card
+    was = card.name, card.capability, card.total_bytes
+    apart: dict[str, Any] = {}
+    try:
+        for card.name, (card.capability, mib) in CARDS.items():
+            card.total_bytes = mib * MIB
+            for family, millions in NUMBERS.items():
+                for dtype, file_bytes in FILES.items():
+                    types = ComputedTypes(card.name, card.capability, card.total_bytes)
+                    ours = _ours(types, family, millions * 10**6, file_bytes)
+                    theirs = _theirs(family, millions * 10**6, dtype)
+                    if ours != theirs:
+                        apart[f"{card.name} {family.name} {dtype}"] = (ours, theirs)
+    finally:
+        card.name, card.capability, card.total_bytes = was
+    return {"apart": apart}
+
+
+def _ours(types: ComputedTypes, family: Family, numbers: int, file_bytes: int) -> tuple[float, ...]:
+    weights = types.weight_bytes("unet", family, file_bytes, numbers)
+    return types.sampling_bytes(family), weights, types.decoding_bytes(family)
+
+
+def _theirs(family: Family, numbers: int, dtype: torch.dtype) -> tuple[float, ...]:
+    memory: Any = import_module("comfy.model_management")
+    known: Any = getattr(import_module("comfy.supported_models"), CLASSES[family])
+    halves = known.supported_inference_dtypes
+    weights = memory.unet_dtype(model_params=numbers, supported_dtypes=halves, weight_dtype=dtype)
+    device = torch.device("cuda:0")
+    computed = memory.unet_manual_cast(weights, device, halves) or weights
+    wide = [torch.bfloat16, torch.float32]
+    allowed = [torch.bfloat16, torch.float16, torch.float32] if family.name in HALF_VAES else wide
+    decoded = memory.vae_dtype(device, allowed)
+    return max(2, computed.itemsize), weights.itemsize, decoded.itemsize
