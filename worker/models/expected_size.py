@@ -11,7 +11,6 @@ from hordelib.memory.estimates import TINY_VAE_BYTES
 from worker.models.memory_fit import ComputeMemory, Misfit, misfit_of_size, room_for_pixels
 from worker.models.reference import ReferenceEntry
 
-
 MILLION = 1_000_000
 
 

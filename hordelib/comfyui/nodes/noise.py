@@ -22,7 +22,7 @@ from hordelib.comfyui.versions import step_seed
 from hordelib.job.samplers import STEP_NOISE, UNBATCHABLE, StepNoise
 
 # Samplers that compute with their levels as with pictures, in tensors of one device.
-LEVELS_ON_DEVICE = frozenset({"uni_pc", "uni_pc_bh2"})
+LEVELS_ON_DEVICE = frozenset({"uni_pc", "uni_pc_bh2", "sa_solver", "sa_solver_pece"})
 
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 
