@@ -72,6 +72,7 @@ class Generation:
     share: float = 1.0  # of the run, by images: less where jobs shared it
     predicted_bytes: int = 0  # of the device's memory, beside the models' weights, at most
     measured_bytes: int = 0
+    answers: tuple[Any, ...] = ()  # about each image, or about the source instead of one
     was_wide: bool = False  # some of it computed in 32 bits: what it took says nothing of others
 
 
@@ -201,17 +202,19 @@ class Engine:
 
     def alchemy(
         self, form: str, image: SourceImage, models: Path | str = "models", control_type: str = ""
-    ) -> Picture | dict[str, Any] | str:
+    ) -> Picture | dict[str, Any] | str | float:
         """One of the horde's forms over an image.
 
-        describe and palette give a dictionary, vectorize SVG; an upscaler, face fixer,
-        strip_background and annotation, which draws `control_type`, a picture. `models` is the
-        folder with their weights. Raises what `generate` does, and InvalidParams for others.
+        describe, palette and interrogation give a dictionary, vectorize SVG, caption a sentence and
+        aesthetic a score; an upscaler, face fixer, strip_background and annotation, which draws
+        `control_type`, a picture. `models` is the folder with their weights. Raises what `generate`
+        does, and InvalidParams for others.
         """
         if plain := PLAIN_FORMS.get(form):
             return plain(image)
         params = device_params(form, image, Path(models), control_type)
-        return fitted(form, self.generate(params, NO_MODEL).images[0], image)
+        done = self.generate(params, NO_MODEL)
+        return done.answers[0] if params.question else fitted(form, done.images[0], image)
 
     def prepare(self, params: GenerationParams, model: Model) -> Future[None]:
         """Read what this job will need while another one is at work, as far as there is room.
@@ -346,7 +349,13 @@ def _run(
 
 def _part(whole: Generation, done: GraphRun, context: RunContext, i: int) -> Generation:
     """What one of the jobs gets of a run."""
-    pictures = tuple(context.pictures_of(i))
-    share = len(pictures) / len(context.pictures)
+    own = context.of_member(i)
+    share = len(context.wanted[own]) / len(context.wanted)
     notes = dict.fromkeys(note for node in done.notes for note in node.to(i))  # each once
-    return replace(whole, images=pictures, share=share, notes=tuple(notes))
+    return replace(
+        whole,
+        images=tuple(context.pictures[own]),
+        answers=tuple(context.answers[own]),
+        share=share,
+        notes=tuple(notes),
+    )

@@ -1,7 +1,8 @@
-"""Forms whose result is a picture, as jobs of the engine: no checkpoint takes part in them."""
+"""Forms that the engine does, as its jobs: no checkpoint takes part in them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -14,11 +15,14 @@ from hordelib.job.families import SD1
 from hordelib.job.images import Picture, SourceImage
 from hordelib.job.params import MAX_SIDE, SIDE_STEP, Control, FromImage, GenerationParams
 from hordelib.job.post_processors import POST_PROCESSORS, resolve
+from hordelib.job.questions import Topic, ask
 
 NO_MODEL = Model("no checkpoint", SD1, {loader.title: Path() for loader in SD1.loaders})
 """Stands for the model of a job that loads none."""
 
 ANNOTATION = "annotation"
+QUESTIONS = tuple(Topic)
+"""Forms whose result is an answer; that of the others is a picture."""
 
 
 def device_params(
@@ -31,17 +35,20 @@ def device_params(
     """
     if form == ANNOTATION:
         return _annotation(image, models, control_type)
-    if form not in POST_PROCESSORS:
-        raise InvalidParams("form", form, "an upscaler, face fixer, strip_background or annotation")
-    return GenerationParams(
+    of_source = GenerationParams(
         prompt="",
         width=_side(image.width),
         height=_side(image.height),
         seed=0,
         source=FromImage(image),
         keep_source=True,
-        post_processing=resolve(models, [form]),
     )
+    if form in QUESTIONS:
+        return replace(of_source, question=ask(models, Topic(form)))
+    if form in POST_PROCESSORS:
+        return replace(of_source, post_processing=resolve(models, [form]))
+    names = ", ".join([*QUESTIONS, ANNOTATION, "an upscaler, a face fixer or strip_background"])
+    raise InvalidParams("form", form, names)
 
 
 def fitted(form: str, picture: Picture, image: SourceImage) -> Picture:

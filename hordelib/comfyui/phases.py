@@ -34,6 +34,9 @@ PHASES: Mapping[str, str] = {
     "DreamerUpscale": POST,
     "DreamerFaceFixer": POST,
     "DreamerStripBackground": POST,
+    "DreamerAestheticScore": POST,
+    "DreamerCaption": POST,
+    "DreamerClipAnswer": POST,
 }
 
 

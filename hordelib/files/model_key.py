@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 
 from hordelib.errors import ModelMissing
 from hordelib.job.control_types import ControlType, annotator_files
+from hordelib.job.questions import VOCABULARY
 
 CHECKPOINT_PARTS = ("unet", "text_encoder", "vae")  # as ComfyUI's loader puts them out
 
@@ -52,4 +53,6 @@ def files_of(key: ModelKey) -> Iterable[Path]:
     """All that is read of it, in main memory or on the device."""
     if key.kind == "annotator":
         return annotator_files(ControlType(key.variant), key.path)
+    if (key.kind, key.variant) == ("picture_reader", "captioner"):
+        return key.path, key.path.with_name(VOCABULARY.file)
     return key.path.rglob("*") if key.path.is_dir() else [key.path]

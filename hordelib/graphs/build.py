@@ -16,6 +16,7 @@ from hordelib.graphs.stages.model_changes import apply_loras, tile
 from hordelib.graphs.stages.post_process import post_process
 from hordelib.graphs.stages.prompts import even_prompts, find_embeddings, guide, skip_clip_layers
 from hordelib.graphs.stages.qr_code import hide_qr_code
+from hordelib.graphs.stages.questions import answer, answer_together, score
 from hordelib.graphs.stages.sampling import set_sampling, shift_noise
 from hordelib.graphs.stages.starts import (
     change_as_told,
@@ -37,6 +38,8 @@ QR_CODE_SPINE = "qr_code.json"
 def build_graph(params: GenerationParams, model: Model) -> Graph:
     """The graph of a job for a model. Pure: the same arguments always give the same graph."""
     params, _ = fit(params, model.family)
+    if params.question is not None:
+        return answer(params, params.question)
     if params.return_control_map:
         graph = draw_control_map(params)
     elif params.keep_source:
@@ -44,6 +47,8 @@ def build_graph(params: GenerationParams, model: Model) -> Graph:
     else:
         graph = _picture(params, model)
     post_process(graph, params)
+    if params.scoring is not None:
+        score(graph, params.scoring)
     graph.substitute(OUR_NODES)
     return graph
 
@@ -51,7 +56,9 @@ def build_graph(params: GenerationParams, model: Model) -> Graph:
 def build_shared_graph(members: Sequence[Member], model: Model) -> Graph:
     """The graph of jobs that share a batch, or of the only one; `share_key` says which ones may."""
     graph = build_graph(common_params(members), model)
-    if len(members) > 1:
+    if len(members) > 1 and members[0].params.question is not None:
+        answer_together(graph, members)
+    elif len(members) > 1:
         run_together(graph, [_fitted(member, model.family) for member in members])
     return graph
 

@@ -47,6 +47,7 @@ FILE_INPUTS = {
     "DreamerLayerPatches": FileInput("layer_patches", "path"),
     "DreamerAttentionSharing": FileInput("attention_sharing", "path"),
     "DreamerTransparentDecoder": FileInput("transparent_decoder", "path"),
+    "DreamerPictureReader": FileInput("picture_reader", "weights", "reader"),
     "DreamerTextEncoder": FileInput("text_encoder", "clip_name", "type"),
     "DreamerVae": FileInput("vae", "vae_name"),
 }

@@ -24,7 +24,10 @@ def share_key(params: GenerationParams, family: Family) -> Hashable | None:
     All that the steps have in common has to agree. Prompts, seeds, cfg scales, textual inversions
     (words of the prompt), source pictures and numbers of images may differ. For models that read a
     prompt by anything but cross attention, prompts would have to be of one length.
+    Of questions, any pictures may be asked the same one together.
     """
+    if params.question is not None:
+        return params.question
     shares = (
         family.joins_prompts
         and isinstance(params.source, TextOnly | FromImage)

@@ -12,6 +12,7 @@ from typing import Any
 from hordelib.errors import InvalidParams
 from hordelib.job.control_types import CONTROL_TYPES, ControlType
 from hordelib.job.images import SourceImage
+from hordelib.job.questions import Question
 from hordelib.job.samplers import SAMPLERS, USUAL, Sampler, SamplerOptions, Scheduler
 
 SEEDS = 1 << 64  # ComfyUI's and torch's seeds are unsigned 64-bit numbers
@@ -156,6 +157,8 @@ class GenerationParams:
     qr_code: QrCode | None = None
     post_processing: tuple[PostProcessor, ...] = ()
     facefixer_strength: float = 0.75
+    question: Question | None = None  # about the source: it is answered, and no picture made
+    scoring: Question | None = None  # about every finished picture
 
     def __post_init__(self) -> None:
         for name, (is_valid, expected) in _LIMITS.items():
@@ -174,6 +177,11 @@ class GenerationParams:
     def reads_negative(self) -> bool:
         """Whether the negative prompt has any effect: at a cfg scale of 1 it weighs nothing."""
         return self.cfg != 1 or self.sampler.reads_unguided
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures it makes: none where an answer is all that is asked for."""
+        return 0 if self.question is not None else self.images
 
     def image_seed(self, index: int) -> int:
         """Seed of image `index` of the batch; alone, that seed gives the same picture."""

@@ -219,6 +219,7 @@ _PATCHERS: dict[str, Callable[[Any], Any]] = {
     "face_fixer": lambda fixer: fixer.patcher,
     "attention_sharing": lambda sharing: sharing.patcher,
     "transparent_decoder": lambda decoder: decoder.patcher,
+    "picture_reader": lambda reader: reader.patcher,
 }
 
 
@@ -244,7 +245,8 @@ def make_part(key: ModelKey, value: Any, weights: MappedWeights, file_bytes: int
     """The part that the cache moves, of what was read."""
     patcher = _PATCHERS[_noun(key)](value) if is_patched(key) else None
     if patcher is None:
-        return Unmoved(value, file_bytes, (value,) if key.kind == "background" else ())
+        host_bytes = getattr(value, "host_bytes", None) or file_bytes
+        return Unmoved(value, host_bytes, (value,) if key.kind == "background" else ())
     if _noun(key) == "vae":
         weights.compute_in(value.vae_dtype)
     return Patched(value, patcher, weights)

@@ -46,7 +46,7 @@ def read_depth_anything_v2(weights: Path) -> Read:
 
 def _depth_anything(state: State, *, last_layers: bool) -> Read:
     """The first version reads its encoder's last four layers, the second some from all over."""
-    layers = _count(state, "backbone.encoder.layer.{}.norm1.weight")
+    layers = count(state, "backbone.encoder.layer.{}.norm1.weight")
     width, side = _width(state, "backbone.embeddings.cls_token"), 14
     points = state["backbone.embeddings.position_embeddings"].shape[1] - 1
     transformers = _transformers()
@@ -66,7 +66,7 @@ def _depth_anything(state: State, *, last_layers: bool) -> Read:
         neck_hidden_sizes=_neck(state),
         fusion_hidden_size=state["neck.convs.0.weight"].shape[0],
     )
-    network = _built(transformers.DepthAnythingForDepthEstimation, config, state)
+    network = built(transformers.DepthAnythingForDepthEstimation, config, state)
 
     def draw(picture: Pixels) -> Pixels:
         asked = _scaled(picture, backbone.image_size, side, IMAGENET, network)
@@ -130,7 +130,7 @@ def read_zoe(weights: Path) -> Read:
     """ZoeDepth with its heads for rooms and for streets, between which it chooses itself."""
     state = read_weights(weights)
     encoder = "backbone.encoder.layer.{}"
-    layers = _count(state, f"{encoder}.lambda_1")
+    layers = count(state, f"{encoder}.lambda_1")
     width, patch = _width(state, "backbone.embeddings.cls_token"), 16
     bias = f"{encoder}.attention.attention.relative_position_bias.relative_position_bias_table"
     biases = state[bias.format(0)]
@@ -160,7 +160,7 @@ def read_zoe(weights: Path) -> Read:
         patch_transformer_intermediate_size=1024,
         patch_transformer_num_attention_heads=4,
     )
-    network = _built(transformers.ZoeDepthForDepthEstimation, config, state)
+    network = built(transformers.ZoeDepthForDepthEstimation, config, state)
 
     def draw(picture: Pixels) -> Pixels:
         asked = _scaled(picture, backbone.image_size, 2 * patch, HALVES, network)
@@ -180,7 +180,7 @@ def read_upernet(weights: Path) -> Read:
     stages = ["stage1", "stage2", "stage3", "stage4"]
     backbone = transformers.ConvNextConfig(depths=[3, 3, 27, 3], out_features=stages)
     config = transformers.UperNetConfig(backbone_config=backbone, num_labels=ADE20K_CLASSES)
-    network = _built(transformers.UperNetForSemanticSegmentation, config, read_weights(weights))
+    network = built(transformers.UperNetForSemanticSegmentation, config, read_weights(weights))
     colours = np.array(_ade20k_colours(), np.uint8)
 
     def draw(picture: Pixels) -> Pixels:
@@ -208,7 +208,7 @@ def _oneformer(weights: Path, shorter: int, longer: int) -> Read:
     state = read_weights(weights)
     swin = "model.pixel_level_module.encoder.encoder.layers.{}.blocks.{{}}"
     index = ".attention.self.relative_position_bias_table"
-    depths = [_count(state, swin.format(i) + index) for i in range(4)]
+    depths = [count(state, swin.format(i) + index) for i in range(4)]
     widths = [state[swin.format(i).format(0) + index].shape for i in range(4)]
     transformers = _transformers()
     backbone = transformers.SwinConfig(
@@ -226,9 +226,7 @@ def _oneformer(weights: Path, shorter: int, longer: int) -> Read:
         num_labels=state[classes].shape[0] - 1,  # the last one is: nothing
         is_training=False,
     )
-    network = _built(
-        transformers.OneFormerForUniversalSegmentation, config, state, unused=_TRAINING
-    )
+    network = built(transformers.OneFormerForUniversalSegmentation, config, state, unused=_TRAINING)
     task = [*SEMANTIC_TASK, *[0] * (TASK_LENGTH - len(SEMANTIC_TASK))]
     colours = golden_colours(config.num_labels)
 
@@ -288,7 +286,7 @@ def _transformers() -> Any:
     return importlib.import_module("transformers")
 
 
-def _built(kind: Any, config: Any, state: State, unused: Iterable[str] = ()) -> Any:
+def built(kind: Any, config: Any, state: State, unused: Iterable[str] = ()) -> Any:
     """The network of a configuration with all of its weights, and no other ones.
 
     Names that begin as `unused` says may be missing, or too many.
@@ -303,7 +301,7 @@ def _built(kind: Any, config: Any, state: State, unused: Iterable[str] = ()) -> 
     return network.eval()
 
 
-def _count(state: State, name: str) -> int:
+def count(state: State, name: str) -> int:
     """How many there are, from 0, of names with a number in them."""
     number = 0
     while name.format(number) in state:

@@ -16,17 +16,11 @@ from PIL import Image
 from hordelib.errors import JudgeFailed
 from hordelib.job.control_weights import Weights
 from hordelib.job.images import Picture
+from hordelib.job.questions import CLIP
+from hordelib.job.questions import CLIP_FOLDER as FOLDER
 from hordelib.safety.verdict import Verdict
 
 PACKAGE = "horde_safety"
-FOLDER = "clip_blip"  # below the models folder, the same in every worker
-CLIP = Weights(
-    "ViT-L-14.pt",
-    "https://openaipublic.azureedge.net/clip/models/"
-    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
-    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
-    size_bytes=932_800_000,
-)
 ANIME = Weights(
     "model-resnet_custom_v3.pt",
     "https://github.com/AUTOMATIC1111/TorchDeepDanbooru/releases/download/v1/"

@@ -193,7 +193,7 @@ class _ExpectedPictures:
     def __init__(self, job: Generate):
         self._members = job.members
         self._wanted = [
-            (member, index) for member in job.members for index in range(member.params.images)
+            (member, index) for member in job.members for index in range(member.params.pictures)
         ]
         self.pictures: list[Picture] = []
 
@@ -209,15 +209,24 @@ class _ExpectedPictures:
 
     def completes(self, generations: Sequence[Generation]) -> bool:
         is_full = len(self.pictures) == len(self._wanted)
-        return is_full and len(generations) == len(self._members)
+        return (
+            is_full
+            and len(generations) == len(self._members)
+            and all(map(_is_answered, self._members, generations))
+        )
 
     def bound(self, generations: Sequence[Generation]) -> tuple[Generation, ...]:
         """Each job's generation with its pictures."""
         left = iter(self.pictures)
         return tuple(
-            replace(generation, images=tuple(islice(left, member.params.images)))
+            replace(generation, images=tuple(islice(left, member.params.pictures)))
             for member, generation in zip(self._members, generations, strict=True)
         )
+
+
+def _is_answered(member: Member, generation: Generation) -> bool:
+    asks = member.params.question or member.params.scoring
+    return len(generation.answers) == (member.params.images if asks else 0)
 
 
 def _brief(report: object) -> str:

@@ -26,6 +26,7 @@ from hordelib.comfyui.loaders.layer_diffuse import (
 )
 from hordelib.comfyui.loaders.loras import load_lora
 from hordelib.comfyui.loaders.missing_weights import insist_on_all_weights
+from hordelib.comfyui.loaders.picture_readers import load_picture_reader
 from hordelib.files.file_kinds import FileKind, kind_of
 from hordelib.files.model_key import ModelKey, size_bytes
 from hordelib.memory.mapped_weights import mapping
@@ -44,6 +45,7 @@ LOADERS: dict[str, Callable[[ModelKey], Any]] = {
     "attention_sharing": load_attention_sharing,
     "transparent_decoder": load_transparent_decoder,
     "lora": load_lora,
+    "picture_reader": load_picture_reader,
     "text_encoder": load_text_encoder,
     "vae": load_vae,
 }

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hordelib.comfyui.loaders.image_networks import SubjectFinder
+from hordelib.comfyui.loaders.picture_readers import PictureReader
 from hordelib.comfyui.loaders.tensors import read_tensors
 from hordelib.errors import AuxiliaryBroken
 from hordelib.files.model import Model
@@ -31,4 +32,6 @@ def insist_on_sound_auxiliaries(values: Mapping[ModelKey, Any], model: Model) ->
 def _is_sound(key: ModelKey, value: Any) -> bool:
     if isinstance(value, SubjectFinder):
         return value.gives_numbers()
+    if isinstance(value, PictureReader):
+        return value.has_numbers()
     return all(are_numbers(read_tensors(path)[0]) for path in files_of(key))

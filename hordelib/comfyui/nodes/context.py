@@ -62,13 +62,14 @@ class RunContext:
     tile_sides: Mapping[ModelKey, int] = field(default_factory=dict[ModelKey, int])  # of upscalers
     texts: tuple[str, ...] = ()  # that the graph will have encoded, so that one pass does it
     pictures: list[Picture] = field(default_factory=list[Picture])  # those of `wanted`, or none
+    answers: list[Any] = field(default_factory=list[Any])  # about those, or instead of them
 
     def tile_side(self, upscaler: Any, most: int) -> int:
         """How large its tiles may be, in pixels."""
         key = next(key for key, model in self.models.items() if model is upscaler)
         return self.tile_sides.get(key, most)
 
-    def pictures_of(self, member: int) -> list[Picture]:
-        """Those of one of the jobs that shared the run, counted from 0: each begins at index 0."""
+    def of_member(self, member: int) -> slice:
+        """The place in `wanted` of one of the jobs that shared the run, counted from 0."""
         starts = [i for i, wanted in enumerate(self.wanted) if wanted.index == 0]
-        return self.pictures[slice(*[*starts, None][member : member + 2])]
+        return slice(*[*starts, len(self.wanted)][member : member + 2])

@@ -24,6 +24,12 @@ from hordelib.comfyui.nodes.model_files import (
     DreamerVae,
 )
 from hordelib.comfyui.nodes.qr_code import DreamerQrCode
+from hordelib.comfyui.nodes.questions import (
+    DreamerAestheticScore,
+    DreamerCaption,
+    DreamerClipAnswer,
+    DreamerPictureReader,
+)
 from hordelib.comfyui.nodes.repeat import DreamerRepeatImages
 from hordelib.comfyui.nodes.sampling import DreamerSampler
 from hordelib.comfyui.nodes.sampling_range import DreamerSamplerAdvanced
@@ -44,9 +50,12 @@ from hordelib.comfyui.nodes.transparency import (
 from hordelib.comfyui.nodes.upscale import DreamerUpscale, DreamerUpscaleModel
 
 NODES: tuple[type, ...] = (
+    DreamerAestheticScore,
     DreamerAnnotator,
     DreamerAttentionSharing,
+    DreamerCaption,
     DreamerCheckpoint,
+    DreamerClipAnswer,
     DreamerClipVision,
     DreamerControlNet,
     DreamerDiffusionModel,
@@ -57,6 +66,7 @@ NODES: tuple[type, ...] = (
     DreamerLayerPatches,
     DreamerLora,
     DreamerOpaque,
+    DreamerPictureReader,
     DreamerPlainMap,
     DreamerSeededMaps,
     DreamerOutput,
