@@ -50,6 +50,11 @@ class GenMetadata:
         """Which image of its batch this is, counted from 0."""
         return cls(MetadataType.BATCH_INDEX, MetadataValue.SEE_REF, str(index))
 
+    @classmethod
+    def aesthetic_score(cls, score: float) -> Self:
+        """How beautiful the picture is by LAION's predictor: about 1 to 10."""
+        return cls(MetadataType.AESTHETIC_SCORE, MetadataValue.SEE_REF, f"{score:.2f}")
+
     def body(self) -> dict[str, str]:
         note = {"type": self.type.value, "value": self.value.value}
         return note if self.ref is None else {**note, "ref": self.ref[:_LONGEST_REF]}

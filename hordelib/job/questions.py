@@ -75,6 +75,11 @@ class Question:
         return file_of(self.models, FILES[self.topic][0])
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """All that it needs."""
+        return tuple(file_of(self.models, weights) for weights in FILES[self.topic])
+
+    @property
     def head(self) -> Path:
         """The weights that make a score of what CLIP sees."""
         return file_of(self.models, HEAD)

@@ -5,8 +5,10 @@ pop → fetch the picture → do the form → (judge, upload) → submit
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
+from hordelib.errors import AuxiliaryBroken
 from worker.alchemist.offer import OfferedForms
 from worker.alchemist.solving import Solving
 from worker.horde.api import Slot, State
@@ -16,6 +18,8 @@ from worker.horde.kinds import Kind, PoppedTasks
 from worker.jobs.results import Failed, Solved
 from worker.line.delivery import Delivery
 from worker.line.gaps import PictureLine
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 4  # forms in hand: with three minutes for each, none waits long for the others
 LANES = 2  # forms done at once: one on the device, one beside it
@@ -51,7 +55,14 @@ class Alchemist:
         return self._horde.pop_forms(self._offer(forms, amount)) if forms.forms else None
 
     def outcome(self, task: Form, line: PictureLine, delivery: Delivery) -> Solved | Failed:
-        return self._solving.outcome(task, line.gaps, delivery)
+        """A form whose file is broken is offered no more until the next start."""
+        try:
+            return self._solving.outcome(task, line.gaps, delivery)
+        except AuxiliaryBroken as broken:
+            control_type = str(task.payload.get("control_type", ""))
+            self._forms = self._forms.without(task.form, control_type)
+            log.error("%s is not offered until the next start: %s", task.form, broken)
+            raise
 
     def submission(self, slot: Slot, label: str, outcome: Solved | Failed) -> FormSubmission:
         match outcome:

@@ -6,7 +6,7 @@ One word that the server does not know refuses a whole pop, so none is guessed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,10 +15,12 @@ from hordelib.alchemy.plain_forms import PACKAGES
 from hordelib.job import control_types, post_processors
 from hordelib.job.control_types import ControlType
 from hordelib.job.post_processors import POST_PROCESSORS
+from hordelib.job.questions import Topic, lacking
 from worker.config.keys import BridgeConfig
 from worker.horde.forms import FormOffer
 from worker.horde.swagger import ServerWords
 from worker.models.introduction import NEWEST_AGENT
+from worker.models.on_disk import size_text
 
 ANNOTATION = "annotation"
 GROUPS = {"post-process": tuple(POST_PROCESSORS)}  # an old worker's word for all of them
@@ -36,6 +38,7 @@ PLACES: Mapping[str, Place] = {
     "nsfw": Place.judge,
     **dict.fromkeys(PACKAGES, Place.beside),
     ANNOTATION: Place.device,
+    **dict.fromkeys(Topic, Place.device),
     **dict.fromkeys(POST_PROCESSORS, Place.device),
 }
 
@@ -58,11 +61,19 @@ class OfferedForms:
         types = self.annotation_types if ANNOTATION in forms else ()
         return OfferedForms(forms, types, self.missing)
 
+    def without(self, form: str, control_type: str) -> OfferedForms:
+        """Not that form; of annotation, not that type."""
+        if form != ANNOTATION:
+            return replace(self, forms=tuple(each for each in self.forms if each != form))
+        types = tuple(each for each in self.annotation_types if each != control_type)
+        left = replace(self, annotation_types=types)
+        return left if types else replace(left, forms=tuple(f for f in left.forms if f != form))
+
 
 def offered_forms(config: BridgeConfig, models: Path) -> OfferedForms:
     """What this machine can do of what the owner wants; `models` is the folder of all weights."""
-    wanted = _wanted(config.forms)
-    types = tuple(_annotation_types(config, models)) if ANNOTATION in wanted else ()
+    wanted = wanted_forms(config)
+    types = tuple(_drawable(config, models)) if ANNOTATION in wanted else ()
     lacking = {form: _lack(form, models, types) for form in wanted}
     return OfferedForms(
         tuple(form for form in wanted if not lacking[form]),
@@ -84,15 +95,15 @@ def form_offer(config: BridgeConfig, offered: OfferedForms, amount: int) -> Form
     )
 
 
-def _wanted(named: Iterable[str]) -> tuple[str, ...]:
-    words = tuple(named) or tuple(PLACES)
+def wanted_forms(config: BridgeConfig) -> tuple[str, ...]:
+    """What the owner wants, each by the horde's own name and once; it may lack files."""
+    words = config.forms or tuple(PLACES)
     forms = (form for word in words for form in GROUPS.get(word, (word,)))
     return tuple(dict.fromkeys(form for form in forms if form in PLACES))
 
 
-def _annotation_types(config: BridgeConfig, models: Path) -> Iterable[ControlType]:
-    for name in config.annotation_types or tuple(ControlType):
-        control = ControlType(name)
+def _drawable(config: BridgeConfig, models: Path) -> Iterable[ControlType]:
+    for control in map(ControlType, config.annotation_types or ControlType):
         files = control_types.files_of(models, control, net=False)
         if all(file.is_there for file in files):
             yield control
@@ -107,4 +118,13 @@ def _lack(form: str, models: Path, types: tuple[ControlType, ...]) -> str:
     if form in POST_PROCESSORS:
         file = post_processors.missing(models).get(form)
         return f"{file} is missing in the models folder" if file else ""
+    if form in list(Topic):
+        return lacking_for(Topic(form), models)
     return ""
+
+
+def lacking_for(topic: Topic, models: Path) -> str:
+    """Which files are missing to answer such questions, and how large they are; "" for none."""
+    lack = lacking(models, topic)
+    told = ", ".join(f"{each.file} ({size_text(each.size_bytes)})" for each in lack)
+    return f"missing in the models folder: {told}" if lack else ""

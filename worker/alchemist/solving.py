@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from hordelib.alchemy.device_forms import NO_MODEL, device_params, fitted
+from hordelib.alchemy.device_forms import NO_MODEL, QUESTIONS, device_params, fitted
 from hordelib.errors import InvalidParams
 from hordelib.job.batching import Member
 from hordelib.job.image_files import decode
@@ -62,7 +62,7 @@ class Solving:
                 file = Picture(image.width, image.height, image.pixels, 0, image.mode).to_webp()
                 return Solved(self._judging.is_nsfw(form.id, file))
             case Place.device:
-                return self._picture(form, image, gaps, delivery)
+                return self._on_device(form, image, gaps, delivery)
 
     def stop(self) -> None:
         self._beside.stop()
@@ -70,16 +70,18 @@ class Solving:
     def kill(self) -> None:
         self._beside.kill()
 
-    def _picture(
+    def _on_device(
         self, form: Form, image: SourceImage, gaps: Gaps, delivery: Delivery
     ) -> Solved | Failed:
         """A picture is judged before it leaves, as any other."""
-        if not form.upload_url:
+        if not form.upload_url and form.form not in QUESTIONS:
             raise InvalidParams("r2_upload", None, "an address for the picture")
         control_type = str(form.payload.get("control_type", ""))
         params = device_params(form.form, image, self._models, control_type)
         left_seconds = form.over_at - CLEANER_SECONDS - elapsed_seconds()
         generation = gaps.fill(Member(form.id, params), NO_MODEL, left_seconds)
+        if params.question is not None:
+            return Solved(generation.answers[0])
         picture = fitted(form.form, generation.images[0], image)
         made = Made(form.slots[0], 0, picture.to_webp(), "")
         judged = self._judging.judge(made)

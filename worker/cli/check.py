@@ -15,8 +15,9 @@ from hordelib.comfyui.versions import version_in
 from hordelib.errors import ModelBroken
 from hordelib.files.model import Model
 from hordelib.job.control_weights import NON_COMMERCIAL
+from hordelib.job.questions import Topic
 from hordelib.setup.comfyui_files import SOURCES
-from worker.alchemist.offer import offered_forms
+from worker.alchemist.offer import lacking_for, offered_forms
 from worker.cli.check_device import device
 from worker.cli.notify_command import addresses_of_notices
 from worker.config.config import load_config
@@ -36,6 +37,7 @@ from worker.models.memory_fit import ComputeMemory, Misfit, misfit, most_at_once
 from worker.models.offer import find_capabilities, introduce
 from worker.models.on_disk import FileStock, State, size_text
 from worker.models.opening import Models, find_models
+from worker.models.question_files import question_entries
 from worker.models.reference import ReferenceEntry
 from worker.models.unlisted_weights import transparency_entries
 from worker.safety.policy import judge_settings, unfound
@@ -66,7 +68,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield from _transparency(inventory.folder)
         yield from kinds_of_jobs(config, home, models)
         yield from introduced(config, home, models)
-        yield from _alchemist(config, home)
+        yield from alchemist(config, inventory.folder)
         yield _safety(config, home)
         yield from addresses_of_notices(config)
         yield from account_findings(config)
@@ -252,16 +254,28 @@ def introduced(config: BridgeConfig, home: Path, models: Models) -> Iterator[Fin
         yield Finding("kinds of jobs", Verdict.warning, how.lost, how.remedy)
 
 
-def _alchemist(config: BridgeConfig, home: Path) -> Iterator[Finding]:
-    """Which forms are offered, and what the others lack."""
-    if config.alchemist_name is None:
-        return
-    offered = offered_forms(config, config.models_folder(home))
+def alchemist(config: BridgeConfig, folder: ModelsFolder) -> Iterator[Finding]:
+    """Which forms are offered, and what the others lack; whether pictures can be scored."""
+    if config.alchemist_name is not None:
+        yield from _forms(config, folder.path)
+    lack = lacking_for(Topic.aesthetic, folder.path) if config.aesthetic_score else ""
+    if lack:
+        told = f"pictures are not scored: {lack}"
+        yield Finding("aesthetic_score", Verdict.warning, told, ADD_ALCHEMIST)
+    if config.alchemist_name is not None or config.aesthetic_score:
+        yield from _other_files(folder, "alchemist", question_entries())
+
+
+ADD_ALCHEMIST = "run ./horde-bridge.sh models add alchemist"
+
+
+def _forms(config: BridgeConfig, models: Path) -> Iterator[Finding]:
+    offered = offered_forms(config, models)
     told = ", ".join(offered.forms) or "no form can be done"
     yield ok("alchemist", told) if offered.forms else failed("alchemist", told, "see forms")
     if offered.missing:
         lacking = "; ".join(f"{form}: {lack}" for form, lack in sorted(offered.missing.items()))
-        remedy = './horde-bridge.sh models add upscalers "face fixers" annotators'
+        remedy = f"{ADD_ALCHEMIST}, or name in forms what is to be offered"
         yield Finding("alchemist", Verdict.warning, f"not offered: {lacking}", remedy)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from hordelib.job.control_types import EXTENDED
+from hordelib.job.control_types import CLASSIC, EXTENDED, ControlType
+from hordelib.job.questions import Topic
+from worker.alchemist.offer import ANNOTATION, wanted_forms
+from worker.config.keys import BridgeConfig
 from worker.config.values import is_word
 from worker.errors import DocumentMissing, UnknownModel
-from worker.models.control_files import CLASSIC_NAMES, file_names
+from worker.models.control_files import CLASSIC_NAMES, annotator_entries, file_names
 from worker.models.inventory import ModelsFolder
+from worker.models.question_files import question_entries
 from worker.models.reference import Kind, ReferenceEntry
 from worker.models.selection import Candidates, choose, nearest
 from worker.models.sites import Reference, read_uses
@@ -23,7 +27,9 @@ def meant_entries(
     entries: dict[str, ReferenceEntry] = {}
     problems: list[str] = []
     for name in names:
-        if name.lower() in _GROUPS:
+        if name.lower() == ALCHEMIST:
+            entries |= {row.name: row for row in _alchemist(folder.config, reference)}
+        elif name.lower() in _GROUPS:
             entries |= {row.name: row for row in _GROUPS[name.lower()](reference)}
         elif name in reference.entries:
             entries[name] = reference.entries[name]
@@ -32,7 +38,7 @@ def meant_entries(
             problems += (line.removeprefix("models_to_load: ") for line in choice.problems)
             entries |= {each: reference.entries[each] for each in choice.names}
         else:
-            hint = nearest(name, (*reference.entries, *_GROUPS))
+            hint = nearest(name, (*reference.entries, *_GROUPS, ALCHEMIST))
             lack = "" if reference.models else f": {NO_LIST}"
             problems.append(f"{name!r} is not in the model reference{lack or hint}")
     if problems:
@@ -86,6 +92,24 @@ def _classic_annotators(reference: Reference) -> list[ReferenceEntry]:
     return [row for row in _control_nets(reference) if row.kind is Kind.annotator]
 
 
+def _alchemist(config: BridgeConfig, reference: Reference) -> list[ReferenceEntry]:
+    """What the forms need that the owner wants, as far as it can be downloaded."""
+    forms = wanted_forms(config)
+    topics = frozenset(topic for topic in Topic if topic in forms or topic in _scored(config))
+    types = map(ControlType, config.annotation_types or CLASSIC) if ANNOTATION in forms else ()
+    post_processors = _of_kinds(Kind.upscaler, Kind.face_fixer, Kind.codeformer)(reference)
+    return [
+        *question_entries(topics),
+        *(row for row in post_processors if row.name in forms),
+        *annotator_entries(types),
+    ]
+
+
+def _scored(config: BridgeConfig) -> tuple[Topic, ...]:
+    return (Topic.aesthetic,) if config.aesthetic_score else ()
+
+
+ALCHEMIST = "alchemist"
 _GROUPS: Mapping[str, Callable[[Reference], list[ReferenceEntry]]] = {
     "controlnets": _control_nets,
     "extended controlnets": _extended_control_nets,

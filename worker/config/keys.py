@@ -136,6 +136,9 @@ class BridgeConfig(BaseModel):
     """Largest picture for alchemy, in tiles of 512x512 pixels; 16 is 2048x2048."""
     alchemist_only: YesNo = False
     """true: no pictures are made, only forms of alchemy."""
+    aesthetic_score: YesNo = False
+    """true: the horde is told with each picture how beautiful LAION's predictor finds it, as far as
+    its files are there (models add aesthetic_head clip_vit_l_14)."""
     max_power: Annotated[StrictInt, whole(1, 512)] = 8
     """Largest picture: 64 x 64 x 8 x max_power pixels. 8 is 512x512, 32 is 1024x1024."""
     max_batch: Annotated[StrictInt, whole(1, 20)] = 4

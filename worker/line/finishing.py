@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from hordelib.engine import Generation
+from hordelib.job.notes import GenMetadata
 from worker.errors import JudgeUnusable, WorkerError
 from worker.jobs.journal import Journal
 from worker.jobs.results import (
@@ -149,11 +150,22 @@ def encoded(work: Work, generation: Generation) -> Results:
     given = [(picture.job_id, picture.index) for picture in generation.images]
     if given != asked:
         raise ValueError(f"job {work.job.id}: pictures {given} instead of {asked}")
-    notes = (*work.notes, *generation.notes)
+    scores = generation.answers or (None,) * len(generation.images)
     return Results(
         work.job.id,
         tuple(
-            Made(slot, picture.seed, picture.to_webp(), work.prompt, work.use_nsfw_censor, notes)
-            for slot, picture in zip(work.job.slots, generation.images, strict=True)
+            Made(
+                slot,
+                picture.seed,
+                picture.to_webp(),
+                work.prompt,
+                work.use_nsfw_censor,
+                (*work.notes, *generation.notes, *_scored(score)),
+            )
+            for slot, picture, score in zip(work.job.slots, generation.images, scores, strict=True)
         ),
     )
+
+
+def _scored(score: float | None) -> tuple[GenMetadata, ...]:
+    return () if score is None else (GenMetadata.aesthetic_score(score),)

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from hordelib.errors import BadSource, JobError, ModelMissing, NotServed
 from hordelib.files.model import Model
-from hordelib.job import control_types, post_processors, transparency
+from hordelib.job import control_types, post_processors, questions, transparency
 from hordelib.job.fitting import fit
 from hordelib.job.images import SourceImage
 from hordelib.job.notes import GenMetadata
 from hordelib.job.params import Control, GenerationParams, QrCode, TextOnly, Transparency
 from hordelib.job.payload import ControlRequest, JobRequest, changed, read_payload
 from hordelib.job.prompts import complete_prompts
+from hordelib.job.questions import Question, Topic
 from hordelib.job.starts import Sources, flattened, to_source
 from hordelib.pictures.qr_code import control_net_file, insist_on_room, read_qr_code
 from worker.horde.api import Job
@@ -42,6 +43,7 @@ class Intake:
     Args:
         offered: the models whose jobs are done.
         models_folder: with the files of ControlNets and post-processors.
+        scores: pictures are scored, as long as the files for that are there and whole.
     """
 
     def __init__(
@@ -50,11 +52,14 @@ class Intake:
         models_folder: Path,
         sources: SourceFetcher,
         adapters: Adapters,
+        *,
+        scores: bool = False,
     ):
         self.offered = offered
         self.adapters = adapters
         self._folder = models_folder
         self._sources = sources
+        self._scores = scores
 
     def take_in(self, job: Job) -> Work:
         """Read the job and fetch what it names, within a part of its time to live.
@@ -106,9 +111,16 @@ class Intake:
             post_processing=processors,
             qr_code=qr_code,
             transparent=transparent,
+            scoring=self._scoring(),
         )
         notes = (*request.notes, *qr_notes, *source_notes, *control_notes, *found.notes)
         return completed, (*notes, *banned, *more_banned)
+
+    def _scoring(self) -> Question | None:
+        if not self._scores or questions.lacking(self._folder, Topic.aesthetic):
+            return None
+        scoring = questions.ask(self._folder, Topic.aesthetic)
+        return scoring if self.offered.are_usable(scoring.files) else None
 
     def _insist_on_control_files(self, wanted: ControlRequest | None) -> None:
         """A map is drawn without the ControlNet, and a finished one is not drawn."""

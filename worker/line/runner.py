@@ -243,7 +243,7 @@ class Runner:
                 (generation,) = self._generate([work])
             except AuxiliaryBroken as error:
                 self._offered.do_without(error)
-                raise
+                work = _without_score(work, error)
             except (ModelBroken, ModelMissing) as error:
                 self._blame.withdraw(work.job.model, str(error))
                 raise
@@ -366,6 +366,14 @@ class Runner:
             f"can't be done within the {work.job.ttl_seconds} s that the horde gives it;"
             " lower max_power, max_batch or queue_size if this recurs"
         )
+
+
+def _without_score(work: Work, error: AuxiliaryBroken) -> Work:
+    """The job without what a broken file was to tell of its pictures; raises it for any other."""
+    scoring = work.params.scoring
+    if scoring is None or error.path not in scoring.files:
+        raise error
+    return replace(work, params=replace(work.params, scoring=None))
 
 
 @dataclass(slots=True)

@@ -107,6 +107,10 @@ class OfferedModels:
             if why := self._broken.why(path):
                 raise AuxiliaryBroken(path, why)
 
+    def are_usable(self, files: Iterable[Path]) -> bool:
+        """Whether `do_without` was told of none of them."""
+        return not any(map(self._broken.why, files))
+
     def rest(self, name: str) -> None:
         """Offer a model no more, but do the jobs of it that were popped. One is always offered."""
         with self._changing:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from hordelib.job import transparency
+from hordelib.job import questions, transparency
 from hordelib.job.families import BASELINES, FAMILIES
 from hordelib.safety import csam
 from hordelib.texts import harmless
@@ -36,6 +36,7 @@ class Kind(StrEnum):
     face_fixer = "gfpgan"
     codeformer = "codeformer"
     layer_diffuse = transparency.FOLDER  # in a list of other things: hordelib.job.transparency
+    alchemist = questions.FOLDER  # no list of the horde's: hordelib.job.questions has them
     safety = csam.FOLDER  # no list of the horde's: hordelib.safety.csam has it
 
 

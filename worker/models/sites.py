@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from worker.errors import DocumentMissing
 from worker.models.control_files import annotator_entries, control_net_entries
+from worker.models.question_files import question_entries
 from worker.models.reference import (
     Kind,
     ReferenceEntry,
@@ -102,7 +103,7 @@ def read_reference(
 def _others() -> tuple[ReferenceEntry, ...]:
     """Files that no list of the horde's has."""
     others = (*annotator_entries(), *control_net_entries(), *transparency_entries())
-    return *others, safety_entry()
+    return *others, *question_entries(), safety_entry()
 
 
 def _by_name(entries: Iterable[ReferenceEntry]) -> dict[str, ReferenceEntry]:

@@ -6,7 +6,7 @@ import logging
 import threading
 
 from hordelib.errors import JudgeFailed
-from hordelib.job.notes import GenMetadata
+from hordelib.job.notes import GenMetadata, MetadataType
 from worker.backoff import Backoff
 from worker.children.judge import JudgeProcess
 from worker.errors import JudgeUnusable
@@ -83,7 +83,8 @@ class Judging:
             case Replaced(cause, note):
                 log.info("job %s: censored: %s %s", slot.id, cause, ", ".join(verdict.reasons))
                 card = censor_card(made.picture, cause).to_webp()
-                return Cleared(slot, made.seed, card, (note, *notes))
+                told = [each for each in notes if each.type is not MetadataType.AESTHETIC_SCORE]
+                return Cleared(slot, made.seed, card, (note, *told))
 
 
 def _place(made: Made) -> tuple[GenMetadata, ...]:

@@ -158,6 +158,7 @@ def make_intake(
         folder,
         SourceFetcher(config.horde_url, client_agent=CLIENT_AGENT),
         adapters or make_adapters(config, folder),
+        scores=config.aesthetic_score,
     )
 
 

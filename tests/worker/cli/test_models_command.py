@@ -287,6 +287,17 @@ def test_the_files_of_transparent_pictures_are_added_by_the_family_or_together(o
     assert (planned["to_come_bytes"], planned["refused"]) == (4_136_000_000, {})
 
 
+def test_what_an_alchemist_needs_is_added_together(owner: Owner):
+    """Their hosts are not on this machine: what would be downloaded is looked at."""
+    planned = owner.json("add", "alchemist", "--dry-run")
+    assert planned["refused"] == {}
+    names = set(planned["fetched"])
+    assert {"blip_caption", "clip_vit_l_14", "aesthetic_head"} < names
+    assert len(names) == 3 + 8, "and the annotators of the first nine control types"
+    alone = owner.json("add", "blip_caption", "--dry-run")
+    assert alone["to_come_bytes"] == 989_820_849 + 231_508
+
+
 @pytest.mark.parametrize("written", ["", 'api_key: "your-api-key"\ncache_home: "elsewhere"\n'])
 def test_the_checkers_weights_are_fetched_before_there_is_a_configuration(
     tmp_path: Path, site: ReferenceServer, monkeypatch: pytest.MonkeyPatch, written: str
