@@ -107,7 +107,7 @@ def _read(kept: Path, told: Mapping[str, str], lists: Lists) -> dict[str, Tensor
 
 def _best(words: Sequence[str], shares: Tensor) -> list[dict[str, Any]]:
     found = shares.topk(min(BEST, len(words)))
-    pairs = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+    pairs = zip(map(int, found.indices), map(float, found.values), strict=True)
     return [{"text": words[i], "confidence": round(share, 2)} for i, share in pairs]
 
 

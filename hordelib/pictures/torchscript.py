@@ -12,9 +12,10 @@ import math
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -57,8 +58,11 @@ _UNREADABLE = (
 class _Module:
     """Stands for an object of the program: nothing but its attributes."""
 
+    attributes: Mapping[str, object] = MappingProxyType({})
+
     def __setstate__(self, state: object) -> None:
-        self.attributes = state
+        if isinstance(state, dict):
+            self.attributes = cast("Mapping[str, object]", state)
 
 
 class _Attributes(pickle.Unpickler):
@@ -120,10 +124,9 @@ _KNOWN: dict[tuple[str, str], Any] = {
 def _tensors(node: object, prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
     if isinstance(node, Tensor):
         yield prefix, node
-    attributes = getattr(node, "attributes", None)
-    if not isinstance(node, _Module) or not isinstance(attributes, dict):
+    if not isinstance(node, _Module):
         return
     if not depth:
         raise ValueError("attributes of attributes without an end")
-    for name, value in attributes.items():  # pyright: ignore[reportUnknownVariableType]
+    for name, value in node.attributes.items():
         yield from _tensors(value, f"{prefix}.{name}" if prefix else str(name), depth - 1)
