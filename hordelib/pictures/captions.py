@@ -19,7 +19,7 @@ from torch import Tensor
 from hordelib.errors import ModelBroken
 from hordelib.job.questions import VOCABULARY
 from hordelib.pictures.finite import watch
-from hordelib.pictures.transformer_maps import HEAD_WIDTH, built, count
+from hordelib.pictures.transformer_maps import HEAD_WIDTH, count
 from hordelib.pictures.weights import read_weights
 
 BEAMS = 3
@@ -30,6 +30,10 @@ MOST_VOCABULARY_BYTES = 4 << 20
 
 _TEXT = "text_decoder.bert."
 _LAST = "text_decoder.cls.predictions."
+_SAME = {
+    f"{_LAST}decoder.bias": f"{_LAST}bias",
+    f"{_LAST}decoder.weight": f"{_TEXT}embeddings.word_embeddings.weight",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +72,10 @@ def read_captioner(path: Path) -> Captioner:
     words = _vocabulary(path.with_name(VOCABULARY.file))
     state = _completed(dict(read_weights(path)))
     config = _config(transformers, state, words)
-    network = built(
-        transformers.BlipForConditionalGeneration,
-        config,
-        state,
-        unused=(f"{_TEXT}embeddings.position_ids",),
-    )
+    network = transformers.BlipForConditionalGeneration(config).eval()
+    missing = network.load_state_dict(state, strict=False).missing_keys
+    if missing:  # what is there beside them was written by another version of transformers
+        raise ValueError(f"weights of another network: no {', '.join(missing[:3])}")
     watch(network.vision_model, path.name)
     side = config.vision_config.image_size
     return Captioner(
@@ -85,8 +87,9 @@ def read_captioner(path: Path) -> Captioner:
 
 def _completed(state: dict[str, Tensor]) -> Mapping[str, Tensor]:
     """Some files leave out what is in them under another name already."""
-    if f"{_LAST}bias" in state:
-        state.setdefault(f"{_LAST}decoder.bias", state[f"{_LAST}bias"])
+    for left_out, same in _SAME.items():
+        if same in state:
+            state.setdefault(left_out, state[same])
     return state
 
 

@@ -180,4 +180,5 @@ def _renamed(state: State, root: str, names: Mapping[str, str]) -> Iterator[tupl
                     yield f"{layer}self_attn.{which}_proj.{kind}", each
             else:
                 known, _, kind = part.rpartition(".")
-                yield f"{layer}{_IN_A_LAYER[known]}.{kind}", value
+                if known in _IN_A_LAYER:  # an archive may hold masks, too, that nobody needs
+                    yield f"{layer}{_IN_A_LAYER[known]}.{kind}", value

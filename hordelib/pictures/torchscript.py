@@ -89,7 +89,7 @@ class _Attributes(pickle.Unpickler):
 
     def persistent_load(self, pid: Any, /) -> Tensor:
         """A tensor's memory, of one dimension."""
-        _, dtype, key, _, amount = pid
+        dtype, key, amount = pid[1], pid[2], pid[4]
         info = self._archive.getinfo(f"{self._folder}data/{key}")
         size_bytes = int(amount) * torch.empty(0, dtype=dtype).element_size()
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != size_bytes:
