@@ -25,6 +25,7 @@ OWN_VALUES: dict[str, str] = {
     "forms": "[nsfw, post-process]",
     "annotation_types": "[canny]",
     "max_tiles": "4",
+    "aesthetic_score": "true",
     "alchemist_only": "true\nalchemist_name: an alchemist",
     "models_to_load": "[Dreamshaper]",
     "models_to_skip": "[Dreamshaper]",
