@@ -33,6 +33,7 @@ from hordelib.memory.wide_parts import PRECISION, File, RunPrecision, WideParts
 if TYPE_CHECKING:
     from hordelib.memory.parts import LoadedPart
 
+READER_BYTES = 256 << 20  # for BLIP with three beams for four pictures; a guess
 REQUEST_BYTES = 128 << 10  # what Linux reads ahead by default
 
 T = TypeVar("T")
@@ -52,6 +53,8 @@ class Plan:
         """Beside the weights, with so many images at once."""
         if key in self.processing:
             return self.processing[key].working_bytes
+        if key.kind == "picture_reader":
+            return READER_BYTES
         if key not in self.drawing:
             return 0
         if _samples(key):

@@ -255,6 +255,9 @@ def test_files_that_are_missing_or_others_fail_the_form_alone(
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(AuxiliaryBroken, match=BLIP.file):
         engine.alchemy("caption", source(noise(7)), tmp_path)
+    torch.save({"vision_model.proj": _Hostile()}, weights)
+    with pytest.raises(AuxiliaryBroken, match="could run code"):
+        engine.alchemy("caption", source(noise(7)), tmp_path)
     put_clip(tmp_path)
     put_head(tmp_path, width=7)
     with pytest.raises(Exception, match="7 wide"):
