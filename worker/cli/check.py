@@ -37,9 +37,8 @@ from worker.models.memory_fit import ComputeMemory, Misfit, misfit, most_at_once
 from worker.models.offer import find_capabilities, introduce
 from worker.models.on_disk import FileStock, State, size_text
 from worker.models.opening import Models, find_models
-from worker.models.question_files import question_entries
 from worker.models.reference import ReferenceEntry
-from worker.models.unlisted_weights import transparency_entries
+from worker.models.unlisted_weights import question_entries, transparency_entries
 from worker.safety.policy import judge_settings, unfound
 from worker.safety.policy import remedy as safety_remedy
 from worker.setup.account import account_findings

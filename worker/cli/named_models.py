@@ -12,10 +12,10 @@ from worker.config.values import is_word
 from worker.errors import DocumentMissing, UnknownModel
 from worker.models.control_files import CLASSIC_NAMES, annotator_entries, file_names
 from worker.models.inventory import ModelsFolder
-from worker.models.question_files import question_entries
 from worker.models.reference import Kind, ReferenceEntry
 from worker.models.selection import Candidates, choose, nearest
 from worker.models.sites import Reference, read_uses
+from worker.models.unlisted_weights import question_entries
 
 _QR_CODES = ("control_qr", "control_qr_sdxl")
 
@@ -95,7 +95,7 @@ def _classic_annotators(reference: Reference) -> list[ReferenceEntry]:
 def _alchemist(config: BridgeConfig, reference: Reference) -> list[ReferenceEntry]:
     """What the forms need that the owner wants, as far as it can be downloaded."""
     forms = wanted_forms(config)
-    topics = frozenset(topic for topic in Topic if topic in forms or topic in _scored(config))
+    topics = (topic for topic in Topic if topic in forms or topic in _scored(config))
     types = map(ControlType, config.annotation_types or CLASSIC) if ANNOTATION in forms else ()
     post_processors = _of_kinds(Kind.upscaler, Kind.face_fixer, Kind.codeformer)(reference)
     return [

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from worker.errors import DocumentMissing
 from worker.models.control_files import annotator_entries, control_net_entries
-from worker.models.question_files import question_entries
 from worker.models.reference import (
     Kind,
     ReferenceEntry,
@@ -22,7 +21,7 @@ from worker.models.reference import (
     read_pending,
     with_pending,
 )
-from worker.models.unlisted_weights import safety_entry, transparency_entries
+from worker.models.unlisted_weights import question_entries, safety_entry, transparency_entries
 from worker.net.cached_documents import Documents, Source
 from worker.net.untrusted import Count, Name, Number, read_json
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from hordelib.job.control_weights import Weights
+from hordelib.job.questions import BLIP, CLIP, CLIP_FOLDER, FILES, HEAD, VOCABULARY, Topic
 from hordelib.job.transparency import LAYER_DIFFUSE
 from hordelib.safety import csam
 from worker.models.reference import Kind, ReferenceEntry, ReferenceFile
@@ -23,10 +24,25 @@ def transparency_entries() -> tuple[ReferenceEntry, ...]:
     )
 
 
+# What captions, interrogations and scores need, by the names of the rows.
+_QUESTIONS: Mapping[str, tuple[Weights, ...]] = {
+    "blip_caption": (BLIP, VOCABULARY),
+    "clip_vit_l_14": (CLIP,),
+    "aesthetic_head": (HEAD,),
+}
+
+
+def question_entries(topics: Iterable[Topic] = tuple(Topic)) -> list[ReferenceEntry]:
+    """What these topics need, each file once."""
+    needed = {weights for topic in topics for weights in FILES[topic]}
+    rows = _QUESTIONS.items()
+    return [_entry(name, Kind.alchemist, files) for name, files in rows if needed & set(files)]
+
+
 def _entry(name: str, kind: Kind, weights: Sequence[Weights]) -> ReferenceEntry:
     files = tuple(
         ReferenceFile(
-            path=PurePosixPath(kind) / each.file,
+            path=PurePosixPath(CLIP_FOLDER if each is CLIP else kind) / each.file,
             url=each.url,
             sha256=each.sha256,
             size_bytes=each.size_bytes,
