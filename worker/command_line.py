@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ def as_typed(told: str, argv: Sequence[str] | None = None) -> str:
     parser.add_argument("--home", default="")
     home = str(parser.parse_known_args(options)[0].home)
     if (Path(home) / LAUNCHER).is_file():
-        return told
+        return _for_windows(told) if sys.platform == "win32" else told
     is_installed = Path(started).name == "dreamer"
     program = "dreamer" if is_installed else f"{quote(sys.executable)} -m worker"
     command = f"{program} --home {quote(home)}" if home else program
@@ -35,3 +36,8 @@ def as_typed(told: str, argv: Sequence[str] | None = None) -> str:
         told = told.replace(INSTALL_NOTIFY, "pip install apprise")
         told = told.replace(INSTALLER, "pip install --upgrade . where its source is")
     return told.replace(LAUNCHER, command)
+
+
+def _for_windows(told: str) -> str:
+    """The scripts that a console there runs."""
+    return re.sub(r"\./(horde-bridge|update-runtime)\.sh", r"\1.cmd", told)

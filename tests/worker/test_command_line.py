@@ -9,7 +9,7 @@ from shlex import quote
 import pytest
 
 from tests.support.owner import PROJECT, Home
-from worker.command_line import FETCH_SAFETY, INSTALL_SAFETY, as_typed
+from worker.command_line import FETCH_SAFETY, INSTALL_SAFETY, _for_windows, as_typed
 
 MODULE = f"{quote(sys.executable)} -m worker"
 
@@ -40,3 +40,8 @@ def test_a_worker_of_another_folder_tells_its_own_remedies(tmp_path: Path):
     told = home.run("run")[1].splitlines()[-1]
     assert told.startswith("dreamer: safety: required")
     assert f"-m worker --home {tmp_path} fetch --safety" in told
+
+
+def test_on_windows_a_remedy_names_the_scripts_that_a_console_runs():
+    told = "run ./update-runtime.sh --safety, then ./horde-bridge.sh check"
+    assert _for_windows(told) == "run update-runtime.cmd --safety, then horde-bridge.cmd check"
