@@ -8,6 +8,7 @@ usage() {
     cat <<'USAGE'
 usage: ./update-runtime.sh [--test] [--safety [--no-weights]] [--notify] [--comfyui VERSION]
                            [--torch WHICH] [--index-url URL] [--quiet]
+       ./update-runtime.sh --self [--home FOLDER]
 
 Installs what Dreamer runs on, without root and without a question: a Python environment with
 the packages of pyproject.toml, and ComfyUI. Run it as often as you like: it installs only what
@@ -30,6 +31,9 @@ is missing or has changed, and goes on where an earlier run was stopped.
             ask this registry of packages beside the usual one; one that has torch without CUDA spares
             a machine without an NVIDIA card 3 GB
   --quiet   say nothing when everything is there already
+  --self    take the newest release into this clone, with what it needs. It refuses where a file of
+            the clone was changed or a worker runs, and goes back if its check finds a new fault.
+            --home is the worker's folder, if that is not the clone
   --help    show this text
 
 environment variables:
@@ -346,7 +350,19 @@ pip_progress() {
         END { print doing }'
 }
 
+# In our place: this file may be another one afterwards.
+update_self() { # --home FOLDER, or nothing
+    local python="$runtime/.venv/bin/python"
+    if ! [ -x "$python" ]; then python=$(find_python); fi
+    exec "$python" -I "$project/hordelib/setup/self_update.py" \
+        --project "$project" --runtime "$runtime" "$@"
+}
+
 main() {
+    if [ "${1:-}" = --self ]; then
+        shift
+        update_self "$@"
+    fi
     quiet='' test='' safety='' no_weights='' notify='' version='' newer=''
     torch='' torch_reason='' index_url=''
     while [ $# -gt 0 ]; do
