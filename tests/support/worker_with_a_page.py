@@ -9,6 +9,8 @@ SystemExit in its thread.
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -16,11 +18,26 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.support import scripted_engine
+from tests.support.owner import PROJECT, Command
 from worker.children.signals import StopSignals
 from worker.cli.commands import run_worker
 from worker.config.config import load_config
 from worker.page.server import PageServer
 from worker.service.assembly import Children
+
+
+def start(home: Path, how: str, output: int = subprocess.PIPE) -> Command:
+    """The process, whose output can be read; `how` its page is to fail."""
+    return Command(
+        [sys.executable, "-m", "tests.support.worker_with_a_page", str(home), how],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def main() -> int:

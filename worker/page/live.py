@@ -52,7 +52,7 @@ class Live:
     async def _send_all(self, request: web.Request, response: web.StreamResponse) -> None:
         sent, line = "", self.lines.count
         history_at = sent_at = time.monotonic()
-        while self.guard.is_in(request):
+        while self.guard.is_in(request) and request.transport is not None:  # it is None once closed
             events: list[str] = []
             now = time.monotonic()
             text = self._looked(now)

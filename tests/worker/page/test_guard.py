@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,7 +13,9 @@ import pytest
 import requests
 
 from tests.support.open_page import API_KEY, PASSWORD, OpenPage, open_page
+from tests.support.owner import wait_for
 from worker.page.access import TRIES, hashed
+from worker.page.live import MOST_PAGES
 from worker.service.orders import Order
 
 
@@ -128,6 +131,21 @@ def test_a_body_of_a_gigabyte_is_not_read(page: OpenPage):
     assert page.get("/").status_code == 200
 
 
+def test_more_pages_than_there_may_be_are_told_so_until_others_are_closed(tmp_path: Path):
+    def is_open(page: OpenPage) -> bool:
+        with requests.get(page.url + "/events", stream=True, timeout=60) as reply:
+            return next(reply.iter_lines()) == b"event: now"
+
+    with open_page(tmp_path) as page:
+        with ExitStack() as streams:
+            for _ in range(MOST_PAGES):
+                reply = requests.get(page.url + "/events", stream=True, timeout=60)
+                assert next(streams.enter_context(reply).iter_lines()) == b"event: now"
+            assert page.get("/events").status_code == 503
+            assert page.get("/api/log").status_code == 200
+        wait_for(lambda: is_open(page))
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"order": 3}', b"[" * 60000, b"\xff"])
 def test_what_is_no_order_is_refused_with_a_line(page: OpenPage, body: bytes):
     headers = {"Origin": page.url, "Content-Type": "application/json"}
@@ -152,7 +170,8 @@ def test_the_api_key_is_nowhere(page: OpenPage):
 
 
 def test_with_a_password_all_else_is_closed_also_to_this_machine(locked: OpenPage):
-    for path in ("/events", "/api/log", "/api/settings", "/page.js", "/nowhere"):
+    paths = ("/events", "/api/log", "/api/settings", "/api/loras", "/pictures/1", "/page.js")
+    for path in (*paths, "/nowhere"):
         assert locked.get(path).status_code == 401
     assert locked.get("/").headers["Location"] == "/login"
     assert locked.get("/login").status_code == 200

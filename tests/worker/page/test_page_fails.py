@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
 from tests.support.open_page import free_port, open_page
-from tests.support.owner import PROJECT, Command, Home, assert_nothing_left, config, wait_for
-from tests.support.sandbox_client import CLIENT_KEY, Api
+from tests.support.owner import Home, assert_nothing_left, config, wait_for
+from tests.support.reference_server import reference_server
+from tests.support.sandbox_client import CLIENT_KEY, MODEL, Api
+from tests.support.worker_with_a_page import start
 from worker.page.server import page_of
 from worker.sandbox import Sandbox, State
 
@@ -24,17 +25,7 @@ SMALL = {"width": 64, "height": 64, "steps": 4}
 def test_a_page_whose_thread_or_loop_ends_touches_no_job(home: Home, horde: Sandbox, how: str):
     url = f"http://127.0.0.1:{free_port()}"
     home.write(config(horde).replace("page: ''", f"page: {url}"))
-    command = [sys.executable, "-m", "tests.support.worker_with_a_page", str(home.folder), how]
-    process = Command(
-        command,
-        cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = start(home.folder, how)
     with Api(horde.url, CLIENT_KEY) as client, process as worker:
         asked = [client.ask_id(SMALL) for _ in range(6)]
         wait_for(lambda: bool(horde.books().generations))
@@ -62,3 +53,34 @@ def test_a_busy_port_is_a_warning_with_the_remedy(tmp_path: Path, caplog: pytest
         assert told in caplog.text
         assert second.thread is None
         assert first.get("/").status_code == 200
+
+
+def test_the_page_is_there_before_the_first_model_is(tmp_path: Path, horde: Sandbox):
+    url = f"http://127.0.0.1:{free_port()}"
+    headers = {"Origin": url}
+
+    def now() -> Any:
+        with requests.get(f"{url}/events", stream=True, timeout=60) as events:
+            lines = events.iter_lines(decode_unicode=True)
+            return json.loads(next(line for line in lines if line.startswith("data: "))[6:])
+
+    def is_open() -> bool:
+        with suppress(requests.RequestException):
+            return bool(now()["downloads"])
+        return False
+
+    with reference_server() as site:
+        site.offer_model(MODEL)
+        site.hold(f"/files/{MODEL.replace(' ', '_')}.safetensors")
+        text = config(horde, more=f"model_reference: {site.url}/reference\n")
+        Home(tmp_path).write(text.replace("page: ''", f"page: {url}"))
+        with start(tmp_path, "loop") as worker:
+            wait_for(lambda: is_open() or worker.poll() is not None)
+            seen = now()
+            assert seen["sentence"].startswith("It is starting. Models are read or downloaded")
+            assert [each["name"] for each in seen["downloads"]] == [MODEL]
+            paths = {"/api/models/pause": {"name": MODEL}, "/api/order": {"order": "stop"}}
+            for path, body in paths.items():
+                assert requests.post(url + path, json=body, headers=headers, timeout=60).ok
+            output, _ = worker.communicate(timeout=120)
+    assert worker.returncode == 0, output

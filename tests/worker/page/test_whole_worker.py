@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +16,10 @@ from tests.support.axe import serious_problems
 from tests.support.browser import LONG_MS, chromium, go_to, looking
 from tests.support.family_files import sd1_header
 from tests.support.open_page import free_port
-from tests.support.owner import PROJECT, Command, config, wait_for
+from tests.support.owner import config, wait_for
 from tests.support.reference_server import ReferenceServer, reference_server
 from tests.support.sandbox_client import CLIENT_KEY, MODEL, MODELS, Api
+from tests.support.worker_with_a_page import start
 from worker.config.config import load_config
 from worker.sandbox import Sandbox
 
@@ -68,17 +67,10 @@ def worker(
         more = f"model_reference: {site.url}/reference\nshow_pictures: true  # mine\n"
         text = config(horde, more=more).replace("page: ''", f"page: {url}")
         (home / "bridgeData.yaml").write_text(text, "utf-8")
-        process = Command(
-            [sys.executable, "-m", "tests.support.worker_with_a_page", str(home), "loop"],
-            cwd=PROJECT,
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        with Api(horde.url, CLIENT_KEY) as client, process as running:
+        with (
+            Api(horde.url, CLIENT_KEY) as client,
+            start(home, "loop", subprocess.DEVNULL) as running,
+        ):
             wait_for(lambda: running.poll() is not None or _answers(url))
             whole = WholeWorker(url, horde, site, home / "bridgeData.yaml", client)
             whole.wait_for_all(whole.ask(FAST))
