@@ -14,6 +14,7 @@ from pathlib import Path
 from hordelib.alchemy.plain_forms import PACKAGES
 from hordelib.job import control_types, post_processors
 from hordelib.job.control_types import ControlType
+from hordelib.job.image_files import MAX_PIXELS
 from hordelib.job.post_processors import POST_PROCESSORS
 from hordelib.job.questions import Topic, lacking
 from worker.config.keys import BridgeConfig
@@ -23,6 +24,7 @@ from worker.models.introduction import NEWEST_AGENT
 from worker.models.on_disk import size_text
 
 ANNOTATION = "annotation"
+MOST_TILES = MAX_PIXELS // 512**2  # of a picture that is read at all
 GROUPS = {"post-process": tuple(POST_PROCESSORS)}  # an old worker's word for all of them
 
 
@@ -89,7 +91,7 @@ def form_offer(config: BridgeConfig, offered: OfferedForms, amount: int) -> Form
         forms=offered.forms,
         annotation_types=tuple(offered.annotation_types),
         bridge_agent=config.bridge_agent or NEWEST_AGENT,
-        max_tiles=config.max_tiles,
+        max_tiles=min(config.max_tiles, MOST_TILES),
         amount=amount,
         priority_usernames=config.priority_usernames,
     )

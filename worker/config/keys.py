@@ -133,7 +133,8 @@ class BridgeConfig(BaseModel):
     ] = ()
     """The types of annotation that are offered. Empty: all whose files are there."""
     max_tiles: Annotated[StrictInt, whole(1, 256)] = 16
-    """Largest picture for alchemy, in tiles of 512x512 pixels; 16 is 2048x2048."""
+    """Largest picture for alchemy, in tiles of 512x512 pixels; 16 is 2048x2048. Above 64 means 64,
+    as no larger pictures are read."""
     alchemist_only: YesNo = False
     """true: no pictures are made, only forms of alchemy."""
     aesthetic_score: YesNo = False

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from hordelib.job.image_files import MAX_BYTES
 from tests.support.sandbox_client import CLIENT_KEY, MODELS, WORKER_KEY, Api, Json, picture
 from worker.alchemist.alchemist import Alchemist
 from worker.alchemist.offer import OfferedForms, form_offer, offered_forms
@@ -25,6 +29,7 @@ from worker.horde.client import HordeClient
 from worker.horde.forms import Form
 from worker.horde.kinds import Kind
 from worker.horde.swagger import ServerWords
+from worker.jobs.drop_limit import MOST_DROPS
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE, Ledger
 from worker.line.companion import Companion
@@ -74,7 +79,10 @@ class Stage:
         self.alchemists: list[Companion[Form]] = []
 
     def alchemist(
-        self, main: Callable[[Any, Any], None] | None = None, **changes: object
+        self,
+        main: Callable[[Any, Any], None] | None = None,
+        most_drops: int = MOST_DROPS,
+        **changes: object,
     ) -> Companion[Form]:
         horde = HordeClient(self.sandbox.url, WORKER_KEY, client_agent="test:1:x")
         horde.learn_words()
@@ -94,7 +102,7 @@ class Stage:
                 self.folder,
             ),
         )
-        journal = Journal(Ledger(self.folder / FILE), kind=Kind.form)
+        journal = Journal(Ledger(self.folder / FILE), most_drops, kind=Kind.form)
         self.alchemists.append(Companion(alchemist, horde, journal))
         return self.alchemists[-1]
 
@@ -107,6 +115,18 @@ class Stage:
         reply = self.client.call("POST", "interrogate/async", body)
         assert reply.status_code == 202, reply.text
         return reply.json()["id"]
+
+    def owed(self, name: str, told: str) -> str:
+        """The id of a form that a life has popped and left, as one that the horde calls `told`."""
+        horde = HordeClient(self.sandbox.url, WORKER_KEY, client_agent="test:1:x")
+        offered = OfferedForms((name,), (), {})
+        (popped,) = horde.pop_forms(form_offer(config(), offered, 1)).tasks
+        horde.close()
+        form = replace(popped, form=told)
+        ledger = Ledger(self.folder / FILE)
+        Journal(ledger, kind=Kind.form).popped(form.slots, form.form, form.asked)
+        ledger.close()
+        return form.id
 
     def results(self, id: str) -> dict[str, Any]:
         """By form, once all of them are done."""
@@ -187,13 +207,67 @@ def test_odd_pictures_have_results_too(stage: Stage, file: bytes) -> None:
     assert None not in stage.results(id).values()
 
 
-def test_a_picture_that_is_none_is_faulted_and_the_next_form_is_done(stage: Stage) -> None:
-    bad = stage.ask("palette")
-    stage.sandbox.horde.store.put("sources", f"{bad}.webp", b"RIFF....WEBPnonsense", "image/webp")
-    alchemist = stage.alchemist()
+def animation() -> bytes:
+    """Red, then blue twice."""
+    first, *others = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue", "#0000fe")]
+    file = io.BytesIO()
+    first.save(file, "WEBP", save_all=True, append_images=others, lossless=True)
+    return file.getvalue()
+
+
+def empty_png(width: int, height: int) -> bytes:
+    """So many pixels by its header, and a few bytes of a line."""
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+BAD_PICTURES = {
+    "no picture": (b"RIFF....WEBPnonsense", "source_image"),
+    "a page": (b"<html><body>Not found</body></html>", "expected a PNG, JPEG, WEBP"),
+    "cut off": (animation()[:-40], "source_image"),
+    "255 tiles": (empty_png(15 * 512, 17 * 512), "7680x8704"),
+    "a bomb": (empty_png(60_000, 60_000), "60000x60000"),
+    "too long": (picture() + bytes(MAX_BYTES), f"more than {MAX_BYTES} bytes"),
+}
+
+
+def test_bad_pictures_and_unknown_forms_are_faulted_with_a_reason_and_the_next_is_done(
+    stage: Stage,
+) -> None:
+    store = stage.sandbox.horde.store
+    stage.ask("describe")
+    strange = stage.owed("describe", "a form that nobody knows")
+    bad = {name: stage.ask("palette") for name in BAD_PICTURES}
+    for name, id in bad.items():
+        store.put("sources", f"{id}.webp", BAD_PICTURES[name][0], "image/webp")
+    moving = stage.ask("palette")
+    store.put("sources", f"{moving}.webp", animation(), "image/webp")
+    alchemist = stage.alchemist(most_drops=1000)
     stage.serve(alchemist)
-    until(lambda: any(form.state == "faulted" for form in stage.sandbox.books().forms))
-    assert stage.results(stage.ask("palette"))["palette"]
+
+    def have_faulted() -> bool:
+        aborts = {form.id: form.aborts for form in stage.sandbox.books().forms}
+        return aborts[strange] > 0 and sum(count > 0 for count in aborts.values()) > len(bad)
+
+    until(have_faulted)
+    assert stage.results(moving)["palette"]["colors"] == [{"hex": "#ff0000", "proportion": 1.0}]
+    assert stage.results(stage.ask("describe"))["describe"]["width"] == 64
+    forms = {form.id: form.request_id for form in stage.sandbox.books().forms}
+    told = {forms[row.job_id]: row.reason for row in alchemist.view().rows if row.reason}
+    for name, id in bad.items():
+        assert BAD_PICTURES[name][1] in told[id], name
+    reasons = [row.reason for row in alchemist.view().rows if row.job_id == strange]
+    assert "'a form that nobody knows' is not offered" in reasons[0]
+
+
+def test_no_picture_is_asked_for_that_is_larger_than_what_can_be_read() -> None:
+    offered = OfferedForms(("palette",), (), {})
+    assert form_offer(config(max_tiles=256), offered, 1).max_tiles == 64
+    assert form_offer(config(max_tiles=3), offered, 1).max_tiles == 3
 
 
 def test_a_child_that_dies_costs_its_form_alone(stage: Stage) -> None:
@@ -213,19 +287,12 @@ def dies_at_once(pipe: Any, settings: Any) -> None:
 
 def test_a_form_that_a_killed_life_has_left_is_done_by_the_next(stage: Stage) -> None:
     id = stage.ask("palette")
-    horde = HordeClient(stage.sandbox.url, WORKER_KEY, client_agent="test:1:x")
-    own = config()
-    offered = OfferedForms(("palette",), (), {})
-    (form,) = horde.pop_forms(form_offer(own, offered, 1)).tasks
-    ledger = Ledger(stage.folder / FILE)
-    Journal(ledger, kind=Kind.form).popped(form.slots, form.form, form.asked)
-    ledger.close()
+    assert stage.owed("palette", "palette")
     assert Ledger(stage.folder / FILE).owed() == [], "no picture's journal sees it"
     stage.serve(stage.alchemist())
     assert stage.results(id)["palette"]["colors"]
     (entry,) = stage.sandbox.books().forms
     assert len(entry.holds) == 1
-    horde.close()
 
 
 def test_a_name_of_a_picture_worker_ends_the_alchemist_with_a_line(stage: Stage) -> None:
