@@ -14,13 +14,14 @@ PAGE = "index.html"
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One picture: `file` holds a WebP; `label` says what it is there to show."""
+    """One picture: `file` holds a WebP or SVG; `label` says what it is there to show."""
 
     label: str
     prompt: str
     settings: str
     seed: int
     file: bytes
+    suffix: str = "webp"
 
 
 def write_contact_sheet(folder: Path, shots: Sequence[Shot], remark: str = "") -> Path:
@@ -29,11 +30,11 @@ def write_contact_sheet(folder: Path, shots: Sequence[Shot], remark: str = "") -
     Pictures of an earlier sheet go. Raises OSError where the folder can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.webp"):
+    for old in (*folder.glob("*.webp"), *folder.glob("*.svg")):
         old.unlink()
     figures: list[str] = []
     for number, shot in enumerate(shots, start=1):
-        name = f"{number:02}-{_slug(shot.label or shot.prompt)}-{shot.seed}.webp"
+        name = f"{number:02}-{_slug(shot.label or shot.prompt)}-{shot.seed}.{shot.suffix}"
         (folder / name).write_bytes(shot.file)
         figures.append(_figure(name, shot))
     page = folder / PAGE

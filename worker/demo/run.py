@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import requests
 from rich.console import Console
@@ -17,6 +18,7 @@ from worker.children.signals import StopSignals
 from worker.config.keys import BridgeConfig
 from worker.demo.model_files import lay_out
 from worker.demo.page import Shot, write_contact_sheet
+from worker.demo.sample_forms import FORM_WISHES, FormWish
 from worker.demo.sample_requests import (
     CENSORED_WORD,
     FEW,
@@ -55,6 +57,7 @@ class Client:
     """Somebody who wants pictures from a horde."""
 
     def __init__(self, url: str, api_key: str):
+        self._url = url
         self._api = f"{url}/api/v2"
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy can't reach a horde on this machine
@@ -67,6 +70,29 @@ class Client:
         )
         answer.raise_for_status()
         return answer.json()["id"]
+
+    def post_forms(self, wish: FormWish) -> str:
+        """As `post`, of an alchemist."""
+        answer = self._session.post(
+            f"{self._api}/interrogate/async", json=wish.body(), timeout=TIMEOUT_SECONDS
+        )
+        answer.raise_for_status()
+        return answer.json()["id"]
+
+    def are_forms_over(self, request_id: str) -> bool:
+        return self._forms(request_id)["state"] in ("done", "faulted")
+
+    def shot(self, request_id: str, wish: FormWish) -> Shot | None:
+        """What came of its only form; None where nothing did."""
+        (form,) = self._forms(request_id)["forms"]
+        if "result" not in form:
+            return None
+        value = form["result"][wish.form]
+        is_picture = isinstance(value, str) and value.startswith(f"{self._url}/")
+        return wish.shot(value, self._get(value).content if is_picture else None)
+
+    def _forms(self, request_id: str) -> Any:
+        return self._get(f"{self._api}/interrogate/status/{request_id}").json()
 
     def is_over(self, request_id: str) -> bool:
         """Whether nothing of the request is waiting or in work any more."""
@@ -88,19 +114,16 @@ class Client:
 class Waiting:
     """Asks, not too often, whether all requests are over."""
 
-    def __init__(self, client: Client, ids: Sequence[str]):
-        self._client = client
-        self._open = list(ids)
+    def __init__(self, client: Client, ids: Sequence[str], form_ids: Sequence[str] = ()):
+        self._open = [(client.is_over, each) for each in ids]
+        self._open += [(client.are_forms_over, each) for each in form_ids]
         self._next_poll = 0.0
 
     def is_done(self) -> bool:
         if time.monotonic() >= self._next_poll:
-            self._open = [request_id for request_id in self._open if not self._over(request_id)]
+            self._open = [(is_over, each) for is_over, each in self._open if not is_over(each)]
             self._next_poll = time.monotonic() + POLL_SECONDS
         return not self._open
-
-    def _over(self, request_id: str) -> bool:
-        return self._client.is_over(request_id)
 
 
 def run_demo(home: Path, console: Console, wishes: Sequence[Wish], signals: StopSignals) -> bool:
@@ -112,25 +135,31 @@ def run_demo(home: Path, console: Console, wishes: Sequence[Wish], signals: Stop
     set_up_logging(console, home / "logs" / "dreamer.log", logging.WARNING)
     console.print("The demo model is made ready (330 MB, the first time only) …")
     config_of = _prepare(home, wishes)
+    form_wishes = () if wishes is FEW else FORM_WISHES
     with Sandbox(models=REFERENCE) as sandbox:
         console.print(f"A local horde listens at {sandbox.url}")
         client = Client(sandbox.url, CLIENT_KEY)
         ids = [client.post(wish) for wish in wishes]
+        form_ids = [client.post_forms(wish) for wish in form_wishes]
         journal = Journal(Ledger(None))
         config = config_of(sandbox.url)
-        console.print(f"{len(ids)} requests are posted; the worker starts …")
+        console.print(f"{len(ids) + len(form_ids)} requests are posted; the worker starts …")
         bridge = _make_bridge(config, home, journal)
-        is_done = Waiting(client, ids).is_done
+        is_done = Waiting(client, ids, form_ids).is_done
         if serve(bridge, make_display(console, journal), is_done, signals=signals):
             raise KeyboardInterrupt
         console.print(jobs_table(journal.view().rows))
         shots = _collect(client, ids, wishes)
+        answered = zip(form_ids, form_wishes, strict=True)
+        forms = [shot for id, wish in answered if (shot := client.shot(id, wish))]
     remark = "" if wishes is FEW else NOT_SHOWN
-    page = write_contact_sheet(home / "demo-output", shots, remark)
+    page = write_contact_sheet(home / "demo-output", [*shots, *forms], remark)
     wanted = sum(wish.images for wish in wishes)
     console.print(f"{len(shots)} of {wanted} pictures, {journal.view().kudos:.2f} kudos")
+    if form_wishes:
+        console.print(f"{len(forms)} of {len(form_wishes)} forms of alchemy")
     console.print(str(page), soft_wrap=True)
-    return len(shots) == wanted
+    return len(shots) == wanted and len(forms) == len(form_wishes)
 
 
 def _prepare(home: Path, wishes: Sequence[Wish]) -> Callable[[str], BridgeConfig]:
@@ -139,7 +168,9 @@ def _prepare(home: Path, wishes: Sequence[Wish]) -> Callable[[str], BridgeConfig
         ensure_checkpoint(home / "models")
         return demo_config
     lay_out(home / ALL_MODELS / "models", ensure_checkpoint(home / "models"))
-    return lambda url: demo_config(url, cache_home=ALL_MODELS, models=tuple(REFERENCE))
+    return lambda url: demo_config(
+        url, cache_home=ALL_MODELS, models=tuple(REFERENCE), alchemist_name="Demo Alchemist"
+    )
 
 
 def _make_bridge(config: BridgeConfig, home: Path, journal: Journal) -> Bridge:
@@ -162,13 +193,18 @@ def _make_bridge(config: BridgeConfig, home: Path, journal: Journal) -> Bridge:
 
 
 def demo_config(
-    horde_url: str, *, cache_home: str = ".", models: tuple[str, ...] = (MODEL,)
+    horde_url: str,
+    *,
+    cache_home: str = ".",
+    models: tuple[str, ...] = (MODEL,),
+    alchemist_name: str | None = None,
 ) -> BridgeConfig:
     """A worker for a machine of any speed, and for the demo's models alone."""
     return BridgeConfig.model_validate(
         {
             "api_key": WORKER_KEY,
             "dreamer_name": "Demo Dreamer",
+            "alchemist_name": alchemist_name,
             "horde_url": horde_url,
             "models_to_load": models,
             "cache_home": cache_home,

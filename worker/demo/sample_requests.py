@@ -61,10 +61,11 @@ class Wish:
         }
         if self.sources:
             body["source_processing"] = self.processing
-        return body | {key: _base64(image) for key, image in self.sources.items()}
+        return body | {key: in_base64(image) for key, image in self.sources.items()}
 
 
-def _base64(image: Image.Image) -> str:
+def in_base64(image: Image.Image) -> str:
+    """As PNG, for the body of a request."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode("ascii")
