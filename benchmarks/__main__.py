@@ -8,13 +8,16 @@ import sys
 import warnings
 
 from benchmarks.card import card
-from benchmarks.measure import engine, judge, memory, pages, scale, seconds, switch, worker
+from benchmarks.measure import engine, forms, judge, memory, pages, scale, seconds, switch, worker
 from benchmarks.peers import compare
 from benchmarks.results import report_command
 from benchmarks.results.frame import Bench, run
 from benchmarks.tuning import tune
 
-_MODULES = (engine, worker, compare, scale, memory, switch, judge, pages, seconds, tune, card)
+_MODULES = (
+    *(engine, worker, forms, compare, scale, memory, switch),
+    *(judge, pages, seconds, tune, card),
+)
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _MODULES}
 REPORT = "report"
 SAMPLERS = r"torchsde|comfy\.k_diffusion"

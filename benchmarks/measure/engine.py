@@ -16,6 +16,7 @@ from statistics import median
 
 import psutil
 
+from benchmarks.measure.engine_forms import form_jobs, forms_left_out, run_form
 from benchmarks.measure.engine_jobs import (
     GRAIN,
     STEPS,
@@ -30,6 +31,7 @@ from benchmarks.measure.model_files import add_models, models_of
 from benchmarks.results.document import BadInput
 from benchmarks.results.frame import MEASURED, Bench, Measured, positive
 from hordelib import Engine, Generation
+from hordelib.alchemy.device_forms import NO_MODEL
 from hordelib.comfyui.phases import OTHER, SAMPLING
 from hordelib.errors import (
     GenerationFailed,
@@ -161,6 +163,10 @@ def _rows_of(model: Model, kinds: Sequence[_Kind]) -> Iterator[Row | Failure]:
 
 def _run(engine: Engine, model: Model, files: Files, kind: Job, seed: int) -> Repeat:
     """The pictures arrive in main memory, so that the device is done when the clock stops."""
+    if kind.form:
+        with WatchedGpu() as gpu:
+            seconds, made = run_form(engine, kind, seed)
+        return Repeat(seconds, made, psutil.Process().memory_info().rss, gpu.reading)
     members = [
         Member(str(i), params_of(kind, files, seed * MOST_IMAGES + i, cfg=5.0 + i))
         for i in range(kind.together)
@@ -256,6 +262,10 @@ def _rows(options: argparse.Namespace) -> Iterator[Row | Failure | Measured]:
                 print(line, file=sys.stderr)
             files = Files.of(model, options.lora)
             yield from measure(engine, model, kinds_of_job(options, model), files, options.repeats)
+        for line in forms_left_out():
+            print(line, file=sys.stderr)
+        forms = form_jobs(options)
+        yield from measure(engine, NO_MODEL, forms, Files(None, ()), options.repeats)
 
 
 def _count(options: argparse.Namespace) -> int:
@@ -263,7 +273,7 @@ def _count(options: argparse.Namespace) -> int:
     if options.lora is not None and not options.lora.is_file():
         raise BadInput(f"{options.lora}: no such file")
     kinds = sum(len(kinds_of_job(options, model)) for model in models_of(options.model))
-    return kinds * (options.repeats + 2)
+    return (kinds + len(form_jobs(options))) * (options.repeats + 2)
 
 
 BENCH = Bench(
@@ -274,7 +284,7 @@ BENCH = Bench(
     count=_count,
     columns=(
         *(f"job.{name}" for name in ("width", "height", "steps", "sampler", "images", "loras")),
-        *("job.control", "job.hires_fix", "job.prompt_chunks", "job.together"),
+        *("job.form", "job.control", "job.hires_fix", "job.prompt_chunks", "job.together"),
         *("seconds", "seconds_per_job", "overhead_ms", "step_ms", "marginal_seconds"),
         *("images_per_second", "megapixelsteps_per_second", "measured_bytes", "error"),
     ),

@@ -40,6 +40,7 @@ class Job:
     control: str = ""
     hires_fix: bool = False
     prompt_chunks: int = 1
+    form: str = ""  # of alchemy, over a picture of this size; such a job has no steps of its own
     together: int = 1  # jobs with prompts, seeds and cfg scales of their own that share the batch
 
 

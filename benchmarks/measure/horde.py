@@ -62,6 +62,25 @@ class ServedHorde:
         ]
         return sorted(found, key=lambda image: image.submitted_at)
 
+    def forms_settled(self) -> list[Settled]:
+        """The same of forms; one that was faulted and done later is there twice."""
+        found = [
+            Settled(
+                worker=hold.alchemist,
+                popped_at=hold.popped_at,
+                submitted_at=hold.settlings[0].at,
+                is_faulted=hold.state is not State.ok,
+            )
+            for form in self._sandbox.books().forms
+            for hold in form.holds
+            if hold.settlings
+        ]
+        return sorted(found, key=lambda form: form.submitted_at)
+
+    def forms_waiting(self) -> int:
+        """Those that no worker has yet."""
+        return sum(form.state == "waiting" for form in self._sandbox.books().forms)
+
     def _over(self) -> int:
         return self._sandbox.tally().statuses.get((Endpoint.SUBMIT.value, 200), 0)
 

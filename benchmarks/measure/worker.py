@@ -89,7 +89,7 @@ def measure(workload: Workload, jobs: int, latency_seconds: float, checkpoint: P
             client.post(wish)
         home = Path(folder)
         journal = Journal(Ledger(home / "state" / LEDGER))
-        with _serving(_bridge(workload, horde.url(), home, checkpoint, journal)) as bridge:
+        with serving(_bridge(workload, horde.url(), home, checkpoint, journal)) as bridge:
             before = _wait_for(_images(wishes[:WARM_UP]), horde, bridge)
             wanted = _images(wishes[WARM_UP : WARM_UP + jobs])
             window = _window(journal.timeline, lambda: _wait_for(before + wanted, horde, bridge))
@@ -154,7 +154,7 @@ def _bridge(workload: Workload, url: str, home: Path, checkpoint: Path, journal:
 
 
 @contextmanager
-def _serving(bridge: Bridge) -> Generator[Bridge]:
+def serving(bridge: Bridge) -> Generator[Bridge]:
     bridge.start()
     try:
         yield bridge

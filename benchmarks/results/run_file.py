@@ -21,6 +21,7 @@ Figures = Mapping[str, Any]  # of one row, named `outer.inner`
 FEATURES: Mapping[str, tuple[str, ...]] = {  # of each bench; a group's name stands for all in it
     "engine": ("model", "family", "job"),
     "worker": ("workload", "latency_ms"),
+    "forms": ("what", "beside"),
     "compare": ("work", "peer"),
     "scale": ("kind", "jobs", "queue_size", "devices", "job_ms"),
     "memory": ("model", "family", "side", "images"),

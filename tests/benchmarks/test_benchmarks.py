@@ -45,12 +45,15 @@ def test_each_kind_of_job_has_a_row_with_its_features(
     arguments = ["engine", str(checkpoint), "--quick", "--repeats", "1", "--json", str(found)]
     assert main([*arguments, "--html", str(tmp_path / "engine.html")]) == 0
     document = json.loads(found.read_text())
-    one, two = document["results"]
+    one, two, *forms = document["results"]
     assert document["schema"] == 1
     assert (one["job"]["images"], two["job"]["images"]) == (1, 2)
     assert one["marginal_seconds"] is None
     assert two["marginal_seconds"] == pytest.approx(two["seconds"] - one["seconds"])
     assert 0.5 < sum(one["phases"].values()) / one["seconds"] <= 1  # the rest is around the graph
+    measured = {row["job"]["form"]: row["seconds"] for row in forms}
+    assert {"describe", "palette", "vectorize", "annotation"} <= measured.keys()
+    assert min(measured.values()) > 0
     assert "images per second" in (tmp_path / "engine.html").read_text()
 
 

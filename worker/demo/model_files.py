@@ -54,6 +54,13 @@ def _write_variants(folder: Path, checkpoint: Path) -> None:
         path = folder / "compvis" / name
         if not path.is_file():
             variants.write_seeing(checkpoint, path, channels, attention)
+    add_upscaler(folder)
+
+
+def add_upscaler(folder: Path) -> None:
+    """Put the demo's there, if there is none."""
+    from hordelib.demo_model import variants
+
     upscaler = folder / "esrgan" / f"{UPSCALER}.safetensors"
     if not upscaler.is_file():
         upscaler.parent.mkdir(parents=True, exist_ok=True)

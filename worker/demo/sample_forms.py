@@ -26,13 +26,14 @@ class FormWish:
     form: str
     label: str
     payload: Mapping[str, object] = field(default_factory=dict[str, object])
+    side: int = SIDE  # of the picture, in pixels
 
     def body(self) -> dict[str, object]:
         """The body of POST interrogate/async."""
         asked: dict[str, object] = {"name": self.form}
         if self.payload:
             asked["payload"] = dict(self.payload)
-        return {"source_image": in_base64(_picture()), "forms": [asked]}
+        return {"source_image": in_base64(_picture(self.side)), "forms": [asked]}
 
     def shot(self, value: Any, drawn: bytes | None) -> Shot:
         """The result on the page: `drawn` where it is a picture, else beside its own picture."""
@@ -41,7 +42,7 @@ class FormWish:
         if self.form == "vectorize":
             return Shot(self.label, PICTURE, self.form, 0, value.encode(), "svg")
         told = value if isinstance(value, str) else json.dumps(value)
-        return Shot(self.label, f"{PICTURE}: {told}", self.form, 0, _webp(_picture()))
+        return Shot(self.label, f"{PICTURE}: {told}", self.form, 0, _webp(_picture(self.side)))
 
 
 FORM_WISHES = (
@@ -54,8 +55,8 @@ FORM_WISHES = (
 )
 
 
-def _picture() -> Image.Image:
-    return draw(Scene("ring", "orange", "cyan"), SIDE)
+def _picture(side: int) -> Image.Image:
+    return draw(Scene("ring", "orange", "cyan"), side)
 
 
 def _webp(image: Image.Image) -> bytes:
