@@ -19,7 +19,7 @@ class Shot:
     label: str
     prompt: str
     settings: str
-    seed: int
+    seed: int | None  # None: of a form, which has none
     file: bytes
     suffix: str = "webp"
 
@@ -34,7 +34,8 @@ def write_contact_sheet(folder: Path, shots: Sequence[Shot], remark: str = "") -
         old.unlink()
     figures: list[str] = []
     for number, shot in enumerate(shots, start=1):
-        name = f"{number:02}-{_slug(shot.label or shot.prompt)}-{shot.seed}.{shot.suffix}"
+        seed = "form" if shot.seed is None else shot.seed
+        name = f"{number:02}-{_slug(shot.label or shot.prompt)}-{seed}.{shot.suffix}"
         (folder / name).write_bytes(shot.file)
         figures.append(_figure(name, shot))
     page = folder / PAGE
@@ -54,14 +55,14 @@ def _figure(name: str, shot: Shot) -> str:
         name=escape(name),
         label=f"<i>{escape(shot.label)}</i><br>" if shot.label else "",
         prompt=escape(shot.prompt),
-        seed=shot.seed,
+        seed="" if shot.seed is None else f"seed {shot.seed}<br>",
         settings=escape(shot.settings),
     )
 
 
 _FIGURE = Template(
     """<figure><a href="$name"><img src="$name" alt="$prompt"></a>
-<figcaption>$label<b>$prompt</b>seed $seed<br>$settings</figcaption></figure>"""
+<figcaption>$label<b>$prompt</b>$seed$settings</figcaption></figure>"""
 )
 
 _PAGE = Template(

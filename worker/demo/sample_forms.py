@@ -38,11 +38,12 @@ class FormWish:
     def shot(self, value: Any, drawn: bytes | None) -> Shot:
         """The result on the page: `drawn` where it is a picture, else beside its own picture."""
         if drawn is not None:
-            return Shot(self.label, PICTURE, self.form, 0, drawn)
+            return Shot(self.label, PICTURE, self.form, None, drawn)
         if self.form == "vectorize":
-            return Shot(self.label, PICTURE, self.form, 0, value.encode(), "svg")
+            return Shot(self.label, PICTURE, self.form, None, value.encode(), "svg")
         told = value if isinstance(value, str) else json.dumps(value)
-        return Shot(self.label, f"{PICTURE}: {told}", self.form, 0, _webp(_picture(self.side)))
+        picture = _webp(_picture(self.side))
+        return Shot(self.label, PICTURE, f"{self.form}: {told}", None, picture)
 
 
 FORM_WISHES = (

@@ -22,6 +22,7 @@ from tests.support.looks import Pixels, look, pixels
 from tests.support.owner import PROJECT, Home, assert_nothing_left, config, runtime, wait_for
 from tests.support.sandbox_client import CLIENT_KEY, MODEL, NEWBIE_KEY, WORKER_KEY, Api, offer
 from worker.cli.exit_codes import ExitCode
+from worker.demo.sample_forms import FORM_WISHES
 from worker.demo.sample_requests import ALL
 from worker.sandbox import Sandbox
 
@@ -232,7 +233,10 @@ def test_the_demo_can_be_interrupted_and_then_shows_what_it_promised(home: Home)
     assert output.rstrip().splitlines()[-1] == str(page)
     html = page.read_text("utf-8")
     files = re.findall(r'<img src="([^"]+)"', html)
-    assert len(files) == len(set(files)) == sum(wish.images for wish in ALL)
+    images = sum(wish.images for wish in ALL)
+    assert len(files) == len(set(files)) == images + len(FORM_WISHES)
+    assert all(escape(wish.label) in html for wish in FORM_WISHES)
+    assert "#f58c19" in html, "the orange of the palette's picture"
     assert all(escape(wish.label) in html and escape(wish.prompt) in html for wish in ALL)
     assert "seed 73" in html
     for name, scene in DEMO_SCENES.items():
