@@ -86,7 +86,7 @@ class _Client:
         return self._after(before, self._horde.forms_settled)
 
     def fill_queue(self) -> None:
-        for wish in itertools.cycle(FORMS):
+        for wish in itertools.islice(itertools.cycle(FORMS), WAITING):
             if self._horde.forms_waiting() >= WAITING:
                 return
             self._client.post_forms(wish)

@@ -21,7 +21,7 @@ from worker.safety.gallery import Gallery
 from worker.service.assembly import make_adapters, make_intake
 from worker.service.history import History
 from worker.service.orders import Orders
-from worker.service.overview import JobOverview, Overview
+from worker.service.overview import JobOverview, KindOverview, Overview
 
 API_KEY = "a-key-that-nobody-shall-see"
 PASSWORD = "correct horse"
@@ -85,9 +85,12 @@ def at_work() -> Overview:
         steps=30, seconds_left=4.5, kudos=12.3, loras=("a <b>bold</b> LoRA",),
     )  # fmt: skip
     waiting = JobOverview(id="b", model="Deliberate", stage="waiting", images=1)
+    forms = KindOverview(
+        kind="form", name="an <i>alchemist</i>", in_hand=2, done=7, failed=1, kudos=9.5
+    )
     return Overview(
         doing="serving", began=1.8e9, at=1.8e9 + 7200, models=("Deliberate",), jobs=(job, waiting),
-        images=123, kudos=1234.5, failed=1,
+        images=123, kudos=1234.5, failed=1, others=(forms,),
     )  # fmt: skip
 
 

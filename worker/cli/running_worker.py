@@ -196,10 +196,8 @@ def _told_of(job: JobOverview) -> str:
 
 
 def _told_of_kind(other: KindOverview) -> str:
-    failed = f", {other.failed} failed" if other.failed else ""
     why = f"; {as_typed(other.why)}" if other.why else ""
-    figures = f"{other.in_hand} in hand, {other.done} done{failed}, {other.kudos:.2f} kudos"
-    return f"{figures}, as {other.name!r}{why}"
+    return f"{other.figures}, as {other.name!r}{why}"
 
 
 def _counted(jobs: list[JobOverview]) -> str:

@@ -50,10 +50,12 @@ class Journal:
         self._status = Status()
         self._changed = threading.Condition()
         self._jobs: dict[str, JobRow] = {}
+        self._others: dict[Kind, Journal] = {}
 
     def of(self, kind: Kind) -> Journal:
         """A journal of another kind of work in the same ledger."""
-        return Journal(self._ledger, self._most_drops, kind=kind)
+        self._others[kind] = Journal(self._ledger, self._most_drops, kind=kind)
+        return self._others[kind]
 
     # ---- the way of a job --------------------------------------------------------------------
 
@@ -195,6 +197,10 @@ class Journal:
     def view(self) -> StatusView:
         with self._changed:
             return self._status.view(self.jobs())
+
+    def views_beside(self) -> tuple[tuple[Kind, StatusView], ...]:
+        """The same of each other kind of work that is served."""
+        return tuple((kind, other.view()) for kind, other in self._others.items())
 
     def tend(self) -> None:
         """To be called often: keeps the ledger small and on the disk."""

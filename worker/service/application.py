@@ -265,6 +265,7 @@ def _figures(moment: Moment) -> str:
     disk = f"   disk {_room(machine.disk)}" if machine.disk else ""
     lines = (
         f"{view.images_done} images{failed}, {view.kudos:.2f} kudos{took}",
+        *(f"{other.kind}s: {other.figures}" for other in moment.overview.others),
         f"memory {_room(machine.memory)}{disk}",
         _card(machine.card) if machine.card else "",
     )

@@ -20,7 +20,7 @@ from worker.service.machine import Machine, MachineReading
 from worker.service.orders import STARTING
 from worker.service.overview import Overview, overview_of
 from worker.service.pauses import Pauses
-from worker.service.terminal import status_line
+from worker.service.terminal import last_line
 
 END_SECONDS = 5.0  # for the application to give the terminal back
 READ_SECONDS = 5.0  # between two readings of the machine
@@ -119,7 +119,7 @@ class ApplicationView:
             for handler in self._screens:
                 root.addHandler(handler)
         with suppress(OSError):
-            print(status_line(self._journal.view()), flush=True)
+            print(last_line(self._journal), flush=True)
 
     @property
     def _is_running(self) -> bool:

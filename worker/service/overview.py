@@ -63,6 +63,12 @@ class KindOverview(_Part):
     failed: int = 0
     kudos: float = 0.0
 
+    @property
+    def figures(self) -> str:
+        """In words."""
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.in_hand} in hand, {self.done} done{failed}, {self.kudos:.2f} kudos"
+
 
 class Overview(_Part):
     """What a running worker does at the moment."""
@@ -150,8 +156,8 @@ def sentence(overview: Overview) -> str:
     match overview.doing:
         case "serving" if overview.running:
             told = f"It serves the horde, and is making a picture with {overview.running.model}."
-        case "serving" if overview.jobs:
-            told = "It serves the horde, and has jobs in hand."
+        case "serving" if kinds := _in_hand(overview):
+            told = f"It serves the horde, and has {' and '.join(kinds)} in hand."
         case "serving" if why:
             return f"It gets no jobs: {why}."
         case "serving":
@@ -170,6 +176,12 @@ def sentence(overview: Overview) -> str:
         case doing:
             told = f"It is {doing}."
     return f"{told} {why[:1].upper()}{why[1:]}." if why else told
+
+
+def _in_hand(overview: Overview) -> list[str]:
+    """The kinds of work, for people."""
+    pictures = ["jobs"] if overview.jobs else []
+    return pictures + [f"{other.kind}s" for other in overview.others if other.in_hand]
 
 
 def read_overview(text: str) -> Overview | None:

@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol, Self, TextIO
@@ -18,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.children.signals import StopSignals
+from worker.horde.kinds import Kind
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Totals
 from worker.jobs.results import ENDS, JobStage
@@ -105,12 +107,13 @@ class LiveView:
 
     def refresh(self) -> None:
         view, now = self._journal.view(), time.monotonic()
-        shows = view, self._console.size
+        others = self._journal.views_beside()
+        shows = view, others, self._console.size
         if shows == self._shown and now - self._drawn_at < REDRAWN_SECONDS:
             return
         table = self._table.of(view.rows[-LIVE_ROWS:])
         with suppress(OSError):
-            self._live.update(_picture(table, view), refresh=True)
+            self._live.update(_picture(table, view, others), refresh=True)
             self._shown, self._drawn_at = shows, now
 
     def nap(self, signals: StopSignals, seconds: float) -> None:
@@ -122,7 +125,7 @@ class LiveView:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
-        self._live.console.print(Text(status_line(self._journal.view())))
+        self._live.console.print(Text(last_line(self._journal)))
 
 
 class _LaidOutTable:
@@ -154,7 +157,7 @@ class PlainView:
     def refresh(self) -> None:
         if time.monotonic() - self._last_time < self._seconds:
             return
-        line = status_line(self._journal.view())
+        line = last_line(self._journal)
         if line != self._last_line:
             with suppress(OSError):  # whoever read it is gone, or the disk is full: serve on
                 print(self._lines.format(_record(line)), flush=True)
@@ -176,8 +179,17 @@ def _record(line: str) -> logging.LogRecord:
     return logging.LogRecord("worker.status", logging.INFO, "", 0, "%s", (line,), None)
 
 
-def status_line(view: StatusView) -> str:
-    """Queue, current step, images, kudos and speed, on one line."""
+Others = Sequence[tuple[Kind, StatusView]]
+
+
+def last_line(journal: Journal) -> str:
+    """All kinds of work on one line."""
+    return status_line(journal.view(), journal.views_beside())
+
+
+def status_line(view: StatusView, others: Others = ()) -> str:
+    """Queue, current step, images, kudos and speed, and what other kinds of work came to, on one
+    line."""
     parts = [f"queue {view.waiting}", _activity(view), f"images {view.images_done}"]
     if view.images_failed:
         parts.append(f"failed {view.images_failed}")
@@ -186,6 +198,9 @@ def status_line(view: StatusView) -> str:
     parts.append(f"kudos {view.kudos:.2f}")
     if view.seconds_per_image is not None:
         parts.append(f"{view.seconds_per_image:.2f} s/image")
+    for kind, other in others:
+        failed = f", {other.images_failed} failed" if other.images_failed else ""
+        parts.append(f"{kind}s {other.images_done}{failed}, kudos {other.kudos:.2f}")
     return " | ".join(parts)
 
 
@@ -224,8 +239,8 @@ _ENDS_TOLD = {
 }
 
 
-def _picture(table: RenderableType, view: StatusView) -> RenderableType:
-    line = Text(status_line(view), style="bold")
+def _picture(table: RenderableType, view: StatusView, others: Others) -> RenderableType:
+    line = Text(status_line(view, others), style="bold")
     return Group(Text(""), table, Text(""), _progress(view.running), line)
 
 

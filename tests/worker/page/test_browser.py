@@ -60,6 +60,7 @@ def test_now_tells_the_job_and_follows_what_the_worker_does(browser: Browser, se
         expect(job).to_contain_text("a <b>bold</b> LoRA")
         expect(tab.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
         expect(tab.locator("#memory")).to_contain_text("is left to other programs")
+        expect(tab.locator("#others")).to_contain_text("2 in hand, 7 done, 1 failed, 9.50 kudos")
         reason = PauseReason(PauseCause.pause_for, "steam is running", PauseKind.at_once)
         served.watched.orders.answer(Overview(doing="paused", pauses=(reason,)))
         expect(state).to_have_text("It is paused. Steam is running.", timeout=LONG_MS)

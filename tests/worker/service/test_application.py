@@ -26,7 +26,7 @@ from worker.jobs.ledger import Ledger
 from worker.jobs.results import ImageEnd, JobStage
 from worker.service.application import Hands, LogLines, Moment, WorkerApplication
 from worker.service.machine import CardReading, MachineReading, Room
-from worker.service.overview import overview_of
+from worker.service.overview import KindOverview, overview_of
 
 PROMPT = "a red circle"
 GIB = 1 << 30
@@ -64,7 +64,8 @@ class Owner:
     def show(self, why: str = "") -> None:
         view = self.journal.view()
         overview = overview_of(view, "serving", why, began=0.0, models=("demo", STRANGE))
-        self.application.show(Moment(overview, view, MACHINE))
+        forms = KindOverview(kind="form", name="an alchemist", in_hand=2, done=7, kudos=9.5)
+        self.application.show(Moment(overview.beside([forms]), view, MACHINE))
 
     def told(self, name: str) -> str:
         return str(self.application.screen_stack[0].query_one(name, Static).render())
@@ -97,6 +98,7 @@ def test_it_shows_state_jobs_memory_and_log(size: tuple[int, int]):
             assert owner.told("#state") == "The worker is serving: back at [/5pm]"
             assert "12.50 kudos" in owner.told("#figures")
             figures = owner.told("#figures")
+            assert "forms: 2 in hand, 7 done, 9.50 kudos" in figures
             assert "memory 3.0 of 8.0 GiB free   disk 120.0 of 500.0 GiB free" in figures
             card = "5.0 of 12.0 GiB free   load 97 %   temperature 71 °C   power 212 W"
             assert f"card memory {card}" in figures

@@ -19,6 +19,7 @@ from hordelib.job.params import GenerationParams
 from tests.support.owner import PROJECT, wait_for
 from worker.clock import elapsed_seconds
 from worker.horde.api import slots_of
+from worker.horde.kinds import Kind
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.jobs.results import ImageEnd, JobStage
@@ -106,6 +107,19 @@ def test_the_live_view_is_drawn_again_after_a_while(
         monkeypatch.setattr("worker.service.terminal.REDRAWN_SECONDS", 0.0)
         view.refresh()
         assert "a red circle" in screen.news()
+
+
+@pytest.mark.parametrize("columns", [None, 120], ids=["lines", "live"])
+def test_other_kinds_of_work_are_told_beside_pictures(
+    columns: int | None, capsys: pytest.CaptureFixture[str]
+):
+    journal, screen = Journal(Ledger(None)), Screen()
+    forms = journal.of(Kind.form)
+    with make_display(screen.console if columns else make_console(), journal) as view:
+        forms.popped(slots_of(("a",), ("",), elapsed_seconds() + 60), "palette")
+        forms.ended("a", "a", ImageEnd(JobStage.submitted, 3.0))
+        view.refresh()
+    assert "| forms 1, kudos 3.00" in screen.news() + capsys.readouterr().out
 
 
 HOSTILE = ["on hold: back at [/5pm]", "skipped: [/x] 3", "[bold", ":warning: [link=file:///x]"]

@@ -96,6 +96,9 @@ export function showNow(now) {
   const list = make("dl");
   definitions(list, rows);
   $("jobs").replaceChildren(rows.length ? list : make("p", {}, "None."));
+  $("others").hidden = !overview.others.length;
+  definitions($("others-list"), overview.others.map((other) => [`${other.kind}s`, [`${other.in_hand} in hand`, `${other.done} done`,
+    other.failed && `${other.failed} failed`, `${other.kudos.toFixed(2)} kudos`, `as ${other.name}`, other.why].filter(Boolean).join(", ")]));
   const hours = overview.began ? (overview.at - overview.began) / 3600 : 0;
   const hourly = (value) => hours > 1 / 60 ? ` (${(value / hours).toFixed(1)} an hour)` : "";
   definitions($("life"), [
