@@ -119,7 +119,7 @@ class WorkerApplication(App[None]):
     ]
     CSS = """
     #state { height: auto; max-height: 4; padding: 0 1; text-style: bold; }
-    #figures { height: auto; max-height: 3; padding: 0 1; }
+    #figures { height: auto; max-height: 5; padding: 0 1; }
     #curves { height: 3; }
     .curve { width: 1fr; padding: 0 1; }
     .curve Sparkline { height: 2; }
