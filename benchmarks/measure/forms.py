@@ -99,14 +99,16 @@ class _Client:
         return found[before]
 
 
-def measure(checkpoint: Path, count: int, children: Children = OURS) -> Iterator[Row]:
+def measure(
+    checkpoint: Path, count: int, children: Children = OURS, *, warm_up: int = WARM_UP
+) -> Iterator[Row]:
     """`count` pictures without forms, as many of each form, and as many pictures beside forms."""
     reference = {MODEL: ReferenceModel("stable diffusion 1")}
     with tempfile.TemporaryDirectory() as folder, served_horde(reference) as horde:
         bridge = _bridge(horde.url(), Path(folder), checkpoint, children)
         with serving(bridge):
             client = _Client(horde, bridge)
-            for _ in range(WARM_UP):
+            for _ in range(warm_up):
                 client.picture()
                 for wish in FORMS:
                     client.form(wish)
