@@ -1,8 +1,8 @@
 """What forms cost the pictures beside them: seconds from pop to submit, as the horde sees it.
 
-Pictures are asked for one at a time, each a moment after the one before, so that forms fill the
-gaps between them: first without any form, then with a queue of forms that never ends. A picture may
-wait for the form at work, so that it takes at most one form longer.
+Pictures are asked for one at a time, in turn without any form and a moment after a queue of forms,
+which fill the gap before it. A picture may wait for the form at work, so that it takes at most one
+form longer; where the device is the processor, the forms beside it take their part of that, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.measure.horde import ServedHorde, Settled, served_horde
 from benchmarks.measure.model_files import MODELS
-from benchmarks.measure.worker import LOOK_SECONDS, serving
+from benchmarks.measure.worker import serving
 from benchmarks.measure.workloads import PLAIN
 from benchmarks.results.frame import Bench, positive
 from hordelib.alchemy.device_forms import ANNOTATION
@@ -40,9 +40,10 @@ from worker.service.assembly import OURS, Children, make_bridge
 
 MODEL = "a model"
 SIDE = 512  # of the forms' picture
-WAITING = 20  # forms that wait at the horde while pictures are made beside them, at least
-PAUSE_SECONDS = 2.0  # between two pictures, at most
+WAITING = 18  # forms that are asked for before a picture: more than are done until it is
+PAUSE_SECONDS = 2.0  # before a picture, at most
 WARM_UP = 2
+LOOK_SECONDS = 0.05  # between two looks whether something is done
 GOLDEN = 0.618  # its multiples are spread evenly over 0 to 1, however many there are
 FORMS = (
     FormWish(UPSCALER, "", side=SIDE),
@@ -85,24 +86,32 @@ class _Client:
         self._client.post_forms(wish)
         return self._after(before, self._horde.forms_settled)
 
-    def fill_queue(self) -> None:
+    def picture_beside_forms(self) -> tuple[Settled, int]:
+        """And how many of the forms were done meanwhile."""
+        before = len(self._horde.forms_settled())
         for wish in itertools.islice(itertools.cycle(FORMS), WAITING):
-            if self._horde.forms_waiting() >= WAITING:
-                return
             self._client.post_forms(wish)
+        settled = self.picture()
+        done = len(self._horde.forms_settled()) - before
+        while self._horde.open_forms():
+            self._wait()
+        return settled, done
 
     def _after(self, before: int, settled: Callable[[], list[Settled]]) -> Settled:
         while len(found := settled()) <= before:
-            if self._bridge.failure is not None:
-                raise self._bridge.failure
-            time.sleep(LOOK_SECONDS / 20)
+            self._wait()
         return found[before]
+
+    def _wait(self) -> None:
+        if self._bridge.failure is not None:
+            raise self._bridge.failure
+        time.sleep(LOOK_SECONDS)
 
 
 def measure(
     checkpoint: Path, count: int, children: Children = OURS, *, warm_up: int = WARM_UP
 ) -> Iterator[Row]:
-    """`count` pictures without forms, as many of each form, and as many pictures beside forms."""
+    """`count` of each form, and as many pictures without forms and beside them."""
     reference = {MODEL: ReferenceModel("stable diffusion 1")}
     with tempfile.TemporaryDirectory() as folder, served_horde(reference) as horde:
         bridge = _bridge(horde.url(), Path(folder), checkpoint, children)
@@ -112,15 +121,12 @@ def measure(
                 client.picture()
                 for wish in FORMS:
                     client.form(wish)
-            yield _row("pictures", "nothing", [client.picture() for _ in range(count)], 0)
             for wish in FORMS:
                 yield _row(wish.form, "nothing", [client.form(wish) for _ in range(count)], 0)
-            before = len(horde.forms_settled())
-            found: list[Settled] = []
-            for _ in range(count):
-                client.fill_queue()
-                found.append(client.picture())
-            yield _row("pictures", "forms", found, len(horde.forms_settled()) - before)
+            pairs = [(client.picture(), client.picture_beside_forms()) for _ in range(count)]
+            yield _row("pictures", "nothing", [alone for alone, _ in pairs], 0)
+            done = sum(done for _, (_, done) in pairs)
+            yield _row("pictures", "forms", [settled for _, (settled, _) in pairs], done)
 
 
 def _row(what: str, beside: str, found: Sequence[Settled], others: int) -> Row:

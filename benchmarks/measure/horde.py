@@ -77,9 +77,10 @@ class ServedHorde:
         ]
         return sorted(found, key=lambda form: form.submitted_at)
 
-    def forms_waiting(self) -> int:
-        """Those that no worker has yet."""
-        return sum(form.state == "waiting" for form in self._sandbox.books().forms)
+    def open_forms(self) -> int:
+        """Those that no worker has done yet."""
+        states = [form.state for form in self._sandbox.books().forms]
+        return states.count("waiting") + states.count("processing")
 
     def _over(self) -> int:
         return self._sandbox.tally().statuses.get((Endpoint.SUBMIT.value, 200), 0)

@@ -31,6 +31,7 @@ CHARTS: Mapping[str, Mapping[str, str]] = {  # of each bench: none says the same
         "p95_seconds": LESS_TIME,
         "bridge_cpu_ms": LESS_TIME,
     },
+    "forms": {"p50_seconds": LESS_TIME, "p95_seconds": LESS_TIME, "slowest_seconds": LESS_TIME},
     "compare": {
         "seconds": LESS_TIME,
         "ratio": "under 1 is better: less time than before beside the same program",

@@ -11,8 +11,8 @@ from benchmarks.measure.simulated import children
 def test_pictures_alone_each_form_and_pictures_beside_forms_have_a_row(checkpoint: Path):
     rows = list(measure(checkpoint, 1, children(0.0), warm_up=0))
     assert [(row.what, row.beside) for row in rows] == [
-        ("pictures", "nothing"),
         *((wish.form, "nothing") for wish in FORMS),
+        ("pictures", "nothing"),
         ("pictures", "forms"),
     ]
     assert [(row.count, row.faulted) for row in rows] == [(1, 0)] * len(rows)

@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import BENCHES, main
-from benchmarks.measure import engine, judge, memory, pages, scale, seconds, switch, worker
+from benchmarks.measure import (
+    engine,
+    forms,
+    judge,
+    memory,
+    pages,
+    scale,
+    seconds,
+    switch,
+    worker,
+)
 from benchmarks.peers import compare
 from benchmarks.results.comparison import CHARTS
 from benchmarks.results.run_file import FEATURES
@@ -109,6 +119,7 @@ def test_a_plot_is_there_when_the_rows_have_its_figures(
         ("switch", switch.Switch),
         ("judge", judge.Row),
         ("pages", pages.Row),
+        ("forms", forms.Row),
         ("seconds", seconds.Row),
         ("tune", tuning.Proposal),
     ],

@@ -200,14 +200,7 @@ def _fill_disk(world: World) -> None:
     """Ends when the worker's ledger is on the disk again.
 
     What is popped meanwhile is in memory alone, as the worker says: a kill at once would lose it.
-
-    A worker that is still starting can't read its ledger either while no file at all may be
-    written, not even one for temporary copies: that is more than a full disk.
     """
-    until = time.monotonic() + LEDGER_SECONDS
-    while not world.service.has_open(LEDGER) and time.monotonic() < until:
-        world.service.insist_on_life()
-        time.sleep(0.05)
     world.service.limit_files(0)
     world.pause(0.5, 2.0)
     world.service.limit_files(resource.RLIM_INFINITY)

@@ -78,13 +78,6 @@ class Service:
             return psutil.Process(self._running.pid).children(recursive=True)
         return []
 
-    def has_open(self, name: str) -> bool:
-        """Whether the worker has a file of that name open."""
-        with suppress(psutil.NoSuchProcess):
-            files = psutil.Process(self._running.pid).open_files()
-            return any(Path(file.path).name == name for file in files)
-        return False
-
     def thaw(self) -> None:
         """Let stopped children go on, so that they can notice what has become of their bridge."""
         for child in self.children():

@@ -205,6 +205,8 @@ class WorkerApplication(App[None]):
             self._write(log, *line)
 
     def _take_lines(self) -> None:
+        if not self.screen_stack:  # it is about to end
+            return
         log = self.screen_stack[0].query_one(RichLog)
         while self._lines.new:
             line = self._lines.new.popleft()
