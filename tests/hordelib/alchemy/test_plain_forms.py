@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,8 @@ def test_vectors_render_back_to_the_picture(side: int, traced_side: int):
 def test_a_palette_finds_the_colours_with_their_shares():
     image = scene(256)
     red_share = float(np.mean(np.abs(pixels(image) - RED).max(axis=2) < 64))
-    first, second, *others = palette(SourceImage.of_pil(image))["colors"]
+    colours: list[dict[str, Any]] = palette(SourceImage.of_pil(image))["colors"]
+    first, second, *others = colours
     assert (first["hex"], second["hex"]) == (hexadecimal(BLUE), hexadecimal(RED))
     assert second["proportion"] == pytest.approx(red_share, abs=0.02)
     assert first["proportion"] == pytest.approx(1 - red_share, abs=0.02)
