@@ -40,6 +40,7 @@ from worker.models.opening import Models
 from worker.notices.notifier import Notifier, seen_of
 from worker.notices.posting import NOT_INSTALLED, is_installed
 from worker.page.app import Watched
+from worker.page.first_page import is_to_be_set_up, set_up_by_page
 from worker.page.server import page_of
 from worker.safety.gallery import Gallery
 from worker.safety.policy import unfound
@@ -123,6 +124,8 @@ def _demo(options: argparse.Namespace, signals: StopSignals) -> int:
 
 def _run(options: argparse.Namespace, signals: StopSignals) -> int:
     config_file = options.home / CONFIG_FILE
+    if is_to_be_set_up(config_file):
+        set_up_by_page(config_file, options.home)
     config = load_config(config_file)
     with suppress(OSError):
         if config_file.exists() and close_to_others(config_file):

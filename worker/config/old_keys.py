@@ -30,7 +30,7 @@ _REFRESHED = "no longer needed: lists are asked for every hour, how models are u
 _CPU_JUDGE = "no longer needed: pictures are checked on the CPU, and the card is for jobs"
 _NO_TEXT = "not served: this worker makes pictures, not text"
 _ONE_BATCH = "no longer needed: one batch at a time is faster, and all else runs beside it"
-_LIMITS = "replaced by preload_timeout, inference_step_timeout and process_timeout"
+_LIMITS = "no longer needed: how fast this machine is is learnt; process_timeout bounds a job"
 _STICKY = "no longer needed: a model stays in memory for as long as it fits"
 _ONE_MODEL_COPY = "no longer needed: model files are read where they are"
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,14 @@ from worker.errors import ConfigError, WorkerError
 from worker.loras.adapters import Adapters
 from worker.models.keeper import ModelOffering
 from worker.models.on_disk import DISK_FLOOR_BYTES
-from worker.page.guard import MOST_BODY_BYTES, Guard, json_of, refusal
+from worker.page.guard import Guard, json_of, refusal
 from worker.page.hordes_side import HordesSide
 from worker.page.live import Live
 from worker.page.log_lines import LogLines
 from worker.page.lora_shelf import loras_shown, remove_lora
 from worker.page.model_shelf import ModelShelf
 from worker.page.settings import Outdated, keep_hash, save_settings, settings_shown
+from worker.page.site import make_site
 from worker.safety.gallery import Gallery
 from worker.service.history import History
 from worker.service.machine import Machine
@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 MOST_HISTORY_HOURS = 24 * 31
 LONGEST_NAME = 300  # characters, of a model
 LONGEST_PAUSE = 366 * 86400.0
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _CHANGES = TypeAdapter(dict[StrictStr, StrictBool | StrictInt | StrictStr | list[StrictStr] | None])
 Work = Callable[[], Any]
 
@@ -59,15 +58,10 @@ class Watched:
 
 
 def make_app(watched: Watched, guard: Guard, lines: LogLines) -> web.Application:
-    app = web.Application(middlewares=[_plain(guard)], client_max_size=MOST_BODY_BYTES)
+    app = make_site(guard, "index.html", _FILES)
     page = _Page(watched, guard, lines)
     app.add_routes(
         [
-            web.get("/", _static("index.html")),
-            web.get("/login", _static("login.html")),
-            *(web.get(f"/{name}", _static(name)) for name in _FILES),
-            web.post("/login", guard.log_in),
-            web.post("/logout", guard.log_out),
             web.get("/events", page.live.stream),
             web.get(r"/pictures/{number:[0-9]{1,9}}", page.picture),
             web.get("/api/history", page.history),
@@ -90,25 +84,7 @@ def make_app(watched: Watched, guard: Guard, lines: LogLines) -> web.Application
     return app
 
 
-_FILES = ("page.css", "page.js", "views.js", "charts.js", "models.js", "login.js")
-
-
-def _plain(guard: Guard) -> Any:
-    @web.middleware
-    async def middleware(request: web.Request, handler: Any) -> web.StreamResponse:
-        return await guard.middleware(request, handler)
-
-    return middleware
-
-
-def _static(name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-    content = files("worker.page").joinpath("static", name).read_bytes()
-
-    async def give(_request: web.Request) -> web.Response:
-        kind = _TYPES[Path(name).suffix]
-        return web.Response(body=content, content_type=kind, charset="utf-8")
-
-    return give
+_FILES = ("page.js", "views.js", "charts.js", "models.js")
 
 
 class _Page:
@@ -159,14 +135,14 @@ class _Page:
 
     async def horde(self, _request: web.Request) -> web.Response:
         served = self._overview().models
-        return await _told(lambda: self._hordes_side.shown(served))
+        return await told_by(lambda: self._hordes_side.shown(served))
 
     async def log(self, _request: web.Request) -> web.Response:
         return web.json_response({"lines": self._lines.since(0)})
 
     async def models(self, _request: web.Request) -> web.Response:
         served = self._overview().models
-        return await _told(lambda: self._shelf.shown(served))
+        return await told_by(lambda: self._shelf.shown(served))
 
     async def picture(self, request: web.Request) -> web.Response:
         gallery = self._watched.gallery
@@ -177,41 +153,41 @@ class _Page:
         return web.Response(body=file, content_type="image/webp")
 
     async def loras(self, _request: web.Request) -> web.Response:
-        return await _told(lambda: loras_shown(self._watched.adapters))
+        return await told_by(lambda: loras_shown(self._watched.adapters))
 
     async def plan(self, request: web.Request) -> web.Response:
         name = request.query.get("name", "")[:LONGEST_NAME]
-        return await _told(lambda: self._shelf.plan(name))
+        return await told_by(lambda: self._shelf.plan(name))
 
     async def settings(self, _request: web.Request) -> web.Response:
-        return await _told(lambda: settings_shown(self._watched.config_file))
+        return await told_by(lambda: settings_shown(self._watched.config_file))
 
     # ---- what is ordered ---------------------------------------------------------------------
 
     async def add(self, request: web.Request) -> web.Response:
         name = _text_of(await json_of(request), "name")
-        return await _told(lambda: self._shelf.add(name))
+        return await told_by(lambda: self._shelf.add(name))
 
     async def pause_download(self, request: web.Request) -> web.Response:
         name = _text_of(await json_of(request), "name")
-        return await _told(lambda: self._shelf.pause(name))
+        return await told_by(lambda: self._shelf.pause(name))
 
     async def resume_download(self, request: web.Request) -> web.Response:
         name = _text_of(await json_of(request), "name")
-        return await _told(lambda: self._shelf.resume(name))
+        return await told_by(lambda: self._shelf.resume(name))
 
     async def cancel_download(self, request: web.Request) -> web.Response:
         name = _text_of(await json_of(request), "name")
-        return await _told(lambda: self._shelf.cancel(name))
+        return await told_by(lambda: self._shelf.cancel(name))
 
     async def remove(self, request: web.Request) -> web.Response:
         name = _text_of(await json_of(request), "name")
         in_hand = {job.model for job in self._overview().jobs}
-        return await _told(lambda: self._shelf.remove(name, in_hand))
+        return await told_by(lambda: self._shelf.remove(name, in_hand))
 
     async def remove_lora(self, request: web.Request) -> web.Response:
         name = _text_of(await json_of(request), "file")
-        return await _told(lambda: remove_lora(self._watched.adapters, name))
+        return await told_by(lambda: remove_lora(self._watched.adapters, name))
 
     async def save(self, request: web.Request) -> web.Response:
         body = await json_of(request)
@@ -227,7 +203,7 @@ class _Page:
             told = "bridgeData.yaml has changed meanwhile; look at it again, then save"
             return refusal(409, told)
         except (WorkerError, OSError) as error:
-            return refusal(400, *_lines_of(error))
+            return refusal(400, *lines_of(error))
         if "page_password" in changes:
             config = await asyncio.to_thread(load_config, config_file)
             kept = await asyncio.to_thread(keep_hash, config_file, config)
@@ -245,18 +221,18 @@ class _Page:
         if given.until is not None and not 0 < given.until - time.time() <= LONGEST_PAUSE:
             return refusal(400, "until: expected a moment of the next year")
         log.info("page: the order is to %s", given.order)
-        return await _told(lambda: self._watched.orders.give_here(given))
+        return await told_by(lambda: self._watched.orders.give_here(given))
 
 
-async def _told(work: Work) -> web.Response:
+async def told_by(work: Work) -> web.Response:
     """What a thread says that may wait for the disk or the network."""
     try:
         return web.json_response(await asyncio.to_thread(work) or {})
     except (WorkerError, HordelibError, OSError) as error:
-        return refusal(400, *_lines_of(error))
+        return refusal(400, *lines_of(error))
 
 
-def _lines_of(error: Exception) -> tuple[str, ...]:
+def lines_of(error: Exception) -> tuple[str, ...]:
     if isinstance(error, ConfigError):
         return error.problems
     if isinstance(error, OSError) and error.strerror:

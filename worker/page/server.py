@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from threading import Thread
 from urllib.parse import urlsplit
@@ -32,14 +32,20 @@ TROUBLE_SECONDS = 1.0  # until connections are taken again after the system refu
 
 
 class PageServer:
-    """Serves until `close`. Its address is printed; without one it does nothing."""
+    """Serves an application until `close`. Without an address it does nothing.
 
-    def __init__(self, watched: Watched):
-        config = watched.config
-        self.address = config.page
-        secrets = [config.api_key, config.civitai_api_token, config.page_password]
-        self._lines = LogLines([secret.get_secret_value() for secret in secrets if secret])
-        self._watched = watched
+    `password_hash` is asked in the server's own thread: a hash takes a moment.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        application: Callable[[Guard], web.Application],
+        password_hash: Callable[[], str],
+    ):
+        self.address = address
+        self._application = application
+        self._password_hash = password_hash
         self._thread: Thread | None = None
         self._listener: socket.socket | None = None
         self._loop = asyncio.new_event_loop()
@@ -53,10 +59,10 @@ class PageServer:
     def loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
 
-    def start(self) -> None:
-        """Whatever hinders it is a line in the log; the worker serves without it."""
+    def start(self) -> bool:
+        """Whether it listens. What hinders it is a line in the log; jobs are served without it."""
         if not self.address:
-            return
+            return False
         url = urlsplit(self.address)
         host, port = url.hostname or "", url.port or 0
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -69,15 +75,13 @@ class PageServer:
             told = "no page at %s (%s): set `page` to another port, such as http://127.0.0.1:%d"
             why = os.strerror(error.errno) if error.errno else str(error)
             log.warning(told, self.address, why, port + 1)
-            return
-        logging.getLogger().addHandler(self._lines)
+            return False
         self._thread = Thread(target=self._run, name="page", daemon=True)
         self._thread.start()
-        log.info("page: open %s in a browser", self._shown_address())
+        return True
 
     def close(self) -> None:
         """Ends all connections; a thread that does not end is left to the process' end."""
-        logging.getLogger().removeHandler(self._lines)
         if self._thread is not None:
             with suppress(RuntimeError):  # the loop is closed: the page has failed before
                 self._loop.call_soon_threadsafe(self._stopping.set)
@@ -85,8 +89,9 @@ class PageServer:
         else:
             self._loop.close()
 
-    def _shown_address(self) -> str:
-        """0.0.0.0 and :: are no addresses that a browser can open."""
+    @property
+    def shown_address(self) -> str:
+        """For a browser: 0.0.0.0 and :: are no addresses that a browser can open."""
         for anywhere in ("0.0.0.0", "[::]"):
             if f"//{anywhere}:" in self.address:
                 return self.address.replace(anywhere, socket.gethostname())
@@ -104,10 +109,8 @@ class PageServer:
                 self._listener.close()
 
     async def _serve(self) -> None:
-        watched = self._watched
-        password_hash = await asyncio.to_thread(keep_hash, watched.config_file, watched.config)
-        guard = Guard(password_hash)
-        app = make_app(watched, guard, self._lines)
+        guard = Guard(await asyncio.to_thread(self._password_hash))
+        app = self._application(guard)
         runner = web.AppRunner(
             app, access_log=None, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=0.2
         )
@@ -140,10 +143,20 @@ class PageServer:
 
 @contextmanager
 def page_of(watched: Watched) -> Generator[PageServer]:
-    """The page, for as long as the worker runs."""
-    page = PageServer(watched)
-    page.start()
+    """The page, for as long as the worker runs; its address is logged."""
+    config = watched.config
+    secrets = [config.api_key, config.civitai_api_token, config.page_password]
+    lines = LogLines([secret.get_secret_value() for secret in secrets if secret])
+    page = PageServer(
+        config.page,
+        lambda guard: make_app(watched, guard, lines),
+        lambda: keep_hash(watched.config_file, config),
+    )
+    if page.start():
+        logging.getLogger().addHandler(lines)
+        log.info("page: open %s in a browser", page.shown_address)
     try:
         yield page
     finally:
+        logging.getLogger().removeHandler(lines)
         page.close()

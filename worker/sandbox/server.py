@@ -13,6 +13,7 @@ from typing import Self
 
 from aiohttp import web
 
+from worker.command_line import LAUNCHER, as_typed
 from worker.errors import PortTaken
 from worker.sandbox.app import App, TallyBook
 from worker.sandbox.books import Absence, Books, Tally
@@ -178,6 +179,11 @@ def serve(models: Mapping[str, ReferenceModel], port: int) -> None:
 
 def _guide(url: str, model: str) -> str:
     keys = "\n".join(f"  {user.username:<14} {user.key}" for user in DEFAULT_USERS)
+    owner = next(user for user in DEFAULT_USERS if user.alias == "owner")
+    setup = (
+        f"{LAUNCHER} setup --horde-url {url} --model-reference none --models '{model}'"
+        f" --api-key {owner.key} --name 'My worker' --yes"
+    )
     client = next(user for user in DEFAULT_USERS if user.alias == "client")
     return f"""\
 A local horde listens on {url}
@@ -192,5 +198,8 @@ Post a job:
 Ask how it is doing, then fetch it (ID is the "id" of the answer above):
   curl -s {url}/api/v2/generate/check/ID
   curl -s {url}/api/v2/generate/status/ID
+
+Set a worker up for it, in a folder of its own:
+  {as_typed(setup)}
 
 Ctrl-C stops it; nothing is kept."""
