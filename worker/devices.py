@@ -80,14 +80,19 @@ def ask_torch() -> TorchProbe:
         if asked.returncode:
             lines = asked.stderr.strip().splitlines()
             raise EngineUnusable(f"torch does not work: {lines[-1] if lines else 'it crashed'}")
-        told = json.loads(asked.stdout.strip().splitlines()[-1])
-        card = told["card"] and _card_told(told["card"])
-        kernels = tuple(told["kernels"])
-        return TorchProbe(told["version"], told["cuda"], kernels, card, told["error"])
+        return probe_of(asked.stdout)
     except subprocess.TimeoutExpired as error:
         raise EngineUnusable(f"torch says nothing within {PROBE_SECONDS:.0f} s") from error
     except (ValueError, LookupError) as error:
         raise EngineUnusable(f"torch does not work: {error}") from error
+
+
+def probe_of(output: str) -> TorchProbe:
+    """What `torch_probe` has printed. Raises ValueError or LookupError where it is none of it."""
+    told = json.loads(output.strip().splitlines()[-1])
+    card = told["card"] and _card_told(told["card"])
+    kernels = tuple(told["kernels"])
+    return TorchProbe(told["version"], told["cuda"], kernels, card, told["error"])
 
 
 def _card_told(told: dict[str, Any]) -> Card:

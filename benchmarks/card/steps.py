@@ -306,8 +306,8 @@ def knobs(trial: Trial) -> None:
             continue
         if owner is not None:
             setattr(owner, knob, True)
-        for i in range(2):  # the first one tries kernels
-            made = engine.generate(trial.job(kind, f"{name} {i}"), model)
+        engine.generate(trial.job(kind, f"{name}, first"), model)  # which tries kernels
+        made = engine.generate(trial.job(kind, name), model)
         if owner is not None:
             setattr(owner, knob, False)
         trial.say(f"{kind}, {name}, a step", step_ms(made, trial.job(kind, "").steps), "ms")

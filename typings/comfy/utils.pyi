@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 
 def repeat_to_batch_size(tensor: Tensor, batch_size: int, dim: int = 0) -> Tensor: ...
 
@@ -13,3 +14,4 @@ def get_tiled_scale_steps(
 def common_upscale(
     samples: Tensor, width: int, height: int, upscale_method: str, crop: str
 ) -> Tensor: ...
+def set_attr_param(obj: Module, attr: str, value: Tensor) -> object: ...

@@ -1,0 +1,5 @@
+from collections.abc import Callable
+
+from torch import Tensor
+
+append_dims: Callable[[Tensor, int], Tensor]
