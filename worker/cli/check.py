@@ -19,6 +19,7 @@ from hordelib.job.questions import Topic
 from hordelib.setup.comfyui_files import SOURCES
 from worker.alchemist.offer import lacking_for, offered_forms
 from worker.cli.check_device import device
+from worker.cli.check_texts import text_findings
 from worker.cli.notify_command import addresses_of_notices
 from worker.config.config import load_config
 from worker.config.environment import read_environment
@@ -51,14 +52,19 @@ LOW_DISK_BYTES = 5 * 10**9
 def findings(home: Path, config_file: Path) -> Iterator[Finding]:
     """All prerequisites, each as soon as it is known, in the order of their dependence."""
     yield _python()
-    yield from device()
     config = _load(home, config_file)
+    if isinstance(config, BridgeConfig) and config.scribe_only:
+        yield ok("configuration", str(config_file))
+        yield from _notes(config)
+        yield from text_findings(config)
+        yield from account_findings(config)
+        return
+    yield from device()
     yield _comfyui(config if isinstance(config, BridgeConfig) else None, home)
     if isinstance(config, BridgeConfig):
         yield _disk(config.models_folder(home))
         yield ok("configuration", str(config_file))
-        for note in in_short(config.notes):
-            yield Finding("configuration", Verdict.warning, note)
+        yield from _notes(config)
         inventory = take_inventory(ModelsFolder.of(config, home))
         models = find_models(config, home, inventory)
         yield from _models(models, inventory)
@@ -68,6 +74,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield from kinds_of_jobs(config, home, models)
         yield from introduced(config, home, models)
         yield from alchemist(config, inventory.folder)
+        yield from text_findings(config)
         yield _safety(config, home)
         yield from addresses_of_notices(config)
         yield from account_findings(config)
@@ -76,6 +83,10 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield from config
         for name in ("model files", "safety", "horde", "api key", "worker name"):
             yield Finding(name, Verdict.skipped, "needs the configuration")
+
+
+def _notes(config: BridgeConfig) -> Iterator[Finding]:
+    return (Finding("configuration", Verdict.warning, note) for note in in_short(config.notes))
 
 
 def _python() -> Finding:

@@ -130,7 +130,7 @@ def _run(options: argparse.Namespace, signals: StopSignals) -> int:
     with suppress(OSError):
         if config_file.exists() and close_to_others(config_file):
             print(f"{config_file}: others could read it; now only you can", file=sys.stderr)
-    if config.comfyui_path is None:
+    if config.comfyui_path is None and not config.scribe_only:
         ensure_comfyui(make_console())
     way = LogWay.json if options.log_json else LogWay.plain if options.plain else LogWay.auto
     run_worker(config, options.home, signals, way=way)
@@ -195,7 +195,11 @@ def run_worker(
                 state.keep()
                 history.note(journal.view())
 
-            log.info("offering %s as %r", ", ".join(models.served), config.dreamer_name)
+            log.info(
+                "offering %s as %r",
+                ", ".join(models.served) or "no pictures",
+                config.dreamer_name,
+            )
             pauses = Pauses(orders, watches_of(config))
             application = None
             if not is_plain(console, way) and has_whole_terminal():
@@ -263,6 +267,8 @@ def warnings_of(config: BridgeConfig, home: Path, models: Models) -> list[str]:
 
 def unserved(config: BridgeConfig, home: Path, models: Models) -> list[str]:
     """The keys of the kinds of jobs that can't be offered, though nobody has refused them."""
+    if not config.makes_pictures:
+        return []
     return [each.flag for each in find_capabilities(config, home, models) if each.missing]
 
 

@@ -13,6 +13,7 @@ from worker.config.keys import BridgeConfig
 from worker.errors import UsageError
 from worker.horde.accounts import ChangedWorker, WorkerChanges, WorkerRecord
 from worker.horde.client import HordeClient
+from worker.horde.kinds import Kind, names_of
 from worker.horde.refusals import END_MAINTENANCE
 from worker.line.popper import insist_on_own_name
 from worker.service.assembly import make_client
@@ -31,10 +32,11 @@ def run_worker_command(config: BridgeConfig, options: argparse.Namespace) -> int
     console = make_console(soft_wrap=True)
     with make_client(config) as client:
         changes = _changes(client, options)
-        record = _own_record(client, config.dreamer_name)
+        kind, name = next(iter(names_of(config).items()))
+        record = _own_record(client, name, kind)
         if record is None:
             told = "start the worker once: its first pop makes it"
-            console.print(f"the horde knows no worker {config.dreamer_name!r}; {told}")
+            console.print(f"the horde knows no worker {name!r}; {told}")
             return ExitCode.FAILED
         if changes.body():
             for line in _changed(client.change_worker(record.id, changes)):
@@ -45,10 +47,10 @@ def run_worker_command(config: BridgeConfig, options: argparse.Namespace) -> int
     return ExitCode.OK
 
 
-def _own_record(client: HordeClient, name: str) -> WorkerRecord | None:
+def _own_record(client: HordeClient, name: str, kind: Kind) -> WorkerRecord | None:
     account = client.whoami()
     record = client.worker_by_name(name, account)
-    insist_on_own_name(account, record)
+    insist_on_own_name(account, record, kind)
     return record
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -40,19 +40,17 @@ def _checked(document: ConfigDocument) -> BridgeConfig:
     problems = [*document.problems.values()]
     try:
         config = BridgeConfig.model_validate(
-            {**document.settings, "notes": document.notes + _reserve_notes(document)}
+            {
+                **_of_one_kind(document),
+                **document.settings,
+                "notes": document.notes + _reserve_notes(document),
+            }
         )
     except ValidationError as error:
         problems += _problem_lines(error, document)
         raise ConfigError(tuple(problems)) from None  # the cause would hold the api key
-    serves_none = not (config.models or config.serves_dynamically or config.alchemist_only)
-    if config.alchemist_only and config.alchemist_name is None:
-        problems.append(f"alchemist_name: missing; expected {EXPECTS['alchemist_name']}")
-    if config.alchemist_name == config.dreamer_name:
-        told = "the name of one kind of worker alone"
-        problems.append(
-            f"alchemist_name: {config.alchemist_name!r} is dreamer_name; expected {told}"
-        )
+    problems += _of_kinds(config)
+    serves_none = config.makes_pictures and not (config.models or config.serves_dynamically)
     if serves_none and "models_to_load" not in document.problems:
         problems.append(f"models_to_load: names no model; expected {EXPECTS['models_to_load']}")
     if config.page and not config.page_password and not _is_for_this_machine(config.page):
@@ -63,6 +61,32 @@ def _checked(document: ConfigDocument) -> BridgeConfig:
     if problems:
         raise ConfigError(tuple(problems))
     return config
+
+
+def _of_one_kind(document: ConfigDocument) -> dict[str, object]:
+    """Without pictures, their worker needs no name: what is said of a worker is of the other."""
+    for only, name in (("scribe_only", "scribe_name"), ("alchemist_only", "alchemist_name")):
+        if document.settings.get(only) is True and name in document.settings:
+            return {"dreamer_name": document.settings[name]}
+    return {}
+
+
+def _of_kinds(config: BridgeConfig) -> Iterator[str]:
+    """What the kinds of work need beside each other: names of their own, and a text server."""
+    for only, name in (("alchemist_only", "alchemist_name"), ("scribe_only", "scribe_name")):
+        if getattr(config, only) and getattr(config, name) is None:
+            yield f"{name}: missing; expected {EXPECTS[name]}"
+    if config.alchemist_only and config.scribe_only:
+        yield "scribe_only: true, and so is alchemist_only; expected one of them, or neither"
+    if config.scribe_name is not None and config.text_backend is None:
+        yield f"text_backend: missing; expected {EXPECTS['text_backend']}"
+    names: dict[str | None, str] = {None: ""}
+    keys = ("dreamer_name", "alchemist_name", "scribe_name")
+    for key in keys if config.makes_pictures else keys[1:]:
+        name = getattr(config, key)
+        if names.setdefault(name, key) != key and name is not None:
+            told = "expected the name of one kind of worker alone"
+            yield f"{key}: {name!r} is {names[name]}; {told}"
 
 
 def _is_for_this_machine(address: str) -> bool:

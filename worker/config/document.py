@@ -17,7 +17,7 @@ from worker.command_line import LAUNCHER
 from worker.config.broken_yaml import mistake_in
 from worker.config.environment import EnvironmentSettings
 from worker.config.keys import EXPECTS
-from worker.config.old_keys import PLACEHOLDERS, RENAMED, RETIRED
+from worker.config.old_keys import PLACEHOLDERS, RENAMED, RETIRED, UNCHOSEN
 from worker.errors import ConfigError
 
 TEMPLATE_NAME = "bridgeData.template.yaml"
@@ -129,7 +129,11 @@ def _sorted_out(given: Mapping[Any, object], repeated: dict[str, list[int]]) -> 
     names = [str(key) for key in given]
     old = {RENAMED[key]: given[key] for key in reversed(names) if key in RENAMED}
     settings = {key: given[key] if key in given else old.get(key) for key in EXPECTS}
-    settings = {key: value for key, value in settings.items() if value is not None}
+    settings = {
+        key: value
+        for key, value in settings.items()
+        if value is not None and value not in UNCHOSEN.get(key, ())
+    }
     notes = [_renamed_note(key, given) for key in names if key in RENAMED]
     notes += [f"{key}: {RETIRED[key]}" for key in names if key in RETIRED]
     problems = {key: _repeated_line(key, lines) for key, lines in repeated.items()}

@@ -35,6 +35,8 @@ from worker.config.values import (
     ReferenceAddress,
     Reserve,
     SingleModel,
+    TextAddress,
+    TextApi,
     Token,
     Username,
     WorkerName,
@@ -136,10 +138,45 @@ class BridgeConfig(BaseModel):
     """Largest picture for alchemy, in tiles of 512x512 pixels; 16 is 2048x2048. Above 64 means 64,
     as no larger pictures are read."""
     alchemist_only: YesNo = False
-    """true: no pictures are made, only forms of alchemy."""
+    """true: no pictures are made, only forms of alchemy, and texts where scribe_name is set."""
     aesthetic_score: YesNo = False
     """true: the horde is told with each picture how beautiful LAION's predictor finds it, as far as
     its files are there (models add aesthetic_head clip_vit_l_14)."""
+    scribe_name: Annotated[
+        WorkerName | None,
+        expects("a name of its own of 1 to 100 characters, other than the other workers' names"),
+    ] = None
+    """The name under which this worker serves texts too. Not set: it serves none."""
+    text_backend: Annotated[
+        TextAddress | None,
+        expects("the address of your text server, such as http://127.0.0.1:5001"),
+    ] = None
+    """The text server that writes what the scribe serves (docs/scribe.md)."""
+    text_api: Annotated[TextApi, expects("auto, kobold or openai")] = "auto"
+    """What the text server speaks: KoboldAI's API, or completions as OpenAI's. auto: it is
+    asked."""
+    text_key: Annotated[Token | None, expects("the key of your text server, without spaces")] = None
+    """Sent to the text server alone, as a bearer token."""
+    text_model: Annotated[
+        ModelName | None, expects("a name of 3 to 255 characters, such as koboldcpp/Tiefighter-13B")
+    ] = None
+    """The name under which the horde knows the text server's model. Not set: as the server says."""
+    branded_model: YesNo = False
+    """true: the model's name ends with your user name, so that it is asked for as yours alone."""
+    max_length: Annotated[
+        StrictInt | None, expects("a whole number of tokens from 16 to 4096", ge=16, le=4096)
+    ] = None
+    """Longest text. Not set: as the text server says, 512 where it does not. What would take too
+    long at the measured speed is not offered."""
+    max_context_length: Annotated[
+        StrictInt | None, expects("a whole number of tokens from 80 to 1048576", ge=80, le=1048576)
+    ] = None
+    """Longest prompt and text together. Not set: as the text server says, 2048 where it does
+    not."""
+    text_threads: Annotated[StrictInt, whole(1, 20)] = 1
+    """Texts that are asked of the text server at once."""
+    scribe_only: YesNo = False
+    """true: no pictures are made and no forms, only texts; no engine and no judge is started."""
     max_power: Annotated[StrictInt, whole(1, 512)] = 8
     """Largest picture: 64 x 64 x 8 x max_power pixels. 8 is 512x512, 32 is 1024x1024."""
     max_batch: Annotated[StrictInt, whole(1, 20)] = 4
@@ -327,6 +364,10 @@ class BridgeConfig(BaseModel):
         """Names and words to offer, each once, in the order of the file, without the skipped."""
         names = (*self.models_to_load, *(model.name for model in self.custom_models))
         return tuple(name for name in dict.fromkeys(names) if name not in self.models_to_skip)
+
+    @property
+    def makes_pictures(self) -> bool:
+        return not (self.alchemist_only or self.scribe_only)
 
     @property
     def serves_dynamically(self) -> bool:

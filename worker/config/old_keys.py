@@ -22,13 +22,14 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "CIVIT_API_TOKEN": "civitai_api_token",
         "number_of_dynamic_models_to_load": "number_of_dynamic_models",
         "max_dynamic_models_to_download": "max_models_to_download",
+        "kai_url": "text_backend",
+        "openai_api": "text_api",
     }
 )
 
 _MEASURED = "no longer needed: memory is measured, and vram_to_leave_free bounds it"
 _REFRESHED = "no longer needed: lists are asked for every hour, how models are used every day"
 _CPU_JUDGE = "no longer needed: pictures are checked on the CPU, and the card is for jobs"
-_NO_TEXT = "not served: this worker makes pictures, not text"
 _ONE_BATCH = "no longer needed: one batch at a time is faster, and all else runs beside it"
 _LIMITS = "no longer needed: how fast this machine is is learnt; process_timeout bounds a job"
 _STICKY = "no longer needed: a model stays in memory for as long as it fits"
@@ -71,13 +72,7 @@ RETIRED: Mapping[str, str] = MappingProxyType(
         "remove_maintenance_on_init": "no longer done; to end it: worker --maintenance off",
         "capture_kudos_training_data": "no longer done: nothing about jobs is collected",
         "kudos_training_data_file": "no longer done: nothing about jobs is collected",
-        "scribe_name": _NO_TEXT,
-        "kai_url": _NO_TEXT,
-        "max_length": _NO_TEXT,
-        "max_context_length": _NO_TEXT,
-        "branded_model": _NO_TEXT,
-        "openai_api": _NO_TEXT,
-        "backend_engine": _NO_TEXT,
+        "backend_engine": "no longer needed: the text server is asked what it is",
     }
 )
 
@@ -86,6 +81,14 @@ PLACEHOLDERS: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
         "api_key": ("your-api-key", "0000000000", 0),
         "dreamer_name": ("your-worker-name", "An Awesome Dreamer", "An Awesome AI Horde Worker"),
+    }
+)
+
+# Names of kinds of work that templates of other workers have for everybody: they count as left out.
+UNCHOSEN: Mapping[str, tuple[object, ...]] = MappingProxyType(
+    {
+        "alchemist_name": ("An Awesome Alchemist",),
+        "scribe_name": ("An Awesome Scribe",),
     }
 )
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StrictBool, StrictStr
@@ -127,6 +127,21 @@ def _page_address(text: str) -> str:
     if url.username or url.query or url.fragment:
         raise ValueError
     return f"http://{url.netloc}"
+
+
+def _text_address(text: str) -> str:
+    """`http://host:port` from any of the forms that text servers are known by."""
+    url = urlsplit(text.strip())
+    if url.scheme not in ("http", "https") or not url.hostname or re.search(r"\s", text.strip()):
+        raise ValueError
+    if url.username or url.query or url.fragment or url.port == 0:
+        raise ValueError
+    return f"{url.scheme}://{url.netloc}{re.sub(r'(/api)?(/v1)?/*$', '', url.path)}"
+
+
+def _text_api(told: object) -> object:
+    """Older workers had a yes or no to OpenAI's."""
+    return {True: "openai", False: "kobold"}[told] if isinstance(told, bool) else told
 
 
 def _password(password: SecretStr) -> SecretStr:
@@ -260,6 +275,8 @@ def seconds(least: int, most: int) -> Any:
 
 YesNo = Annotated[StrictBool, expects("true or false")]
 PageAddress = Annotated[StrictStr, AfterValidator(_page_address)]
+TextAddress = Annotated[StrictStr, AfterValidator(_text_address)]
+TextApi = Annotated[Literal["auto", "kobold", "openai"], BeforeValidator(_text_api)]
 Password = Annotated[SecretStr, AfterValidator(_password)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]

@@ -51,6 +51,7 @@ from worker.horde.forms import (
 )
 from worker.horde.kinds import PoppedTasks
 from worker.horde.swagger import ServerWords, Swagger
+from worker.horde.texts import FullText, TextJob, TextOffer, TextSubmission
 from worker.net.addresses import Neighbourhood, NoBusiness, parsed, written_out
 from worker.net.call import AnswerTooLong, Http, HttpFailed, HttpRequest
 from worker.net.untrusted import one_line, read_json, reason_of
@@ -61,7 +62,7 @@ _MOST_ERROR_BYTES = 64 << 10  # what follows is not read
 _EXCERPT_BYTES = 4 << 10
 _MOST_PARTS = 30_000  # values of an answer: ten for each of a thousand models, and as many more
 
-OtherSubmission = FormSubmission
+OtherSubmission = FormSubmission | TextSubmission
 """The outcome of what is no picture's job."""
 
 Read = TypeVar("Read")
@@ -72,6 +73,7 @@ _FORMS_POP, _FORM_ID, _FULL_FORM = (
     TypeAdapter(FormId),
     TypeAdapter(FullForm),
 )
+_FULL_TEXT = TypeAdapter(FullText)
 _SUBMITTED, _REFUSED = TypeAdapter(Submitted), TypeAdapter(Refused)
 _ACCOUNT, _WORKER = TypeAdapter(Account), TypeAdapter(WorkerRecord)
 _CHANGED = TypeAdapter(ChangedWorker)
@@ -180,6 +182,19 @@ class HordeClient:
                 with suppress(ValueError):  # without an id, nobody can be told
                     unusable[_FORM_ID.validate_python(told).id] = f"{call}: {reason_of(error)}"
         return PoppedTasks(tuple(forms), unusable)
+
+    def pop_texts(self, offer: TextOffer) -> PoppedTasks[TextJob]:
+        """Ask for texts; as `pop_forms`."""
+        call = "POST generate/text/pop"
+        popped_at = elapsed_seconds()
+        answer = self._call(call, refusals.POP, content=offer.body(), most_bytes=_MOST_JOB_BYTES)
+        ids = tuple(dict.fromkeys(self._read(call, _POP_IDS, answer).given))
+        if not ids:
+            return PoppedTasks(())
+        try:
+            return PoppedTasks(read_json(_FULL_TEXT, answer, _MOST_PARTS).texts(ids, popped_at))
+        except ValueError as error:
+            return PoppedTasks((), dict.fromkeys(ids, f"{call}: {reason_of(error)}"))
 
     def submit_task(self, result: OtherSubmission) -> float:
         """Hand in the outcome of another kind of work; as `submit`."""

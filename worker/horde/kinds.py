@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from worker.config.keys import BridgeConfig
+
 Task = TypeVar("Task")
 
 
@@ -45,6 +47,16 @@ _NAME_KEYS = {
     Kind.text: "scribe_name",
 }
 _OFFER_KEYS = {Kind.image: "models_to_load", Kind.form: "forms", Kind.text: "text_model"}
+
+
+def names_of(config: BridgeConfig) -> Mapping[Kind, str]:
+    """Under which names which kinds are served; the first is what is meant by "the worker"."""
+    served = {
+        Kind.image: config.dreamer_name if config.makes_pictures else None,
+        Kind.form: None if config.scribe_only else config.alchemist_name,
+        Kind.text: config.scribe_name,
+    }
+    return {kind: name for kind, name in served.items() if name is not None}
 
 
 @dataclass(frozen=True, slots=True)

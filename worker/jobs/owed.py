@@ -19,6 +19,7 @@ from worker.clock import elapsed_seconds
 from worker.horde.api import CLEANER_SECONDS, FullPop, Job, Slot
 from worker.horde.forms import Form, FullForm
 from worker.horde.kinds import Kind
+from worker.horde.texts import FullText, TextJob
 from worker.jobs.results import Failed, Made, Result, Results
 from worker.net.untrusted import one_line
 
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_SECONDS = 3600.0  # that a picture is tried to be delivered, whatever the clock says
 UNREAD_SECONDS = 60.0  # for telling the horde of an image whose row can't be read
-Asked = Job | Form
+Asked = Job | Form | TextJob
 """What the horde asked for, of each kind of work."""
 
 MOST_LIVES = 2  # of the worker that a job may see: one of the two may have died of it
@@ -154,7 +155,11 @@ def _owed(
     return Owed(results, rows[0].model if rows else "", job if is_the_same else None)
 
 
-_POPS: Mapping[Kind, type[FullPop] | type[FullForm]] = {Kind.image: FullPop, Kind.form: FullForm}
+_POPS: Mapping[Kind, type[FullPop] | type[FullForm] | type[FullText]] = {
+    Kind.image: FullPop,
+    Kind.form: FullForm,
+    Kind.text: FullText,
+}
 
 
 def _job(rows: Sequence[ImageRow], asked: AskedRow, now: float, kind: Kind) -> Asked | None:

@@ -242,7 +242,7 @@ class Bridge:
     def _run_jobs(self) -> None:
         """Feeds the engine, job after job. Ends after the last one."""
         self._introduced.wait()
-        if self._pause < PauseKind.finish:
+        if self._limits.engine and self._pause < PauseKind.finish:
             self._runner.start(unless=self._away)
         self._engine_ready.set()
         while batch := self._next_batch():
@@ -515,7 +515,10 @@ class Bridge:
 
     def _start_judge(self) -> None:
         self._introduced.wait()
-        self._finishing.start_judge(unless=self._stopping)
+        if self._limits.engine:
+            self._finishing.start_judge(unless=self._stopping)
+        else:
+            self._finishing.wait_no_more()
 
     def _next_batch(self) -> list[Work]:
         """The next job, with those that share its batch, once there is room behind the engine.

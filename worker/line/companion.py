@@ -130,6 +130,7 @@ class Companion(Generic[AnyTask]):
 
     def abandon(self) -> None:
         """Wait for nothing any more: what is not done is faulted."""
+        self._stopping.set()  # first: what is faulted now would be popped again
         self._trade.hurry.set()
         self.stop()
         self._trade.kill()

@@ -14,6 +14,7 @@ class Limits:
     """How many of each there are, and how long is waited."""
 
     pictures: bool = True  # whether any are asked for
+    engine: bool = True  # whether it is started, and the judge
     waiting_jobs: int = 1  # popped ahead, beside the one at work, however long they take
     seconds_ahead: float = 10.0  # of work: more jobs wait where all of them take less
     most_ahead: int = 8  # jobs in hand, then; where none may wait, none does

@@ -51,6 +51,7 @@ class Popper:
         self._offer = offer
         self._stopping = stopping
         self._journal = journal
+        self._pops = limits.pictures
         self._idle = Backoff(*limits.idle_seconds)
         self._trouble = Backoff(*TROUBLE_SECONDS)
         self._give_up_at = elapsed_seconds() + limits.first_contact_seconds
@@ -66,7 +67,9 @@ class Popper:
         while not self._reached and not self._stopping.is_set():
             try:
                 account = self._horde.whoami()
-                record = self._horde.worker_by_name(self._offer().name, account)
+                record = None
+                if self._pops:
+                    record = self._horde.worker_by_name(self._offer().name, account)
             except HordeRefused as error:
                 told = f"{self._horde.url} answers, but not as a horde does ({error})"
                 raise HordeUnreachable(f"{told}: check horde_url") from error

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from ipaddress import ip_address
-from threading import Lock, Thread, local
+from threading import Event, Lock, Thread, local
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
@@ -36,8 +36,10 @@ _MOST_SITES = 64  # whose proxies are known at once
 _UNPACKED_BYTES = 256 * 1024  # at a time: a few packed bytes may be a thousand times as many
 _STATUS_LINE = re.compile(rb"HTTP/\d(\.\d)?\s+\d{3}")
 _NO_FIELD = re.compile(r"[\0\r\n]|[^\0-\xff]")  # what ends a field, or can't be in one
+_LOOK_SECONDS = 0.5  # between two looks whether an answer is still wanted
 _NAP_SECONDS = 0.01  # where curl waits for something that has no socket
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_UNWANTED = "given up: nobody waits for it any more"
 _CUT = "the connection was cut"
 _NOT_HTTP = "headers that can't be read"
 _NOT_UNPACKED = "an answer that can't be unpacked"
@@ -67,7 +69,8 @@ class HttpRequest:
     """What is asked, and how long that may take.
 
     `until` is of elapsed_seconds(). Seconds to connect, names and TLS included, and of silence.
-    `screen` is asked about each address but those of the owner's proxy.
+    `screen` is asked about each address but those of the owner's proxy. Once `unwanted` is set, the
+    call fails within half a second.
     """
 
     url: str
@@ -78,6 +81,7 @@ class HttpRequest:
     connect_seconds: float
     silence_seconds: float
     screen: Screen | None = None
+    unwanted: Event | None = None
 
 
 class HttpFailed(Exception):
@@ -320,6 +324,8 @@ class _Call:
             raise self._problem
         if elapsed_seconds() >= self._request.until:
             raise self._overdue()
+        if self._request.unwanted is not None and self._request.unwanted.is_set():
+            raise self._failed(_UNWANTED)
         _, running = self._multi.perform()
         if not running:
             self._end()
@@ -346,6 +352,8 @@ class _Call:
         if now >= quiet_until:
             raise self._failed(_TIMED_OUT)
         seconds = max(0.0, min(self._request.until, quiet_until) - now)
+        if self._request.unwanted is not None:
+            seconds = min(seconds, _LOOK_SECONDS)
         timer_ms = self._multi.timeout()  # of curl itself; -1 for none
         ready = self._multi.select(seconds if timer_ms < 0 else min(seconds, timer_ms / 1000))
         if ready > 0:

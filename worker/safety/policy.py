@@ -33,6 +33,8 @@ def unfound(config: BridgeConfig, home: Path) -> str:
 
     Raises JudgeUnusable where the configuration does not put up with it.
     """
+    if config.scribe_only:  # no picture leaves
+        return ""
     lack = missing(config.models_folder(home))
     if lack and is_required(config):
         default = "" if config.safety else ", the default at aihorde.net"

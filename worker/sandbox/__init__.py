@@ -1,6 +1,6 @@
-"""A local horde for demos, tests and benchmarks: the v2 API for pictures and alchemy, on loopback.
+"""A local horde for demos, tests and benchmarks: the v2 API, on loopback.
 
-It refuses what the server refuses. It leaves out text, shared keys, teams, styles,
+It refuses what the server refuses. It leaves out shared keys, teams, styles,
 paused workers and raid mode.
 """
 
@@ -25,6 +25,7 @@ from worker.sandbox.faults import (
 )
 from worker.sandbox.horde import Timing
 from worker.sandbox.kinds.alchemy_records import FormEntry, HoldEntry
+from worker.sandbox.kinds.text_records import TextEntry
 from worker.sandbox.limits import DEFAULT_LIMITS, SERVER_LIMITS, Limit
 from worker.sandbox.records import (
     ANONYMOUS_KEY,
@@ -71,6 +72,7 @@ __all__ = [
     "Settling",
     "State",
     "Tally",
+    "TextEntry",
     "Timing",
     "User",
     "serve",

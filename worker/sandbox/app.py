@@ -33,7 +33,7 @@ from worker.sandbox.faults import (
     Reply,
 )
 from worker.sandbox.horde import Horde
-from worker.sandbox.kinds.alchemy_wire import FormPopBody, FormSubmitBody, InterrogateBody
+from worker.sandbox.kinds.routes import KindRoutes
 from worker.sandbox.limits import RateLimiter
 from worker.sandbox.objects import Forbidden
 from worker.sandbox.replies import Json, Links
@@ -41,8 +41,8 @@ from worker.sandbox.wire import GenerateBody, PopBody, SubmitBody, WorkerBody, p
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 VERSION = "5.1.5"
-_PER_URL = (Endpoint.CHECK, Endpoint.STATUS, Endpoint.FORM_STATUS)
-_POPS = (Endpoint.POP, Endpoint.FORM_POP)
+_PER_URL = (Endpoint.CHECK, Endpoint.STATUS, Endpoint.FORM_STATUS, Endpoint.TEXT_STATUS)
+_POPS = (Endpoint.POP, Endpoint.FORM_POP, Endpoint.TEXT_POP)
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -98,16 +98,7 @@ class App:
             ("DELETE", f"{api}/generate/status/{{id}}", Endpoint.CANCEL, self._cancel),
             ("POST", f"{api}/generate/pop", Endpoint.POP, self._pop),
             ("POST", f"{api}/generate/submit", Endpoint.SUBMIT, self._submit),
-            ("POST", f"{api}/interrogate/async", Endpoint.FORM_ASYNC, self._interrogate),
-            ("GET", f"{api}/interrogate/status/{{id}}", Endpoint.FORM_STATUS, self._form_status),
-            (
-                "DELETE",
-                f"{api}/interrogate/status/{{id}}",
-                Endpoint.FORM_CANCEL,
-                self._cancel_forms,
-            ),
-            ("POST", f"{api}/interrogate/pop", Endpoint.FORM_POP, self._pop_forms),
-            ("POST", f"{api}/interrogate/submit", Endpoint.FORM_SUBMIT, self._submit_form),
+            *KindRoutes(self._horde, _apikey, self._links, self._popped).rows(api),
             ("GET", f"{api}/status/heartbeat", Endpoint.HEARTBEAT, self._heartbeat),
             ("GET", f"{api}/status/models", Endpoint.MODELS, self._models),
             ("GET", f"{api}/status/models/{{name}}", Endpoint.MODELS, self._models),
@@ -191,29 +182,6 @@ class App:
         if _handed_out(reply):
             self._last_jobs[endpoint] = reply
         return web.json_response(reply)
-
-    async def _interrogate(self, request: web.Request) -> web.Response:
-        body = parse(InterrogateBody, await request.read())
-        key = _apikey(request)
-        source = await sources.load_for_forms(body)
-        return web.json_response(self._horde.interrogate(key, body, source), status=202)
-
-    async def _form_status(self, request: web.Request) -> web.Response:
-        id, links = request.match_info["id"], self._links(request)
-        return web.json_response(self._horde.form_status(id, links))
-
-    async def _cancel_forms(self, request: web.Request) -> web.Response:
-        id, links = request.match_info["id"], self._links(request)
-        return web.json_response(self._horde.cancel_forms(id, links))
-
-    async def _pop_forms(self, request: web.Request) -> web.Response:
-        body = parse(FormPopBody, await request.read())
-        reply = self._horde.pop_forms(_apikey(request), body, self._links(request))
-        return self._popped(Endpoint.FORM_POP, reply)
-
-    async def _submit_form(self, request: web.Request) -> web.Response:
-        body = parse(FormSubmitBody, await request.read())
-        return web.json_response(self._horde.submit_form(_apikey(request), body))
 
     async def _submit(self, request: web.Request) -> web.Response:
         body = parse(SubmitBody, await request.read())

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from worker.sandbox.kinds.alchemy_records import FormEntry
+from worker.sandbox.kinds.text_records import TextEntry
 from worker.sandbox.objects import ObjectStore
 from worker.sandbox.records import Generation, Records, Request, Settling, State
 from worker.sandbox.wire import GenerateBody
@@ -88,6 +89,8 @@ class Books:
     away: tuple[Absence, ...] = ()
     forms: tuple[FormEntry, ...] = ()
     """Of alchemy, in the order in which they were asked for."""
+    texts: tuple[TextEntry, ...] = ()
+    """In the order in which they were popped."""
 
     def request(self, id: str) -> RequestEntry:
         return next(row for row in self.requests if row.id == id)

@@ -42,6 +42,11 @@ class Endpoint(StrEnum):
     FORM_CANCEL = "interrogate/cancel"
     FORM_POP = "interrogate/pop"
     FORM_SUBMIT = "interrogate/submit"
+    TEXT_ASYNC = "text/async"
+    TEXT_STATUS = "text/status"
+    TEXT_CANCEL = "text/cancel"
+    TEXT_POP = "text/pop"
+    TEXT_SUBMIT = "text/submit"
 
 
 @dataclass(frozen=True, slots=True)

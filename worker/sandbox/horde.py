@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from threading import RLock
 from typing import Concatenate, Literal, ParamSpec, TypeVar
@@ -21,6 +21,9 @@ from worker.sandbox.errors import Refusal
 from worker.sandbox.kinds.alchemy import FORM_SECONDS, Alchemy
 from worker.sandbox.kinds.alchemy_records import Alchemist, SourcePicture
 from worker.sandbox.kinds.alchemy_wire import FormPopBody, FormSubmitBody, InterrogateBody
+from worker.sandbox.kinds.text import Texts
+from worker.sandbox.kinds.text_records import ScribeRow
+from worker.sandbox.kinds.text_wire import TextPopBody
 from worker.sandbox.objects import ObjectStore
 from worker.sandbox.pages import Cache
 from worker.sandbox.records import (
@@ -104,6 +107,7 @@ class Horde:
             drop_window_seconds=timing.drop_window_seconds,
         )
         self._alchemy = Alchemy(self._records, timing.form_seconds)
+        self._texts = Texts(self._records, timing.min_ttl_seconds)
         self._cache = Cache(clock, timing.cache_seconds)
         self._lock = RLock()
         self._started_at = clock()
@@ -146,8 +150,7 @@ class Horde:
     @_atomic
     def pop(self, key: str, body: PopBody, links: Links) -> Json:
         now = self._clock()
-        if registration.stored_text(body.name) in self._alchemy.alchemists:
-            raise Refusal("PolymorphicNameConflict", name=body.name)
+        self._insist_on_free_name(body.name, self._alchemy.alchemists, self._texts.workers)
         offer = registration.offer_of(self._records, key, body, now)
         found = dispatch.pop(self._records, offer, now, self._timing.min_ttl_seconds)
         messages = [row for row in self._records.messages if row.expires_at > now]
@@ -163,6 +166,7 @@ class Horde:
             if id in self._records.generations:
                 self._records.generations[id].unheard = True
         self._alchemy.lose_pop(ids)
+        self._texts.lose_pop(ids)
 
     @_atomic
     def submit(self, key: str, body: SubmitBody, embedded: bytes | None = None) -> Json:
@@ -195,18 +199,31 @@ class Horde:
 
     @_atomic
     def pop_forms(self, key: str, body: FormPopBody, links: Links) -> Json:
+        self._insist_on_free_name(body.name, self._records.workers, self._texts.workers)
         return self._alchemy.pop(key, body, links, self._clock())
 
     @_atomic
     def submit_form(self, key: str, body: FormSubmitBody) -> Json:
         return self._alchemy.submit(key, body, self._clock())
 
+    # Texts, for clients and for scribes.
+
+    @_atomic
+    def with_texts(self, call: Callable[[Texts, float], Json]) -> Json:
+        """What the call answers of the texts, at this time."""
+        return call(self._texts, self._clock())
+
+    @_atomic
+    def pop_texts(self, key: str, body: TextPopBody) -> Json:
+        self._insist_on_free_name(body.name, self._records.workers, self._alchemy.alchemists)
+        return self._texts.pop(key, body, self._clock())
+
     @_atomic
     def modify_worker(self, key: str, id: str, body: WorkerBody) -> Json:
         """Change a worker as its owner; echoes what changed."""
-        alchemist = self._alchemy.alchemist(id)
-        if alchemist is not None:
-            return self._maintain(alchemist, key, body)
+        other = self._alchemy.alchemist(id) or self._texts.worker(id)
+        if other is not None:
+            return self._maintain(other, key, body)
         return registration.modify(self._records, key, id, body)
 
     @_atomic
@@ -221,16 +238,14 @@ class Horde:
 
     @_atomic
     def worker(self, id: str, key: str | None) -> Json:
-        alchemist = self._alchemy.alchemist(id)
-        if alchemist is not None:
-            return self._alchemy.page(alchemist, key, self._clock())
-        return self._worker(self._records.worker(id), key)
+        other = self._alchemy.alchemist(id) or self._texts.worker(id)
+        return self._other(other, key) if other else self._worker(self._records.worker(id), key)
 
     @_atomic
     def worker_named(self, name: str, key: str | None) -> Json:
-        alchemist = self._alchemy.alchemists.get(name)
-        if alchemist is not None:
-            return self._alchemy.page(alchemist, key, self._clock())
+        other = self._alchemy.alchemists.get(name) or self._texts.workers.get(name)
+        if other:
+            return self._other(other, key)
         return self._worker(self._records.worker_named(name), key)
 
     @_atomic
@@ -264,18 +279,24 @@ class Horde:
         stored = {id: self.store.get("transient", f"{id}.webp") for id in self._alchemy.form_ids}
         uploads = {id: each.digests for id, each in stored.items() if each}
         forms = self._alchemy.entries(uploads)
-        return books.write(self._records, self.store, tally, away, forms, only_open=only_open)
+        told = books.write(self._records, self.store, tally, away, forms, only_open=only_open)
+        return replace(told, texts=self._texts.entries())
 
     @_atomic
     def clean(self) -> None:
         """Run the cleaner now."""
         settlement.clean(self._records, self._clock())
         self._alchemy.clean(self._clock())
+        self._texts.clean(self._clock())
 
     @_atomic
     def set_maintenance(self, worker: str, message: str | None) -> None:
         """Put the worker of that name into maintenance with a message; None takes it out."""
-        row = self._alchemy.alchemists.get(worker) or self._records.worker_named(worker)
+        row = (
+            self._alchemy.alchemists.get(worker)
+            or self._texts.workers.get(worker)
+            or self._records.worker_named(worker)
+        )
         row.maintenance = message
 
     @_atomic
@@ -317,9 +338,20 @@ class Horde:
             at = self._started_at + due * self._timing.cleaner_seconds
             settlement.clean(self._records, at)
             self._alchemy.clean(at)
+            self._texts.clean(at)
 
-    def _maintain(self, row: Alchemist, key: str, body: WorkerBody) -> Json:
-        """An alchemist's owner may put it into maintenance; the rest is for picture workers."""
+    def _insist_on_free_name(self, name: str, *others: Mapping[str, object]) -> None:
+        """A name is of one kind of worker alone."""
+        if any(registration.stored_text(name) in rows for rows in others):
+            raise Refusal("PolymorphicNameConflict", name=name)
+
+    def _other(self, row: Alchemist | ScribeRow, key: str | None) -> Json:
+        if isinstance(row, Alchemist):
+            return self._alchemy.page(row, key, self._clock())
+        return self._texts.page(row, key, self._clock())
+
+    def _maintain(self, row: Alchemist | ScribeRow, key: str, body: WorkerBody) -> Json:
+        """The owner may put it into maintenance; the rest is for picture workers."""
         if row.owner is not self._records.account(key):
             raise Refusal("NotOwner")
         if body.maintenance is None:

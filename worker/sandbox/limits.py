@@ -35,11 +35,12 @@ SERVER_LIMITS: Mapping[Endpoint, Limit] = {
     Endpoint.POP: Limit(60, 1),
     Endpoint.SUBMIT: Limit(60, 1),
     Endpoint.FORM_STATUS: Limit(10, 1),
+    Endpoint.TEXT_STATUS: Limit(60, 60),
 }
 # What the sandbox enforces unless told otherwise: a test posts and pops as fast as it can.
 DEFAULT_LIMITS: Mapping[Endpoint, Limit] = {
     endpoint: SERVER_LIMITS[endpoint]
-    for endpoint in (Endpoint.CHECK, Endpoint.STATUS, Endpoint.FORM_STATUS)
+    for endpoint in (Endpoint.CHECK, Endpoint.STATUS, Endpoint.FORM_STATUS, Endpoint.TEXT_STATUS)
 }
 
 

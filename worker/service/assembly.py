@@ -50,6 +50,7 @@ from worker.safety.censorship import Censorship
 from worker.safety.gallery import Gallery
 from worker.safety.judging import Judging
 from worker.safety.policy import judge_settings
+from worker.scribe.scribe import Scribe
 from worker.service.state_folder import STATE
 
 LORA_FOLDER = "lora"
@@ -90,7 +91,7 @@ def make_bridge(
 
     `intake` replaces the one that follows from what is installed.
     """
-    if not models.served and not config.alchemist_only:
+    if not models.served and config.makes_pictures:
         raise NothingToServe("no model can be served: " + "; ".join(models.problems))
     engine = EngineProcess(
         engine_settings(config, home, first_card()),
@@ -113,10 +114,14 @@ def make_bridge(
         Limits(
             waiting_jobs=config.queue_size,
             stop_seconds=config.stop_timeout,
-            pictures=not config.alchemist_only,
+            pictures=config.makes_pictures,
+            engine=not config.scribe_only,
         ),
     )
-    if config.alchemist_name:
+    if config.scribe_name:
+        scribe = Scribe(client, config)
+        bridge.accompany(Companion(scribe, client, journal.of(Kind.text)))
+    if config.alchemist_name and not config.scribe_only:
         bridge.accompany(make_alchemist(config, home, client, judging, journal))
     return bridge
 

@@ -8,6 +8,7 @@ from worker.config.keys import BridgeConfig
 from worker.errors import HordeError, NotAllowed
 from worker.horde.accounts import Account
 from worker.horde.client import HordeClient
+from worker.horde.kinds import Kind, names_of
 from worker.horde.refusals import END_MAINTENANCE
 from worker.line.popper import insist_on_own_name
 from worker.service.assembly import make_client
@@ -33,7 +34,8 @@ def account_findings(config: BridgeConfig) -> Iterator[Finding]:
                 yield account
                 return
             yield ok(API_KEY, f"{account.username}, {account.kudos:.0f} kudos")
-            yield worker_name(client, config.dreamer_name, account)
+            for kind, name in names_of(config).items():
+                yield worker_name(client, name, account, kind)
             if config.custom_models and not account.customizer:
                 yield failed(CUSTOM_MODELS, _NO_CUSTOMIZER, _CUSTOMIZER_REMEDY)
         except HordeError as error:
@@ -50,18 +52,21 @@ def _account(client: HordeClient) -> Account | Finding:
         return failed(API_KEY, str(error), error.remedy)
 
 
-def worker_name(client: HordeClient, name: str, account: Account) -> Finding:
+def worker_name(
+    client: HordeClient, name: str, account: Account, kind: Kind = Kind.image
+) -> Finding:
     """Raises HordeError where the horde can't be asked."""
     try:
         record = client.worker_by_name(name, account)
-        insist_on_own_name(account, record)
+        insist_on_own_name(account, record, kind)
     except NotAllowed as error:
-        return failed(WORKER_NAME, str(error), error.remedy)
+        return failed(WORKER_NAME, str(error), kind.in_its_keys(error.remedy))
     if record is None:
         return ok(WORKER_NAME, f"{name!r}, {_NOT_ASKED if '/' in name else 'new'}")
     if not account.owns(record):
         told = f"{name!r} exists, and the horde does not say yet whose it is"
-        remedy = f"nothing, if you have just begun to use it; if it is not yours, {_OTHER_NAME}"
+        other = kind.in_its_keys(_OTHER_NAME)
+        remedy = f"nothing, if you have just begun to use it; if it is not yours, {other}"
         return Finding(WORKER_NAME, Verdict.warning, told, remedy)
     if record.paused:
         told = f"{name!r} is paused: it gets no real jobs and earns nothing"

@@ -27,6 +27,16 @@ OWN_VALUES: dict[str, str] = {
     "max_tiles": "4",
     "aesthetic_score": "true",
     "alchemist_only": "true\nalchemist_name: an alchemist",
+    "scribe_name": "a scribe\ntext_backend: http://127.0.0.1:5001",
+    "text_backend": "http://127.0.0.1:5001/api/v1/",
+    "text_api": "openai",
+    "text_key": "a-key",
+    "text_model": "koboldcpp/mine",
+    "branded_model": "true",
+    "max_length": "256",
+    "max_context_length": "8192",
+    "text_threads": "4",
+    "scribe_only": "true\nscribe_name: a scribe\ntext_backend: http://127.0.0.1:5001",
     "models_to_load": "[Dreamshaper]",
     "models_to_skip": "[Dreamshaper]",
     "load_large_models": "true",
@@ -231,6 +241,13 @@ def test_every_problem_is_named_at_once(written: Written):
         ("horde_url: https://me:secret@aihorde.net", "https://aihorde.net"),
         ("horde_url: https://aihorde.net:99999", "https://aihorde.net"),
         ("bridge_agent: nonsense", "name:version:url"),
+        ("scribe_name: a scribe", "text_backend: missing; expected the address of your"),
+        ("scribe_only: true", "scribe_name: missing"),
+        ("alchemist_name: a worker", "'a worker' is dreamer_name"),
+        ("text_backend: localhost:5001", "http://127.0.0.1:5001"),
+        ("text_backend: http://me:secret@host", "http://127.0.0.1:5001"),
+        ("text_api: kai", "auto, kobold or openai"),
+        ("max_length: 8", "16 to 4096"),
         ("page: 7861", "an address of this machine"),
         ("page: https://127.0.0.1:7861", "an address of this machine"),
         ("page: http://example.org:7861", "an address of this machine"),
@@ -361,6 +378,18 @@ def test_an_old_name_counts_unless_the_new_one_is_there(written: Written):
     config = load_config(written(with_setting("worker_name", "old")))
     assert config.dreamer_name == "a worker"
     assert config.notes == ("worker_name: ignored: dreamer_name is set too",)
+
+
+def test_the_scribe_of_an_older_worker_is_taken_over(written: Written):
+    old = "scribe_name: mine\nkai_url: http://localhost:5000/\nopenai_api: true\n"
+    config = load_config(written(f"{FILLED_IN}{old}max_length: 80\nbranded_model: true\n"))
+    assert (config.text_backend, config.text_api) == ("http://localhost:5000", "openai")
+    assert (config.max_length, config.branded_model) == (80, True)
+    left_as_it_was = "scribe_name: An Awesome Scribe\nkai_url: http://localhost:5000\n"
+    config = load_config(
+        written(f"{FILLED_IN}{left_as_it_was}alchemist_name: An Awesome Alchemist")
+    )
+    assert config.scribe_name is config.alchemist_name is None, "as its template had it"
 
 
 def test_a_reserve_that_older_workers_ignored_is_pointed_out(written: Written):

@@ -178,8 +178,6 @@ class Alchemy:
             told = "Priority usernames need to be provided in the form of 'alias#number'."
             raise Refusal("BadRequest", message=told)
         owner = admitted_owner(self._records, key, body.priority_usernames, now)
-        if name in self._records.workers:
-            raise Refusal("PolymorphicNameConflict", name=name)
         worker = self.alchemists.get(name)
         if worker is None:
             self.alchemists[name] = worker = Alchemist(

@@ -1,0 +1,359 @@
+"""A scribe between the local horde and a text server, over HTTP: every text ends once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tests.support.sandbox_client import CLIENT_KEY, MODELS, WORKER_KEY, Api, Json
+from tests.support.text_servers import CompletionsServer, KoboldServer, pieces, streamed, told
+from worker.config.keys import BridgeConfig
+from worker.horde.client import HordeClient
+from worker.horde.kinds import Kind
+from worker.horde.texts import TextJob, TextOffer
+from worker.jobs.journal import Journal
+from worker.jobs.ledger import FILE, Ledger
+from worker.jobs.status import StatusView
+from worker.line.companion import Companion
+from worker.line.gaps import Gaps
+from worker.sandbox import Endpoint, LostReply, NamedTwice, Reply, Sandbox, State, TextEntry
+from worker.scribe.scribe import Scribe
+
+LONG_SECONDS = 120.0
+TIEFIGHTER = "koboldcpp/LLaMA2-13B-Tiefighter"
+
+
+class QuietLine:
+    """No pictures are made."""
+
+    is_ready, is_paused, in_hand = True, False, 0
+
+    def __init__(self) -> None:
+        self.gaps = Gaps(lambda: None, Event())
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + LONG_SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+class Stage:
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.sandbox = Sandbox(MODELS)
+        self.sandbox.start()
+        self.client = Api(self.sandbox.url, CLIENT_KEY)
+        self.ledger = Ledger(folder / FILE)
+        self.scribes: list[Companion[TextJob]] = []
+
+    def serve(self, url: str, **changes: object) -> Companion[TextJob]:
+        config = BridgeConfig.model_validate(
+            {
+                "api_key": WORKER_KEY,
+                "dreamer_name": "a dreamer",
+                "scribe_name": "a scribe",
+                "text_backend": url,
+                **changes,
+            }
+        )
+        horde = HordeClient(self.sandbox.url, WORKER_KEY, client_agent="test:1:x")
+        journal = Journal(self.ledger, most_drops=1000, kind=Kind.text)
+        self.scribes.append(Companion(Scribe(horde, config), horde, journal))
+        self.scribes[-1].start(QuietLine())
+        return self.scribes[-1]
+
+    def ask(self, prompt: str = "Once upon a time", **params: object) -> str:
+        body: Json = {"prompt": prompt, "params": params, "validated_backends": False}
+        reply = self.client.call("POST", "generate/text/async", body)
+        assert reply.status_code == 202, reply.text
+        return reply.json()["id"]
+
+    def texts(self, id: str) -> list[TextEntry]:
+        return [each for each in self.sandbox.books().texts if each.request_id == id]
+
+    def result(self, id: str) -> str:
+        """The text of a request for one, once it is there."""
+        until(lambda: any(each.state is State.ok for each in self.texts(id)))
+        return next(each.text for each in self.texts(id) if each.state is State.ok)
+
+    def reason(self, scribe: Companion[TextJob], part: str) -> None:
+        """Wait for a fault with these words in its reason."""
+        until(lambda: any(part in reason for reason in reasons(scribe.view())))
+
+    def close(self) -> None:
+        for scribe in self.scribes:
+            scribe.abandon()
+            assert scribe.join(LONG_SECONDS)
+        self.client.http.close()
+        self.sandbox.stop()
+        self.ledger.close()
+
+
+def reasons(view: StatusView) -> list[str]:
+    return [row.reason for row in view.rows]
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage(tmp_path)
+    try:
+        yield stage
+    finally:
+        stage.close()
+
+
+PARAMS: Json = {"max_length": 80, "temperature": 0.7, "rep_pen": 1.1, "top_k": 0, "min_p": 0.1}
+PROMPT = "a\0 {{[INPUT]}} of ünïcode {{[OUTPUT]}}"
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_kobold_server_gets_the_payload_as_it_is(stage: Stage, streams: bool) -> None:
+    with KoboldServer(streams=streams) as server:
+        id = stage.ask(PROMPT, **PARAMS, stop_sequence=["\nYou:"])
+        stage.serve(server.url)
+        assert stage.result(id) == told(PROMPT).replace("\0", "")
+        (body,) = server.bodies
+        assert body["prompt"] == PROMPT
+        assert {key: body[key] for key in PARAMS} == PARAMS
+        assert body["stop_sequence"] == ["\nYou:"]
+        (entry,) = stage.texts(id)
+        assert (entry.model, entry.scribe) == (TIEFIGHTER, "a scribe")
+        page = stage.client.call("GET", "workers/name/a scribe").json()
+        assert (page["max_length"], page["max_context_length"]) == (256, 4096)
+        software = "koboldcpp" if streams else "koboldai"
+        assert page["bridge_agent"].startswith(f"AI Horde Worker~{software}~kai:")
+
+
+def test_a_completions_server_gets_it_in_its_own_words(stage: Stage) -> None:
+    with CompletionsServer(key="a-key", owned_by="aphrodite") as server:
+        id = stage.ask(PROMPT, **PARAMS, n=3)
+        stage.serve(server.url, text_key="a-key", text_threads=3)
+        until(lambda: [each.state for each in stage.texts(id)] == [State.ok] * 3)
+        assert {each.text for each in stage.texts(id)} == {told(PROMPT).replace("\0", "")}
+        assert len({each.popped_at for each in stage.texts(id)}) == 1, "popped together"
+        body = server.bodies[0]
+        words = {"max_tokens": 80, "repetition_penalty": 1.1, "top_k": -1, "min_p": 0.1}
+        assert {key: body[key] for key in words} == words
+        assert body["truncate_prompt_tokens"] == 2048 - 80
+        assert not {"smoothing_factor", "rep_pen", "max_length"} & set(body)
+        page = stage.client.call("GET", "workers/name/a scribe").json()
+        assert page["models"] == ["aphrodite/mine/model-7B"]
+        assert page["max_context_length"] == 8192
+
+
+def test_a_server_that_knows_the_plain_keys_alone_gets_no_others(stage: Stage) -> None:
+    plain = ["model", "prompt", "max_tokens", "temperature", "top_p", "stop", "n", "stream"]
+    with CompletionsServer("/srv/models/mine-7B.gguf", "", frozenset(plain)) as server:
+        id = stage.ask(**PARAMS, tfs=0.9, singleline=True)
+        scribe = stage.serve(server.url, branded_model=True, max_length=100)
+        assert stage.result(id) == told("Once upon a time")
+        (entry,) = stage.texts(id)
+        assert entry.model == "mine-7B::owner#1", "and nothing of the owner's folders"
+        assert scribe.view().images_failed == 0
+
+
+def test_a_text_ends_where_its_client_wants(stage: Stage) -> None:
+    with KoboldServer() as server:
+        asked = {
+            stage.ask(
+                "one", stop_sequence=["for a while"]
+            ): " text of one, which goes on for a while",
+            stage.ask("two\nthree", singleline=True): " text of two",
+            stage.ask("four. Five", frmttriminc=True): told("four. Five"),
+            stage.ask("a#b", frmtrmspch=True): told("ab"),
+        }
+        stage.serve(server.url)
+        for id, text in asked.items():
+            assert stage.result(id) == text
+        assert len(server.aborted) == 2, "what nobody wants any more is not written"
+
+
+async def html(request: web.Request) -> web.StreamResponse:
+    return web.Response(text="<html><h1>Bad gateway</h1></html>", content_type="text/html")
+
+
+async def refusing(request: web.Request) -> web.StreamResponse:
+    return web.json_response({"detail": "no such sampler"}, status=422)
+
+
+async def breaking_off(request: web.Request) -> web.StreamResponse:
+    return await streamed(request, *pieces("half of a text")[:2], ends=False)
+
+
+async def stopping_short(request: web.Request) -> web.StreamResponse:
+    return await streamed(request, *pieces("half of a text")[:2])
+
+
+async def lying_about_its_length(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "5000"})
+    await response.prepare(request)
+    await response.write(b'{"results": [{"text": "short"}]}')
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+async def endless(request: web.Request) -> web.StreamResponse:
+    return await streamed(request, *({"token": "x" * 1000} for _ in range(30)))
+
+
+async def no_text(request: web.Request) -> web.StreamResponse:
+    return await streamed(request, {"token": ["a list"]})
+
+
+async def too_much(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(6):
+        await response.write(b" " * (1 << 20))
+    return response
+
+
+@pytest.mark.parametrize(
+    ("instead", "reason"),
+    [
+        (html, "no answer of a text server"),
+        (refusing, "no such sampler"),
+        (breaking_off, "cut"),
+        (stopping_short, "broke off a text"),
+        (lying_about_its_length, "cut off"),
+        (endless, "more than the 80 tokens"),
+        (no_text, "streams what is no text"),
+        (too_much, "more than 4194304 bytes"),
+    ],
+)
+def test_what_is_no_text_is_a_fault_with_its_reason_and_the_next_is_written(
+    stage: Stage, instead: Any, reason: str
+) -> None:
+    with KoboldServer(instead=instead) as server:
+        id = stage.ask(max_length=80)
+        scribe = stage.serve(server.url)
+        stage.reason(scribe, reason)
+        server.instead = None
+        assert stage.result(id) == told("Once upon a time")
+
+
+def test_a_prompt_of_a_megabyte_is_handed_on_and_one_that_is_none_is_faulted(stage: Stage) -> None:
+    with KoboldServer() as server:
+        prompt = "{{[INPUT]}}\0" * 90_000
+        id = stage.ask(prompt)
+        stage.serve(server.url)
+        assert stage.result(id) == told(prompt).replace("\0", "")
+        assert server.bodies[0]["prompt"] == prompt
+
+
+def test_a_server_without_room_is_waited_for(stage: Stage) -> None:
+    async def busy_once(request: web.Request) -> web.StreamResponse:
+        server.instead = None
+        return web.json_response({"detail": {"msg": "Server is busy"}}, status=503)
+
+    with KoboldServer(instead=busy_once, idle=0) as server:
+        id = stage.ask()
+        stage.serve(server.url)
+        until(lambda: stage.sandbox.tally().calls.get("find_user", 0) > 0)
+        assert stage.texts(id) == [], "its owner uses it"
+        server.idle = 1
+        assert stage.result(id) == told("Once upon a time")
+        assert len(stage.texts(id)) == 1
+
+
+def test_a_server_that_is_not_there_costs_no_text_and_is_found_when_it_comes(stage: Stage) -> None:
+    id = stage.ask()
+    with KoboldServer() as gone:
+        pass
+    scribe = stage.serve(gone.url)
+    until(lambda: "connection refused" in scribe.view().obstacle.told)
+    assert stage.texts(id) == []
+    scribe.stop()
+    assert scribe.join(LONG_SECONDS)
+    with KoboldServer() as server:
+        again = stage.serve(server.url)
+        assert stage.result(id) == told("Once upon a time")
+        until(lambda: not again.view().obstacle.told)
+
+
+def test_a_server_that_comes_back_with_another_model_writes_nothing_under_the_old_name(
+    stage: Stage,
+) -> None:
+    async def restarting(request: web.Request) -> web.StreamResponse:
+        server.model, server.instead = "koboldcpp/Other-7B", None
+        return web.json_response({"results": [{"text": "by the other one"}]})
+
+    with KoboldServer(instead=restarting) as server:
+        id = stage.ask()
+        scribe = stage.serve(server.url)
+        stage.reason(scribe, "another model meanwhile: koboldcpp/Other-7B")
+        assert stage.result(id) == told("Once upon a time")
+        assert [each.model for each in stage.texts(id)] == [TIEFIGHTER, "koboldcpp/Other-7B"]
+
+
+def test_answers_of_the_horde_that_are_lost_or_doubled_end_each_text_once(stage: Stage) -> None:
+    faults = stage.sandbox.faults
+    faults.inject(Endpoint.TEXT_SUBMIT, LostReply(), calls=2)
+    faults.inject(Endpoint.TEXT_SUBMIT, Reply(500), calls=1)
+    faults.inject(Endpoint.TEXT_POP, NamedTwice(), calls=1)
+    with KoboldServer() as server:
+        ids = [stage.ask(f"prompt {number}") for number in range(4)]
+        stage.serve(server.url)
+        for number, id in enumerate(ids):
+            assert stage.result(id) == told(f"prompt {number}")
+        for text in stage.sandbox.books().texts:
+            assert [settling.rc for settling in text.settlings].count("") == 1, text
+
+
+def test_a_text_that_a_killed_life_has_left_is_written_by_the_next(stage: Stage) -> None:
+    id = stage.ask("left over")
+    horde = HordeClient(stage.sandbox.url, WORKER_KEY, client_agent="test:1:x")
+    offer = TextOffer(
+        name="a scribe",
+        models=(TIEFIGHTER,),
+        bridge_agent="x:1:y",
+        max_length=512,
+        max_context_length=4096,
+    )
+    (text,) = horde.pop_texts(offer).tasks
+    horde.close()
+    Journal(stage.ledger, kind=Kind.text).popped(text.slots, text.label, text.asked)
+    stage.ledger.close()
+    stage.ledger = Ledger(stage.folder / FILE)
+    assert stage.ledger.owed() == [], "no picture's journal sees it"
+    with KoboldServer() as server:
+        stage.serve(server.url)
+        assert stage.result(id) == told("left over")
+        assert len(stage.texts(id)) == 1
+
+
+def test_a_worker_that_is_abandoned_ends_a_text_at_work_at_the_server_too(stage: Stage) -> None:
+    begun = Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        begun.set()
+        await asyncio.sleep(LONG_SECONDS)
+        return web.Response()
+
+    with KoboldServer(instead=slow) as server:
+        id = stage.ask()
+        scribe = stage.serve(server.url)
+        assert begun.wait(LONG_SECONDS)
+        scribe.abandon()
+        assert scribe.join(LONG_SECONDS)
+        assert [each.state for each in stage.texts(id)] == [State.faulted]
+
+
+def test_the_name_of_another_kind_of_worker_is_refused_with_the_key_to_change(
+    stage: Stage,
+) -> None:
+    with KoboldServer() as server, Api(stage.sandbox.url, WORKER_KEY) as owner:
+        assert owner.pop(name="a scribe").status_code == 200
+        scribe = stage.serve(server.url)
+        until(lambda: scribe.join(0))
+        assert "choose another scribe_name" in scribe.view().obstacle.told

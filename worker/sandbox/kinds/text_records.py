@@ -1,0 +1,113 @@
+"""The rows of texts: scribes, requests, and each text in a worker's hands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from worker.sandbox.kinds.text_wire import TextAskBody, TextPopBody
+from worker.sandbox.records import Account, Settling, State
+
+_SPEED_SAMPLES = 20
+_NEWCOMER_TOKENS_PER_SECOND = 1.0
+
+
+@dataclass(slots=True)
+class ScribeRow:
+    """A scribe's row; `offer` is what its last check-in stored."""
+
+    id: str
+    name: str
+    owner: Account
+    created_at: float
+    checked_in_at: float
+    offer: TextPopBody
+    maintenance: str | None = None
+    kudos: float = 0.0
+    fulfilled: int = 0
+    uncompleted: int = 0
+    suspicions: int = 0
+    speeds: list[float] = field(default_factory=list[float])
+
+    @property
+    def tokens_per_second(self) -> float:
+        latest = self.speeds[-_SPEED_SAMPLES:]
+        return sum(latest) / len(latest) if latest else _NEWCOMER_TOKENS_PER_SECOND
+
+
+@dataclass(slots=True)
+class TextRow:
+    """One text in a worker's hands. Its id is of this handing out alone."""
+
+    id: str
+    request: TextRequest
+    scribe: ScribeRow
+    model: str
+    popped_at: float
+    state: State = State.processing
+    text: str = ""
+    said: str = "ok"
+    """The state that the worker gave it."""
+    is_csam: bool = False
+    reward: float = 0.0
+    settlings: list[Settling] = field(default_factory=list[Settling])
+    unheard: bool = False
+
+
+@dataclass(slots=True)
+class TextRequest:
+    """A client's request. `waiting` texts are still to be handed out."""
+
+    id: str
+    account: Account
+    body: TextAskBody
+    created_at: float
+    expires_at: float
+    waiting: int
+    consumed_kudos: float = 1.0
+    cancelled: bool = False
+    faulted: bool = False
+    expired: bool = False
+    texts: list[TextRow] = field(default_factory=list[TextRow])
+
+    def count(self, *states: State) -> int:
+        return sum(text.state in states for text in self.texts)
+
+    @property
+    def restarted(self) -> int:
+        return self.count(State.faulted, State.aborted)
+
+    @property
+    def done(self) -> bool:
+        return self.faulted or (self.waiting == 0 and self.count(State.processing) == 0)
+
+
+@dataclass(frozen=True, slots=True)
+class TextEntry:
+    """One text in the books, for each time that it was handed out."""
+
+    id: str
+    request_id: str
+    scribe: str
+    model: str
+    popped_at: float
+    state: State
+    text: str
+    reward: float
+    settlings: tuple[Settling, ...]
+    unheard: bool
+
+
+def text_entry(row: TextRow) -> TextEntry:
+    """What the books say of it."""
+    return TextEntry(
+        row.id,
+        row.request.id,
+        row.scribe.name,
+        row.model,
+        row.popped_at,
+        row.state,
+        row.text,
+        row.reward,
+        tuple(row.settlings),
+        row.unheard,
+    )
