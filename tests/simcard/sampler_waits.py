@@ -41,7 +41,7 @@ def _waits(bench: Bench, comfy_name: str) -> Mapping[str, int]:
     noise = first_noise(torch.zeros(len(SEEDS), *SHAPE), SEEDS).to("cuda")
     levels: Any = torch.tensor(LEVELS).to("cuda")
     solver = seeded_sampler(comfy_name, SEEDS)
-    extra = {"model_options": {}, "seed": 5}
+    extra: dict[str, Any] = {"model_options": {}, "seed": 5}
     solver.sampler_function(
         model, noise * levels[0], levels, extra_args=extra, callback=look, disable=True,
         **solver.extra_options,

@@ -1,4 +1,4 @@
-"""Scenarios of Stable Diffusion 1.5 on a card of 4 GiB, with shapes alone."""
+"""Scenarios of Stable Diffusion 1.5, and one of Flux, on a card of 4 GiB, with shapes alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from hordelib.errors import HordelibError
 from tests.simcard.bench import JOB, Bench, tell
 from tests.simcard.card import MIB, Card, Fault, Matches, at
-from tests.simcard.whole_models import write_whole_sd1
+from tests.simcard.whole_models import write_flux, write_whole_sd1
 from tests.support.whole_checkpoint import load_whole
 
 TINY = replace(JOB, width=64, height=64)
@@ -112,6 +112,14 @@ def another_program_in_the_middle(bench: Bench) -> Mapping[str, Any]:
     return {"jobs": made, "left": bench.evict(), "reserve": bench.reserve_bytes // MIB}
 
 
+def flux(bench: Bench) -> Mapping[str, Any]:
+    """Two jobs; the second one finds the text encoder's place taken by the UNet."""
+    bench.evict()
+    model = write_flux(bench.folder / "flux.safetensors")
+    jobs = [bench.make(replace(JOB, prompt=f"circle {i}"), model) for i in range(2)]
+    return {"jobs": jobs, "left": bench.evict(), "reserve": bench.reserve_bytes // MIB}
+
+
 def misnamed(bench: Bench, error: Exception) -> Mapping[str, Any]:
     def matches(name: str, args: Any) -> bool:
         return name == "convolution" and args[0].shape[0] >= 4
@@ -172,6 +180,7 @@ def main(folder: Path, jobs: int) -> None:
             out_of_memory_while_loading,
             out_of_memory_while_decoding,
             another_program_in_the_middle,
+            flux,
         )
     }
     scenarios |= {name: partial(misnamed, error=error) for name, error in named.items()}

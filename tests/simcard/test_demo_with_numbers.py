@@ -53,8 +53,8 @@ def test_a_picture_of_a_batch_is_as_near_to_the_same_alone_as_rounding_lets_it(
 
 
 def test_no_sampler_has_the_host_wait_for_the_card_between_steps(told: dict[str, Any]):
-    """But those that decide by what was computed, and UniPC, whose coefficients are the card's."""
-    waiting = {"k_dpm_adaptive", "uni_pc", "uni_pc_bh2"}
+    """But one that decides by what was computed, and those whose coefficients are the card's."""
+    waiting = {"k_dpm_adaptive", "uni_pc", "uni_pc_bh2", "sa_solver", "sa_solver_pece"}
     assert set(told_of(told, "waits_in_steps")) == waiting
 
 

@@ -88,3 +88,13 @@ def test_mixed_jobs_leave_no_more_and_more_on_the_card(told: dict[str, Any]):
     left = told_of(told, "mixed_jobs")["left"]
     assert all(after - before < 10 for before, after in pairwise(left))
     assert left[-1] < 20
+
+
+def test_flux_in_8_bits_whose_parts_fit_in_turn_at_most_is_streamed(told: dict[str, Any]):
+    """4.4 GiB of T5 alone are more than the card has beside CUDA and the reserve."""
+    seen = told_of(told, "flux")
+    first, second = seen["jobs"]
+    assert [first["images"], second["images"]] == [1, 1]
+    assert second["copied"] <= first["copied"]
+    assert second["lowest_free"] >= seen["reserve"]
+    assert seen["left"] < 10

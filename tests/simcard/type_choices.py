@@ -73,12 +73,19 @@ def refused(bench: Bench) -> Mapping[str, Any]:
         seen = first_card()
         assert seen is not None
         found = on_card(seen, probe_of(printed.getvalue()))
-        bench.engine._thread.submit(Device("cuda:0").insist_on_kernels).result()
-    except DeviceUnusable as error:
-        return {"verdict": found.verdict, "detail": found.detail, "start": str(error)}
+        start = _start(bench)
     finally:
         card.name, card.capability = was
-    return {"verdict": found.verdict, "detail": found.detail, "start": ""}
+    return {"verdict": found.verdict, "detail": found.detail, "start": start}
+
+
+def _start(bench: Bench) -> str:
+    """Why the engine refuses the card."""
+    try:
+        bench.engine._thread.submit(Device("cuda:0").insist_on_kernels).result()
+    except DeviceUnusable as error:
+        return str(error)
+    return ""
 
 
 def _ours(types: ComputedTypes, family: Family, numbers: int, file_bytes: int) -> tuple[float, ...]:
