@@ -49,7 +49,8 @@ def test_vectors_render_back_to_the_picture(side: int, traced_side: int):
 
 def test_a_palette_finds_the_colours_with_their_shares():
     image = scene(256)
-    red_share = float(np.mean(np.abs(pixels(image) - RED).max(axis=2) < 64))
+    is_red: NDArray[np.bool_] = np.abs(pixels(image) - RED).max(axis=2) < 64
+    red_share = np.count_nonzero(is_red) / is_red.size
     colours: list[dict[str, Any]] = palette(SourceImage.of_pil(image))["colors"]
     first, second, *others = colours
     assert (first["hex"], second["hex"]) == (hexadecimal(BLUE), hexadecimal(RED))
