@@ -141,16 +141,22 @@ def test_a_program_makes_a_picture_with_the_library(installed: Path, tmp_path: P
     assert (tmp_path / "circle.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_run_writes_a_configuration_to_fill_in(installed: Path, tmp_path: Path):
+def test_the_set_up_writes_a_configuration_from_the_template(installed: Path, tmp_path: Path):
+    key = ("--api-key", "a-key-of-a-test", "--name", "tester")
+    away = ("--horde-url", "http://127.0.0.1:9", "--model-reference", "none")
+    rest = ("--yes", "--models", "Mine")
     begun = subprocess.run(
-        [installed / "bin" / "dreamer", "--home", tmp_path, "run"],
+        [installed / "bin" / "dreamer", "--home", tmp_path, "setup", *key, *away, *rest],
         env=outside(tmp_path),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert begun.returncode == 2
-    assert "api_key" in (tmp_path / "bridgeData.yaml").read_text("utf-8")
+    assert begun.returncode == 0, begun.stderr
+    written = (tmp_path / "bridgeData.yaml").read_text("utf-8")
+    template = (PROJECT / "bridgeData.template.yaml").read_text("utf-8")
+    assert template.splitlines()[0] in written
+    assert 'api_key: "a-key-of-a-test"' in written
 
 
 def test_uninstalling_leaves_nothing(built: tuple[Path, Path, Path], tmp_path: Path):

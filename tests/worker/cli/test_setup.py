@@ -24,6 +24,7 @@ from worker.cli.setup_command import run_setup
 from worker.config.config import load_config
 from worker.sandbox import Sandbox
 
+TEMPLATE = (PROJECT / "bridgeData.template.yaml").read_text("utf-8")
 # A line that is typed before this was asked would be thrown away, as for every password.
 KEY = "not shown while you type or paste it: "
 ACCOUNT = ("--name", "tester", "--api-key", WORKER_KEY)
@@ -140,7 +141,8 @@ def test_an_owner_is_asked_until_the_horde_knows_key_and_name(
     assert config.api_key.get_secret_value() == WORKER_KEY
     assert (config.dreamer_name, config.nsfw, config.user_active) == ("taken", False, 10)
     assert config.models_to_load == ("Deliberate",)
-    assert "# Largest picture: 64 x 64 x 8 x max_power pixels." in text
+    comments = [line for line in TEMPLATE.splitlines() if line.startswith("#")]
+    assert [line for line in comments if line not in text.splitlines()] == []
     assert file.stat().st_mode & 0o077 == 0
 
 
