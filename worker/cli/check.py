@@ -26,7 +26,7 @@ from worker.config.environment import read_environment
 from worker.config.keys import BridgeConfig
 from worker.config.old_keys import in_short
 from worker.devices import first_card
-from worker.errors import ConfigError, EngineUnusable, JudgeUnusable
+from worker.errors import ConfigError, DocumentMissing, EngineUnusable, JudgeUnusable
 from worker.models.control_files import (
     NON_COMMERCIAL_NAMES,
     annotator_entries,
@@ -42,8 +42,11 @@ from worker.models.reference import ReferenceEntry
 from worker.models.unlisted_weights import question_entries, transparency_entries
 from worker.safety.policy import judge_settings, unfound
 from worker.safety.policy import remedy as safety_remedy
+from worker.service.releases import news
+from worker.service.updates import PROJECT
 from worker.setup.account import account_findings
 from worker.setup.finding import Finding, Verdict, failed, ok
+from worker.version import VERSION
 
 MIN_PYTHON = (3, 11)
 LOW_DISK_BYTES = 5 * 10**9
@@ -62,6 +65,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
     yield from device()
     yield _comfyui(config if isinstance(config, BridgeConfig) else None, home)
     if isinstance(config, BridgeConfig):
+        yield version_finding(config, home)
         yield _disk(config.models_folder(home))
         yield ok("configuration", str(config_file))
         yield from _notes(config)
@@ -87,6 +91,20 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
 
 def _notes(config: BridgeConfig) -> Iterator[Finding]:
     return (Finding("configuration", Verdict.warning, note) for note in in_short(config.notes))
+
+
+def version_finding(config: BridgeConfig, home: Path) -> Finding:
+    """Whether there is a newer release, as far as anybody may be asked."""
+    try:
+        newer = news(config, ModelsFolder.of(config, home).documents)
+    except DocumentMissing:
+        return ok("version", f"{VERSION}; whether there is a newer one can't be asked now")
+    if newer is None:
+        return ok("version", VERSION)
+    told = f"{VERSION}, and {newer.version} is there: {newer.link}"
+    is_clone = (PROJECT / ".git").exists()
+    remedy = "./update-runtime.sh --self" if is_clone else "pip install --upgrade dreamer-worker"
+    return Finding("version", Verdict.warning, told, remedy)
 
 
 def _python() -> Finding:

@@ -62,9 +62,11 @@ from worker.service.metrics import MetricsServer
 from worker.service.orders import OF_ONE_LIFE, STARTING, Orders
 from worker.service.overview import Overview
 from worker.service.pauses import Pauses
+from worker.service.releases import news
 from worker.service.serve import serve
 from worker.service.state_folder import STATE, StateFolder
 from worker.service.terminal import make_console, make_display
+from worker.service.updates import Updates
 from worker.service.watches import watches_of
 
 CONFIG_FILE = "bridgeData.yaml"
@@ -133,7 +135,12 @@ def _run(options: argparse.Namespace, signals: StopSignals) -> int:
     if config.comfyui_path is None and not config.scribe_only:
         ensure_comfyui(make_console())
     way = LogWay.json if options.log_json else LogWay.plain if options.plain else LogWay.auto
-    run_worker(config, options.home, signals, way=way)
+    documents = ModelsFolder.of(config, options.home).documents
+    updates = Updates(config, options.home, lambda: news(config, documents))
+    with updates.watched():
+        run_worker(config, options.home, signals, way=way)
+    if not signals.count:
+        updates.go_on([*["--plain"] * options.plain, *["--log-json"] * options.log_json])
     return ExitCode.OK
 
 

@@ -347,6 +347,11 @@ class BridgeConfig(BaseModel):
         Password | None, expects("a password of 8 to 1000 characters, or the hash kept of one")
     ] = None
     """Whoever opens the page has to give it. The start of `run` puts a hash in its place."""
+    auto_update: Annotated[Literal["tell", "drain", "never"], expects("tell, drain or never")] = (
+        "tell"
+    )
+    """tell: check and the page name a newer release, which GitHub is asked for once a day. drain: a
+    clone finishes what is in hand, takes it and starts again, too. never: nobody is asked."""
     show_pictures: YesNo = False
     """true: the page shows the last 12 pictures to whoever may open it, though the horde's users
     did not ask for them to be seen. They are kept in memory alone, small and without their prompts;

@@ -16,9 +16,9 @@ from worker.config.values import NoticeKind
 from worker.errors import DocumentMissing
 from worker.line.trouble import without_numbers
 from worker.models.on_disk import DISK_FLOOR_BYTES, size_text
-from worker.notices.releases import Release
 from worker.service.orders import MAINTENANCE, SERVING
 from worker.service.overview import Overview
+from worker.service.releases import Release
 
 FILE = "notices.json"  # in the state folder
 MOST_TOLD = 500  # things that are known to have been told

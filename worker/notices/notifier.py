@@ -23,8 +23,8 @@ from worker.models.sites import read_queues
 from worker.net.untrusted import one_line
 from worker.notices.attention import Attention, Notice, Seen
 from worker.notices.posting import Sent, post
-from worker.notices.releases import newer_release
 from worker.service.orders import Orders
+from worker.service.releases import news
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def seen_of(
         free_bytes=lambda: folder.free_bytes,
         idle_reason=lambda: journal.view().obstacle.told,
         queues=lambda: _waiting(folder),
-        newest=lambda: newer_release(folder.documents),
+        newest=lambda: news(config, folder.documents),
     )
 
 

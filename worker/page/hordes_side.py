@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from worker.models.offer import find_capabilities, introduce
 from worker.models.opening import Models
 from worker.models.sites import ModelQueue, read_queues
 from worker.service.assembly import make_client
+from worker.service.releases import news
 
 KEPT_SECONDS = 60.0  # between two questions to the horde, however many browsers look
 
@@ -70,6 +72,15 @@ class HordesSide:
             "problem": "",
         }
 
+    def _release(self) -> dict[str, str] | None:
+        """A newer one of this program, as far as anybody was asked."""
+        folder = ModelsFolder.of(self._config, self._home)
+        try:
+            newer = news(self._config, folder.documents)
+        except DocumentMissing:
+            return None
+        return newer and asdict(newer)
+
     def _queues(self, served: Sequence[str]) -> dict[str, Any]:
         """What waits for each of those models; the horde leaves out those that nobody asks for."""
         folder = ModelsFolder.of(self._config, self._home)
@@ -103,6 +114,7 @@ class HordesSide:
                 {"flag": kind.flag, "is_offered": kind.is_offered, "missing": kind.missing}
                 for kind in kinds
             ],
+            "release": self._release(),
             "max_power": self._config.max_power,
             "max_batch": self._config.max_batch,
             "horde_url": self._config.horde_url,

@@ -91,6 +91,7 @@ OWN_VALUES: dict[str, str] = {
     "model_reference": "https://example.org/reference/",
     "page": "http://127.0.0.1:7000",
     "page_password": "correct horse",
+    "auto_update": "never",
     "show_pictures": "true",
     "bridge_agent": '"My Worker:1.0:https://example.org"',
 }

@@ -28,8 +28,8 @@ from worker.notices import notifier
 from worker.notices.attention import ASK_SECONDS, WELL_SECONDS, Attention, Notice, Seen
 from worker.notices.notifier import Notifier
 from worker.notices.posting import Sent
-from worker.notices.releases import Release, newer_release
 from worker.service.overview import JobOverview, Overview
+from worker.service.releases import Release, newer_release
 
 KEY = "an-api-key-of-the-owner"
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from worker.config.keys import BridgeConfig
 from worker.config.values import PROJECT_URL
+from worker.net.addresses import is_this_machine
 from worker.net.cached_documents import Documents, Source
 from worker.net.untrusted import Label, read_json
 from worker.version import VERSION
@@ -41,6 +43,14 @@ def newer_release(
     """
     newest = documents.read(Source("release", (address,), _version, DAY)).value
     return Release(newest) if _numbers(newest) > _numbers(than) else None
+
+
+def news(config: BridgeConfig, documents: Documents) -> Release | None:
+    """The same for an owner: nobody is asked where `auto_update` forbids it, or for a horde on this
+    machine. Raises DocumentMissing."""
+    if config.auto_update == "never" or is_this_machine(config.horde_url):
+        return None
+    return newer_release(documents, LATEST)
 
 
 def _version(text: str) -> str:

@@ -1,0 +1,136 @@
+"""News of releases over real HTTP, and a worker that makes way for one by itself."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.owner import PROJECT
+from worker.cli.check import version_finding
+from worker.config.keys import BridgeConfig
+from worker.errors import DocumentMissing
+from worker.service import releases
+from worker.service.orders import Order, Orders
+from worker.service.releases import Release
+from worker.service.updates import Updates
+from worker.setup.finding import Verdict
+from worker.version import VERSION
+
+NEWER = Release("99.0.1")
+
+
+def config_of(auto_update: str = "tell") -> BridgeConfig:
+    return BridgeConfig.model_validate(
+        {"api_key": "a-key-of-the-owner-0001", "dreamer_name": "a", "auto_update": auto_update}
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What the project's page was asked for; it tells of version 99.0.1."""
+    asked: list[str] = []
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body = json.dumps({"tag_name": f"v{NEWER.version}"}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}/latest"
+        monkeypatch.setattr(releases, "LATEST", address)
+        yield asked
+        server.shutdown()
+        thread.join()
+
+
+def test_check_names_a_newer_release_and_asks_once_a_day(tmp_path: Path, asked: list[str]):
+    for _ in range(2):
+        found = version_finding(config_of(), tmp_path)
+        assert found.verdict is Verdict.warning
+        assert found.detail.startswith(f"{VERSION}, and 99.0.1 is there: https://")
+        assert found.remedy
+    assert asked == ["/latest"]
+
+
+def test_nobody_is_asked_where_the_owner_forbids_it(tmp_path: Path, asked: list[str]):
+    found = version_finding(config_of("never"), tmp_path)
+    assert (found.verdict, found.detail) == (Verdict.ok, VERSION)
+    local = config_of().model_copy(update={"horde_url": "http://127.0.0.1:7001"})
+    assert version_finding(local, tmp_path).verdict is Verdict.ok
+    assert asked == []
+
+
+def test_no_network_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(releases, "LATEST", "http://127.0.0.1:1/latest")
+    assert version_finding(config_of(), tmp_path).verdict is Verdict.ok
+
+
+def clone_in(folder: Path) -> Path:
+    """Its two scripts tell how they were called."""
+    (folder / ".git").mkdir(parents=True)
+    for name in ("update-runtime.sh", "horde-bridge.sh"):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\necho {name} "$@"\nexit 1\n')
+        script.chmod(0o755)
+    return folder
+
+
+def test_it_drains_for_a_release_once(tmp_path: Path):
+    (tmp_path / "state").mkdir()
+    clone = clone_in(tmp_path / "clone")
+    first = Updates(config_of("drain"), tmp_path, lambda: NEWER, clone)
+    assert first.is_possible
+    first.look()
+    assert Orders(tmp_path / "state").is_given(Order.drain)
+    assert first.taken == NEWER.version
+    Orders(tmp_path / "state").begin()  # the next life, whatever became of the release
+    second = Updates(config_of("drain"), tmp_path, lambda: NEWER, clone)
+    second.look()
+    assert not Orders(tmp_path / "state").is_given(Order.drain)
+    assert second.taken == ""
+    assert second.go_on([]) is None
+
+
+def test_it_goes_on_as_the_set_up_then_as_a_worker(tmp_path: Path):
+    home = tmp_path / "a home"
+    (home / "state").mkdir(parents=True)
+    clone = clone_in(tmp_path / "a clone")
+    program = (
+        "from pathlib import Path; from tests.worker.service.test_updates import *\n"
+        f"updates = Updates(config_of('drain'), Path({str(home)!r}), lambda: NEWER,"
+        f" Path({str(clone)!r}))\n"
+        "updates.look(); updates.go_on(['--plain']); print('never')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == [
+        f"update-runtime.sh --self --home {home}",
+        f"horde-bridge.sh --home {home} run --plain",
+    ]
+
+
+@pytest.mark.parametrize("auto_update", ["tell", "never"])
+def test_it_never_drains_unless_it_is_told_to(tmp_path: Path, auto_update: str):
+    def newest() -> Release:
+        raise DocumentMissing("nobody may be asked")
+
+    updates = Updates(config_of(auto_update), tmp_path, newest, clone_in(tmp_path / "clone"))
+    with updates.watched():
+        assert "updates" not in {thread.name for thread in threading.enumerate()}
