@@ -92,7 +92,8 @@ def _value(key: str, text: str) -> object:
 
 
 def _unknown_line(name: str) -> str:
-    near = difflib.get_close_matches(name, VARIABLES, n=1)
+    key = name.removeprefix(PREFIX).lower()  # as DREAMER_DREAMER_NAME has it
+    near = [variable(key)] if key in EXPECTS else difflib.get_close_matches(name, VARIABLES, n=1)
     advice = f"did you mean {near[0]}?" if near else "docs/configuration.md lists all keys"
     return f"{name[:60]}: sets no key of bridgeData.yaml; {advice}"
 
