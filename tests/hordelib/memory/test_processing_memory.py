@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from hordelib import Engine
 from hordelib.errors import OutOfMemory
@@ -123,7 +124,10 @@ def test_tiles_are_smaller_where_memory_runs_out_by_another_name(
 
     job = replace(SMALL, width=256, height=256, steps=1, post_processing=(upscaler,))
     job = replace(job, prompt=str(error))  # nothing is kept of another one
-    too_large = lambda tile: tile.shape[-1] > 128  # noqa: E731
+
+    def too_large(tile: Tensor) -> bool:
+        return tile.shape[-1] > 128
+
     with out_of_memory(Upscaler, "__call__", too_large, error) as tiles:
         (picture,) = engine.generate(job, checkpoint).images
     assert len(tiles) > 4
