@@ -13,7 +13,7 @@ from hordelib.errors import HordelibError
 from hordelib.job.families import FAMILIES
 from worker.config.config import load_config
 from worker.config.editing import change_settings, try_change
-from worker.errors import DocumentMissing, UnknownModel, WorkerError
+from worker.errors import ConfigError, DocumentMissing, UnknownModel, WorkerError
 from worker.models.expected_size import expected_misfit
 from worker.models.inventory import Inventory, ModelsFolder, idle, take_inventory
 from worker.models.keeper import ModelOffering
@@ -134,7 +134,13 @@ class ModelShelf:
             chosen = load_config(self.config_file).models_to_load
             if name in chosen:
                 left = {"models_to_load": tuple(each for each in chosen if each != name)}
-                try_change(self.config_file, left)
+                try:
+                    try_change(self.config_file, left)
+                except ConfigError as error:
+                    told = (
+                        f"the download of {name} is cancelled, and begins again at the next start"
+                    )
+                    raise UnknownModel(f"{told}: models_to_load names no other model") from error
                 change_settings(self.config_file, left).unlink()
         log.info("page: cancelled the download of %s", name)
 

@@ -123,6 +123,18 @@ def test_cancelling_a_chosen_model_chooses_it_no_more(shelf: ModelShelf, site: R
     assert load_config(shelf.config_file).models_to_load == ("One",)
 
 
+def test_cancelling_the_only_model_says_that_it_begins_again(
+    shelf: ModelShelf, site: ReferenceServer
+):
+    site.hold("/files/Two.safetensors")
+    shelf.add("Two")
+    text = shelf.config_file.read_text()
+    shelf.config_file.write_text(text.replace("One", "Two"))
+    with pytest.raises(UnknownModel, match="begins again at the next start"):
+        shelf.cancel("Two")
+    assert load_config(shelf.config_file).models_to_load == ("Two",)
+
+
 def test_what_fails_or_is_of_no_use_says_so_and_is_not_chosen(
     shelf: ModelShelf, site: ReferenceServer
 ):
