@@ -145,7 +145,8 @@ def _exit_code(overview: Overview) -> ExitCode:
         return ExitCode.FAILED
     if overview.doing in ("pausing", "paused"):
         return ExitCode.PAUSED
-    return ExitCode.HINDERED if overview.why else ExitCode.OK
+    is_hindered = overview.why or any(other.why for other in overview.others)
+    return ExitCode.HINDERED if is_hindered else ExitCode.OK
 
 
 def _as_json(overview: Overview, totals: Totals | None) -> dict[str, object]:
