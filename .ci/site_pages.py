@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
 from hordelib import __all__ as PUBLIC  # noqa: E402 - found by the line above
-from worker.__main__ import _parser  # noqa: E402
+from worker.__main__ import make_parser  # noqa: E402
 from worker.config.environment import variable  # noqa: E402
 from worker.config.keys import EXPECTS, BridgeConfig  # noqa: E402
 
@@ -65,7 +65,7 @@ def _keys() -> Iterator[str]:
 def _commands() -> Iterator[str]:
     yield "# Commands\n"
     yield "`./horde-bridge.sh` in a clone, `dreamer` where it is installed as a package.\n"
-    yield from _command(_parser(), 2)
+    yield from _command(make_parser(), 2)
 
 
 def _command(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:

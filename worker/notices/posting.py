@@ -84,7 +84,8 @@ def _names(addresses: Sequence[str]) -> list[str]:
 def main() -> None:
     """Answers with a list that has a problem, or "", for each address."""
     logging.disable()  # apprise's own lines hold addresses
-    os.nice(10)  # jobs come first
+    if sys.platform != "win32":
+        os.nice(10)  # jobs come first
     order = json.load(sys.stdin)
     apprise = import_module("apprise")
     count = len(order["addresses"])
