@@ -80,6 +80,7 @@ class KoboldServer(_Server):
     bodies: list[Json] = field(default_factory=list[Json])
     aborted: list[str] = field(default_factory=list[str])
     idle: int = 1
+    is_gone: bool = False
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -102,7 +103,9 @@ class KoboldServer(_Server):
         return routes
 
     def _fact(self, value: Callable[[], Json]) -> Handler:
-        async def answer(_: web.Request) -> web.Response:
+        async def answer(request: web.Request) -> web.Response:
+            if self.is_gone and request.transport is not None:
+                request.transport.abort()
             return web.json_response(value())
 
         return answer

@@ -296,6 +296,17 @@ def test_a_server_that_comes_back_with_another_model_writes_nothing_under_the_ol
         assert [each.model for each in stage.texts(id)] == [TIEFIGHTER, "koboldcpp/Other-7B"]
 
 
+def test_a_text_that_is_whole_is_delivered_although_its_server_has_gone(stage: Stage) -> None:
+    async def last_words(request: web.Request) -> web.StreamResponse:
+        server.is_gone = True
+        return await streamed(request, *pieces("the last words"))
+
+    with KoboldServer(instead=last_words) as server:
+        id = stage.ask()
+        stage.serve(server.url)
+        assert stage.result(id) == " the last words"
+
+
 def test_answers_of_the_horde_that_are_lost_or_doubled_end_each_text_once(stage: Stage) -> None:
     faults = stage.sandbox.faults
     faults.inject(Endpoint.TEXT_SUBMIT, LostReply(), calls=2)
