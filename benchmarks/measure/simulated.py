@@ -23,7 +23,7 @@ from worker.models.opening import Models
 from worker.service.assembly import Children, make_bridge, make_predictor
 from worker.service.logs import set_up_logging
 from worker.service.serve import serve
-from worker.service.terminal import make_console, make_display
+from worker.service.terminal import PlainView, make_console
 
 MODEL = "simulated model"
 
@@ -44,7 +44,7 @@ def run(home: Path, checkpoint: Path, url: str, name: str, job_ms: int, queue_si
     with closing(Ledger(state / LEDGER)) as ledger:
         journal = Journal(ledger, ANY_NUMBER, make_predictor(state))
         bridge = make_bridge(config, home, models, journal, children=children(job_ms / 1000))
-        serve(bridge, make_display(console, journal), signals=StopSignals.caught())
+        serve(bridge, PlainView(journal), signals=StopSignals.caught())
 
 
 if __name__ == "__main__":

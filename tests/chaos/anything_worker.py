@@ -22,7 +22,7 @@ def main(home: Path, url: str) -> int:
         from worker.jobs.ledger import Ledger
         from worker.service.logs import set_up_logging
         from worker.service.serve import serve
-        from worker.service.terminal import make_console, make_display
+        from worker.service.terminal import PlainView, make_console
 
         console = make_console()
         set_up_logging(console, home / "dreamer.log", logging.WARNING)
@@ -32,7 +32,7 @@ def main(home: Path, url: str) -> int:
                 journal = Journal(ledger)
                 config = demo_config(url, models=tuple(REFERENCE))
                 bridge = _make_bridge(config, home, journal)
-                serve(bridge, make_display(console, journal), signals=signals)
+                serve(bridge, PlainView(journal), signals=signals)
             return 0
 
         return exit_code_of(serve_until_told)

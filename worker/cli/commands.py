@@ -44,7 +44,7 @@ from worker.page.first_page import is_to_be_set_up, set_up_by_page
 from worker.page.server import page_of
 from worker.safety.gallery import Gallery
 from worker.safety.policy import unfound
-from worker.service.application_view import ApplicationView, has_whole_terminal
+from worker.service.application_view import Shown, make_display
 from worker.service.assembly import (
     OURS,
     Children,
@@ -56,7 +56,7 @@ from worker.service.assembly import (
 from worker.service.card_power import limited_power
 from worker.service.history import FILE as HISTORY
 from worker.service.history import History
-from worker.service.logs import LogWay, is_plain, set_up_logging
+from worker.service.logs import LogWay, set_up_logging
 from worker.service.machine import Machine
 from worker.service.metrics import MetricsServer
 from worker.service.orders import OF_ONE_LIFE, STARTING, Orders
@@ -65,7 +65,7 @@ from worker.service.pauses import Pauses
 from worker.service.releases import news
 from worker.service.serve import serve
 from worker.service.state_folder import STATE, StateFolder
-from worker.service.terminal import make_console, make_display
+from worker.service.terminal import make_console
 from worker.service.updates import Updates
 from worker.service.watches import watches_of
 
@@ -208,13 +208,8 @@ def run_worker(
                 config.dreamer_name,
             )
             pauses = Pauses(orders, watches_of(config))
-            application = None
-            if not is_plain(console, way) and has_whole_terminal():
-                machine = Machine(config, home, DISK_FLOOR_BYTES)
-                application = ApplicationView(
-                    journal, pauses, signals, lambda: bridge.models, machine
-                )
-            every = config.stats_output_frequency
+            machine = Machine(config, home, DISK_FLOOR_BYTES)
+            shown = Shown(journal, pauses, signals, lambda: bridge.models, machine)
             metrics = make_metrics(config, orders)
             seen = seen_of(config, home, orders, intake.offered, journal)
             with (
@@ -226,7 +221,7 @@ def run_worker(
             ):
                 serve(
                     bridge,
-                    application or make_display(console, journal, every, way=way),
+                    make_display(console, shown, config.stats_output_frequency, way),
                     signals=signals,
                     pauses=pauses,
                     look_after=(look_after, metrics.beat),

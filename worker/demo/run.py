@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import requests
@@ -35,12 +36,17 @@ from worker.jobs.ledger import Ledger
 from worker.line.bridge import Bridge
 from worker.models.introduction import NEWEST_AGENT
 from worker.models.offer import offer_maker
+from worker.models.on_disk import DISK_FLOOR_BYTES
 from worker.models.opening import find_models
 from worker.sandbox import ReferenceModel, Sandbox
+from worker.service.application_view import Shown, make_display
 from worker.service.assembly import make_bridge, make_intake
 from worker.service.logs import set_up_logging
+from worker.service.machine import Machine
+from worker.service.orders import Orders
+from worker.service.pauses import Pauses
 from worker.service.serve import serve
-from worker.service.terminal import jobs_table, make_display
+from worker.service.terminal import jobs_table
 
 REFERENCE = {
     MODEL: ReferenceModel(baseline="stable diffusion 1"),
@@ -146,8 +152,13 @@ def run_demo(home: Path, console: Console, wishes: Sequence[Wish], signals: Stop
         console.print(f"{len(ids) + len(form_ids)} requests are posted; the worker starts …")
         bridge = _make_bridge(config, home, journal)
         is_done = Waiting(client, ids, form_ids).is_done
-        if serve(bridge, make_display(console, journal), is_done, signals=signals):
-            raise KeyboardInterrupt
+        with TemporaryDirectory() as orders:
+            pauses = Pauses(Orders(Path(orders)))
+            machine = Machine(config, home, DISK_FLOOR_BYTES)
+            shown = Shown(journal, pauses, signals, lambda: bridge.models, machine)
+            view = make_display(console, shown)
+            if serve(bridge, view, is_done, signals=signals, pauses=pauses):
+                raise KeyboardInterrupt
         console.print(jobs_table(journal.view().rows))
         shots = _collect(client, ids, wishes)
         answered = zip(form_ids, form_wishes, strict=True)

@@ -31,6 +31,7 @@ KEPT_LINES = 2000
 _LEVELS = (logging.INFO, logging.WARNING, logging.ERROR)
 _STYLES = {logging.WARNING: "yellow", logging.ERROR: "bold red", logging.CRITICAL: "bold red"}
 _COLUMNS = ("job", "model", "size", "state", "step", "seconds left", "kudos")
+_WIDEST = (8, 24, 11, 60, 9, 12, 9)  # characters of each of these columns
 _HELP = """\
 p  pause: finish the jobs in hand, then free the graphics card
 r  resume: serve again
@@ -141,7 +142,7 @@ class WorkerApplication(App[None]):
         self._kept: deque[tuple[int, str]] = deque(maxlen=KEPT_LINES)
         self._level = logging.INFO
         self.is_drawn = False
-        self._jobs = DataTable[Text]()
+        self._jobs, self._log_lines = DataTable[Text](), RichLog()
         self._images, self._kudos = _Curve(), _Curve()
 
     def compose(self) -> ComposeResult:
@@ -156,9 +157,9 @@ class WorkerApplication(App[None]):
             self._jobs = DataTable[Text](id="jobs", cursor_type="row", zebra_stripes=True)
             self._jobs.add_columns(*_COLUMNS)
             yield self._jobs
-            log = RichLog(id="log", max_lines=KEPT_LINES, wrap=True)
-            log.border_title = "log"
-            yield log
+            self._log_lines = RichLog(id="log", max_lines=KEPT_LINES, wrap=True)
+            self._log_lines.border_title = "log"
+            yield self._log_lines
         yield Static(id="small", markup=False)
         yield Footer()
 
@@ -184,6 +185,11 @@ class WorkerApplication(App[None]):
         if self.is_drawn:
             self._draw()
 
+    def last_lines(self, count: int) -> list[str]:
+        """Of the log, oldest first; whether or not they were drawn."""
+        lines = [line for _, line in (*self._kept, *self._lines.new)]
+        return lines[-count:]
+
     def action_do(self, what: str) -> None:
         getattr(self._hands, what)()
 
@@ -197,7 +203,7 @@ class WorkerApplication(App[None]):
 
     def action_level(self) -> None:
         self._level = _LEVELS[(_LEVELS.index(self._level) + 1) % len(_LEVELS)]
-        log = self.screen_stack[0].query_one(RichLog)
+        log = self._log_lines
         told = {logging.INFO: "log", logging.WARNING: "log: warnings and errors"}
         log.border_title = told.get(self._level, "log: errors")
         log.clear()
@@ -205,13 +211,10 @@ class WorkerApplication(App[None]):
             self._write(log, *line)
 
     def _take_lines(self) -> None:
-        if not self.screen_stack:  # it is about to end
-            return
-        log = self.screen_stack[0].query_one(RichLog)
         while self._lines.new:
             line = self._lines.new.popleft()
             self._kept.append(line)
-            self._write(log, *line)
+            self._write(self._log_lines, *line)
 
     def _write(self, log: RichLog, level: int, line: str) -> None:
         if level >= self._level:
@@ -232,8 +235,15 @@ class WorkerApplication(App[None]):
         for cells in [*map(_in_hand, moment.overview.jobs), *map(_over, reversed(over))][
             :SHOWN_JOBS
         ]:
-            jobs.add_row(*(Text(one_line(cell), no_wrap=True) for cell in cells))
+            jobs.add_row(*map(_cell, cells, _WIDEST))
         jobs.scroll_y = top
+
+
+def _cell(text: str, widest: int) -> Text:
+    """On one line: a name of any length hides no other column."""
+    shown = Text(one_line(text), no_wrap=True)
+    shown.truncate(widest, overflow="ellipsis")
+    return shown
 
 
 class _Curve:

@@ -10,19 +10,24 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Self
+
+from rich.console import Console
 
 from worker.children.signals import StopSignals
 from worker.jobs.journal import Journal
 from worker.net.untrusted import one_line
 from worker.service.application import Hands, LogLines, Moment, WorkerApplication
+from worker.service.logs import LogWay, is_plain
 from worker.service.machine import Machine, MachineReading
 from worker.service.orders import STARTING
 from worker.service.overview import Overview, overview_of
 from worker.service.pauses import Pauses
-from worker.service.terminal import last_line
+from worker.service.terminal import PLAIN_SECONDS, Display, PlainView, last_line
 
 END_SECONDS = 5.0  # for the application to give the terminal back
+LAST_LINES = 8  # of the log, which stay on the terminal at the end
 READ_SECONDS = 5.0  # between two readings of the machine
 
 
@@ -47,20 +52,37 @@ class _Printed(io.TextIOBase):
         return 2
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a display is about."""
+
+    journal: Journal
+    pauses: Pauses
+    signals: StopSignals
+    models: Callable[[], Sequence[str]]
+    machine: Machine
+
+
+def make_display(
+    console: Console,
+    shown: Shown,
+    plain_seconds: float = PLAIN_SECONDS,
+    way: LogWay = LogWay.auto,
+) -> Display:
+    """The application on a terminal, else lines at most every `plain_seconds`."""
+    if is_plain(console, way) or not has_whole_terminal():
+        return PlainView(shown.journal, plain_seconds, way)
+    return ApplicationView(shown)
+
+
 class ApplicationView:
     """A Display. While it is there, log lines go to the application and not to the screen."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        pauses: Pauses,
-        signals: StopSignals,
-        models: Callable[[], Sequence[str]],
-        machine: Machine,
-    ):
-        self._journal, self._pauses, self._signals = journal, pauses, signals
-        self._models = models
-        self._machine = machine
+    def __init__(self, shown: Shown):
+        pauses, signals = shown.pauses, shown.signals
+        self._journal, self._pauses, self._signals = shown.journal, pauses, signals
+        self._models = shown.models
+        self._machine = shown.machine
         self._lines = LogLines()
         self._application = WorkerApplication(
             Hands(
@@ -119,6 +141,8 @@ class ApplicationView:
             for handler in self._screens:
                 root.addHandler(handler)
         with suppress(OSError):
+            for line in self._application.last_lines(LAST_LINES):
+                print(line)
             print(last_line(self._journal), flush=True)
 
     @property

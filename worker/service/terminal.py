@@ -1,4 +1,4 @@
-"""What the owner sees: a live view in a terminal, plain lines elsewhere, and tables."""
+"""What the owner sees where nothing is drawn: plain lines, and tables."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Protocol, Self, TextIO
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.segment import Segments
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -25,11 +21,9 @@ from worker.jobs.ledger import Totals
 from worker.jobs.results import ENDS, JobStage
 from worker.jobs.status import JobRow, StatusView
 from worker.net.untrusted import one_line
-from worker.service.logs import LogWay, is_plain, line_formatter
+from worker.service.logs import LogWay, line_formatter
 
-LIVE_ROWS = 10
 PLAIN_SECONDS = 2.0  # between plain lines while something moves
-REDRAWN_SECONDS = 10.0  # the live view, where nothing has changed: something else may lie over it
 PLAIN_COLUMNS = 140
 WIDTH = 22  # of what stands before a value, in the lines of `status`
 
@@ -78,79 +72,18 @@ class Display(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-def make_display(
-    console: Console,
-    journal: Journal,
-    plain_seconds: float = PLAIN_SECONDS,
-    *,
-    way: LogWay = LogWay.auto,
-) -> Display:
-    """The live view where `console` is a terminal, else lines at most every `plain_seconds`.
+class PlainView:
+    """A line when something has changed, not more often than asked; for logs and pipes.
 
     0 seconds: no lines but the last one.
     """
-    if is_plain(console, way):
-        return PlainView(journal, plain_seconds or math.inf, line_formatter(way))
-    return LiveView(console, journal)
 
-
-class LiveView:
-    """Redrawn in place where something has changed; log lines scroll above it."""
-
-    def __init__(self, console: Console, journal: Journal):
+    def __init__(
+        self, journal: Journal, seconds: float = PLAIN_SECONDS, way: LogWay = LogWay.plain
+    ):
         self._journal = journal
-        self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._shown: object = None
-        self._drawn_at = -math.inf
-        self._table = _LaidOutTable(console)
-
-    def refresh(self) -> None:
-        view, now = self._journal.view(), time.monotonic()
-        others = self._journal.views_beside()
-        shows = view, others, self._console.size
-        if shows == self._shown and now - self._drawn_at < REDRAWN_SECONDS:
-            return
-        table = self._table.of(view.rows[-LIVE_ROWS:])
-        with suppress(OSError):
-            self._live.update(_picture(table, view, others), refresh=True)
-            self._shown, self._drawn_at = shows, now
-
-    def nap(self, signals: StopSignals, seconds: float) -> None:
-        signals.nap(seconds)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-        self._live.console.print(Text(last_line(self._journal)))
-
-
-class _LaidOutTable:
-    """The table of jobs, which takes milliseconds to lay out: not done anew with each step."""
-
-    def __init__(self, console: Console):
-        self._console = console
-        self._told: object = None
-        self._laid_out = Segments(())
-
-    def of(self, rows: tuple[JobRow, ...]) -> RenderableType:
-        told = self._console.size, [replace(row, step=0, steps=0) for row in rows]
-        if told != self._told:
-            self._laid_out = Segments([*self._console.render(jobs_table(rows))])
-            self._told = told
-        return self._laid_out
-
-
-class PlainView:
-    """A line when something has changed, not more often than asked; for logs and pipes."""
-
-    def __init__(self, journal: Journal, seconds: float, lines: logging.Formatter):
-        self._journal = journal
-        self._seconds = seconds
-        self._lines = lines
+        self._seconds = seconds or math.inf
+        self._lines = line_formatter(way)
         self._last_line: str = ""
         self._last_time = 0.0
 
@@ -237,19 +170,6 @@ _ENDS_TOLD = {
     JobStage.faulted: "failed or given back",
     JobStage.given_up: "no longer wanted",
 }
-
-
-def _picture(table: RenderableType, view: StatusView, others: Others) -> RenderableType:
-    line = Text(status_line(view, others), style="bold")
-    return Group(Text(""), table, Text(""), _progress(view.running), line)
-
-
-def _progress(running: JobRow | None) -> RenderableType:
-    if running is None:
-        return Text("")
-    bar = Table.grid()
-    bar.add_row(ProgressBar(total=max(running.steps, 1), completed=running.step, width=60))
-    return bar
 
 
 def _activity(view: StatusView) -> str:

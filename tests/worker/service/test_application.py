@@ -174,7 +174,7 @@ from pathlib import Path
 from worker.children.signals import StopSignals
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
-from worker.service.application_view import ApplicationView, has_whole_terminal
+from worker.service.application_view import ApplicationView, Shown, has_whole_terminal
 from worker.config.keys import BridgeConfig
 from worker.service.machine import Machine
 from worker.service.orders import Orders
@@ -186,7 +186,8 @@ if __name__ == "__main__":
     pauses = Pauses(Orders(Path(".")))
     config = BridgeConfig.model_validate({"api_key": "a-key", "dreamer_name": "tester"})
     machine, journal = Machine(config, Path("."), 0), Journal(Ledger(None))
-    with signals.counted(), ApplicationView(journal, pauses, signals, tuple, machine) as view:
+    shown = Shown(journal, pauses, signals, tuple, machine)
+    with signals.counted(), ApplicationView(shown) as view:
         context = multiprocessing.get_context("spawn")
         child = context.Process(target=print, args=("from a child",))
         child.start()

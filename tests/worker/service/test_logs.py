@@ -14,8 +14,8 @@ from rich.console import Console
 
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
-from worker.service.logs import LogWay, open_log, screen_handler
-from worker.service.terminal import make_console, make_display
+from worker.service.logs import LogWay, is_plain, open_log, screen_handler
+from worker.service.terminal import PlainView, make_console
 
 
 def test_a_plain_line_has_its_time_and_level_once(capsys: pytest.CaptureFixture[str]):
@@ -27,7 +27,7 @@ def test_a_plain_line_has_its_time_and_level_once(capsys: pytest.CaptureFixture[
 
 
 def test_statistics_are_lines_like_all_others(capsys: pytest.CaptureFixture[str]):
-    with make_display(make_console(StringIO()), Journal(Ledger(None))):
+    with PlainView(Journal(Ledger(None))):
         pass
     assert re.fullmatch(r"\d{4}-\S+ \S+ INFO    queue 0 \| .*\n", capsys.readouterr().out)
 
@@ -36,7 +36,9 @@ def test_statistics_are_lines_like_all_others(capsys: pytest.CaptureFixture[str]
 def test_plain_lines_are_written_on_a_terminal_too(way: LogWay, capsys: pytest.CaptureFixture[str]):
     drawn = StringIO()
     console = Console(file=drawn, force_terminal=True, _environ={})
-    with make_display(console, Journal(Ledger(None)), way=way) as view:
+    assert is_plain(console, way)
+    assert not is_plain(console, LogWay.auto)
+    with PlainView(Journal(Ledger(None)), way=way) as view:
         view.refresh()
     (line,) = capsys.readouterr().out.splitlines()
     assert drawn.getvalue() == ""
