@@ -62,8 +62,14 @@ class _Server:
             app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True
         )
         await runner.setup()
-        await web.SockSite(runner, self._listener).start()
+        site = web.SockSite(runner, self._listener)
+        await site.start()
         await self._over.wait()
+        await site.stop()
+        await asyncio.sleep(0.05)  # who came at the last moment is a connection now, to be closed
+        for connection in runner.server.connections if runner.server else ():
+            if connection.transport is not None:
+                connection.transport.abort()
         await runner.cleanup()
 
 
