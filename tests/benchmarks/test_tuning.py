@@ -92,6 +92,21 @@ def test_a_batch_grows_while_a_picture_takes_less(checkpoint: Path):
     assert proposals(checkpoint, lambda _, n: 5 + 0.1 * n)["max_batch"].proposed == 16
 
 
+def test_a_picture_that_took_longer_than_two_of_them_is_measured_again(checkpoint: Path):
+    """Something else had the machine while it was made alone."""
+    alone: list[int] = []
+
+    def seconds(side: int, images: int) -> float:
+        if side == 512 and images == 1:
+            alone.append(side)
+            return 40.0 if len(alone) == 1 else 5.0
+        return 5.0 * images
+
+    reason = proposals(checkpoint, seconds)["max_batch"].reason
+    assert "one picture of 512 x 512 takes 5 s alone" in reason
+    assert len(alone) == 2
+
+
 def test_jobs_shorter_than_the_network_wait_in_greater_number(checkpoint: Path):
     assert proposals(checkpoint, by_area(10))["queue_size"].proposed == 1
     assert proposals(checkpoint, by_area(0.2), call=HordeCall(0.25))["queue_size"].proposed == 3

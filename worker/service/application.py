@@ -236,6 +236,8 @@ class WorkerApplication(App[None]):
             :SHOWN_JOBS
         ]:
             jobs.add_row(*map(_cell, cells, _WIDEST))
+        if not jobs.row_count:
+            jobs.add_row("", "no job yet", *(len(_COLUMNS) - 2) * ("",))
         jobs.scroll_y = top
 
 

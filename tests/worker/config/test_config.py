@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic_core import PydanticUndefined
 
 from worker.config.config import load_config
@@ -132,6 +133,20 @@ def test_the_template_filled_in_changes_no_default(written: Written):
     text = text.replace("your-api-key", "abcdefghijklmnopqrstuv")
     config = load_config(written(text.replace("your-worker-name", "a worker")))
     assert config == load_config(written(FILLED_IN))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("serve_hours", "pause_for", "user_active", "on_battery", "others_on_card"),
+        *("max_card_temperature", "card_power_limit", "page", "page_password", "notify", "metrics"),
+    ],
+)
+def test_the_template_shows_what_an_owner_may_want(key: str):
+    text = (ROOT / "bridgeData.template.yaml").read_text("utf-8")
+    (line,) = [each for each in text.splitlines() if each.removeprefix("# ").startswith(f"{key}:")]
+    shown = yaml.safe_load(line.removeprefix("# "))
+    assert BridgeConfig.model_validate({"api_key": "a-key", "dreamer_name": "me", **shown})
 
 
 @pytest.mark.parametrize("key", EXPECTS)

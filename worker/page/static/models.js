@@ -6,7 +6,7 @@ let shelf = null, downloads = "", shown = "", drawn = new Map();
 export async function loadModels() {
   try { shelf = await ask("/api/models"); }
   catch (error) { return say($("model-told"), error.message, true); }
-  $("room").textContent = `${size(shelf.free_bytes)} free on the disk, of which ${size(shelf.kept_bytes)} are kept. ${shelf.memory}`;
+  $("room").textContent = `${size(shelf.free_bytes)} free on the disk, of which ${size(shelf.kept_bytes)} always stay free. ${shelf.memory}`;
   if (shelf.problems.length) say($("model-told"), shelf.problems.join("\n"), true);
   showModels();
   await loadLoras();
