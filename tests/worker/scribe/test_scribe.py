@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -341,23 +340,6 @@ def test_a_text_that_a_killed_life_has_left_is_written_by_the_next(stage: Stage)
         stage.serve(server.url)
         assert stage.result(id) == told("left over")
         assert len(stage.texts(id)) == 1
-
-
-def test_a_worker_that_is_abandoned_ends_a_text_at_work_at_the_server_too(stage: Stage) -> None:
-    begun = Event()
-
-    async def slow(request: web.Request) -> web.StreamResponse:
-        begun.set()
-        await asyncio.sleep(LONG_SECONDS)
-        return web.Response()
-
-    with KoboldServer(instead=slow) as server:
-        id = stage.ask()
-        scribe = stage.serve(server.url)
-        assert begun.wait(LONG_SECONDS)
-        scribe.abandon()
-        assert scribe.join(LONG_SECONDS)
-        assert [each.state for each in stage.texts(id)] == [State.faulted]
 
 
 def test_the_name_of_another_kind_of_worker_is_refused_with_the_key_to_change(
