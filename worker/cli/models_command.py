@@ -125,7 +125,7 @@ def _own_row(inventory: Inventory, name: str) -> Row:
     return {
         "name": name,
         "kind": Kind.model.name,
-        "family": _family(path, name),
+        "family": _family(path, name) or ("custom" if name in folder.customs else ""),
         "size_bytes": there_bytes,
         "there_bytes": there_bytes,
         "state": (State.unlisted if there_bytes else State.missing).value,

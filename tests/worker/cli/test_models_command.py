@@ -183,7 +183,7 @@ def test_a_wrong_content_is_told_and_leaves_nothing(owner: Owner, site: Referenc
     site.files["/files/One.safetensors"] = b"something else"
     code, _, errors = owner.run("models", "add", "One")
     assert code == ExitCode.FAILED
-    assert "dreamer: One: One.safetensors: is 14 bytes of sha256" in errors
+    assert "dreamer: One: One.safetensors: the download isn't the expected file" in errors
     assert owner.states()["One"] == "missing"
 
 
