@@ -237,7 +237,7 @@ class WorkerApplication(App[None]):
         ]:
             jobs.add_row(*map(_cell, cells, _WIDEST))
         if not jobs.row_count:
-            jobs.add_row("", "no job yet", *(len(_COLUMNS) - 2) * ("",))
+            jobs.add_row(Text(), Text("no job yet"), *(len(_COLUMNS) - 2) * (Text(),))
         jobs.scroll_y = top
 
 

@@ -308,6 +308,7 @@ def test_the_checkers_weights_are_fetched_before_there_is_a_configuration(
     config_file = tmp_path / "bridgeData.yaml"
     if written:
         config_file.write_text(written)
+        (tmp_path / "elsewhere").mkdir()
     folder = ModelsFolder.of(models_place(config_file), tmp_path)
     assert fetch_safety(folder) == ExitCode.OK
     home = tmp_path / "elsewhere" if written else tmp_path
