@@ -14,6 +14,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical
+from textual.driver import Driver
 from textual.events import Resize
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, RichLog, Sparkline, Static
@@ -23,6 +24,7 @@ from worker.jobs.status import JobRow, StatusView
 from worker.net.untrusted import one_line
 from worker.service.machine import CardReading, MachineReading, Room
 from worker.service.overview import JobOverview, Overview
+from worker.service.terminal_output import TerminalOutput, patient
 
 LEAST_COLUMNS, LEAST_ROWS = 80, 24
 SHOWN_JOBS = 30
@@ -136,6 +138,7 @@ class WorkerApplication(App[None]):
     """
 
     def __init__(self, hands: Hands, lines: LogLines):
+        self.output = TerminalOutput(2)  # Textual draws on standard error
         super().__init__()
         self._hands, self._lines = hands, lines
         self._moment: Moment | None = None
@@ -144,6 +147,9 @@ class WorkerApplication(App[None]):
         self.is_drawn = False
         self._jobs, self._log_lines = DataTable[Text](), RichLog()
         self._images, self._kudos = _Curve(), _Curve()
+
+    def get_driver_class(self) -> type[Driver]:
+        return patient(super().get_driver_class(), self.output)
 
     def compose(self) -> ComposeResult:
         with Container(id="all"):
@@ -182,6 +188,9 @@ class WorkerApplication(App[None]):
         self._images.add(moment.view.images_done)
         self._kudos.add(moment.view.kudos)
         self._moment = moment
+        if self.output.has_dropped and not self.output.is_stopped:
+            self.output.has_dropped = False
+            self.refresh(layout=True)
         if self.is_drawn:
             self._draw()
 

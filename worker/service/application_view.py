@@ -100,6 +100,9 @@ class ApplicationView:
         self._read_at = -READ_SECONDS
 
     def refresh(self) -> None:
+        if self._is_running and self._application.output.is_gone:
+            self._end()  # else it would read for ever what no terminal says
+            sys.stdout = sys.stderr = _Printed(self._lines)  # a print would fail
         if self._is_running:
             self._application.show(self._moment())
             self._run(0.01)
@@ -131,9 +134,7 @@ class ApplicationView:
     def __exit__(self, *_: object) -> None:
         try:
             if self._is_running:
-                self._application.exit()
-                with suppress(TimeoutError, OSError):
-                    self._loop.run_until_complete(asyncio.wait_for(self._ended(), END_SECONDS))
+                self._end()
             self._loop.close()
         finally:
             root = logging.getLogger()
@@ -144,6 +145,11 @@ class ApplicationView:
             for line in self._application.last_lines(LAST_LINES):
                 print(line)
             print(last_line(self._journal), flush=True)
+
+    def _end(self) -> None:
+        self._application.exit()
+        with suppress(TimeoutError, OSError):
+            self._loop.run_until_complete(asyncio.wait_for(self._ended(), END_SECONDS))
 
     @property
     def _is_running(self) -> bool:

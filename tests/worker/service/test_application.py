@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +19,7 @@ from rich.text import Text
 from textual.widgets import DataTable, RichLog, Static
 
 from hordelib.job.params import GenerationParams
-from tests.support.owner import PROJECT
+from tests.support.owner import PROJECT, wait_for
 from worker.clock import elapsed_seconds
 from worker.horde.api import slots_of
 from worker.jobs.journal import Journal
@@ -229,3 +230,41 @@ def test_the_terminal_is_left_as_it_was(way: str, tmp_path: Path):
     assert termios.tcgetattr(theirs) == before
     os.close(ours)
     os.close(theirs)
+
+
+BUSY_SHOW = SHOW.replace(
+    "        while not signals.count:\n"
+    "            view.refresh()\n"
+    "            view.nap(signals, 1.0)\n",
+    "        for number in range(200):\n"
+    "            print(f'line {number}')\n"
+    "            view.refresh()\n"
+    "            view.nap(signals, 0.02)\n"
+    "        Path('served').touch()\n",
+)
+
+
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "stopped"])
+def test_a_terminal_that_takes_nothing_any_more_holds_up_nothing(is_gone: bool, tmp_path: Path):
+    """Nobody reads it, as after Ctrl-S, or its window is closed; there is no signal of it."""
+    (tmp_path / "show.py").write_text(BUSY_SHOW, "utf-8")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (30, 100))
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "TERM": "xterm-256color"}
+    command = [sys.executable, "-P", "show.py", "serve"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    drawn = b""
+    while b"all is well" not in drawn:
+        drawn += os.read(ours, 1 << 16)
+    if is_gone:
+        os.close(ours)
+    wait_for(lambda: (tmp_path / "served").exists())
+    if not is_gone:
+        with suppress(OSError):  # the end of its process is the end of the terminal
+            while os.read(ours, 1 << 16):
+                pass
+        os.close(ours)
+    assert process.wait(60) == 0
