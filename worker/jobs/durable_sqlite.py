@@ -14,11 +14,12 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import sqlite3
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from worker.clock import elapsed_seconds
@@ -53,9 +54,14 @@ _DISK_FAULTS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """The tables of a file. `steps[n]` is SQL that makes format n + 1 of format n."""
+    """The tables of a file. `steps[n]` is SQL that makes format n + 1 of format n.
+
+    `joined` says of a table what becomes of rows that came in memory while the file could not be
+    read: the end of an INSERT. Rows of other tables are left out then.
+    """
 
     steps: tuple[str, ...]
+    joined: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def version(self) -> int:
@@ -115,7 +121,11 @@ class DurableSqlite:
         with self._lock:
             if self._closed or elapsed_seconds() < self._next_look:
                 return False
-            if self._trouble or not self._file_is_there():
+            if self._trouble:
+                self._return_to_disk()
+            elif not self._file_is_there():
+                # Another one may be: of a disk that was mounted late, or a copy that was put back.
+                self._is_unread = self._path is not None and self._path.exists()
                 self._return_to_disk()
             try:
                 self._db.execute("PRAGMA incremental_vacuum").fetchall()  # a page a row
@@ -216,7 +226,7 @@ class DurableSqlite:
             disk = self._on_disk(self._path)
             with _closing_on_error(disk):
                 if self._is_unread:
-                    _merge(self._db, disk)
+                    _join(self._db, disk, self._form.joined)
                 else:
                     self._db.backup(disk)
                     disk.execute("PRAGMA journal_mode = WAL")  # the copy is not in this mode
@@ -289,15 +299,14 @@ def _read_untouched(path: Path, memory: sqlite3.Connection) -> None:
         disk.backup(memory)
 
 
-def _merge(memory: sqlite3.Connection, disk: sqlite3.Connection) -> None:
-    """Write each row of all tables; of those with the same key, memory has the newer one."""
-    tables = [name for kind, name, _ in _objects(memory) if kind == "table"]
+def _join(memory: sqlite3.Connection, disk: sqlite3.Connection, joined: Mapping[str, str]) -> None:
+    """Write the rows of these tables beside those that are there."""
     with disk:
-        for table in tables:
+        for table, end in joined.items():
             found = memory.execute(f"SELECT * FROM {table}")
             places = ", ".join("?" * len(found.description))
             rows = [tuple(row) for row in found]
-            disk.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({places})", rows)
+            disk.executemany(f"INSERT INTO {table} VALUES ({places}) {end}", rows)
 
 
 def _make_ready(db: sqlite3.Connection, form: Format) -> None:
@@ -312,13 +321,22 @@ def _make_ready(db: sqlite3.Connection, form: Format) -> None:
         raise _OtherVersion(version, form.version)
     (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
-        raise sqlite3.DatabaseError(" ".join(str(verdict).split()))
+        raise _told_by_check(" ".join(str(verdict).split()))
     if version < form.version:
         steps = " ".join(form.steps[version:])
         db.executescript(f"BEGIN; {steps} PRAGMA user_version = {form.version}; COMMIT;")
     if missing := _objects_of(form) - _objects(db):
         names = ", ".join(sorted(name for _, name, _ in missing))
         raise sqlite3.DatabaseError(f"not as they should be: {names}")
+
+
+def _told_by_check(verdict: str) -> sqlite3.DatabaseError:
+    """As the error that it is: a page that can't be read for want of memory or by the disk's fault
+    is no damage."""
+    error = sqlite3.DatabaseError(verdict)
+    if code := re.search(r"error code=(\d+)", verdict):
+        error.sqlite_errorcode = int(code[1])
+    return error
 
 
 def _objects(db: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
@@ -338,7 +356,9 @@ def _objects_of(form: Format) -> frozenset[tuple[str, str, str]]:
 
 
 def _is_damage(error: Exception, path: Path) -> bool:
-    """Rather than a disk that is full, read-only or away."""
+    """Rather than a disk that is full, read-only or away, or memory that runs out."""
+    if isinstance(error, MemoryError):
+        return False
     code: int | None = getattr(error, "sqlite_errorcode", None)  # None: not by SQLite itself
     if code is None or code & 0xFF not in _DISK_FAULTS:
         return True

@@ -73,7 +73,21 @@ CREATE TRIGGER IF NOT EXISTS asked_no_more AFTER UPDATE OF state ON images BEGIN
 END;
 """
 _KINDS = "ALTER TABLE images ADD COLUMN kind TEXT NOT NULL DEFAULT 'image';"
-FORMAT = Format((_IMAGES, _JOBS, _KINDS))
+_JOINED = {
+    "images": (
+        "ON CONFLICT (id) DO UPDATE SET state = excluded.state, seed = excluded.seed,"
+        " webp = excluded.webp, prompt = excluded.prompt, notes = excluded.notes,"
+        " reason = excluded.reason, kudos = excluded.kudos, is_drop = excluded.is_drop,"
+        " ended_at = excluded.ended_at"
+    ),
+    "jobs": "ON CONFLICT (id) DO NOTHING",
+    "days": (
+        "ON CONFLICT (day, model, state) DO UPDATE SET"
+        " images = images + excluded.images, kudos = kudos + excluded.kudos"
+    ),
+    "counters": "ON CONFLICT (name) DO UPDATE SET count = count + excluded.count",
+}
+FORMAT = Format((_IMAGES, _JOBS, _KINDS), _JOINED)
 _IS_OPEN = "typeof(ended_at) <> 'real'"  # a damaged end is none
 
 

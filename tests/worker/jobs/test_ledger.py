@@ -22,6 +22,7 @@ from tests.support.owner import PROJECT
 from tests.support.small_disk import fill, remount, small_disk
 from worker.clock import SteadyClock, elapsed_seconds
 from worker.horde.api import CLEANER_SECONDS, ExtraSource, Job, Slot, slots_of
+from worker.jobs.durable_sqlite import _is_damage, _told_by_check
 from worker.jobs.ledger import FILE, KEPT_SECONDS, LONGEST_ASKED, LOST_POPS, Ledger
 from worker.jobs.results import Failed, ImageEnd, JobStage, Made
 
@@ -501,6 +502,34 @@ def test_a_deleted_folder_comes_back_with_all_that_is_open(
     with closing(reopened(path)) as later:
         (owed,) = later.owed()
     assert [image.slot.id for image in owed.results.images] == [second.id]
+
+
+def test_another_file_that_comes_to_its_place_is_not_overwritten(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The disk of the state folder was mounted late."""
+    monkeypatch.setattr("worker.jobs.durable_sqlite.TEND_SECONDS", 0.0)
+    ledger.popped(job("a"), "m")
+    ledger.count(LOST_POPS)
+    other = path.parent.with_name("mounted")
+    with closing(Ledger(other / FILE)) as earlier:
+        earlier.popped(job("b"), "m")
+        earlier.count(LOST_POPS)
+    path.parent.rename(path.parent.with_name("below"))
+    other.rename(path.parent)
+    ledger.tend()
+    assert not ledger.trouble
+    ledger.popped(job("c"), "m")
+    with closing(reopened(path)) as later:
+        assert {owed.results.job_id for owed in later.owed()} == {"a-0", "b-0", "c-0"}
+        assert later.totals().lost_pops == 2
+
+
+def test_a_page_that_can_not_be_read_for_want_of_memory_is_no_damage():
+    found = _told_by_check("Page 3: unable to get the page. error code=7")
+    assert not _is_damage(found, Path("x"))
+    assert _is_damage(_told_by_check("row 1 missing from index ended"), Path("x"))
+    assert not _is_damage(MemoryError(), Path("x"))
 
 
 def test_a_clock_that_was_set_makes_nothing_wait_for_ever(ledger: Ledger, path: Path):

@@ -44,6 +44,28 @@ def finished(journal: Journal, name: str, *reasons: str) -> None:
     journal.ended(name, name, ImageEnd(JobStage.submitted, kudos=2.0))
 
 
+def test_hours_of_a_file_that_was_away_are_kept(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("worker.jobs.durable_sqlite.RETRY_SECONDS", 0.0)
+    folder, away = tmp_path / "state", tmp_path / "away"
+    journal = Journal(Ledger(None))
+    with closing(History(folder / FILE, now=clock)) as history:
+        finished(journal, "a")
+        history.note(journal.view())
+        history.note(journal.view())
+    folder.rename(away)
+    folder.touch()
+    with closing(History(folder / FILE, now=clock)) as history:
+        finished(journal, "b")
+        history.note(journal.view())
+        folder.unlink()
+        away.rename(folder)
+    with closing(History(folder / FILE, now=clock)) as history:
+        clock.move(1)
+        assert history.hours(24)[0].images == 1
+
+
 def test_jobs_count_once_in_the_hour_in_which_they_ended(tmp_path: Path, clock: Clock):
     journal = Journal(Ledger(None))
     with closing(History(tmp_path / FILE, now=clock)) as history:
