@@ -21,11 +21,13 @@ WORKER = """
 import sys
 fault = {fault!r}
 command = sys.argv[-1]
+if {edits!r} and command == "check":
+    open("notes", "w").write("edited")
 if command == "status":
     sys.exit(1)
 print("ok      python                 3.11")
 if fault:
-    print(f"failed  {{fault:23}}it broke")
+    print(f"FAILED  {{fault:23}}it broke")
 sys.exit(bool(fault))
 """
 NAMES = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main")
@@ -44,8 +46,9 @@ class Origin:
     runtime: Path
     wheels: Path
 
-    def commit(self, told: str, tag: str = "", *, fault: str = "") -> None:
-        (self.folder / "worker" / "__main__.py").write_text(WORKER.format(fault=fault))
+    def commit(self, told: str, tag: str = "", *, fault: str = "", edits: bool = False) -> None:
+        program = WORKER.format(fault=fault, edits=edits)
+        (self.folder / "worker" / "__main__.py").write_text(program)
         (self.folder / "notes").write_text(told)
         git(self.folder, "add", "--all")
         git(self.folder, "commit", "--quiet", "--message", told)
@@ -135,6 +138,16 @@ def test_what_failed_before_is_no_fault_of_the_release(origin: Origin, tmp_path:
     done = run(origin, tmp_path / "offline", "--self")
     assert done.returncode == 0, done.stderr
     assert version(tmp_path / "offline") == "the third"
+
+
+def test_what_is_edited_during_the_check_is_kept(origin: Origin, tmp_path: Path):
+    origin.commit("the second", "v0.2.0", edits=True)
+    git(tmp_path, "clone", "--quiet", str(origin.folder), "edited")
+    origin.commit("the third", "v0.3.0")
+    done = run(origin, tmp_path / "edited", "--self")
+    assert done.returncode == 1
+    assert "notes was changed in this clone" in done.stderr
+    assert version(tmp_path / "edited") == "edited"
 
 
 def changed(clone: Path, origin: Origin) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 TAG = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
 NOT_RUNNING = 1  # the exit code of `status`
-FAILED = "failed"  # how a line of `check` begins, and its name after it
+FAILED = "FAILED"  # how a line of `check` begins, and its name after it
 NAME_COLUMNS = slice(8, 31)
 
 
@@ -100,14 +100,19 @@ def insist_on_plain_clone(clone: Clone) -> None:
             f"{clone.project} is no clone of git: update it as it was installed"
             " (pip install --upgrade dreamer-worker, or a newer image)"
         )
+    insist_on_no_changes(clone)
+    if (clone.runtime / ".venv").is_dir() and clone.worker("status").returncode != NOT_RUNNING:
+        raise NotUpdated(
+            f"a worker runs in {clone.home}: ./horde-bridge.sh drain ends it, then run this again"
+        )
+
+
+def insist_on_no_changes(clone: Clone) -> None:
+    """Raises NotUpdated for the first file that is not as it was committed."""
     if changed := clone.git("status", "--porcelain", "--untracked-files=no").splitlines():
         raise NotUpdated(
             f"{changed[0][2:].strip()} was changed in this clone: commit it, or put it aside with"
             " git stash, then run this again"
-        )
-    if (clone.runtime / ".venv").is_dir() and clone.worker("status").returncode != NOT_RUNNING:
-        raise NotUpdated(
-            f"a worker runs in {clone.home}: ./horde-bridge.sh drain ends it, then run this again"
         )
 
 
@@ -125,11 +130,12 @@ def update(clone: Clone) -> str:
     if clone.git("merge-base", "HEAD", release) != before:
         raise NotUpdated(f"this clone has commits that {release} lacks: git rebase {release}")
     faults = clone.faults() if (clone.runtime / ".venv").is_dir() else set[str]()
+    insist_on_no_changes(clone)  # the check took a while
     print(f"taking {release}", flush=True)
     try:
         clone.git("merge", "--quiet", "--ff-only", release)
     except NotUpdated:  # a full disk, for example, in the middle of it
-        clone.git("reset", "--quiet", "--hard", before)
+        clone.git("reset", "--quiet", "--merge", before)  # keeps what was edited meanwhile
         raise
     problem = _problem(clone, faults)
     if not problem:
