@@ -85,7 +85,10 @@ class Updates:
             pause = LOOK_SECONDS
 
     def look(self) -> None:
-        """Drain for a release that was not tried before. Raises DocumentMissing and OSError."""
+        """Drain for a release that was not tried before, but not against another order of the
+        owner's. Raises DocumentMissing and OSError."""
+        if Orders(self._state).is_given(Order.pause, Order.drain, Order.stop):
+            return
         newer = self._newest()
         if newer is None or newer.version == self._tried():
             return
@@ -105,7 +108,7 @@ class Updates:
 
         `options` are those of `run`.
         """
-        if not self.taken:
+        if not self.taken or Orders(self._state).is_given(Order.stop):
             return
         with suppress(OSError):
             sys.stdout.flush()
