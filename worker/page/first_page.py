@@ -129,15 +129,19 @@ class _FirstPage:
         except (WorkerError, HordelibError, OSError) as error:
             return refusal(400, *lines_of(error))
         answer = web.json_response({"notes": notes}, headers=HEADERS)
-        await answer.prepare(request)
-        await answer.write_eof()
-        self.written.set()  # only now, or the server would end before the answer
+        try:
+            await answer.prepare(request)
+            await answer.write_eof()
+        finally:  # only now, or the server would end before the answer; also for a closed page
+            self.written.set()
         return answer
 
     def _look(self) -> Survey:
         with self._looking:
-            self._found = self._found or survey(self._home, {})
-            return self._found
+            found = self._found or survey(self._home, {})
+            if found.models:  # else the network may be there the next time
+                self._found = found
+            return found
 
     def _machine(self) -> dict[str, Any]:
         found = self._look()
