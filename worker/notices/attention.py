@@ -105,6 +105,10 @@ class Attention:
         notice = Notice(NoticeKind.stopped, "stopped by an error", told, without_numbers(why)[:200])
         return [notice] if self._is_new(notice) else []
 
+    def untold(self, notice: Notice) -> None:
+        """It has reached nobody: the next one like it is new."""
+        self._forget(lambda each: each == notice.key)
+
     def _is_new(self, notice: Notice) -> bool:
         if notice.kind in self._skip or notice.key in self._told:
             return False

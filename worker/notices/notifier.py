@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pydantic import SecretStr
-
 from worker.command_line import as_typed
-from worker.config.keys import SECRETS, BridgeConfig
+from worker.config.keys import BridgeConfig
+from worker.config.secret_values import secrets_of
 from worker.jobs.journal import Journal
 from worker.models.inventory import ModelsFolder
 from worker.models.offered import OfferedModels
@@ -96,10 +95,16 @@ class Notifier:
     def _stopped(self, why: str) -> None:
         self._over.set()
         for notice in self._attention.stopped(why):
-            letter = self._letter(notice)
-            thread = threading.Thread(target=self._send, args=(letter,), daemon=True)
+            left = [self._letter(notice)]
+
+            def send(left: list[_Letter] = left) -> None:
+                left[:] = self._send(left[0])
+
+            thread = threading.Thread(target=send, daemon=True)
             thread.start()
             thread.join(END_SECONDS)
+            if left:  # nobody has heard of it
+                self._attention.untold(notice)
 
     def _look(self, seen: Seen) -> None:
         while not self._over.wait(LOOK_SECONDS):
@@ -165,13 +170,3 @@ def seen_of(
 def _waiting(folder: ModelsFolder) -> Mapping[str, float]:
     queues = read_queues(folder.documents, folder.config.horde_url)
     return {name: each.queued for name, each in queues.items()}
-
-
-def secrets_of(config: BridgeConfig) -> tuple[str, ...]:
-    """What no notice holds: keys, tokens, passwords, and the addresses themselves."""
-    found: list[str] = []
-    for key in sorted(SECRETS):
-        value: SecretStr | tuple[SecretStr, ...] | None = getattr(config, key)
-        values = value if isinstance(value, tuple) else (value,)
-        found += [each.get_secret_value() for each in values if each is not None]
-    return tuple(found)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from worker.config.secret_values import secrets_of
 from worker.page.app import Watched, make_app
 from worker.page.guard import Guard
 from worker.page.log_lines import LogLines
@@ -145,8 +146,7 @@ class PageServer:
 def page_of(watched: Watched) -> Generator[PageServer]:
     """The page, for as long as the worker runs; its address is logged."""
     config = watched.config
-    secrets = [config.api_key, config.civitai_api_token, config.page_password]
-    lines = LogLines([secret.get_secret_value() for secret in secrets if secret])
+    lines = LogLines(secrets_of(config))
     page = PageServer(
         config.page,
         lambda guard: make_app(watched, guard, lines),
