@@ -265,8 +265,9 @@ class Companion(Generic[AnyTask]):
         by_id = {task.id: task for task in reversed(popped.tasks)}
         known = {row.job_id for row in self._journal.jobs()}
         fresh = [task for id, task in reversed(by_id.items()) if id not in known]
-        for task in fresh:
-            self._journal.popped(task.slots, task.label, task.asked)
+        for number, task in enumerate(fresh):  # of more than was asked for, only the ids are kept
+            asked = task.asked if number < self._trade.at_once else ""
+            self._journal.popped(task.slots, task.label, asked)
         return fresh
 
     def _when_failed(self, error: HordeError) -> None:

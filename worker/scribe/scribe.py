@@ -55,7 +55,8 @@ class Scribe:
         self._connection = Connection(config.text_backend, key, self.hurry)
         self._speed = TextSpeed()
         self._writing = Writing(self._connection, self._speed)
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held while the server is asked what it is
+        self._counting = threading.Lock()
         self._server: TextServer | None = None
         self._looked_at = 0.0
         self._username = ""
@@ -114,12 +115,12 @@ class Scribe:
         return Solved(text)
 
     def _write(self, server: TextServer, order: TextOrder, task: TextJob) -> str:
-        with self._lock:
+        with self._counting:
             self._in_hand += 1
         try:
             return self._writing.write(server, order, task.id, task.given_up_at)
         finally:
-            with self._lock:
+            with self._counting:
                 self._in_hand -= 1
 
     def _insist(self, write: Callable[[], str], until: float) -> str:
