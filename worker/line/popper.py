@@ -140,8 +140,8 @@ class Popper:
             limit = self._journal.drop_limit
             stops = f", {limit.stops} of them at stops and pauses" if limit.stops else ""
             self._told.state(
-                f"{limit.drops} images were given back within the last hour{stops}: asking for no"
-                f" more for {seconds / 60:.0f} minutes, before the horde sets this worker to"
+                f"{limit.drops} images were not delivered within the last hour{stops}: asking for"
+                f" no more for {seconds / 60:.0f} minutes, before the horde sets this worker to"
                 " maintenance"
             )
             self._stopping.wait(seconds)
