@@ -56,6 +56,7 @@ CHARTS: Mapping[str, Mapping[str, str]] = {  # of each bench: none says the same
         "within_percent": "over 1 is better: more jobs keep to what was predicted",
     },
     "tune": {},
+    "card": {},  # of some figures more is better, of others less
 }
 
 

@@ -30,6 +30,7 @@ FEATURES: Mapping[str, tuple[str, ...]] = {  # of each bench; a group's name sta
     "pages": ("pages",),
     "seconds": ("model", "rounds", "learnt", "jobs"),
     "tune": ("key",),
+    "card": ("step", "what", "unit"),
 }
 NUMBER_GROUPS = frozenset({"phases", "percent"})
 NUMBERS = frozenset(  # the last words of names whose figures are numbers, beside all with `per`
