@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from hordelib.alchemy.blurhash import blurhash
 from hordelib.errors import GenerationFailed
 from hordelib.job.images import SourceImage
 
@@ -25,13 +24,14 @@ LONGEST_SVG = 8 << 20  # characters: noise becomes a path for each pixel
 def describe(image: SourceImage) -> dict[str, Any]:
     """Technical facts; `phash` and `dhash` are 64 bits in hexadecimal."""
     imagehash: Any = import_module("imagehash")
+    hashing: Any = import_module("hordelib.alchemy.blurhash")  # computes with NumPy
 
     picture = image.to_pil()
     rgb = picture.convert("RGB")
     small = rgb.copy()
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     return {
-        "blurhash": blurhash(small, *BLURHASH_COMPONENTS),
+        "blurhash": hashing.blurhash(small, *BLURHASH_COMPONENTS),
         "phash": str(imagehash.phash(rgb)),
         "dhash": str(imagehash.dhash(rgb)),
         "width": image.width,

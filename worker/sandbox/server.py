@@ -26,6 +26,7 @@ from worker.sandbox.registration import DEFAULT_MAINTENANCE_MESSAGE
 HOST = "127.0.0.1"
 SHUTDOWN_SECONDS = 0.5
 STOP_SECONDS = 10.0
+LAST_ROUNDS = 10  # of the loop, until a connection that was accepted is one that can be closed
 
 
 class Sandbox:
@@ -141,8 +142,12 @@ class _Running:
         )
         await runner.setup()
         try:
-            await web.SockSite(runner, self._listener).start()
+            site = web.SockSite(runner, self._listener)
+            await site.start()
             await self._stopping.wait()
+            await site.stop()
+            for _ in range(LAST_ROUNDS):  # who came at the last moment is a connection then
+                await asyncio.sleep(0)
         finally:
             await runner.cleanup()
 
