@@ -136,6 +136,7 @@ class ApplicationView:
             if self._is_running:
                 self._end()
             self._loop.close()
+            self._application.output.close()
         finally:
             root = logging.getLogger()
             root.removeHandler(self._lines)

@@ -236,7 +236,7 @@ BUSY_SHOW = SHOW.replace(
     "        while not signals.count:\n"
     "            view.refresh()\n"
     "            view.nap(signals, 1.0)\n",
-    "        for number in range(200):\n"
+    "        for number in range(80):\n"
     "            print(f'line {number}')\n"
     "            view.refresh()\n"
     "            view.nap(signals, 0.02)\n"
@@ -256,15 +256,19 @@ def test_a_terminal_that_takes_nothing_any_more_holds_up_nothing(is_gone: bool, 
         command, cwd=tmp_path, env=env, stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
-    drawn = b""
-    while b"all is well" not in drawn:
-        drawn += os.read(ours, 1 << 16)
-    if is_gone:
-        os.close(ours)
-    wait_for(lambda: (tmp_path / "served").exists())
-    if not is_gone:
-        with suppress(OSError):  # the end of its process is the end of the terminal
-            while os.read(ours, 1 << 16):
-                pass
-        os.close(ours)
-    assert process.wait(60) == 0
+    with process:
+        try:
+            drawn = b""
+            while b"all is well" not in drawn:
+                drawn += os.read(ours, 1 << 16)
+            if is_gone:
+                os.close(ours)
+            wait_for(lambda: (tmp_path / "served").exists())
+            if not is_gone:
+                with suppress(OSError):  # the end of its process is the end of the terminal
+                    while os.read(ours, 1 << 16):
+                        pass
+                os.close(ours)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
