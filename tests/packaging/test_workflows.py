@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,7 @@ def test_the_notes_of_a_release_are_its_part_of_the_changelog(tmp_path: Path):
     script.write_bytes((PROJECT / ".ci" / "notes").read_bytes())
     script.chmod(0o755)
     changelog = (
-        "# Changelog\n\n## Unreleased\n\n- later\n\n## 0.2.0 (2026-12-24)\n\n- now\n\n## 0.2\n"
+        "# Changelog\n\n## Unreleased\n\n- later\n\n## 0.2.0 - 2026-12-24\n\n- now\n\n## 0.2\n"
     )
     (tmp_path / "CHANGELOG.md").write_text(changelog)
     told = subprocess.run([script, "0.2.0"], capture_output=True, text=True, check=True)
@@ -48,6 +50,14 @@ def test_the_notes_of_a_release_are_its_part_of_the_changelog(tmp_path: Path):
     missing = subprocess.run([script, "0.3.0"], capture_output=True, text=True, check=False)
     assert missing.returncode == 1
     assert missing.stderr.startswith('error: CHANGELOG.md has no "## 0.3.0"')
+
+
+def test_the_newest_release_in_the_changelog_is_the_version_that_is_told():
+    headings = re.findall(r"^## (.+)$", (PROJECT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    newest, _, day = headings[1].partition(" - ")
+    assert newest == VERSION
+    assert date.fromisoformat(day)
 
 
 def test_the_command_tells_the_version_without_any_package():
