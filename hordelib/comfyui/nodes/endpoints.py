@@ -88,6 +88,22 @@ class DreamerSources:
         return (torch.cat(found),)
 
 
+class DreamerRepeatImages:
+    """RepeatImageBatch; ComfyUI's own is in a module that needs its web server."""
+
+    CATEGORY = "dreamer"
+    FUNCTION = "repeat"
+    RETURN_TYPES: ClassVar[tuple[str, ...]] = ("IMAGE",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"image": ("IMAGE",), "amount": ("INT", {"min": 1})}}
+
+    def repeat(self, image: Tensor, amount: int) -> tuple[Tensor]:
+        """(batch, height, width, channels) to (batch * amount, height, width, channels)."""
+        return (image.repeat(amount, 1, 1, 1),)
+
+
 def _stretched(pixels: Tensor, width: int, height: int) -> Tensor:
     scaled = comfy.utils.common_upscale(pixels.movedim(-1, 1), width, height, "lanczos", "disabled")
     return scaled.movedim(1, -1)

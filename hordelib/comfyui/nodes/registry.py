@@ -13,6 +13,7 @@ from hordelib.comfyui.nodes.endpoints import (
     DreamerCheckpoint,
     DreamerImage,
     DreamerOutput,
+    DreamerRepeatImages,
     DreamerSources,
 )
 from hordelib.comfyui.nodes.face import DreamerFaceFixer
@@ -30,9 +31,7 @@ from hordelib.comfyui.nodes.questions import (
     DreamerClipAnswer,
     DreamerPictureReader,
 )
-from hordelib.comfyui.nodes.repeat import DreamerRepeatImages
-from hordelib.comfyui.nodes.sampling import DreamerSampler
-from hordelib.comfyui.nodes.sampling_range import DreamerSamplerAdvanced
+from hordelib.comfyui.nodes.sampling import DreamerSampler, DreamerSamplerAdvanced
 from hordelib.comfyui.nodes.text import (
     DreamerEmbeddings,
     DreamerEvenChunks,

@@ -15,10 +15,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from hordelib.comfyui.nodes.batches import IMAGES
 from hordelib.comfyui.nodes.context import HIDDEN_INPUT, NodeNotes, RunContext, with_notes
 from hordelib.comfyui.nodes.encoders import encoding_once
 from hordelib.comfyui.nodes.inversions import Inversions
-from hordelib.comfyui.nodes.members import IMAGES
 from hordelib.comfyui.versions import embedding_reader
 from hordelib.files.embeddings import Widths, fingerprint, resolve
 from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue

@@ -163,6 +163,6 @@ def test_images_are_sampled_together_where_their_prompts_have_a_short_common_len
     engine: Engine, lengths: list[int], runs: list[tuple[int, int]]
 ):
     engine.start()  # ComfyUI, which the module needs
-    from hordelib.comfyui.nodes.members import companies
+    from hordelib.comfyui.nodes.batches import companies
 
     assert [(each.start, each.stop) for each in companies(lengths)] == runs
