@@ -29,7 +29,7 @@ from benchmarks.measure.workloads import WORKLOADS
 from benchmarks.results.frame import Bench, positive
 from hordelib.demo_model import ensure_checkpoint
 from worker.children.signals import StopSignals
-from worker.cli.commands import CONFIG_FILE, run_worker
+from worker.cli.serving import CONFIG_FILE, run_worker
 from worker.config.config import load_config
 from worker.demo.run import CLIENT_KEY, WORKER_KEY, Client
 from worker.sandbox import ReferenceModel

@@ -17,7 +17,8 @@ def main(home: Path, seed: int) -> int:
     def run() -> int:
         from benchmarks.measure.simulated_children import ANY_NUMBER
         from tests.chaos import stand_in
-        from worker.cli.commands import CONFIG_FILE, exit_code_of, run_worker
+        from worker.cli.commands import exit_code_of
+        from worker.cli.serving import CONFIG_FILE, run_worker
         from worker.config.config import load_config
         from worker.service.assembly import Children
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.support import scripted_engine
 from tests.support.owner import PROJECT, Command
 from worker.children.signals import StopSignals
-from worker.cli.commands import run_worker
+from worker.cli.serving import run_worker
 from worker.config.config import load_config
 from worker.page.server import PageServer
 from worker.service.assembly import Children

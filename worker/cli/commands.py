@@ -3,74 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import closing, suppress
-from dataclasses import replace
-from pathlib import Path
+from contextlib import suppress
 
 from hordelib.errors import HordelibError
-from hordelib.files.whole_files import anybody_may_write, close_to_others
+from hordelib.files.whole_files import close_to_others
 from worker.children.signals import StopSignals
 from worker.cli.check import Verdict, findings
-from worker.cli.exit_codes import ExitCode, exit_code
+from worker.cli.exit_codes import ExitCode, exit_code, line_of
 from worker.cli.first_use import ensure_comfyui
 from worker.cli.models_command import fetch_annotators, fetch_safety, run_models_command
 from worker.cli.notify_command import notify
 from worker.cli.report import report
 from worker.cli.running_worker import drain, pause, resume, status
+from worker.cli.serving import CONFIG_FILE, run_worker
 from worker.cli.setup_command import run_setup
 from worker.cli.worker_command import run_worker_command
 from worker.command_line import as_typed
 from worker.config.config import load_config, models_place
-from worker.config.keys import BridgeConfig
-from worker.config.old_keys import in_short
-from worker.errors import ConfigError, NotAllowed, WorkerError
-from worker.jobs.journal import Journal
-from worker.jobs.ledger import FILE as LEDGER
-from worker.jobs.ledger import Ledger
-from worker.models.inventory import ModelsFolder, take_inventory
-from worker.models.keeper import ModelOffering
-from worker.models.offer import find_capabilities, introduce
-from worker.models.on_disk import DISK_FLOOR_BYTES
-from worker.models.opening import Models
-from worker.notices.notifier import Notifier, seen_of
-from worker.notices.posting import NOT_INSTALLED, is_installed
-from worker.page.app import Watched
+from worker.errors import WorkerError
+from worker.models.inventory import ModelsFolder
 from worker.page.first_page import is_to_be_set_up, set_up_by_page
-from worker.page.server import page_of
-from worker.safety.gallery import Gallery
-from worker.safety.policy import unfound
-from worker.service.application_view import Shown, make_display
-from worker.service.assembly import (
-    OURS,
-    Children,
-    make_adapters,
-    make_bridge,
-    make_intake,
-    make_predictor,
-)
-from worker.service.card_power import limited_power
-from worker.service.history import FILE as HISTORY
-from worker.service.history import History
-from worker.service.logs import LogWay, set_up_logging
-from worker.service.machine import Machine
-from worker.service.metrics import MetricsServer
-from worker.service.orders import OF_ONE_LIFE, STARTING, Orders
-from worker.service.overview import Overview
-from worker.service.pauses import Pauses
+from worker.service.logs import LogWay
 from worker.service.releases import news
-from worker.service.serve import serve
-from worker.service.state_folder import STATE, StateFolder
 from worker.service.terminal import make_console
 from worker.service.updates import Updates
-from worker.service.watches import watches_of
-
-CONFIG_FILE = "bridgeData.yaml"
-FIRST_MODELS = "models are read or downloaded, and it serves from the first one on"
 
 
 def run_command(options: argparse.Namespace, signals: StopSignals) -> int:
@@ -89,7 +49,7 @@ def exit_code_of(command: Callable[[], int]) -> int:
         return command()
     except (WorkerError, HordelibError, OSError) as error:
         with suppress(OSError):  # the disk may be full on which the output is kept
-            print(f"dreamer: {as_typed(_line(error))}", file=sys.stderr)
+            print(f"dreamer: {as_typed(line_of(error))}", file=sys.stderr)
         return exit_code(error)
     finally:
         _let_go_of_output()
@@ -102,16 +62,6 @@ def _let_go_of_output() -> None:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _line(error: Exception) -> str:
-    if isinstance(error, ConfigError):
-        return "bridgeData.yaml can't be used:\n  " + "\n  ".join(error.problems)
-    if isinstance(error, NotAllowed):
-        return f"the horde won't have this worker: {error}. Remedy: {error.remedy}"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return str(error)
 
 
 def _demo(options: argparse.Namespace, signals: StopSignals) -> int:
@@ -142,136 +92,6 @@ def _run(options: argparse.Namespace, signals: StopSignals) -> int:
     if not signals.count:
         updates.go_on([*["--plain"] * options.plain, *["--log-json"] * options.log_json])
     return ExitCode.OK
-
-
-def run_worker(
-    config: BridgeConfig,
-    home: Path,
-    signals: StopSignals,
-    children: Children = OURS,
-    *,
-    way: LogWay = LogWay.auto,
-) -> None:
-    """Serve as `config` says until a signal. Raises what ends it otherwise."""
-    with (
-        closing(StateFolder.open(home / STATE)) as state,
-        Notifier(config, state.path).telling(_line) as notifier,
-    ):
-        orders = Orders(state.path)
-        orders.begin()  # first of all: what the folder still says is an earlier life's
-        console = make_console()
-        set_up_logging(console, home / "logs" / "dreamer.log", way=way)
-        log = logging.getLogger("worker")
-        if state.trouble:
-            log.error("%s; until then it takes no orders", state.trouble)
-        unfound(config, home)  # raises where it has to, before models are downloaded in vain
-        inventory = take_inventory(ModelsFolder.of(config, home))
-        offering = ModelOffering(inventory)
-        adapters = make_adapters(config, config.models_folder(home))
-        if config.show_pictures:
-            children = replace(children, gallery=Gallery())
-        with (
-            closing(Ledger(state.path / LEDGER)) as ledger,
-            closing(History(state.path / HISTORY)) as history,
-            page_of(
-                Watched(
-                    config,
-                    home / CONFIG_FILE,
-                    home,
-                    offering,
-                    adapters,
-                    orders,
-                    history,
-                    children.gallery,
-                )
-            ),
-        ):
-            if inventory.coming:
-                with suppress(OSError):
-                    orders.answer(Overview(doing=STARTING, why=FIRST_MODELS))
-            models = offering.first_models(lambda: not orders.is_given(*OF_ONE_LIFE))
-            if orders.is_given(*OF_ONE_LIFE):
-                orders.end()
-                return
-            _warn(config, home, models)
-            intake = make_intake(config, home, models, adapters=adapters)
-            journal = Journal(ledger, children.most_drops, make_predictor(state.path))
-            bridge = make_bridge(config, home, models, journal, intake=intake, children=children)
-
-            def look_after() -> None:
-                state.keep()
-                history.note(journal.view())
-
-            log.info(
-                "offering %s as %r",
-                ", ".join(models.served) or "no pictures",
-                config.dreamer_name,
-            )
-            pauses = Pauses(orders, watches_of(config))
-            machine = Machine(config, home, DISK_FLOOR_BYTES)
-            shown = Shown(journal, pauses, signals, lambda: bridge.models, machine)
-            metrics = make_metrics(config, orders)
-            seen = seen_of(config, home, orders, intake.offered, journal)
-            with (
-                limited_power(config.card_power_limit, state.path),
-                offering.kept_up(intake.offered),
-                pauses.watched(),
-                metrics.served(),
-                notifier.watching(seen),
-            ):
-                serve(
-                    bridge,
-                    make_display(console, shown, config.stats_output_frequency, way),
-                    signals=signals,
-                    pauses=pauses,
-                    look_after=(look_after, metrics.beat),
-                )
-
-
-def _warn(config: BridgeConfig, home: Path, models: Models) -> None:
-    log = logging.getLogger("worker")
-    for line in warnings_of(config, home, models):
-        log.warning(as_typed(line))
-    if kinds := unserved(config, home, models):
-        log.info("not offered: %s (check says why)", ", ".join(kinds))
-
-
-def make_metrics(config: BridgeConfig, orders: Orders) -> MetricsServer:
-    key = config.metrics_key.get_secret_value() if config.metrics_key else ""
-    return MetricsServer(config.metrics or "", key, orders.answered)
-
-
-def warnings_of(config: BridgeConfig, home: Path, models: Models) -> list[str]:
-    """What the owner should know before it starts. Raises JudgeUnusable as `safety` says."""
-    lacking = [
-        f"{flag}: true, and not offered; check says what is missing"
-        for flag in unserved(config, home, models)
-        if flag in config.model_fields_set
-    ]
-    open_to_all = [
-        f"{folder}: anybody on this machine can change what lies there: chmod o-w {folder}"
-        for folder in (home.resolve(), config.models_folder(home))
-        if anybody_may_write(folder)
-    ]
-    how = introduce(config, home, models)
-    lost = f"{how.lost_in_short}; check tells more. Remedy: {how.remedy}" if how.lost else ""
-    lines = (
-        *in_short(config.notes),
-        *models.problems,
-        *lacking,
-        lost,
-        *open_to_all,
-        f"notify has no effect: {NOT_INSTALLED}" if config.notify and not is_installed() else "",
-        unfound(config, home),
-    )
-    return [line for line in lines if line]
-
-
-def unserved(config: BridgeConfig, home: Path, models: Models) -> list[str]:
-    """The keys of the kinds of jobs that can't be offered, though nobody has refused them."""
-    if not config.makes_pictures:
-        return []
-    return [each.flag for each in find_capabilities(config, home, models) if each.missing]
 
 
 def _setup(options: argparse.Namespace) -> int:

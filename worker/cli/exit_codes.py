@@ -63,3 +63,14 @@ def exit_code(error: Exception) -> ExitCode:
     if isinstance(error, OSError) and error.errno in _DISK:
         return ExitCode.DISK
     return next((code for kind, code in _ERRORS if isinstance(error, kind)), ExitCode.FAILED)
+
+
+def line_of(error: Exception) -> str:
+    """What its owner reads of it."""
+    if isinstance(error, ConfigError):
+        return "bridgeData.yaml can't be used:\n  " + "\n  ".join(error.problems)
+    if isinstance(error, NotAllowed):
+        return f"the horde won't have this worker: {error}. Remedy: {error.remedy}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)

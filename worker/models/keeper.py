@@ -44,6 +44,11 @@ class ModelOffering:
         self._hoped_for: dict[str, Callable[[str], None]] = {}
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether a model of the start is still to come."""
+        return bool(self._inventory.coming)
+
+    @property
     def supply(self) -> ModelSupply:
         """What comes, which the owner may pause, cancel and add to."""
         return self._supply

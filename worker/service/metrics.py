@@ -94,6 +94,9 @@ def _of_other_kinds(now: Overview) -> Iterator[Metric]:
 class MetricsServer:
     """Serves what monitoring asks, where there is an address; `beat` is for the main thread.
 
+    Until its first beat the worker starts, which takes as long as its models take to be read or
+    downloaded: it is well then.
+
     Args:
         address: host and port; "" serves nothing.
         key: that a client has to show as a bearer token; "" asks for none.
@@ -105,7 +108,7 @@ class MetricsServer:
         self._latest = latest
         self._registry = CollectorRegistry()
         self._registry.register(OverviewCollector(latest))
-        self._beaten_at = time.monotonic()
+        self._beaten_at: float | None = None
 
     def beat(self) -> None:
         self._beaten_at = time.monotonic()
@@ -172,6 +175,8 @@ class MetricsServer:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def _healthz(self, request: web.Request) -> web.Response:
+        if self._beaten_at is None:
+            return self._told(200, STARTING)
         is_well = time.monotonic() - self._beaten_at < HUNG_SECONDS
         return self._told(200, "well") if is_well else self._told(503, "the main thread hangs")
 

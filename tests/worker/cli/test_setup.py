@@ -18,8 +18,9 @@ from tests.support.owner import PROJECT, Home
 from tests.support.reference_server import ReferenceServer, reference_server
 from tests.support.sandbox_client import MODELS, NEWBIE_KEY, WORKER_KEY, Api, offer
 from worker.__main__ import make_parser
-from worker.cli.commands import CONFIG_FILE, exit_code_of
+from worker.cli.commands import exit_code_of
 from worker.cli.exit_codes import ExitCode
+from worker.cli.serving import CONFIG_FILE
 from worker.cli.setup_command import run_setup
 from worker.config.config import load_config
 from worker.sandbox import Sandbox

@@ -12,7 +12,7 @@ from hordelib.job.families import FLUX, SD1, SDXL, Family
 from hordelib.job.samplers import Scheduler as ServedScheduler
 from hordelib.job.samplers import find_sampler
 from worker.cli.check import Verdict, introduced
-from worker.cli.commands import unserved, warnings_of
+from worker.cli.serving import unserved, warnings_of
 from worker.config.keys import BridgeConfig
 from worker.models.capabilities import Installed
 from worker.models.introduction import (

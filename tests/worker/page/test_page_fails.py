@@ -55,8 +55,8 @@ def test_a_busy_port_is_a_warning_with_the_remedy(tmp_path: Path, caplog: pytest
         assert first.get("/").status_code == 200
 
 
-def test_the_page_is_there_before_the_first_model_is(tmp_path: Path, horde: Sandbox):
-    url = f"http://127.0.0.1:{free_port()}"
+def test_page_and_health_are_there_before_the_first_model_is(tmp_path: Path, horde: Sandbox):
+    url, metrics = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     headers = {"Origin": url}
 
     def now() -> Any:
@@ -72,13 +72,19 @@ def test_the_page_is_there_before_the_first_model_is(tmp_path: Path, horde: Sand
     with reference_server() as site:
         site.offer_model(MODEL)
         site.hold(f"/files/{MODEL.replace(' ', '_')}.safetensors")
-        text = config(horde, more=f"model_reference: {site.url}/reference\n")
+        more = f"model_reference: {site.url}/reference\nmetrics: '{metrics[7:]}'\n"
+        text = config(horde, more=more)
         Home(tmp_path).write(text.replace("page: ''", f"page: {url}"))
         with start(tmp_path, "loop") as worker:
             wait_for(lambda: is_open() or worker.poll() is not None)
             seen = now()
             assert seen["sentence"].startswith("It is starting. Models are read or downloaded")
             assert [each["name"] for each in seen["downloads"]] == [MODEL]
+            health, ready = (
+                requests.get(metrics + it, timeout=60) for it in ("/healthz", "/readyz")
+            )
+            assert (health.status_code, health.text) == (200, "starting\n")
+            assert (ready.status_code, ready.text) == (503, "starting\n")
             paths = {"/api/models/pause": {"name": MODEL}, "/api/order": {"order": "stop"}}
             for path, body in paths.items():
                 assert requests.post(url + path, json=body, headers=headers, timeout=60).ok

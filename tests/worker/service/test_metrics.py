@@ -87,6 +87,8 @@ def test_a_main_thread_that_hangs_is_not_well(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("worker.service.metrics.HUNG_SECONDS", 0)
     server = MetricsServer("127.0.0.1:0", "", lambda: NOW)
     with server.served():
+        assert get(server, "/healthz").status_code == 200, "it may start for hours"
+        server.beat()
         assert get(server, "/healthz").status_code == 503
 
 
