@@ -8,7 +8,7 @@ usage() {
     cat <<'USAGE'
 usage: ./update-runtime.sh [--test] [--safety [--no-weights]] [--notify] [--comfyui VERSION]
                            [--torch WHICH] [--index-url URL] [--quiet]
-       ./update-runtime.sh --self [--home FOLDER]
+       ./update-runtime.sh --self [--look] [--home FOLDER]
 
 Installs what Dreamer runs on, without root and without a question: a Python environment with
 the packages of pyproject.toml, and ComfyUI. Run it as often as you like: it installs only what
@@ -33,6 +33,7 @@ is missing or has changed, and goes on where an earlier run was stopped.
   --quiet   say nothing when everything is there already
   --self    take the newest release into this clone, with what it needs. It refuses where a file of
             the clone was changed or a worker runs, and goes back if its check finds a new fault.
+            --look fetches the release, says whether it can be taken, and changes nothing else.
             --home is the worker's folder, if that is not the clone
   --help    show this text
 

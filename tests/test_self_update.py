@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.owner import PROJECT
+from tests.support.small_disk import small_disk
 from tests.support.tiny_wheel import build_wheel
 from tests.test_launcher import COMFYUI_NODES, TORCH, make_clone
 
@@ -72,9 +74,19 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Origin:
 
 
 def run(origin: Origin, clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [clone / "update-runtime.sh", *arguments],
+        env=environment_of(origin),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def environment_of(origin: Origin) -> dict[str, str]:
     ours = ("PIP_", "PYTHON", "DREAMER_", "GIT_")
     inherited = {key: text for key, text in os.environ.items() if not key.startswith(ours)}
-    environment = {
+    return {
         **inherited,
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_NO_INDEX": "1",
@@ -83,13 +95,6 @@ def run(origin: Origin, clone: Path, *arguments: str) -> subprocess.CompletedPro
         "PYTHONDONTWRITEBYTECODE": "1",
         "DREAMER_RUNTIME": str(origin.runtime),
     }
-    return subprocess.run(
-        [clone / "update-runtime.sh", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -125,10 +130,12 @@ def test_the_newest_release_is_taken_and_nothing_that_is_none(origin: Origin, cl
 def test_a_release_whose_check_finds_a_new_fault_is_taken_back(origin: Origin, clone: Path):
     origin.commit("the second", "v0.2.0", fault="device")
     done = run(origin, clone, "--self")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "v0.2.0 was taken back, since its check fails: device" in done.stderr
     assert version(clone) == "the first"
     assert git(clone, "status", "--porcelain") == ""
+    looked = run(origin, clone, "--self", "--look")
+    assert "v0.2.0 was taken back before" in looked.stderr, "nobody drains for it again"
 
 
 def test_what_failed_before_is_no_fault_of_the_release(origin: Origin, tmp_path: Path):
@@ -203,6 +210,41 @@ def test_it_refuses_in_a_line_and_changes_nothing(
     assert version(clone) == before
 
 
+def test_a_look_fetches_the_release_and_changes_nothing(origin: Origin, clone: Path):
+    early = run(origin, clone, "--self", "--look")
+    assert (early.returncode, early.stdout) == (1, "")
+    assert "has no newer release yet" in early.stderr
+    origin.commit("the second", "v0.2.0")
+    running(clone, origin)
+    looked = run(origin, clone, "--self", "--look")
+    assert (looked.returncode, looked.stdout) == (0, "v0.2.0 can be taken\n")
+    unreachable(clone, origin)
+    assert git(clone, "rev-parse", "v0.2.0"), "it was fetched"
+    assert version(clone) == "the first"
+
+
+def test_a_disk_that_gets_full_leaves_the_version_that_was_there(origin: Origin, tmp_path: Path):
+    """There is room for nothing, for a part of what is fetched, for a part of what is laid out."""
+    with small_disk(tmp_path / "disk", 12_000) as disk:
+        git(disk, "clone", "--quiet", str(origin.folder), "clone")
+        clone = disk / "clone"
+        (origin.folder / "large").write_bytes(os.urandom(1 << 20))
+        (origin.folder / "worker" / "__init__.py").write_text("# " + "x" * 50_000)
+        origin.commit("the second", "v0.2.0")
+        for free, told in [(0, "fetch"), (100_000, "fetch"), (1_100_000, "merge")]:
+            (disk / "filling").write_bytes(bytes(shutil.disk_usage(disk).free - free))
+            done = run(origin, clone, "--self")
+            (disk / "filling").unlink()
+            assert done.returncode == 1
+            assert done.stderr.startswith(f"error: git {told}: ")
+            assert "disk" in done.stderr
+            assert done.stderr.count("\n") == 1
+            assert git(clone, "status", "--porcelain") == ""
+            assert version(clone) == "the first"
+        assert run(origin, clone, "--self").returncode == 0
+        assert version(clone) == "the second"
+
+
 def test_a_release_that_can_not_be_installed_is_taken_back(origin: Origin, clone: Path):
     pyproject = origin.folder / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace("'torch'", "'torch', 'there-is-none'"))
@@ -212,3 +254,26 @@ def test_a_release_that_can_not_be_installed_is_taken_back(origin: Origin, clone
     assert "v0.2.0 was taken back, since what it needs could not be installed" in done.stderr
     assert version(clone) == "the first"
     assert run(origin, clone, "--quiet").returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_in_the_midst_of_it_leaves_the_version_that_was_there(
+    origin: Origin, clone: Path, tmp_path: Path, number: signal.Signals
+):
+    reached = tmp_path / "reached"
+    os.mkfifo(reached)
+    set_up = origin.folder / "update-runtime.sh"
+    set_up.write_text(f"#!/bin/sh\necho set-up > '{reached}'\nexec sleep 600\n")
+    origin.commit("the second", "v0.2.0")
+    command = [clone / "update-runtime.sh", "--self"]
+    with subprocess.Popen(
+        command, env=environment_of(origin), stderr=subprocess.PIPE, text=True
+    ) as it:
+        assert reached.read_text() == "set-up\n"
+        assert version(clone) == "the second"
+        it.send_signal(number)
+        _, told = it.communicate()
+    assert it.returncode == 130
+    assert told.startswith("stopped; ")
+    assert version(clone) == "the first"
+    assert git(clone, "status", "--porcelain") == ""

@@ -59,7 +59,8 @@ class Stamp:
 
 
 def requirements(pyproject: Path, extras: Iterable[str], torch: str = "") -> list[str]:
-    """What pip has to install, as pyproject.toml words it, and `torch`'s bound (`<2.8`) beside it.
+    """What pip has to install, as pyproject.toml words it, and before it `torch`'s bound (`<2.8`):
+    pip downloads the newest release that the first line allows before it reads the next one.
 
     Raises KeyError for an extra that it does not have.
     """
@@ -67,7 +68,7 @@ def requirements(pyproject: Path, extras: Iterable[str], torch: str = "") -> lis
     optional = project.get("optional-dependencies", {})
     bound = [f"torch{torch}"] if torch else []
     more = (line for extra in extras for line in optional[extra])
-    return [*project["dependencies"], *more, *bound]
+    return [*bound, *project["dependencies"], *more]
 
 
 def matched_to_torch(wanted: Iterable[str], site_packages: Path) -> Iterator[str]:

@@ -1,20 +1,27 @@
 """A worker of a clone that takes newer releases by itself, where `auto_update` says so.
 
-It drains as at its owner's order; then its process goes on as the set-up's `--self` and, whatever
-came of that, as a worker again. The process stays the same, for whoever started it.
+What can be done while it serves is done first: the release is fetched, and looked at. Only then it
+drains, as at its owner's order; its process goes on as the set-up's `--self` and, whatever came of
+that, as a worker again. The process stays the same, for whoever started it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from hordelib.files.json_file import JsonFile
 from hordelib.files.whole_files import write_whole
+from worker.backoff import Backoff
 from worker.config.keys import BridgeConfig
 from worker.errors import DocumentMissing
 from worker.service.orders import Order, Orders
@@ -23,16 +30,35 @@ from worker.service.state_folder import STATE
 
 log = logging.getLogger(__name__)
 
-FIRST_SECONDS = 600.0  # a worker serves first
-LOOK_SECONDS = 6 * 3600.0  # between two looks; the network is asked once a day
-TRIED = "update_tried"  # in the state folder: the version that is not tried again
+FIRST_SECONDS = 600.0  # a worker serves first, and waits so long after a first failure
+LOOK_SECONDS = 6 * 3600.0  # between two looks; GitHub is asked once a day
+FIRST_PAUSE, MOST_PAUSE = 3600.0, 86400.0  # between two tries of one release; each doubles it
+TRIED = "update_tried.json"  # in the state folder
 PROJECT = Path(__file__).resolve().parents[2]
 _GO_ON = """
-"$0/update-runtime.sh" --self --home "$1"
+"$0/update-runtime.sh" --self --home "$1" &
+trap 'kill -TERM $!; wait $!; exit 143' INT TERM HUP
+wait $!
+trap - INT TERM HUP
 home=$1
 shift
 exec "$0/horde-bridge.sh" --home "$home" run "$@"
 """
+
+
+class _Tries(BaseModel):
+    """Of taking one release, which the worker drained for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str
+    count: int
+    latest: float
+    """In seconds since 1970."""
+
+    def is_too_early(self, now: float) -> bool:
+        pause = min(FIRST_PAUSE * 2 ** min(self.count - 1, 10), MOST_PAUSE)
+        return 0 <= now - self.latest < pause
 
 
 class Updates:
@@ -50,6 +76,10 @@ class Updates:
         self._state = home / STATE
         self._newest = newest
         self._project = project
+        self._tried = JsonFile(
+            self._state / TRIED, TypeAdapter(_Tries), "what is known of updates", write_whole
+        )
+        self._told = ""  # why the release can't be taken yet
         self.taken = ""  # the version for which the worker drains
 
     @property
@@ -78,30 +108,59 @@ class Updates:
             over.set()
 
     def _look_again(self, over: threading.Event) -> None:
-        pause = FIRST_SECONDS
+        pause, after_failures = FIRST_SECONDS, Backoff(FIRST_SECONDS, LOOK_SECONDS)
         while not self.taken and not over.wait(pause):
+            pause = after_failures.delay()
             with suppress(DocumentMissing, OSError):
-                self.look()
-            pause = LOOK_SECONDS
+                if self.look():
+                    after_failures.reset()
+                    pause = LOOK_SECONDS
 
-    def look(self) -> None:
-        """Drain for a release that was not tried before, but not against another order of the
-        owner's. Raises DocumentMissing and OSError."""
+    def look(self) -> bool:
+        """Drain for a release that can be taken, but not against another order of the owner's.
+
+        False where it is worth to look again soon. Raises DocumentMissing and OSError.
+        """
         if Orders(self._state).is_given(Order.pause, Order.drain, Order.stop):
-            return
+            return True
         newer = self._newest()
-        if newer is None or newer.version == self._tried():
-            return
-        write_whole(self._state / TRIED, newer.version.encode())  # before: it may never come back
+        if newer is None:
+            return True
+        before, now = self._tries_of(newer.version), time.time()
+        if before.is_too_early(now) or not self._is_at_hand(newer.version):
+            return False
+        # Before it is tried: this version may never come back.
+        self._tried.write(_Tries(version=newer.version, count=before.count + 1, latest=now))
         Orders(self._state).give(Order.drain)
         self.taken = newer.version
         log.info("draining for the release %s, as auto_update says", newer.version)
+        return True
 
-    def _tried(self) -> str:
-        try:
-            return (self._state / TRIED).read_text("utf-8", "replace")
-        except OSError:
-            return ""
+    def _tries_of(self, version: str) -> _Tries:
+        tries = self._tried.read()
+        return (
+            tries
+            if tries and tries.version == version
+            else _Tries(version=version, count=0, latest=0)
+        )
+
+    def _is_at_hand(self, version: str) -> bool:
+        """Fetch it while the worker serves; why it can't be taken is told once."""
+        script = self._project / "update-runtime.sh"
+        done = subprocess.run(
+            [script, "--self", "--look", "--home", self._home],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        lines = done.stderr.strip().splitlines() or [""]
+        told = lines[-1].removeprefix("error: ") if done.returncode else ""
+        if told not in ("", self._told):
+            log.warning("the release %s is not taken, and tried again later: %s", version, told)
+        self._told = told
+        return not done.returncode
 
     def go_on(self, options: Sequence[str]) -> None:
         """To be called once the worker has ended; never returns where it drained for a release.

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,30 +82,72 @@ def test_no_network_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert version_finding(config_of(), tmp_path).verdict is Verdict.ok
 
 
-def clone_in(folder: Path) -> Path:
-    """Its two scripts tell how they were called."""
+def clone_in(folder: Path, *, look: str = "exit 0") -> Path:
+    """Its two scripts tell how they were called; `look` is what `--self --look` does."""
     (folder / ".git").mkdir(parents=True)
     for name in ("update-runtime.sh", "horde-bridge.sh"):
         script = folder / name
-        script.write_text(f'#!/bin/sh\necho {name} "$@"\nexit 1\n')
+        script.write_text(
+            f'#!/bin/sh\n[ "$2" != --look ] || {{ {look}\n}}\necho {name} "$@"\nexit 1\n'
+        )
         script.chmod(0o755)
     return folder
 
 
-def test_it_drains_for_a_release_once(tmp_path: Path):
-    (tmp_path / "state").mkdir()
+def updates_of(home: Path, clone: Path) -> Updates:
+    (home / "state").mkdir(exist_ok=True)
+    Orders(home / "state").begin()  # a new life, whatever became of the one before
+    return Updates(config_of("drain"), home, lambda: NEWER, clone)
+
+
+def drains(updates: Updates, home: Path) -> bool:
+    updates.look()
+    is_told = Orders(home / "state").is_given(Order.drain)
+    assert is_told == (updates.taken == NEWER.version)
+    return is_told
+
+
+def tried(home: Path, seconds_ago: float) -> None:
+    """The clock shows that the latest try was so long ago."""
+    path = home / "state" / "update_tried.json"
+    tries = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**tries, "latest": time.time() - seconds_ago}))
+
+
+def test_a_release_that_came_to_nothing_is_tried_again_ever_later(tmp_path: Path):
     clone = clone_in(tmp_path / "clone")
-    first = Updates(config_of("drain"), tmp_path, lambda: NEWER, clone)
-    assert first.is_possible
-    first.look()
-    assert Orders(tmp_path / "state").is_given(Order.drain)
-    assert first.taken == NEWER.version
-    Orders(tmp_path / "state").begin()  # the next life, whatever became of the release
-    second = Updates(config_of("drain"), tmp_path, lambda: NEWER, clone)
-    second.look()
-    assert not Orders(tmp_path / "state").is_given(Order.drain)
-    assert second.taken == ""
-    assert second.go_on([]) is None
+    assert updates_of(tmp_path, clone).is_possible
+    for hours in (1, 2, 4, 8, 16, 24, 24):
+        assert drains(updates_of(tmp_path, clone), tmp_path)
+        again = updates_of(tmp_path, clone)
+        tried(tmp_path, hours * 3600 - 60)
+        assert not drains(again, tmp_path)
+        assert again.go_on([]) is None
+        tried(tmp_path, hours * 3600 + 60)
+
+
+def test_the_tries_of_one_release_delay_no_other(tmp_path: Path):
+    clone = clone_in(tmp_path / "clone")
+    assert drains(updates_of(tmp_path, clone), tmp_path)
+    path = tmp_path / "state" / "update_tried.json"
+    path.write_text(path.read_text().replace(NEWER.version, "99.0.0"))
+    assert drains(updates_of(tmp_path, clone), tmp_path)
+
+
+def test_it_serves_on_until_the_release_is_fetched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """No network, a clone that was changed, a tag that is not there yet: told once, tried again."""
+    fails = '[ -e "$0.reached" ] && exit 0; echo "error: no route to it" >&2; exit 1'
+    clone = clone_in(tmp_path / "clone", look=fails)
+    updates = updates_of(tmp_path, clone)
+    for _ in range(2):
+        assert not updates.look()
+        assert not updates.taken
+    (told,) = caplog.messages
+    assert told == "the release 99.0.1 is not taken, and tried again later: no route to it"
+    (clone / "update-runtime.sh.reached").touch()
+    assert drains(updates, tmp_path)
 
 
 def test_it_goes_on_as_the_set_up_then_as_a_worker(tmp_path: Path):
