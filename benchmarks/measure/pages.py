@@ -29,8 +29,9 @@ from benchmarks.measure.workloads import WORKLOADS
 from benchmarks.results.frame import Bench, positive
 from hordelib.demo_model import ensure_checkpoint
 from worker.children.signals import StopSignals
-from worker.cli.serving import CONFIG_FILE, run_worker
+from worker.cli.serving import run_worker
 from worker.config.config import load_config
+from worker.config.document import CONFIG_FILE
 from worker.demo.run import CLIENT_KEY, WORKER_KEY, Client
 from worker.sandbox import ReferenceModel
 from worker.service.logs import LogWay

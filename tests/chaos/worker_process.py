@@ -18,8 +18,9 @@ def main(home: Path, seed: int) -> int:
         from benchmarks.measure.simulated_children import ANY_NUMBER
         from tests.chaos import stand_in
         from worker.cli.commands import exit_code_of
-        from worker.cli.serving import CONFIG_FILE, run_worker
+        from worker.cli.serving import run_worker
         from worker.config.config import load_config
+        from worker.config.document import CONFIG_FILE
         from worker.service.assembly import Children
 
         temper = stand_in.Temper(seed, home / stand_in.LIVES)

@@ -1,4 +1,7 @@
-"""What each command does, and how its end becomes a line and an exit code."""
+"""What each command does, and how its end becomes a line and an exit code.
+
+A command imports what it needs when it is chosen: `status` waits for no web server and no engine.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,11 @@ from contextlib import suppress
 from hordelib.errors import HordelibError
 from hordelib.files.whole_files import close_to_others
 from worker.children.signals import StopSignals
-from worker.cli.check import Verdict, findings
 from worker.cli.exit_codes import ExitCode, exit_code, line_of
-from worker.cli.first_use import ensure_comfyui
-from worker.cli.models_command import fetch_annotators, fetch_safety, run_models_command
-from worker.cli.notify_command import notify
-from worker.cli.report import report
-from worker.cli.running_worker import drain, pause, resume, status
-from worker.cli.serving import CONFIG_FILE, run_worker
-from worker.cli.setup_command import run_setup
-from worker.cli.worker_command import run_worker_command
 from worker.command_line import as_typed
 from worker.config.config import load_config, models_place
+from worker.config.document import CONFIG_FILE
 from worker.errors import WorkerError
-from worker.models.inventory import ModelsFolder
-from worker.page.first_page import is_to_be_set_up, set_up_by_page
-from worker.service.logs import LogWay
-from worker.service.releases import news
-from worker.service.terminal import make_console
-from worker.service.updates import Updates
 
 
 def run_command(options: argparse.Namespace, signals: StopSignals) -> int:
@@ -65,8 +54,10 @@ def _let_go_of_output() -> None:
 
 
 def _demo(options: argparse.Namespace, signals: StopSignals) -> int:
-    from worker.demo.run import run_demo  # no other command waits for the local horde's import
+    from worker.cli.first_use import ensure_comfyui
+    from worker.demo.run import run_demo
     from worker.demo.sample_requests import ALL, FEW
+    from worker.service.terminal import make_console
 
     console = make_console()
     ensure_comfyui(console)
@@ -75,6 +66,15 @@ def _demo(options: argparse.Namespace, signals: StopSignals) -> int:
 
 
 def _run(options: argparse.Namespace, signals: StopSignals) -> int:
+    from worker.cli.first_use import ensure_comfyui
+    from worker.cli.serving import run_worker
+    from worker.models.inventory import ModelsFolder
+    from worker.page.first_page import is_to_be_set_up, set_up_by_page
+    from worker.service.logs import LogWay
+    from worker.service.releases import news
+    from worker.service.terminal import make_console
+    from worker.service.updates import Updates
+
     config_file = options.home / CONFIG_FILE
     if is_to_be_set_up(config_file):
         set_up_by_page(config_file, options.home)
@@ -95,6 +95,8 @@ def _run(options: argparse.Namespace, signals: StopSignals) -> int:
 
 
 def _setup(options: argparse.Namespace) -> int:
+    from worker.cli.setup_command import run_setup
+
     return run_setup(options.home / CONFIG_FILE, options)
 
 
@@ -107,6 +109,9 @@ def _sandbox(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
+    from worker.cli.models_command import fetch_annotators, fetch_safety
+    from worker.models.inventory import ModelsFolder
+
     config_file = options.home / CONFIG_FILE
     if options.safety:
         return fetch_safety(ModelsFolder.of(models_place(config_file), options.home))
@@ -114,19 +119,29 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
+    from worker.cli.models_command import run_models_command
+    from worker.models.inventory import ModelsFolder
+
     folder = ModelsFolder.of(load_config(options.home / CONFIG_FILE), options.home)
     return run_models_command(folder, options)
 
 
 def _worker(options: argparse.Namespace) -> int:
+    from worker.cli.worker_command import run_worker_command
+
     return run_worker_command(load_config(options.home / CONFIG_FILE), options)
 
 
 def _notify(options: argparse.Namespace) -> int:
+    from worker.cli.notify_command import notify
+
     return notify(load_config(options.home / CONFIG_FILE))
 
 
 def _check(options: argparse.Namespace) -> int:
+    from worker.cli.check import Verdict, findings
+    from worker.service.terminal import make_console
+
     console = make_console(soft_wrap=True)
     styles = {
         Verdict.ok: "green",
@@ -145,14 +160,26 @@ def _check(options: argparse.Namespace) -> int:
     return code
 
 
+def _running_worker(options: argparse.Namespace) -> int:
+    from worker.cli.running_worker import COMMANDS
+
+    return COMMANDS[options.command](options)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from worker.cli.report import report
+
+    return report(options)
+
+
 _STOPPABLE = {"demo": _demo, "run": _run}
 _COMMANDS = {
     "check": _check,
-    "pause": pause,
-    "report": report,
-    "resume": resume,
-    "drain": drain,
-    "status": status,
+    "pause": _running_worker,
+    "report": _report,
+    "resume": _running_worker,
+    "drain": _running_worker,
+    "status": _running_worker,
     "fetch": _fetch,
     "models": _models,
     "notify": _notify,

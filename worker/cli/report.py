@@ -23,11 +23,11 @@ from hordelib.files.whole_files import write_whole
 from worker.cli.check import findings
 from worker.cli.exit_codes import ExitCode
 from worker.cli.scrubbing import Scrubber
+from worker.config.document import CONFIG_FILE
 from worker.config.keys import EXPECTS
 from worker.config.old_keys import RENAMED, RETIRED
 from worker.errors import WorkerError
 
-CONFIG_FILE = "bridgeData.yaml"
 LOG_BYTES = 2 << 20  # of the end of each log
 # Keys whose texts say nothing about a person. Of all others, numbers and true or false are told.
 _TOLD_KEYS = frozenset(

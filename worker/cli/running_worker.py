@@ -216,3 +216,6 @@ def _duration(seconds: float) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
     told = [f"{number} {unit}" for number, unit in parts if number]
     return " ".join(told[:2]) or "0 s"
+
+
+COMMANDS = {"status": status, "pause": pause, "resume": resume, "drain": drain}

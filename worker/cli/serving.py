@@ -18,6 +18,7 @@ from hordelib.files.whole_files import anybody_may_write
 from worker.children.signals import StopSignals
 from worker.cli.exit_codes import line_of
 from worker.command_line import as_typed
+from worker.config.document import CONFIG_FILE
 from worker.config.keys import BridgeConfig
 from worker.config.old_keys import in_short
 from worker.jobs.journal import Journal
@@ -60,7 +61,6 @@ from worker.service.state_folder import STATE, StateFolder
 from worker.service.terminal import make_console
 from worker.service.watches import watches_of
 
-CONFIG_FILE = "bridgeData.yaml"
 FIRST_MODELS = "models are read or downloaded, and it serves from the first one on"
 log = logging.getLogger("worker")
 

@@ -20,7 +20,7 @@ from worker.config.keys import EXPECTS
 from worker.config.old_keys import PLACEHOLDERS, RENAMED, RETIRED, UNCHOSEN
 from worker.errors import ConfigError
 
-TEMPLATE_NAME = "bridgeData.template.yaml"
+CONFIG_FILE, TEMPLATE_NAME = "bridgeData.yaml", "bridgeData.template.yaml"
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,13 +130,24 @@ def _python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_importing_us_loads_no_torch_and_makes_no_file(tmp_path: Path):
     done = _python(
-        "import hordelib, worker.line.bridge, worker.demo.run, worker.cli.check, logging\n"
+        "import logging, worker.line.bridge, worker.demo.run, worker.cli.check\n"
+        "from hordelib import *\n"
         "assert 'torch' not in sys.modules and 'comfy' not in sys.modules\n"
         "assert logging.getLogger().handlers == []",
         tmp_path,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_asks_a_running_worker_waits_for_no_engine_and_no_web_server(tmp_path: Path):
+    done = _python(
+        "from worker.cli import commands, running_worker\n"
+        "heavy = {'hordelib.engine', 'aiohttp', 'textual', 'torch'} & sys.modules.keys()\n"
+        "assert not heavy, heavy",
+        tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_comfyui_leaves_the_programs_log_arguments_and_modules_alone(

@@ -20,9 +20,9 @@ from tests.support.sandbox_client import MODELS, NEWBIE_KEY, WORKER_KEY, Api, of
 from worker.__main__ import make_parser
 from worker.cli.commands import exit_code_of
 from worker.cli.exit_codes import ExitCode
-from worker.cli.serving import CONFIG_FILE
 from worker.cli.setup_command import run_setup
 from worker.config.config import load_config
+from worker.config.document import CONFIG_FILE
 from worker.sandbox import Sandbox
 
 TEMPLATE = (PROJECT / "bridgeData.template.yaml").read_text("utf-8")
