@@ -71,6 +71,13 @@ def test_texts_are_paid_as_the_server_was_seen_to_pay(
     assert_refused(horde.submit(id), 400, "DuplicateGen")
 
 
+def test_a_model_that_no_list_has_is_paid_the_same_whatever_serves_it(horde: Horde) -> None:
+    for agent in (AGENT, "unknown:0:unknown"):
+        horde.ask(prompt="x" * 4096, models=["mine"], validated_backends=False)
+        id = horde.pop(models=["mine"], bridge_agent=agent).json()["id"]
+        assert horde.submit(id, "x" * 400).json()["reward"] == pytest.approx(80 * 2.7 / 100 * 2.2)
+
+
 def test_several_texts_have_an_id_each_and_a_payload_of_what_was_asked(horde: Horde) -> None:
     params = {"n": 3, "max_length": 80, "temperature": 0.7, "stop_sequence": ["\nYou:"]}
     id = horde.ask(params=params)

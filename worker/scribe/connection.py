@@ -6,6 +6,8 @@ CantServeNow
 
 JobError
 └── TextRefused    it does not want this very text
+    ├── PromptTooLong
+    └── NoSuchCall
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ _MOST_EVENT_BYTES = 1 << 20
 _MOST_PARTS = 50_000  # values of an answer
 _EXCERPT_BYTES = 2 << 10
 _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_TOO_LONG = ("context", "max_seq_len")  # words of servers that refuse a prompt for its length
 _NOT_THERE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 
 Read = TypeVar("Read")
@@ -49,6 +52,10 @@ class ServerBusy(CantServeNow):
 
 class TextRefused(JobError):
     """Another text may well work."""
+
+
+class PromptTooLong(TextRefused):
+    """It is longer than the server's context, which does not shorten it itself."""
 
 
 class NoSuchCall(TextRefused):
@@ -156,7 +163,8 @@ class Connection:
         if status in _NOT_THERE:
             raise NoSuchCall(f"{told}: {came}")
         if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise TextRefused(f"{told}: {came}")
+            is_too_long = any(word in came.lower() for word in _TOO_LONG)
+            raise (PromptTooLong if is_too_long else TextRefused)(f"{told}: {came}")
         raise ServerGone(f"{told}: {came}")
 
     @property

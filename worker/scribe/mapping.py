@@ -46,11 +46,10 @@ KOBOLD: tuple[Row, ...] = tuple(
 )  # fmt: skip
 
 COMPLETIONS: tuple[Row, ...] = (
-    Row("prompt", "prompt"),
-    Row("max_length", "max_tokens"),
     Row("temperature", "temperature"),
     Row("top_p", "top_p"),
-    Row("stop_sequence", "stop", neutral=[]),
+    # Others leave it out of the text that they send: there, the text is cut when it comes.
+    Row("stop_sequence", "stop", _BATCHING, neutral=[]),
     Row("top_k", "top_k", _ALL_BUT_PLAIN, convert=lambda k: k or -1),  # 0 is all tokens
     Row("min_p", "min_p", _ALL_BUT_PLAIN, neutral=0),
     Row("rep_pen", "repetition_penalty", _BATCHING | {Software.tabby}),
@@ -65,7 +64,6 @@ COMPLETIONS: tuple[Row, ...] = (
     Row("dynatemp_range", "dynatemp_range", frozenset({Software.llama_cpp}), neutral=0),
     Row("dynatemp_exponent", "dynatemp_exponent", frozenset({Software.llama_cpp}), neutral=1),
 )
-_MOST_STOPS = 4  # of OpenAI's own API; a text is cut at the others when it comes
 
 
 def mapped(rows: tuple[Row, ...], payload: Mapping[str, Any], server: Software) -> dict[str, Any]:
@@ -92,14 +90,12 @@ def genkey(id: str) -> str:
 def completions_body(order: TextOrder, software: Software, model: str) -> dict[str, Any]:
     """The body of a completion that is streamed."""
     told = mapped(COMPLETIONS, order.payload, software)
-    told |= {"model": model, "n": 1, "stream": True, "max_tokens": order.max_length}
+    told |= {"model": model, "n": 1, "stream": True}
+    told |= {"prompt": order.prompt, "max_tokens": order.max_length}
     if order.is_single_line:
-        told["stop"] = ["\n", *told.get("stop", ())]
-    if software in _BATCHING:
-        told["include_stop_str_in_output"] = not order.is_single_line
-        room = order.max_context_length - order.max_length
-        if room > 0:
-            told["truncate_prompt_tokens"] = room
-    elif len(told.get("stop", ())) > _MOST_STOPS:
-        told["stop"] = told["stop"][:_MOST_STOPS]
+        told["stop"] = ["\n"]
+    elif software in _BATCHING:
+        told["include_stop_str_in_output"] = True
+    if software in _BATCHING and order.room > 0:
+        told["truncate_prompt_tokens"] = order.room
     return told

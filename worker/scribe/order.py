@@ -6,8 +6,8 @@ The prompt goes to the server as it came, placeholders such as {{[INPUT]}} inclu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +17,7 @@ from hordelib.errors import InvalidParams
 LONGEST_TEXT = 16384  # tokens that any server of the horde hands out
 _CHARACTERS_PER_TOKEN = 64  # a bound: tokens of spaces and of code have a dozen
 _MORE_CHARACTERS = 4096
+_LONG_TOKEN, _CUTS = 6, 7  # characters a token of a prompt that has few tokens; how often it is cut
 _LONGEST_PROMPT = 16 << 20  # characters
 _SENTENCE_ENDS = (".", "!", "?", "*", '"', ")", "}", "`", "]", ";", "…")
 _SPECIAL = re.compile(r"[#/@%{}+=~|\\^<>]")
@@ -48,6 +49,20 @@ class TextOrder:
     trims_sentence: bool
     drops_blank_lines: bool
     drops_special: bool
+
+    @property
+    def room(self) -> int:
+        """Tokens of the prompt that its client wants to be read; they may be less than none."""
+        return self.max_context_length - self.max_length
+
+    def with_less_prompt(self) -> Iterator[TextOrder]:
+        """The same with shorter and shorter prompts, which begin later: as text servers of the
+        horde shorten what is longer than their context. The last has a character a token."""
+        length = _LONG_TOKEN * max(1, self.room)
+        for _ in range(_CUTS):
+            if length < len(self.prompt):
+                yield replace(self, prompt=self.prompt[-length:])
+            length = max(1, length * 3 // 4)
 
     @property
     def most_characters(self) -> int:

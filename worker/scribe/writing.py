@@ -12,7 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from worker.clock import elapsed_seconds
 from worker.errors import CantServeNow
 from worker.net.call import HttpAnswer
-from worker.scribe.connection import Connection, NoSuchCall, ServerGone, TextRefused
+from worker.scribe.connection import (
+    Connection,
+    NoSuchCall,
+    PromptTooLong,
+    ServerGone,
+    TextRefused,
+)
 from worker.scribe.mapping import completions_body, genkey, kobold_body
 from worker.scribe.order import TextOrder
 from worker.scribe.speed import TextSpeed
@@ -80,7 +86,7 @@ class Writing:
         """
         began = elapsed_seconds()
         if server.api == "openai":
-            pieces = self._completion(server, order, until)
+            pieces = self._fitting_completion(server, order, until)
         elif server.software is Software.koboldcpp:
             pieces = self._kobold_stream(server, order, id, until)
         else:
@@ -138,6 +144,18 @@ class Writing:
         finally:
             if not is_over:
                 self._abort(id)
+
+    def _fitting_completion(
+        self, server: TextServer, order: TextOrder, until: float
+    ) -> Generator[_Piece]:
+        """With as much of the prompt's end as the server has room for."""
+        for shorter in order.with_less_prompt():
+            try:
+                yield from self._completion(server, order, until)
+                return
+            except PromptTooLong:
+                order = shorter
+        yield from self._completion(server, order, until)
 
     def _completion(self, server: TextServer, order: TextOrder, until: float) -> Generator[_Piece]:
         """To hang up is what ends a text there that nobody wants any more."""

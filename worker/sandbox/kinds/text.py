@@ -284,11 +284,9 @@ def reward(row: TextRow) -> float:
     context = 1.2 + 2.2 ** math.log2(tokens_of(body.prompt) / 1024)
     context = min(30.0, max(0.1, context))
     billions = KNOWN_MODELS.get(row.model.partition("::")[0])
-    if billions is None and scribe.owner.user.trusted:
-        billions = _UNKNOWN_BILLIONS
-    if billions is None:
-        return round(context * share, 2)
     tokens = tokens_of(row.text, body.params.max_length)
+    if billions is None:  # nothing is said of validated names here
+        return context * (tokens * _UNKNOWN_BILLIONS / 100 if scribe.owner.user.trusted else 1)
     return round(tokens * (max(billions, 13) / 13) ** 0.2 * billions / 125 * context * share, 2)
 
 
