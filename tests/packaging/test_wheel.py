@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.demo_pictures import assert_shows_what_it_promised
 from tests.support.owner import PROJECT, runtime
 
 EPOCH = "1767225600"
@@ -105,11 +106,12 @@ def test_the_wheel_has_all_that_it_needs_and_no_tests(built: tuple[Path, Path, P
     assert not [name for name in names if name.startswith("tests/") or name.endswith(".pyc")]
 
 
+@pytest.mark.timeout(700)
 def test_the_demo_runs_in_a_folder_with_nothing_but_the_wheel(installed: Path, tmp_path: Path):
     home = tmp_path / "an empty folder"
     home.mkdir()
     demo = subprocess.run(
-        [installed / "bin" / "dreamer", "demo"],
+        [installed / "bin" / "dreamer", "demo", "--all"],
         cwd=home,
         env=outside(tmp_path),
         capture_output=True,
@@ -117,7 +119,9 @@ def test_the_demo_runs_in_a_folder_with_nothing_but_the_wheel(installed: Path, t
         check=False,
     )
     assert demo.returncode == 0, demo.stdout[-2000:] + demo.stderr[-2000:]
-    assert list((home / "demo-output").glob("*.html"))
+    page = home / "demo-output" / "index.html"
+    assert demo.stdout.rstrip().splitlines()[-1] == str(page)
+    assert_shows_what_it_promised(page)
     assert str(PROJECT) not in demo.stdout
 
 
