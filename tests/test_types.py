@@ -1,5 +1,6 @@
 """The whole project's types. It takes a minute, so that it is done beside the other tests."""
 
+import os
 import subprocess
 import sys
 
@@ -7,12 +8,21 @@ import pytest
 
 from tests.support.owner import PROJECT
 
+# Node's short-lived objects have room to die before they are copied: a third less time.
+NODE = {"NODE_OPTIONS": "--max-semi-space-size=128"}
 ARGUMENTS = ("-m", "basedpyright", "--pythonpath")  # and Python's path
 
 
 def faults(*arguments: str) -> str:
     command = [sys.executable, "-P", *ARGUMENTS, sys.executable, *arguments]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=PROJECT,
+        env={**os.environ, **NODE},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
