@@ -112,6 +112,7 @@ class JobStage(StrEnum):
     given_up = "given up"  # for the horde's own reason: it has no use for the result any more
 
 
+UNDELIVERED = (JobStage.judging, JobStage.delivering)
 UNMADE = (JobStage.popped, JobStage.reading, JobStage.waiting, JobStage.running)
 ENDS = (JobStage.submitted, JobStage.faulted, JobStage.given_up)  # the best first
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from worker.jobs.results import UNMADE
 from worker.jobs.status import JobRow
@@ -11,7 +12,11 @@ from worker.jobs.status import JobRow
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many of each there are, and how long is waited."""
+    """How many of each there are, and how long is waited.
+
+    What is said of jobs is for each device, but for `most_unfinished`; `of_devices` has more of
+    what all of them share.
+    """
 
     pictures: bool = True  # whether any are asked for
     engine: bool = True  # whether it is started, and the judge
@@ -26,16 +31,25 @@ class Limits:
     stop_seconds: float = 60.0  # for the jobs in hand, after the first signal to stop
     first_contact_seconds: float = 30.0  # a horde never reached for so long has a wrong address
 
-    def have_room(self, jobs: Iterable[JobRow]) -> bool:
-        """Whether one more job may be popped beside these.
+    def of_devices(self, count: int) -> Self:
+        more = count - 1
+        return replace(
+            self,
+            preparers=self.preparers + more,
+            finishers=self.finishers + more,
+            most_unfinished=self.most_unfinished * count,
+        )
 
-        `waiting_jobs` may always wait. Where all that are to be made together take less than
-        `seconds_ahead`, so that they would be done before others are there, more may.
+    def have_room(self, jobs: Iterable[JobRow], devices: int = 1) -> bool:
+        """Whether one more job may be popped beside these, for so many devices.
+
+        `waiting_jobs` of each may always wait. Where all that are to be made together take less
+        than `seconds_ahead`, so that they would be done before others are there, more may.
         """
         if not self.pictures:
             return False
         unmade = [job.own_seconds for job in jobs if job.stage in UNMADE]
-        if len(unmade) <= self.waiting_jobs:
+        if len(unmade) < devices * (1 + self.waiting_jobs):
             return True
         most = self.most_ahead if self.waiting_jobs else 1
-        return len(unmade) < most and sum(unmade) < self.seconds_ahead
+        return len(unmade) < devices * most and sum(unmade) < devices * self.seconds_ahead

@@ -40,3 +40,5 @@ class PauseReason:
     kind: PauseKind
     until: float | None = None
     """When it will be over, in seconds since 1970 UTC; null where nobody knows."""
+    device: str = ""
+    """The one that it is for, by its name; "" is for all."""

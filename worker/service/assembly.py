@@ -29,6 +29,7 @@ from worker.jobs.drop_limit import MOST_DROPS
 from worker.jobs.journal import Journal
 from worker.line.bridge import Bridge
 from worker.line.companion import Companion
+from worker.line.devices.device import Device
 from worker.line.intake import TI_FOLDER, Intake
 from worker.line.limits import Limits
 from worker.line.source_fetcher import SourceFetcher
@@ -107,7 +108,7 @@ def make_bridge(
     client, judging = make_client(config), make_judging(config, home, children)
     bridge = Bridge(
         client,
-        engine,
+        [Device(engine)],
         intake or make_intake(config, home, models),
         judging,
         journal,

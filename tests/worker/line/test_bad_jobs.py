@@ -43,6 +43,7 @@ from worker.config.values import CLIENT_AGENT
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.line.bridge import Bridge
+from worker.line.devices.device import Device
 from worker.line.intake import Intake
 from worker.line.limits import Limits
 from worker.line.source_fetcher import SourceFetcher
@@ -376,7 +377,7 @@ def make_bridge(
     logs = folder.parent
     return Bridge(
         make_client(config),
-        EngineProcess(EngineSettings(None, "auto", 256 << 20, None, logs / "engine.log")),
+        [Device(EngineProcess(EngineSettings(None, "auto", 256 << 20, None, logs / "engine.log")))],
         Intake(
             OfferedModels(offer_maker(config, logs), models.served),
             folder,

@@ -49,9 +49,10 @@ from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE, Ledger
 from worker.jobs.results import JobStage, Made
 from worker.line.bridge import Bridge
+from worker.line.devices.device import Device
+from worker.line.devices.runner import TRIES
 from worker.line.limits import Limits
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
-from worker.line.runner import TRIES
 from worker.models.opening import Models
 from worker.prediction.predictor import SecondsPredictor
 from worker.safety.censorship import Censorship
@@ -118,7 +119,7 @@ class Stage:
         models = {MODEL: model, GONE: replace(model, name=GONE, files=gone)}
         return Bridge(
             make_client(config),
-            self.engine,
+            [Device(self.engine)],
             make_intake(config, self.folder, Models(models, ())),
             Judging(self.judge, Censorship(config.nsfw, config.censor_nsfw, config.censorlist)),
             journal or self.journal(),
@@ -489,7 +490,7 @@ def test_stopping_finishes_what_is_in_hand_and_takes_no_more(stage: Stage):
 def test_waiting_jobs_share_a_batch_and_each_client_gets_the_own_picture(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ):
-    caplog.set_level(logging.DEBUG, "worker.line.runner")
+    caplog.set_level(logging.DEBUG, "worker.line.devices.runner")
     stage.limits = Limits(waiting_jobs=3)
     scenes = [Scene("circle", colour, "blue") for colour in ("red", "green", "yellow")]
     stage.ask(steps=60)  # at work while the others come
@@ -574,8 +575,8 @@ def test_an_engine_that_never_starts_stops_the_worker(stage: Stage, tmp_path: Pa
 def test_jobs_that_share_a_batch_end_when_no_engine_starts_any_more(
     stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    caplog.set_level(logging.DEBUG, "worker.line.runner")
-    monkeypatch.setattr("worker.line.runner.RESTARTS", (0.01, 0.02))
+    caplog.set_level(logging.DEBUG, "worker.line.devices.runner")
+    monkeypatch.setattr("worker.line.devices.runner.RESTARTS", (0.01, 0.02))
     settings = EngineSettings(None, "auto", 0, None, tmp_path / "engine.log")
     assert LIVES == TRIES
     stage.engine = EngineProcess(settings, main=dies_twice_and_stays_dead)
@@ -661,7 +662,7 @@ def test_what_an_earlier_life_had_and_its_ledger_does_not_know_is_faulted_and_se
 def test_what_waits_at_a_stop_that_a_restart_follows_is_made_by_the_next_life(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("worker.line.bridge.restart_follows", lambda: True)
+    monkeypatch.setattr("worker.line.popping.restart_follows", lambda: True)
     at_work, waiting = stage.ask(steps=80), stage.ask(n=2, seed="30")
     journal = stage.journal()
     bridge = stage.bridge(journal, max_batch=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worker.line.crash_counts import Blamed, CrashCounts
+from worker.line.devices.crash_counts import Blamed, CrashCounts
 
 BAD, GOOD, OTHER = Path("bad"), Path("good"), Path("other")
 NOBODY = Blamed()

@@ -8,7 +8,6 @@ import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
 
 import pytest
@@ -31,9 +30,10 @@ from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.jobs.results import STOPPING, JobStage
 from worker.jobs.work import Work
-from worker.line.blame import TRIAL
+from worker.line.devices.blame import TRIAL, Evidence
+from worker.line.devices.device import Device
+from worker.line.devices.runner import Runner
 from worker.line.job_ends import TooLate
-from worker.line.runner import Runner
 from worker.models.offered import OfferedModels
 from worker.models.opening import Models
 from worker.service.assembly import make_intake
@@ -91,7 +91,8 @@ def make_stage(engine: EngineProcess, checkpoint: Path, folder: Path) -> Stage:
     )
     intake = make_intake(config, folder, Models({MODEL: model, OTHER: model}, ()))
     hurry, journal, offered = threading.Event(), Journal(Ledger(None)), intake.offered
-    runner = Runner(engine, offered, journal, ban=intake.adapters.ban, hurry=hurry, starts=1)
+    evidence = Evidence(intake.adapters.ban)
+    runner = Runner(Device(engine), offered, journal, evidence=evidence, hurry=hurry, starts=1)
     return Stage(runner, engine, offered, model, hurry, journal, folder / "ti")
 
 
@@ -105,7 +106,7 @@ def stage(checkpoint: Path, tmp_path: Path) -> Generator[Stage]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.line.runner.RESTARTS", (0.01, 0.02))
+    monkeypatch.setattr("worker.line.devices.runner.RESTARTS", (0.01, 0.02))
 
 
 def test_the_engine_is_started_for_the_first_job_and_kept(stage: Stage):
@@ -118,9 +119,9 @@ def test_the_engine_is_started_for_the_first_job_and_kept(stage: Stage):
 def test_a_job_that_needed_32_bits_tells_nothing_of_others_time(stage: Stage):
     work = stage.work("wide")
     assert stage.runner.run(work).images
-    assert stage.runner.expected_seconds(work.params, work.model.family) == inf
+    assert not stage.journal.predictor.predict(work.params, work.model.family).is_known
     assert stage.runner.run(stage.work()).images
-    assert stage.runner.expected_seconds(work.params, work.model.family) < inf
+    assert stage.journal.predictor.predict(work.params, work.model.family).is_known
 
 
 def test_a_job_that_can_not_be_done_in_time_is_not_begun(stage: Stage):
@@ -209,14 +210,6 @@ def test_a_job_at_work_that_would_take_too_long_is_given_back_at_the_stop(
 
 def _step_of(stage: Stage, work: Work) -> int:
     return next(row.step for row in stage.journal.view().rows if row.job_id == work.job.id)
-
-
-def test_what_waits_and_would_be_too_late_is_known_at_the_stop(stage: Stage):
-    stage.runner.run(stage.work(steps=100))  # it says that it took 5 s
-    waiting = [stage.work(steps=steps) for steps in (60, 400, 60, 60)]
-    assert stage.runner.late_ones(waiting) == []
-    stage.runner.stop_by(elapsed_seconds() + 8)
-    assert stage.runner.late_ones(waiting) == [waiting[1], waiting[3]]
 
 
 def test_a_job_that_kills_the_engine_gets_one_more_try_and_is_faulted(stage: Stage):
@@ -325,7 +318,7 @@ def test_a_request_that_failed_is_not_tried_again_when_it_comes_again(stage: Sta
 
 
 def test_a_failure_is_not_remembered_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("worker.line.failed_requests.BELIEVED_SECONDS", 0.0)
+    monkeypatch.setattr("worker.line.devices.failed_requests.BELIEVED_SECONDS", 0.0)
     bad = stage.work("kill")
     for _ in range(2):
         with pytest.raises(JobError, match=r"a second engine did no better$"):
@@ -333,7 +326,7 @@ def test_a_failure_is_not_remembered_for_ever(stage: Stage, monkeypatch: pytest.
 
 
 def test_a_stop_ends_the_trial_of_a_model(stage: Stage, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("worker.line.blame.TRIAL", replace(TRIAL, steps=400))
+    monkeypatch.setattr("worker.line.devices.blame.TRIAL", replace(TRIAL, steps=400))
     stage.runner.start(unless=threading.Event())
     work = stage.work()
     slow = replace(work, params=replace(work.params, width=SLOW_WIDTH))

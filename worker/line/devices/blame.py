@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hordelib.errors import (
@@ -24,7 +24,8 @@ from hordelib.job.params import SIDE_STEP, GenerationParams
 from worker.children.engine import EngineProcess
 from worker.errors import EngineUnusable, NothingToServe
 from worker.jobs.work import Work
-from worker.line.crash_counts import CrashCounts
+from worker.line.devices.crash_counts import CrashCounts
+from worker.line.devices.failed_requests import FailedRequests
 from worker.line.job_ends import KillsEngines, Stopping
 from worker.loras.adapters import files_of
 from worker.models.offered import OfferedModels
@@ -35,11 +36,23 @@ log = logging.getLogger(__name__)
 TRIAL = GenerationParams(prompt="a red circle on a blue background", seed=0, steps=2)
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What all devices of a worker know of jobs that ended badly.
+
+    Args:
+        ban: leaves a LoRA's file out of all jobs from now on.
+    """
+
+    ban: Callable[[Path], None]
+    counts: CrashCounts = field(default_factory=CrashCounts)
+    failed: FailedRequests = field(default_factory=FailedRequests)
+
+
 class Blame:
     """For the engine's thread.
 
     Args:
-        ban: leaves a LoRA's file out of all jobs from now on.
         start: has a running engine.
         is_over: whether the worker has no time left for a trial.
     """
@@ -49,18 +62,18 @@ class Blame:
         engine: EngineProcess,
         offered: OfferedModels,
         *,
-        ban: Callable[[Path], None],
+        evidence: Evidence,
         start: Callable[[], None],
         is_over: Callable[[], bool],
         hurry: threading.Event,
     ):
         self._engine = engine
         self._offered = offered
-        self._ban = ban
+        self._ban = evidence.ban
         self._start = start
         self._is_over = is_over
         self._hurry = hurry
-        self._crash_counts = CrashCounts()
+        self._crash_counts = evidence.counts
 
     def did_well(self, work: Work) -> None:
         self._crash_counts.did_well(work.job.model, files_of(work.params))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from pathlib import Path
 
 from hordelib.engine import Generation
 from hordelib.errors import (
@@ -23,10 +22,8 @@ from hordelib.errors import (
 )
 from hordelib.files.model import Model
 from hordelib.job.batching import Member, common_params
-from hordelib.job.families import Family
-from hordelib.job.params import GenerationParams, auxiliaries_of
+from hordelib.job.params import auxiliaries_of
 from worker.backoff import Backoff
-from worker.children.engine import EngineProcess
 from worker.clock import elapsed_seconds
 from worker.errors import EngineUnusable
 from worker.horde.kudos import estimated_kudos
@@ -34,10 +31,10 @@ from worker.jobs.journal import Journal
 from worker.jobs.results import JobStage
 from worker.jobs.timeline import Phase
 from worker.jobs.work import Work
-from worker.line.blame import Blame
-from worker.line.failed_requests import FailedRequests
+from worker.line.devices.blame import Blame, Evidence
+from worker.line.devices.device import Device
+from worker.line.devices.waiting_jobs import members_of
 from worker.line.job_ends import KillsEngines, Stopping, TooLate
-from worker.line.waiting_jobs import members_of
 from worker.loras.adapters import without_files
 from worker.models.offered import OfferedModels
 from worker.prediction.predictor import Prediction
@@ -58,36 +55,36 @@ class Runner:
     """Used by one thread, but for `prepare`, `stop_by` and `kill`.
 
     Args:
-        ban: leaves a LoRA's file out of all jobs from now on.
+        evidence: what is known of jobs that ended badly, on any device.
         hurry: set while nothing is waited for, and no picture made.
         starts: failed starts of the engine in a row until the worker gives up.
     """
 
     def __init__(
         self,
-        engine: EngineProcess,
+        device: Device,
         offered: OfferedModels,
         journal: Journal,
         *,
-        ban: Callable[[Path], None],
+        evidence: Evidence,
         hurry: threading.Event,
         starts: int,
     ):
-        self._engine = engine
+        self._engine = engine = device.engine
         self._offered = offered
         self._journal = journal
         self._hurry = hurry
         self._starts = starts
-        self._predictor = journal.predictor
+        self._predictor = device.predictor or journal.predictor
         self._blame = Blame(
             engine,
             offered,
-            ban=ban,
+            evidence=evidence,
             start=self._have_engine,
             is_over=lambda: hurry.is_set() or elapsed_seconds() > self._stop_at,
             hurry=hurry,
         )
-        self._failed = FailedRequests()
+        self._failed = evidence.failed
         self._backoff = Backoff(*RESTARTS)
         self._stop_at = inf
         self._card_faults = 0  # since the last job that was made
@@ -102,21 +99,11 @@ class Runner:
         if (at_work := self._at_work) is not None:
             self._stop_if_too_late(at_work)
 
-    def late_ones(self, waiting: Sequence[Work]) -> list[Work]:
-        """Which of the jobs that wait would not be made, one after the other, before the worker
-        stops; those of which nothing is known might. From any thread."""
-        at_work, late = self._at_work, list[Work]()
-        end = elapsed_seconds() + (at_work.seconds_left() or 0.0 if at_work else 0.0)
-        for work in waiting:
-            prediction = self._predictor.predict(work.params, work.model.family)
-            if end + prediction.seconds > self._stop_at:
-                late.append(work)
-            else:
-                end += prediction.seconds
-        if late:
-            told = "%d waiting jobs can't be made before the end: given back"
-            log.info(told, len(late))
-        return late
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the job at work; None where there is none, or nothing is known. From any thread."""
+        at_work = self._at_work
+        return at_work.seconds_left() if at_work else None
 
     def start(self, unless: threading.Event) -> None:
         """Have a running engine. Raises EngineUnusable after `starts` failed starts.
@@ -159,11 +146,6 @@ class Runner:
     def prepare(self, work: Work) -> None:
         """Have the model of a job that waits read while another one is at work; any thread may."""
         self._engine.prepare(work.params, work.model)
-
-    def expected_seconds(self, params: GenerationParams, family: Family) -> float:
-        """What it will probably take; infinite where nothing is known yet. From any thread."""
-        prediction = self._predictor.predict(params, family)
-        return prediction.seconds if prediction.is_known else float("inf")
 
     def are_in_time(self, batch: Sequence[Work]) -> bool:
         """Whether jobs that share a batch will all be done before the first of them is over."""

@@ -1,4 +1,4 @@
-"""Which of the waiting jobs run next, and which of them together."""
+"""The jobs that wait for a device, and which of them may share a batch."""
 
 from __future__ import annotations
 
@@ -6,22 +6,17 @@ import queue
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Self
 
 from hordelib.job.batching import Member, share_key
 from hordelib.job.params import MOST_IMAGES
 from worker.jobs.work import Work
 
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """No job: only to end a wait."""
-
-
 Fits = Callable[[Sequence[Work]], bool]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Waiting:
     """A job that waits, and what those have in common that may share its batch; None: none may.
 
@@ -30,6 +25,8 @@ class Waiting:
 
     work: Work
     common: Hashable
+    passed_at: float = inf
+    """When a device that had nothing to do left it to another one first (elapsed_seconds())."""
 
     @classmethod
     def of(cls, work: Work) -> Self:
@@ -38,12 +35,14 @@ class Waiting:
         return cls(work, None if key is None else (hash(key), key, work.model))
 
 
+Choose = Callable[[Sequence[Waiting]], Sequence[Work]]
+
+
 def batch_for(lead: Waiting, waiting: Sequence[Waiting], fits: Fits) -> list[Work]:
     """The lead, and those of the waiting jobs that share its batch, in their order.
 
-    `fits` says of a batch whether all of its jobs would be done in time. The lead is always the job
-    that has waited longest, and nobody is waited for: so no job is held back, and none is passed by
-    more than one batch for each that came before it.
+    `fits` says of a batch whether all of its jobs would be done in time. Nobody is waited for: a
+    job is passed by no more than one batch for each that came before it.
     """
     batch = [lead.work]
     for each in waiting if lead.common is not None else ():
@@ -64,71 +63,62 @@ def _images(batch: Sequence[Work]) -> int:
 
 
 class WaitingJobs:
-    """Jobs that wait for the device, the oldest first. Any thread adds, one takes batches."""
+    """Jobs that wait for a device, the oldest first. Any thread adds, and each device's takes."""
 
     def __init__(self) -> None:
-        self._arrivals: queue.Queue[Work | Wake | None] = queue.Queue()
+        self._changed = threading.Condition()
         self._waiting: list[Waiting] = []
         self._is_closed = False
-        self._lock = threading.Lock()  # of what waits
 
     def add(self, work: Work) -> None:
-        self._arrivals.put(work)
+        waiting = Waiting.of(work)
+        with self._changed:
+            self._waiting.append(waiting)
+            self._changed.notify_all()
 
     def wake(self) -> None:
         """Whoever waits in `take` looks for something else to do."""
-        self._arrivals.put(Wake())
+        with self._changed:
+            self._changed.notify_all()
 
     def close(self) -> None:
-        """No more will be added."""
-        self._arrivals.put(None)
+        """No more will be popped."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
-    def take(self, fits: Fits, timeout: float) -> list[Work]:
-        """The next batch; [] after the last one.
+    def take(self, choose: Choose, timeout: float) -> list[Work]:
+        """What `choose` takes of all that wait; [] after the last one.
 
-        Raises queue.Empty when there is none within `timeout` seconds, and after `wake`.
+        Raises queue.Empty when it takes nothing, now and after the next change, for which no more
+        than `timeout` seconds are waited.
         """
-        with self._lock:
-            self._receive_all()
-            is_empty = not self._waiting and not self._is_closed
-        arrivals = [self._arrivals.get(timeout=timeout)] if is_empty else []
-        with self._lock:
-            for arrival in arrivals:
-                self._receive(arrival)
-            self._receive_all()
-            if not self._waiting:
-                if not self._is_closed:
-                    raise queue.Empty
-                return []
-            batch = batch_for(self._waiting[0], self._waiting[1:], fits)
-            self._remove(batch)
+        with self._changed:
+            if not (batch := self._chosen(choose)) and not self._is_over:
+                self._changed.wait(timeout)
+                batch = self._chosen(choose)
+            if not batch and not self._is_over:
+                raise queue.Empty
             return batch
 
     def take_out(self, chosen: Callable[[Sequence[Work]], Sequence[Work]]) -> list[Work]:
         """Those of all that wait which `chosen` gives; from any thread."""
-        with self._lock:
-            self._receive_all()
+        with self._changed:
             out = list(chosen([each.work for each in self._waiting]))
             self._remove(out)
             return out
 
-    def rest(self) -> list[Work]:
-        """What was not taken, once nobody takes any more."""
-        return self.take_out(lambda waiting: waiting)
+    @property
+    def _is_over(self) -> bool:
+        return self._is_closed and not self._waiting
+
+    def _chosen(self, choose: Choose) -> list[Work]:
+        batch = list(choose(self._waiting)) if self._waiting else []
+        if batch:
+            self._remove(batch)
+        return batch
 
     def _remove(self, works: Sequence[Work]) -> None:
         taken = {work.job.id for work in works}
         self._waiting = [each for each in self._waiting if each.work.job.id not in taken]
-
-    def _receive_all(self) -> None:
-        try:
-            while True:
-                self._receive(self._arrivals.get_nowait())
-        except queue.Empty:
-            return
-
-    def _receive(self, arrival: Work | Wake | None) -> None:
-        if arrival is None:
-            self._is_closed = True
-        elif isinstance(arrival, Work):
-            self._waiting.append(Waiting.of(arrival))
+        self._changed.notify_all()  # what is left may go to another device now
