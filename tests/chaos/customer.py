@@ -10,6 +10,7 @@ import requests
 
 from tests.chaos.form_orders import FormOrder
 from tests.chaos.orders import Order
+from tests.chaos.text_orders import TextOrder
 from tests.support.sandbox_client import CLIENT_KEY, Api
 from worker.sandbox import Sandbox
 
@@ -27,7 +28,7 @@ class Customer:
         self,
         sandbox: Sandbox,
         draw: random.Random,
-        order: Callable[[], Order | FormOrder],
+        order: Callable[[], Order | FormOrder | TextOrder],
         bear: Callable[[], None] = lambda: None,
     ):
         self._api = Api(sandbox.url, CLIENT_KEY)
@@ -37,7 +38,7 @@ class Customer:
         self._asked = 0
 
     def ask_for(self, images: int) -> None:
-        """Go on asking until it were so many images and forms in all."""
+        """Go on asking until it were so many images, forms and texts in all."""
         while self._asked < images:
             order = self._order()
             reply = self._insist("POST", f"{order.path}/async", order.body())

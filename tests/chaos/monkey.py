@@ -18,6 +18,7 @@ from tests.chaos.figures import Figures
 from tests.chaos.form_orders import ALCHEMIST
 from tests.chaos.service import Service
 from tests.chaos.stand_in import LIVES, be_good, has_begun
+from tests.chaos.text_orders import SCRIBE, ShakyServer
 from tests.chaos.verdict import Kill, Kills
 from worker.jobs.durable_sqlite import opened_for_reading
 from worker.jobs.ledger import FILE as LEDGER
@@ -65,6 +66,7 @@ class World:
     draw: random.Random
     spare_model: Path | None = None
     """The file of a model that the worker can do without."""
+    text_server: ShakyServer | None = None
     kills: Kills = field(default_factory=Kills)
     done: Counter[str] = field(default_factory=Counter[str])
     figures: list[str] = field(default_factory=list[str])
@@ -78,9 +80,10 @@ class World:
         return self.service.home / "state"
 
     def submitted(self) -> int:
-        """Images and forms."""
+        """Images, forms and texts."""
         taken = self.sandbox.tally().statuses
-        return sum(taken.get((call, 200), 0) for call in (Endpoint.SUBMIT, Endpoint.FORM_SUBMIT))
+        calls = (Endpoint.SUBMIT, Endpoint.FORM_SUBMIT, Endpoint.TEXT_SUBMIT)
+        return sum(taken.get((call, 200), 0) for call in calls)
 
     def tell_figures(self) -> None:
         seconds = time.monotonic() - self.began
@@ -113,6 +116,8 @@ class World:
         self.sandbox.faults.clear()
         self.service.thaw()
         be_good(self.service.home / LIVES)
+        if self.text_server is not None:
+            self.text_server.is_good = True
 
 
 def _kill_worker(world: World) -> None:
@@ -235,8 +240,8 @@ def _damage_model(world: World) -> None:
 
 
 def _maintain(world: World) -> None:
-    names = world.draw.choice(((NAME,), (ALCHEMIST,), (NAME, ALCHEMIST)))
-    with suppress(Refusal):  # it does not know the alchemist yet, or there is none
+    names = world.draw.choice(((NAME,), (ALCHEMIST, SCRIBE), (NAME, ALCHEMIST, SCRIBE)))
+    with suppress(Refusal):  # it does not know the others yet, or there are none
         for name in names:
             world.sandbox.set_maintenance(name, True)
     world.pause(0.2, 1.0)
@@ -257,6 +262,15 @@ def _rush(world: World) -> None:
     world.set_weather(WEATHER)
 
 
+def _text_server_goes_away(world: World) -> None:
+    """It comes back with another model."""
+    assert world.text_server is not None
+    world.text_server.is_gone = True
+    world.pause(0.2, 1.0)
+    world.text_server.load_another_model()
+    world.text_server.is_gone = False
+
+
 Trouble = Callable[[World], None]
 
 # How often each comes in one deck.
@@ -272,6 +286,7 @@ VOLUME: Mapping[Trouble, int] = {
     _fill_disk: 1,
     _damage_model: 1,
     _maintain: 1,
+    _text_server_goes_away: 2,
     _storm: 1,
     _rush: 1,
 }

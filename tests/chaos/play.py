@@ -10,7 +10,14 @@ from itertools import islice
 from tests.chaos import verdict
 from tests.chaos.customer import Customer
 from tests.chaos.monkey import WEATHER, Trouble, World, strike, troubles
-from tests.chaos.verdict import Complaint, FormComplaint, Judgement, no_form
+from tests.chaos.verdict import (
+    Complaint,
+    FormComplaint,
+    Judgement,
+    TextComplaint,
+    no_form,
+    no_text,
+)
 from worker.sandbox import Books
 
 IMAGES_PER_TROUBLE, MANY_IMAGES = 25, 1000
@@ -42,6 +49,7 @@ def play(
     script: Script,
     complaint: Complaint,
     of_form: FormComplaint = no_form,
+    of_text: TextComplaint = no_text,
 ) -> Judgement:
     """Ask for all images, with at least one whole deck of troubles on the way.
 
@@ -59,7 +67,7 @@ def play(
         strike(world, trouble)
     world.calm_down()
     end(world, SETTLE_SECONDS)
-    return verdict.judge(world.sandbox.books(), world.kills, complaint, of_form)
+    return verdict.judge(world.sandbox.books(), world.kills, complaint, of_form, of_text)
 
 
 def end(world: World, most_seconds: float) -> None:
@@ -89,9 +97,9 @@ def _is_settled(world: World) -> bool:
 
 
 def _waiting_images(books: Books) -> int:
-    """Those that the horde still has to hand out, and forms."""
+    """Those that the horde still has to hand out, and forms and texts."""
     images = sum(row.waiting for row in books.requests if not (row.done or row.expired))
-    return images + sum(form.state == "waiting" for form in books.forms)
+    return images + sum(form.state == "waiting" for form in books.forms) + books.texts_waiting
 
 
 def _wait(world: World, condition: Callable[[], bool], seconds: float) -> bool:

@@ -21,7 +21,7 @@ from hordelib import Engine
 from hordelib.job.families import SD1
 from hordelib.job.image_files import decode
 from hordelib.job.images import SourceImage
-from tests.chaos import form_orders, orders
+from tests.chaos import form_orders, orders, text_orders
 from tests.chaos.customer import Customer
 from tests.chaos.expected import expected_webp, is_censored
 from tests.chaos.figures import bytes_of
@@ -31,6 +31,7 @@ from tests.chaos.monkey import NAME, REAL, VOLUME, World
 from tests.chaos.orders import IMPOSSIBLE, UNREADABLE_SEED
 from tests.chaos.play import Script, play
 from tests.chaos.service import Service
+from tests.chaos.text_orders import ShakyServer, TextOrder
 from tests.chaos.verdict import Judgement
 from tests.conftest import SHOWN
 from tests.support.family_files import HEADERS, completed, write_header
@@ -45,9 +46,10 @@ VOLUME_MODELS = {name: ReferenceModel("stable diffusion 1") for name in (PLAIN, 
 DROP_SECONDS = 1  # how long the horde bears a grudge: chaos drops more than any worker should
 RECOVERY_SECONDS = 90.0  # what a killed worker had is made again: its engine starts first
 DELIVERED_SHARE = 0.8  # of what can be: the horde itself gives a request up after a few drops
+TEXTS_DELIVERED_SHARE = 0.7  # of the requests; their server fails, too
 STATE_BYTES = 1 << 20
 STATE_BYTES_PER_IMAGE = 1 << 10  # rows of the ledger are kept for an hour
-FORMS_SHARE = 0.25  # of the requests
+FORMS_SHARE, TEXTS_SHARE = 0.25, 0.25  # of the requests
 FORM_SECONDS = 60  # less than a horde gives: what a kill has lost on its way is handed out again
 REAL_SHARE = 5  # of the jobs, one in so many is drawn by ComfyUI
 
@@ -91,12 +93,16 @@ def test_chaos_in_volume(stage: Stage):
         drop_window_seconds=DROP_SECONDS,
         form_seconds=FORM_SECONDS,
     )
-    with Sandbox(VOLUME_MODELS, timing=timing, limits={}) as sandbox:
+    with (
+        Sandbox(VOLUME_MODELS, timing=timing, limits={}) as sandbox,
+        ShakyServer(stage.draw("text server")) as text_server,
+    ):
         home = stage.write_home(
             sandbox,
             f"models_to_load: ['{PLAIN}', '{SPARE}']\n"
             "preload_timeout: 15\ninference_step_timeout: 5\nprocess_timeout: 30\n"
-            + form_orders.KEYS,
+            + form_orders.KEYS
+            + text_orders.keys(text_server.url),
         )
         models = home / "models"
         upscaler = models / "esrgan" / f"{form_orders.UPSCALER}.pth"
@@ -116,6 +122,7 @@ def test_chaos_in_volume(stage: Stage):
             Service([sys.executable, *arguments], home),
             stage.draw("troubles"),
             spare_model=checkpoints / f"{SPARE}.safetensors",
+            text_server=text_server,
         )
         asked = stage.draw("orders")
         customer = Customer(sandbox, asked, lambda: any_order(asked), world.bear)
@@ -126,13 +133,17 @@ def test_chaos_in_volume(stage: Stage):
                 Script(VOLUME, stage.jobs, 3),
                 StandIns(sandbox).complaint,
                 lambda form: form_orders.complaint(form, sandbox, models),
+                text_orders.complaint,
             )
             assert_right(judgement, world, stage.show)
 
 
-def any_order(draw: random.Random) -> orders.Order | FormOrder:
-    if draw.random() < FORMS_SHARE:
+def any_order(draw: random.Random) -> orders.Order | FormOrder | TextOrder:
+    drawn = draw.random()
+    if drawn < FORMS_SHARE:
         return form_orders.order(draw)
+    if drawn < FORMS_SHARE + TEXTS_SHARE:
+        return text_orders.order(draw)
     return orders.order(draw, tuple(VOLUME_MODELS))
 
 
@@ -164,7 +175,9 @@ def assert_right(judgement: Judgement, world: World, show: Callable[[str], None]
     forms = Counter(form.state for form in books.forms)
     counts = ", ".join(f"{count} {state}" for state, count in forms.items())
     of_forms = [f"{len(books.forms)} forms: {counts}"] if forms else []
-    show("\n".join([*world.figures, done, judgement.table(), *of_forms]))
+    texts = Counter(text.state.value for text in books.texts)
+    of_texts = [f"{len(books.texts)} texts: {dict(texts)}"] if texts else []
+    show("\n".join([*world.figures, done, judgement.table(), *of_forms, *of_texts]))
     wrongs = [str(wrong) for wrong in judgement.wrongs(books)]
     told = [judgement.table(), *wrongs, *world.diary, world.service.last_words()]
     assert not wrongs, "\n".join(told)
@@ -172,6 +185,7 @@ def assert_right(judgement: Judgement, world: World, show: Callable[[str], None]
     possible = sum(row.n for row in books.requests if is_possible(row))
     assert len(books.in_state(State.ok)) >= DELIVERED_SHARE * possible
     assert forms["done"] >= DELIVERED_SHARE * (len(books.forms) - forms["cancelled"])
+    assert texts[State.ok] >= TEXTS_DELIVERED_SHARE * len({text.request_id for text in books.texts})
     assert world.service.leftovers() == []
     assert world.service.complaints() == []
     assert not is_taken(world.state_folder)

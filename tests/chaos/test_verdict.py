@@ -240,3 +240,22 @@ def test_each_handing_out_of_a_form_has_a_fate_of_its_own(
         f"lost: form aborted, popped at {clock.now - FORM_SECONDS - 2:.2f}",
         "red",
     }
+
+
+def test_a_text_has_one_fate_and_its_words_are_judged(
+    sandbox: Sandbox, worker: Api, clock: MovableClock
+):
+    with Api(sandbox.url, CLIENT_KEY) as client:
+        asked: Json = {"prompt": "x", "params": {"n": 3}, "validated_backends": False}
+        assert client.call("POST", "generate/text/async", asked).ok
+    pop: Json = {"name": "a scribe", "models": ["mine"], "amount": 3}
+    done, failed, forgotten = worker.call("POST", "generate/text/pop", pop).json()["ids"]
+    for id, state in ((done, "ok"), (failed, "faulted")):
+        body: Json = {"id": id, "generation": "a text", "state": state}
+        assert worker.call("POST", "generate/text/submit", body).ok
+    assert [fate_of(sandbox, id) for id in (done, failed)] == [Fate.submitted, Fate.faulted]
+    assert fate_of(sandbox, forgotten) is Fate.lost
+    kill = Kill(clock.now + 0.5)
+    assert fate_of(sandbox, forgotten, kill) is Fate.at_kill
+    judgement = judge(sandbox.books(), Kills(), lambda row, request: "", of_text=lambda text: text.text)
+    assert [str(wrong) for wrong in judgement.wrong_results] == [f"{done}: a text"]

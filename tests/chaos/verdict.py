@@ -1,8 +1,8 @@
 """What the sandbox's books say of a worker: pure, so that the suite's own judgement is tested.
 
-Every popped image has one fate, and so has each form each time that it was handed out. The worker
-is right when none is lost, none was ended twice, and each delivered result is the one that was
-asked for.
+Every popped image and text has one fate, and so has each form each time that it was handed out.
+The worker is right when none is lost, none was ended twice, and each delivered result is the one
+that was asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from worker.horde.kinds import Kind
-from worker.sandbox import Books, FormEntry, GenerationEntry, RequestEntry, Settling, State
+from worker.sandbox import (
+    Books,
+    FormEntry,
+    GenerationEntry,
+    RequestEntry,
+    Settling,
+    State,
+    TextEntry,
+)
 
 # So long before a kill and after it, the horde may have handed out what the killed worker had asked
 # for. Of what came before, the worker's ledger tells whether it had come.
@@ -23,7 +31,7 @@ BEFORE_KILL_SECONDS, AFTER_KILL_SECONDS = 15.0, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a worker had popped: an image, or a form that may be handed out again under its id.
+    """What a worker had popped: an image, a text, or a form that may come again under its id.
 
     `key` is of this handing out alone, `pop` of all that came in one answer.
     """
@@ -45,7 +53,8 @@ class Held:
 
 def held_of(books: Books) -> tuple[Held, ...]:
     images = (_image(row) for row in books.generations)
-    return (*images, *(held for form in books.forms for held in _holds(form)))
+    forms = (held for form in books.forms for held in _holds(form))
+    return (*images, *forms, *map(_text, books.texts))
 
 
 def _image(row: GenerationEntry) -> Held:
@@ -60,6 +69,12 @@ def _image(row: GenerationEntry) -> Held:
         row.unheard,
         row.uploads,
     )
+
+
+def _text(row: TextEntry) -> Held:
+    pop = (row.request_id, row.popped_at)
+    ended = (row.over_at, row.state, row.settlings, row.unheard)
+    return Held(row.id, row.id, Kind.text, pop, *ended, uploads=())
 
 
 def _holds(form: FormEntry) -> Iterator[Held]:
@@ -78,7 +93,7 @@ def _holds(form: FormEntry) -> Iterator[Held]:
 
 
 class Fate(StrEnum):
-    """What became of one popped image or form."""
+    """What became of one popped image, form or text."""
 
     submitted = "submitted"
     faulted = "faulted"
@@ -93,7 +108,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """One thing that a worker must not do, by the image or form concerned."""
+    """One thing that a worker must not do, by the image, form or text concerned."""
 
     id: str
     what: str
@@ -162,19 +177,33 @@ FormComplaint = Callable[[FormEntry], str]
 """What is wrong with the result of a form that is done; "" for nothing."""
 
 
+TextComplaint = Callable[[TextEntry], str]
+"""What is wrong with a text that was delivered; "" for nothing."""
+
+
 def no_form(form: FormEntry) -> str:
     """Where none is asked for."""
     return f"nobody asked for {form.form}"
 
 
+def no_text(text: TextEntry) -> str:
+    """Where none is asked for."""
+    return f"nobody asked for a text: {text.text!r}"
+
+
 def judge(
-    books: Books, kills: Kills, complaint: Complaint, of_form: FormComplaint = no_form
+    books: Books,
+    kills: Kills,
+    complaint: Complaint,
+    of_form: FormComplaint = no_form,
+    of_text: TextComplaint = no_text,
 ) -> Judgement:
     requests = {row.id: row for row in books.requests}
     complaints = {
         row.id: complaint(row, requests[row.request_id]) for row in books.in_state(State.ok)
     }
     complaints |= {form.id: of_form(form) for form in books.forms if form.state == "done"}
+    complaints |= {text.id: of_text(text) for text in books.texts if text.state is State.ok}
     return Judgement(
         fates=fates(books, kills.worker),
         doubled=tuple(each for held in held_of(books) for each in doubled(held)),
@@ -195,7 +224,7 @@ def fates(books: Books, kills: Sequence[Kill]) -> dict[str, Fate]:
 
 
 def at_work(books: Books, kills: Sequence[Kill]) -> list[str]:
-    """Images and forms whose worker should still say what became of them."""
+    """Images, forms and texts whose worker should still say what became of them."""
     decided = fates(books, kills)
     processing = [held for held in held_of(books) if held.state is State.processing]
     return [held.id for held in processing if decided[held.key] is Fate.lost]
@@ -231,7 +260,7 @@ def doubled(row: Held) -> Iterator[Wrong]:
 
     A form comes again under the same id once it has failed: what the horde refuses says nothing.
     """
-    said = [each for each in row.settlings if row.kind is Kind.image or not each.rc]
+    said = [each for each in row.settlings if row.kind is not Kind.form or not each.rc]
     outcomes = {each.state == "faulted" for each in said}
     if len(outcomes) > 1:
         told = ", ".join(f"{each.state} {each.rc or 'taken'}" for each in said)

@@ -91,6 +91,7 @@ class Books:
     """Of alchemy, in the order in which they were asked for."""
     texts: tuple[TextEntry, ...] = ()
     """In the order in which they were popped."""
+    texts_waiting: int = 0
 
     def request(self, id: str) -> RequestEntry:
         return next(row for row in self.requests if row.id == id)

@@ -280,7 +280,7 @@ class Horde:
         uploads = {id: each.digests for id, each in stored.items() if each}
         forms = self._alchemy.entries(uploads)
         told = books.write(self._records, self.store, tally, away, forms, only_open=only_open)
-        return replace(told, texts=self._texts.entries())
+        return replace(told, texts=self._texts.entries(), texts_waiting=self._texts.waiting)
 
     @_atomic
     def clean(self) -> None:

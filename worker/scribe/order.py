@@ -69,11 +69,16 @@ class TextOrder:
         """No server that keeps to `max_length` writes more."""
         return self.max_length * _CHARACTERS_PER_TOKEN + _MORE_CHARACTERS
 
-    def end_in(self, text: str) -> int | None:
+    def end_in(self, text: str, known: int = 0) -> int | None:
         """Where the text ends that its client wants: behind the first stop sequence, which the
-        horde promises to be in it, or before the second line. None: it may go on."""
-        found = [at + len(stop) for stop in self.stops if (at := text.find(stop)) >= 0]
-        if self.is_single_line and (at := text.find("\n")) >= 0:
+        horde promises to be in it, or before the second line. None: it may go on.
+
+        There is no end within the first `known` characters, which are not searched again.
+        """
+        begins = {stop: max(0, known - len(stop) + 1) for stop in self.stops}
+        places = ((stop, text.find(stop, begin)) for stop, begin in begins.items())
+        found = [at + len(stop) for stop, at in places if at >= 0]
+        if self.is_single_line and (at := text.find("\n", known)) >= 0:
             found.append(at)
         return min(found, default=None)
 

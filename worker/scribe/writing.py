@@ -102,9 +102,10 @@ class Writing:
         text, count, is_whole = "", 0, False
         try:
             for piece in pieces:
+                known = len(text)
                 text += piece.text
                 count += bool(piece.text)
-                is_whole = piece.is_last or order.end_in(text) is not None
+                is_whole = piece.is_last or order.end_in(text, known) is not None
                 if len(text) > order.most_characters:
                     told = f"more than the {order.max_length} tokens that were asked for"
                     raise ServerGone(f"the text server at {self._connection.url} writes {told}")

@@ -127,7 +127,7 @@ class Texts:
 
     def clean(self, at: float) -> None:
         for row in self._texts.values():
-            if row.state is State.processing and at - row.popped_at > self._ttl_seconds:
+            if row.state is State.processing and at > row.over_at:
                 self._drop(row, State.aborted)
         for request in self._requests.values():
             request.faulted |= request.restarted >= FAULTS_OF_A_FAULTED_REQUEST
@@ -169,6 +169,12 @@ class Texts:
 
     def entries(self) -> tuple[TextEntry, ...]:
         return tuple(map(text_entry, self._texts.values()))
+
+    @property
+    def waiting(self) -> int:
+        """Texts that are still to be handed out."""
+        rows = self._requests.values()
+        return sum(row.waiting for row in rows if not (row.faulted or row.expired))
 
     def _request(self, id: str) -> TextRequest:
         request = self._requests.get(id)
@@ -220,7 +226,10 @@ class Texts:
         now: float,
     ) -> Json:
         amount = min(request.waiting, body.amount)
-        rows = [TextRow(str(uuid.uuid4()), request, worker, model, now) for _ in range(amount)]
+        over = now + self._ttl_seconds
+        rows = [
+            TextRow(str(uuid.uuid4()), request, worker, model, now, over) for _ in range(amount)
+        ]
         request.waiting -= amount
         request.expires_at = now + LIFE_SECONDS
         request.texts.extend(rows)

@@ -43,6 +43,8 @@ class TextRow:
     scribe: ScribeRow
     model: str
     popped_at: float
+    over_at: float
+    """From then on, the cleaner takes it away."""
     state: State = State.processing
     text: str = ""
     said: str = "ok"
@@ -89,7 +91,9 @@ class TextEntry:
     request_id: str
     scribe: str
     model: str
+    prompt: str
     popped_at: float
+    over_at: float
     state: State
     text: str
     reward: float
@@ -104,7 +108,9 @@ def text_entry(row: TextRow) -> TextEntry:
         row.request.id,
         row.scribe.name,
         row.model,
+        row.request.body.prompt,
         row.popped_at,
+        row.over_at,
         row.state,
         row.text,
         row.reward,
