@@ -257,5 +257,7 @@ def test_a_text_has_one_fate_and_its_words_are_judged(
     assert fate_of(sandbox, forgotten) is Fate.lost
     kill = Kill(clock.now + 0.5)
     assert fate_of(sandbox, forgotten, kill) is Fate.at_kill
-    judgement = judge(sandbox.books(), Kills(), lambda row, request: "", of_text=lambda text: text.text)
+    judgement = judge(
+        sandbox.books(), Kills(), lambda row, request: "", of_text=lambda text: text.text
+    )
     assert [str(wrong) for wrong in judgement.wrong_results] == [f"{done}: a text"]
