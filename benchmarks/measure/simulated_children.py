@@ -16,7 +16,7 @@ from hordelib.files.model import Model
 from hordelib.files.model_key import ModelKey
 from hordelib.job.batching import Member
 from hordelib.job.images import Picture
-from hordelib.job.params import GenerationParams
+from hordelib.job.params import GenerationParams, images_of
 from hordelib.safety.verdict import Verdict
 from worker.children.child_side import Child, set_up_process
 from worker.children.engine_main import EngineChild
@@ -55,7 +55,12 @@ class SimulatedEngine(Engine):
             on_step(step, steps)
         seconds = time.perf_counter() - started
         return tuple(
-            Generation(self._pictures(member, model), load_seconds=0.0, run_seconds=seconds)
+            Generation(
+                self._pictures(member, model),
+                load_seconds=0.0,
+                run_seconds=seconds,
+                answers=answers_of(member.params),
+            )
             for member in members
         )
 
@@ -69,8 +74,15 @@ class SimulatedEngine(Engine):
     def _pictures(self, member: Member, model: Model) -> tuple[Picture, ...]:
         return tuple(
             replace(self._draw(member.params, model, index), job_id=member.job_id, index=index)
-            for index in range(member.params.images)
+            for index in range(member.params.pictures)
         )
+
+
+def answers_of(params: GenerationParams) -> tuple[str, ...]:
+    """To a question about a picture: which picture it is."""
+    if params.question is None:
+        return ()
+    return tuple(f"{params.question.topic} {each.digest}" for each in images_of(params).values())
 
 
 def serve_verdicts(pipe: Connection, answer: Callable[[Asked], Judged | Unjudged]) -> None:

@@ -24,7 +24,8 @@ def share_key(params: GenerationParams, family: Family) -> Hashable | None:
     All that the steps have in common has to agree. Prompts, seeds, cfg scales, textual inversions
     (words of the prompt), source pictures and numbers of images may differ. For models that read a
     prompt by anything but cross attention, prompts would have to be of one length.
-    Of questions, any pictures may be asked the same one together.
+    Of questions, any pictures may be asked the same one together. Post-processing alone shares
+    none: ComfyUI's upscalers take one picture after the other.
     """
     if params.question is not None:
         return params.question
@@ -34,6 +35,7 @@ def share_key(params: GenerationParams, family: Family) -> Hashable | None:
         and params.sampler.comfy_name not in UNBATCHABLE
         and params.qr_code is None
         and not params.return_control_map
+        and not params.keep_source
         and not (params.control is not None and params.control.is_seeded)
     )
     if not shares:

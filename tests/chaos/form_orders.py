@@ -13,17 +13,19 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from benchmarks.measure.simulated_children import answers_of
 from hordelib.alchemy.device_forms import NO_MODEL, device_params
 from hordelib.alchemy.plain_forms import PLAIN_FORMS
 from hordelib.job.image_files import decode
 from hordelib.job.images import SourceImage
+from hordelib.job.questions import FILES, Topic, file_of
 from tests.chaos.stand_in import Wanted, draw
 from worker.sandbox import FormEntry, Sandbox
 
 ALCHEMIST = "tester's alchemist"
 UPSCALER = "RealESRGAN_x4plus"
 CONTROL = "canny"
-FORMS = (*PLAIN_FORMS, "nsfw", "annotation", UPSCALER)
+FORMS = (*PLAIN_FORMS, "nsfw", "annotation", UPSCALER, Topic.caption.value)
 KEYS = f"""
 alchemist_name: "{ALCHEMIST}"
 forms: [{", ".join(FORMS)}]
@@ -51,6 +53,14 @@ class FormOrder:
         }
 
 
+def put_files(models: Path) -> None:
+    """What the forms of the device need to be offered: a stand-in reads none of it."""
+    captioner = [file_of(models, weights) for weights in FILES[Topic.caption]]
+    for file in (models / "esrgan" / f"{UPSCALER}.pth", *captioner):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
 def order(draw: random.Random) -> FormOrder:
     """One to three forms over sixteen fields of colours that no other picture has."""
     colours = Image.frombytes("RGB", (4, 4), draw.randbytes(48))
@@ -69,6 +79,9 @@ def complaint(form: FormEntry, sandbox: Sandbox, models: Path) -> str:
         return "" if result == plain(image) else f"{form.form}: the result of another picture"
     if form.form == "nsfw":
         return "" if result is False else f"nsfw: {result}"
+    if form.form == Topic.caption:
+        expected = answers_of(device_params(form.form, image, models))
+        return "" if (result,) == expected else "caption: of another picture"
     if result != "R2" or form.uploads[-1:] != (_expected_sha256(form.form, image, models),):
         return f"{form.form}: another picture than the one that was asked for"
     return ""

@@ -27,9 +27,10 @@ class QuietLine:
     """No pictures are made."""
 
     is_ready, is_paused, in_hand = True, False, 0
+    seconds_ahead = 0.0
 
     def __init__(self) -> None:
-        self.gaps = Gaps(lambda: None, Event())
+        self.gaps = Gaps(lambda: None, Event(), tuple)
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -16,7 +16,7 @@ from worker.horde.kinds import Kind
 from worker.jobs.drop_limit import MOST_DROPS, DropLimit
 from worker.jobs.ledger import LOST_POPS, Ledger
 from worker.jobs.owed import Asked
-from worker.jobs.results import GIVEN_BACK, Failed, ImageEnd, JobStage, Made, Results
+from worker.jobs.results import GIVEN_BACK, UNMADE, Failed, ImageEnd, JobStage, Made, Results
 from worker.jobs.status import JobRow, Obstacle, Status, StatusView
 from worker.jobs.timeline import Timeline
 from worker.prediction.predictor import SecondsPredictor
@@ -135,6 +135,10 @@ class Journal:
         """All that are in hand, oldest first."""
         with self._changed:
             return tuple(self._jobs.values())
+
+    def unmade(self) -> list[JobRow]:
+        """Those of them that still need a device, or are at work there."""
+        return [row for row in self.jobs() if row.stage in UNMADE]
 
     @property
     def in_hand(self) -> int:

@@ -23,7 +23,6 @@ from worker.horde.api import Job
 from worker.horde.client import HordeClient
 from worker.jobs.journal import Journal
 from worker.jobs.results import (
-    UNMADE,
     JobStage,
     Results,
     failed,
@@ -106,7 +105,7 @@ class Bridge:
         self._waiting = WaitingJobs()
         self.companions: tuple[Companion[Any], ...] = ()
         """Other kinds of work that are served beside pictures."""
-        self.gaps = Gaps(self._waiting.wake, halt.hurry)
+        self.gaps = Gaps(self._waiting.wake, halt.hurry, journal.unmade, limits.gap_seconds)
         self._made: queue.Queue[tuple[Work, Generation] | None] = queue.Queue()
         self._threads, self._by_work = Threads(self._fail), _ByWork()
         self.failure: WorkerError | None = None
@@ -288,9 +287,8 @@ class Bridge:
 
     def _give_back_the_rest(self) -> None:
         """What nobody makes any more, once the feeder has ended."""
-        for row in self._journal.jobs():
-            if row.stage in UNMADE:
-                self._popping.give_back(row.job_id, row.slots)
+        for row in self._journal.unmade():
+            self._popping.give_back(row.job_id, row.slots)
 
     def pause(self, reasons: Sequence[PauseReason]) -> None:
         """Ask for no more jobs until `resume`; the greatest kind of these says what becomes of
@@ -316,8 +314,8 @@ class Bridge:
         if not self._feeders.leave_devices():
             return
         self._waiting.take_out(lambda waiting: waiting)
-        for row in self._journal.jobs():
-            if row.stage in UNMADE and row.stage is not JobStage.running:
+        for row in self._journal.unmade():
+            if row.stage is not JobStage.running:
                 self._popping.give_back(row.job_id, row.slots)
 
     def _hurry_up(self) -> None:
@@ -361,6 +359,11 @@ class Bridge:
     def in_hand(self) -> int:
         """Images that were popped and have not ended."""
         return self._journal.in_hand
+
+    @property
+    def seconds_ahead(self) -> float:
+        """The devices', for the pictures in hand; infinite where that is not known."""
+        return sum(row.own_seconds for row in self._journal.unmade())
 
     def watch(self) -> None:
         """To be called often: shows an engine that does not answer, and looks after the ledger."""

@@ -68,9 +68,13 @@ class Trade(Protocol[AnyTask]):
     kind: Kind
     name: str  # of its worker at the horde
     at_once: int  # tasks in hand, at most
-    room: int  # for so many, until more are popped
     lanes: int  # tasks done at the same time
     hurry: threading.Event  # nothing is waited for any more
+
+    @property
+    def room(self) -> int:
+        """For how many there has to be room until more are popped."""
+        ...
 
     def pop(self, line: PictureLine, amount: int) -> PoppedTasks[AnyTask] | None:
         """None where nothing is offered for a moment, which nobody has to know.

@@ -8,6 +8,7 @@ from typing import Self
 
 from worker.jobs.results import UNMADE
 from worker.jobs.status import JobRow
+from worker.line.gaps import PATIENCE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Limits:
     waiting_jobs: int = 1  # popped ahead, beside the one at work, however long they take
     seconds_ahead: float = 10.0  # of work: more jobs wait where all of them take less
     most_ahead: int = 8  # jobs in hand, then; where none may wait, none does
+    gap_seconds: float = PATIENCE_SECONDS  # that other work waits for a gap between pictures
     preparers: int = 2
     finishers: int = 3  # images on their way to the horde at once
     most_unfinished: int = 6  # jobs made and not delivered: nothing more is made then

@@ -122,6 +122,13 @@ def test_a_sampler_with_one_step_size_for_all_images_shares_with_nobody():
     assert share_key(SMALL, FAMILIES["flux_1"]) is None
 
 
+def test_post_processing_alone_shares_with_nobody():
+    red = SourceImage(64, 64, "RGB", bytes((255, 0, 0)) * 64**2)
+    of_source = replace(SMALL, source=FromImage(red), keep_source=True)
+    assert share_key(replace(of_source, keep_source=False), SD1) is not None
+    assert share_key(of_source, SD1) is None
+
+
 @pytest.fixture
 def passes() -> Iterator[list[int]]:
     """How many chunks each pass of a text encoder had."""

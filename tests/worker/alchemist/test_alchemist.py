@@ -55,9 +55,10 @@ class QuietLine:
     """No pictures are made, and the device is free."""
 
     is_ready, is_paused, in_hand = True, False, 0
+    seconds_ahead = 0.0
 
     def __init__(self) -> None:
-        self.gaps = Gaps(lambda: None, Event())
+        self.gaps = Gaps(lambda: None, Event(), tuple)
 
 
 def config(**changes: object) -> BridgeConfig:

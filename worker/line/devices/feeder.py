@@ -267,6 +267,8 @@ class Feeder:
             self._journal.wait_for(
                 lambda: self._halt.hurry.is_set() or not self._is_much_undelivered()
             )
+        if self.is_available:
+            shared.gaps.take_due(self._run_between)
         self._is_free = self.is_available
         try:
             while True:
@@ -366,14 +368,16 @@ class Feeder:
         self._residency.made(work.model.name, generation)
         return generation
 
-    def _run_between(self, member: Member, model: Model) -> Generation:
+    def _run_between(
+        self, members: Sequence[Member], model: Model, until: float
+    ) -> Sequence[Generation]:
         """What waits for a gap; in a pause that frees the device, it neither starts the engine nor
         has it start again."""
         if self._halt.frees_devices and not self._runner.is_running:
             raise JobError(PAUSED)
         self._return_to_device()
         try:
-            return self._runner.run_between(member, model)
+            return self._runner.run_between(members, model, until)
         except EngineError as error:
             if self._halt.is_at_once or not self.is_available:
                 raise JobError(PAUSED) from error

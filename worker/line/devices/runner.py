@@ -194,11 +194,24 @@ class Runner:
                 self._blame.failed(work)
             raise
 
-    def run_between(self, member: Member, model: Model) -> Generation:
-        """What is no picture's job, and learns nothing of its time. Raises what the engine does."""
+    def run_between(
+        self, members: Sequence[Member], model: Model, until: float
+    ) -> tuple[Generation, ...]:
+        """What is no picture's job, and learns nothing of its time.
+
+        It is stopped where it is not done by `until` (elapsed_seconds()). Raises what the engine
+        does, and TooLate.
+        """
         self._have_engine()
-        (generation,) = self._engine.generate_together([member], model)
-        return generation
+
+        def on_step(done: int, total: int) -> None:
+            if elapsed_seconds() > until:
+                self._engine.cancel()
+
+        try:
+            return self._engine.generate_together(members, model, on_step)
+        except Cancelled as error:
+            raise TooLate("it took longer than the horde waits for it") from error
 
     def _have_engine(self) -> None:
         if not self._engine.is_alive:
