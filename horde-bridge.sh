@@ -15,6 +15,7 @@ usage: ./horde-bridge.sh [--home FOLDER] COMMAND [OPTIONS]
   pause     take no more jobs and free the graphics card, once the jobs in hand are done
   resume    serve again after a pause
   drain     finish the jobs in hand, then end the worker
+  restart   finish the jobs in hand, then begin anew with what bridgeData.yaml says by then
   notify    send a trial notice to the addresses that bridgeData.yaml names
   report    write a zip for those who help you, without keys, names and prompts
   worker    show or change the horde's record of this worker: maintenance, info, team
@@ -174,7 +175,7 @@ case ${1:-} in
         usage
         exit
         ;;
-    demo | setup | run | check | status | pause | resume | drain | notify | report | worker | models | fetch | sandbox | benchmark | test) ;;
+    demo | setup | run | check | status | pause | resume | drain | restart | notify | report | worker | models | fetch | sandbox | benchmark | test) ;;
     *)
         printf 'error: there is no command %s\n\n' "$1" >&2
         usage >&2
@@ -206,7 +207,7 @@ case $command:${1:-} in
         set_up --test
         run_tests "$@"
         ;;
-    status:* | pause:* | resume:* | drain:* | notify:* | report:* | worker:*) # for a worker that is there already
+    status:* | pause:* | resume:* | drain:* | restart:* | notify:* | report:* | worker:*) # for a worker that is there already
         if ! [ -x "$runtime/.venv/bin/python" ]; then
             die "nothing is installed in $runtime. Set DREAMER_RUNTIME as for the worker, or run" \
                 "./horde-bridge.sh check, which installs it there"

@@ -75,6 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     pause.add_argument("--now", action="store_true", help="do not finish the jobs in hand before")
     commands.add_parser("resume", help="serve again after pause")
     commands.add_parser("drain", help="finish what is in hand, then end the worker")
+    commands.add_parser("restart", help="finish what is in hand, then begin anew")
     commands.add_parser("notify", help="send a trial notice to the addresses of notify")
     report = commands.add_parser(
         "report", help="write a zip for those who help you, without keys, names and prompts"

@@ -73,7 +73,7 @@ def open_page(home: Path, more: str = "") -> Generator[OpenPage]:
         adapters = make_adapters(config, config.models_folder(home))
         offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
         offered = make_intake(config, home, Models({}, ()), adapters=adapters).offered
-        gallery = Gallery() if config.show_pictures else None
+        gallery = Gallery(lambda: config.now.show_pictures)
         watched = Watched(config, config_file, home, offering, adapters, orders, history, gallery)
         with offering.kept_up(offered), page_of(watched) as server:
             yield OpenPage(server, watched, url)

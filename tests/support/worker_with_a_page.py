@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.support import scripted_engine
 from tests.support.owner import PROJECT, Command
 from worker.children.signals import StopSignals
-from worker.cli.serving import run_worker
+from worker.cli.serving import run_lives, run_worker
 from worker.config.config import load_config
 from worker.page.server import PageServer
 from worker.service.assembly import Children
@@ -45,8 +45,12 @@ def main() -> int:
     signals = StopSignals.caught()
     threading.Thread(target=_fail, args=(home / "fail", how), daemon=True).start()
     try:
-        config = load_config(home / "bridgeData.yaml")
-        run_worker(config, home, signals, Children(engine=scripted_engine.main))
+
+        def live() -> None:
+            config = load_config(home / "bridgeData.yaml")
+            run_worker(config, home, signals, Children(engine=scripted_engine.main))
+
+        run_lives(live, home, signals)
     finally:
         signals.end()
     return 0

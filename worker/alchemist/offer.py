@@ -85,6 +85,8 @@ def offered_forms(config: BridgeConfig, models: Path) -> OfferedForms:
 
 
 def form_offer(config: BridgeConfig, offered: OfferedForms, amount: int) -> FormOffer:
+    """As the owner wants it at the moment."""
+    config = config.now
     assert config.alchemist_name is not None
     return FormOffer(
         name=config.alchemist_name,

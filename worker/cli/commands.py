@@ -66,22 +66,30 @@ def _demo(options: argparse.Namespace, signals: StopSignals) -> int:
 
 
 def _run(options: argparse.Namespace, signals: StopSignals) -> int:
+    from worker.cli.serving import run_lives
+    from worker.page.first_page import is_to_be_set_up, set_up_by_page
+
+    config_file = options.home / CONFIG_FILE
+    if is_to_be_set_up(config_file):
+        set_up_by_page(config_file, options.home)
+    with suppress(OSError):
+        if config_file.exists() and close_to_others(config_file):
+            print(f"{config_file}: others could read it; now only you can", file=sys.stderr)
+    run_lives(lambda: _live(options, signals), options.home, signals)
+    return ExitCode.OK
+
+
+def _live(options: argparse.Namespace, signals: StopSignals) -> None:
+    """One life of a worker, with what the configuration says at its beginning."""
     from worker.cli.first_use import ensure_comfyui
     from worker.cli.serving import run_worker
     from worker.models.inventory import ModelsFolder
-    from worker.page.first_page import is_to_be_set_up, set_up_by_page
     from worker.service.logs import LogWay
     from worker.service.releases import news
     from worker.service.terminal import make_console
     from worker.service.updates import Updates
 
-    config_file = options.home / CONFIG_FILE
-    if is_to_be_set_up(config_file):
-        set_up_by_page(config_file, options.home)
-    config = load_config(config_file)
-    with suppress(OSError):
-        if config_file.exists() and close_to_others(config_file):
-            print(f"{config_file}: others could read it; now only you can", file=sys.stderr)
+    config = load_config(options.home / CONFIG_FILE)
     if config.comfyui_path is None and not config.scribe_only:
         ensure_comfyui(make_console())
     way = LogWay.json if options.log_json else LogWay.plain if options.plain else LogWay.auto
@@ -91,7 +99,6 @@ def _run(options: argparse.Namespace, signals: StopSignals) -> int:
         run_worker(config, options.home, signals, way=way)
     if not signals.count:
         updates.go_on([*["--plain"] * options.plain, *["--log-json"] * options.log_json])
-    return ExitCode.OK
 
 
 def _setup(options: argparse.Namespace) -> int:
@@ -179,6 +186,7 @@ _COMMANDS = {
     "report": _report,
     "resume": _running_worker,
     "drain": _running_worker,
+    "restart": _running_worker,
     "status": _running_worker,
     "fetch": _fetch,
     "models": _models,

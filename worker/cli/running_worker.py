@@ -14,6 +14,8 @@ from pathlib import Path
 from hordelib.files.whole_files import make_private
 from worker.cli.exit_codes import ExitCode
 from worker.command_line import as_typed
+from worker.config.config import load_config
+from worker.config.document import CONFIG_FILE
 from worker.errors import UsageError
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Totals, read_totals
@@ -48,10 +50,19 @@ def resume(options: argparse.Namespace) -> int:
 
 
 def drain(options: argparse.Namespace) -> int:
-    if not is_taken(options.home / STATE):
-        print(f"no worker runs with {options.home / STATE}", file=sys.stderr)
+    return _end(options.home / STATE, Order.drain)
+
+
+def restart(options: argparse.Namespace) -> int:
+    load_config(options.home / CONFIG_FILE)  # what can't be used is told before anything ends
+    return _end(options.home / STATE, Order.restart)
+
+
+def _end(folder: Path, order: Order) -> int:
+    if not is_taken(folder):
+        print(f"no worker runs with {folder}", file=sys.stderr)
         return ExitCode.FAILED
-    return _order(options.home / STATE, Given(order=Order.drain), "")
+    return _order(folder, Given(order=order), "")
 
 
 def _order(folder: Path, given: Given, later: str, until: str = "") -> int:
@@ -107,6 +118,7 @@ _DOING = {
     Order.serve: (SERVING, MAINTENANCE, STARTING),
     Order.pause: ("pausing", "paused"),
     Order.drain: ("draining", ENDED),
+    Order.restart: ("draining", ENDED, STARTING),
 }
 
 

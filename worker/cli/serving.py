@@ -7,7 +7,7 @@ are begun in this order and ended in the opposite one, whatever ends the worker.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,13 +53,13 @@ from worker.service.history import History
 from worker.service.logs import LogWay, set_up_logging
 from worker.service.machine import Machine
 from worker.service.metrics import MetricsServer
-from worker.service.orders import OF_ONE_LIFE, STARTING, Orders
+from worker.service.orders import OF_ONE_LIFE, STARTING, Order, Orders
 from worker.service.overview import Overview
 from worker.service.pauses import Pauses
 from worker.service.serve import serve
 from worker.service.state_folder import STATE, StateFolder
 from worker.service.terminal import make_console
-from worker.service.watches import watches_of
+from worker.service.watches import Watches
 
 FIRST_MODELS = "models are read or downloaded, and it serves from the first one on"
 log = logging.getLogger("worker")
@@ -74,8 +74,7 @@ def run_worker(
     way: LogWay = LogWay.auto,
 ) -> None:
     """Serve as `config` says until a signal. Raises what ends it otherwise."""
-    if config.show_pictures:
-        children = replace(children, gallery=Gallery())
+    children = replace(children, gallery=Gallery(lambda: config.now.show_pictures))
     with _Worker.begun(config, home, children, way) as worker:
         models = worker.first_models()
         if worker.is_to_end:
@@ -174,7 +173,7 @@ class _Worker:
         bridge = make_bridge(config, home, models, journal, intake=intake, children=self.children)
         names = ", ".join(models.served) or "no pictures"
         log.info("offering %s as %r", names, config.dreamer_name)
-        with self._beside(intake.offered, journal) as pauses:
+        with self._beside(intake.offered, journal) as (pauses, limit_power):
             serve(
                 bridge,
                 make_display(
@@ -185,21 +184,29 @@ class _Worker:
                 ),
                 signals=signals,
                 pauses=pauses,
-                look_after=(self.state.keep, lambda: self._note(journal), self.metrics.beat),
+                look_after=(
+                    self.state.keep,
+                    lambda: self._note(journal),
+                    self.metrics.beat,
+                    limit_power,
+                ),
             )
 
     @contextmanager
-    def _beside(self, offered: OfferedModels, journal: Journal) -> Generator[Pauses]:
-        """What goes on while jobs are served."""
-        pauses = Pauses(self.orders, watches_of(self.config))
-        seen = seen_of(self.config, self.home, self.orders, offered, journal)
+    def _beside(
+        self, offered: OfferedModels, journal: Journal
+    ) -> Generator[tuple[Pauses, Callable[[], None]]]:
+        """What goes on while jobs are served, and the call that looks after the card's power."""
+        config = self.config
+        pauses = Pauses(self.orders, Watches(config))
+        seen = seen_of(config, self.home, self.orders, offered, journal)
         with (
-            limited_power(self.config.card_power_limit, self.state.path),
+            limited_power(lambda: config.now.card_power_limit, self.state.path) as limit_power,
             self.offering.kept_up(offered),
             pauses.watched(),
             self.notifier.watching(seen),
         ):
-            yield pauses
+            yield pauses, limit_power
 
     def _shown(
         self, bridge: Bridge, journal: Journal, pauses: Pauses, signals: StopSignals
@@ -209,6 +216,13 @@ class _Worker:
 
     def _note(self, journal: Journal) -> None:
         self.history.note(journal.view())
+
+
+def run_lives(live: Callable[[], None], home: Path, signals: StopSignals) -> None:
+    """One life of a worker after the other, as long as each has ended by the order to restart."""
+    live()
+    while not signals.count and Orders(home / STATE).is_given(Order.restart):
+        live()
 
 
 def _warn(config: BridgeConfig, home: Path, models: Models) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, StrictInt
 
+from worker.config.live import LiveConfig
 from worker.config.machine_keys import MachineKeys
 from worker.config.served_keys import CustomModel
 from worker.config.values import (
@@ -30,7 +31,7 @@ from worker.config.values import (
 )
 
 
-class BridgeConfig(MachineKeys):
+class BridgeConfig(MachineKeys, LiveConfig):
     """What the owner wants. Below each key stands what its value does, as the docs say it."""
 
     notify: Annotated[

@@ -149,8 +149,7 @@ class ServedKeys(BaseModel):
     max_context_length: Annotated[
         StrictInt | None, expects("a whole number of tokens from 80 to 1048576", ge=80, le=1048576)
     ] = None
-    """Longest prompt and text together. Not set: as the text server says, 2048 where it does
-    not."""
+    """Longest prompt and text together. Not set: as the server says, or 2048."""
     text_threads: Annotated[StrictInt, whole(1, 20)] = 1
     """Texts that are asked of the text server at once."""
     scribe_only: YesNo = False

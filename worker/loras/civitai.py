@@ -67,10 +67,20 @@ class Civitai:
     `nsfw`: whether models that the site marks as NSFW are wanted.
     """
 
-    def __init__(self, web: Web, sites: tuple[str, ...] = SITES, *, nsfw: bool = True):
-        self.nsfw = nsfw
+    def __init__(
+        self,
+        web: Web,
+        sites: tuple[str, ...] = SITES,
+        *,
+        nsfw: Callable[[], bool] = lambda: True,
+    ):
+        self._nsfw = nsfw
         self._web = web
         self._sites = sites
+
+    @property
+    def nsfw(self) -> bool:
+        return self._nsfw()
 
     @property
     def has_token(self) -> bool:

@@ -45,7 +45,7 @@ def offer_maker(config: BridgeConfig, home: Path) -> MakeOffer:
 
     def make(models: Mapping[str, Model], broken: frozenset[Path]) -> Offer:
         installed = Installed(config.models_folder(home), broken)
-        return _make_offer(config, installed, models, memory)
+        return _make_offer(config.now, installed, models, memory)
 
     return make
 

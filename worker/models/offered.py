@@ -32,14 +32,22 @@ class OfferedModels:
     Args:
         make_offer: what models can do together, without files that are broken.
         models: by the horde's names.
+        wishes: another object where the owner wants something else to be offered.
 
     `is_watched` says that somebody brings models back whose files are whole again.
     """
 
     is_watched = False
 
-    def __init__(self, make_offer: MakeOffer, models: Mapping[str, Model]):
+    def __init__(
+        self,
+        make_offer: MakeOffer,
+        models: Mapping[str, Model],
+        wishes: Callable[[], object] = lambda: None,
+    ):
         self._make_offer = make_offer
+        self._wishes = wishes
+        self._wished = wishes()  # when the offer was made
         self._broken = BrokenFiles()
         self._without: frozenset[Path] = frozenset()  # what was broken when the offer was made
         self._offer = make_offer(models, self._without)
@@ -61,7 +69,8 @@ class OfferedModels:
 
     def offer(self) -> Offer:
         """What to say at the next pop: of the models that neither rest nor were withdrawn."""
-        if self._broken.paths != self._without:  # one of them was mended
+        is_mended = self._broken.paths != self._without
+        if is_mended or self._wishes() is not self._wished:
             with self._changing:
                 self._make()
         return replace(self._offer, models=tuple(n for n in self._models if n not in self._resting))
@@ -85,7 +94,7 @@ class OfferedModels:
 
     def _make(self) -> None:
         """To be called after each change: what may be offered depends on all that is."""
-        self._without = self._broken.paths
+        self._without, self._wished = self._broken.paths, self._wishes()
         models = {name: model for name, model in self._models.items() if name not in self._resting}
         self._offer = self._make_offer(models, self._without)
 

@@ -75,8 +75,7 @@ class Attention:
     """
 
     def __init__(self, config: BridgeConfig, state: Path, clock: Callable[[], float]):
-        self._skip = frozenset(config.notify_skip)
-        self._most_idle_seconds = config.notify_no_jobs_hours * HOUR
+        self._config = config
         self._clock = clock
         self._file = JsonFile(state / FILE, _TOLD, write_to=write_whole)
         self._told = self._file.read() or []
@@ -110,7 +109,7 @@ class Attention:
         self._forget(lambda each: each == notice.key)
 
     def _is_new(self, notice: Notice) -> bool:
-        if notice.kind in self._skip or notice.key in self._told:
+        if notice.kind in self._config.now.notify_skip or notice.key in self._told:
             return False
         self._told = [*self._told, notice.key][-MOST_TOLD:]
         self._file.keep(self._told)
@@ -157,7 +156,7 @@ class Attention:
             self._idle_since, self._counted = now, counted
         if has_worked:
             self._over(NoticeKind.no_jobs)
-        if now - self._idle_since < self._most_idle_seconds:
+        if now - self._idle_since < self._config.now.notify_no_jobs_hours * HOUR:
             return
         if not self._may_ask(NoticeKind.no_jobs, now):
             return
@@ -202,7 +201,7 @@ class Attention:
 
     def _may_ask(self, kind: NoticeKind, now: float) -> bool:
         """Nobody is asked for what would not be told."""
-        is_due = kind not in self._skip and now - self._asked[kind] >= ASK_SECONDS
+        is_due = kind not in self._config.now.notify_skip and now - self._asked[kind] >= ASK_SECONDS
         if is_due:
             self._asked[kind] = now
         return is_due

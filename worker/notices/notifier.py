@@ -55,19 +55,19 @@ class Notifier:
 
     def __init__(self, config: BridgeConfig, state: Path, send: Post = post):
         self._name = config.dreamer_name
-        self._addresses = tuple(each.get_secret_value() for each in config.notify)
-        self._secrets = secrets_of(config)
+        self._config = config
         self._attention = Attention(config, state, time.monotonic)
         self._letters: queue.Queue[_Letter] = queue.Queue(MOST_WAITING)
         self._over = threading.Event()
         self._post = send
 
+    @property
+    def _addresses(self) -> tuple[str, ...]:
+        return tuple(each.get_secret_value() for each in self._config.now.notify)
+
     @contextmanager
     def watching(self, seen: Seen) -> Generator[None]:
         """While this lasts, it is looked for what deserves a notice."""
-        if not self._addresses:
-            yield
-            return
         threads = [
             threading.Thread(target=work, args=args, name="notices", daemon=True)
             for work, args in ((self._look, (seen,)), (self._deliver, ()))
@@ -108,6 +108,8 @@ class Notifier:
 
     def _look(self, seen: Seen) -> None:
         while not self._over.wait(LOOK_SECONDS):
+            if not self._addresses:
+                continue
             try:
                 for notice in self._attention.look(seen):
                     self._letters.put_nowait(self._letter(notice))
@@ -119,7 +121,7 @@ class Notifier:
 
     def _letter(self, notice: Notice) -> _Letter:
         body = as_typed(notice.body)
-        for secret in self._secrets:
+        for secret in (*secrets_of(self._config), *secrets_of(self._config.now)):
             body = body.replace(secret, "(left out)")
         title = one_line(f"Dreamer, {self._name}: {notice.title}", 200)
         return _Letter(title, body[:LONGEST_BODY], self._addresses)

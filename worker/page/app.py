@@ -16,6 +16,7 @@ from pydantic import StrictBool, StrictInt, StrictStr, TypeAdapter, ValidationEr
 from hordelib.errors import HordelibError
 from worker.config.config import load_config
 from worker.config.keys import BridgeConfig
+from worker.config.live import Needs, needs
 from worker.errors import ConfigError, WorkerError
 from worker.loras.adapters import Adapters
 from worker.models.keeper import ModelOffering
@@ -31,7 +32,7 @@ from worker.page.site import make_site
 from worker.safety.gallery import Gallery
 from worker.service.history import History
 from worker.service.machine import Machine
-from worker.service.orders import Given, Orders
+from worker.service.orders import Given, Order, Orders
 from worker.service.overview import Overview, sentence
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Watched:
     adapters: Adapters
     orders: Orders
     history: History
-    gallery: Gallery | None = None  # where the owner wants to see pictures
+    gallery: Gallery  # of pictures, where the owner wants to see them
 
 
 def make_app(watched: Watched, guard: Guard, lines: LogLines) -> web.Application:
@@ -95,6 +96,7 @@ class _Page:
         self._machine = Machine(watched.config, watched.home, DISK_FLOOR_BYTES)
         self._shelf = ModelShelf(watched.config_file, watched.home, watched.offering)
         self._hordes_side = HordesSide(watched.config, watched.home, watched.offering)
+        self._waiting: set[str] = set()  # keys that were saved and need a restart
         self.live = Live(self._look, lines, guard)
 
     def _look(self) -> dict[str, Any]:
@@ -106,13 +108,14 @@ class _Page:
             "machine": self._machine.read().model_dump(),
             "downloads": self._shelf.fetches(),
             "pictures": self._pictures(),
+            "waiting": sorted(self._waiting),
             "has_password": bool(self._guard.password_hash),
         }
 
     def _pictures(self) -> list[dict[str, Any]] | None:
         """None where the owner has not asked for them."""
         gallery = self._watched.gallery
-        if gallery is None:
+        if not gallery.is_wanted:
             return None
         return [
             {"number": each.number, "at": each.at, "is_nsfw": each.is_nsfw}
@@ -145,9 +148,8 @@ class _Page:
         return await told_by(lambda: self._shelf.shown(served))
 
     async def picture(self, request: web.Request) -> web.Response:
-        gallery = self._watched.gallery
         number = int(request.match_info["number"])
-        file = await asyncio.to_thread(gallery.small, number) if gallery else None
+        file = await asyncio.to_thread(self._watched.gallery.small, number)
         if file is None:
             return refusal(404, "there is no such picture any more")
         return web.Response(body=file, content_type="image/webp")
@@ -198,28 +200,35 @@ class _Page:
             return refusal(400, "changes: expected texts, numbers, true, false or lists")
         config_file = self._watched.config_file
         try:
-            waiting = await asyncio.to_thread(save_settings, config_file, version, changes)
+            saved = await asyncio.to_thread(save_settings, config_file, version, changes)
+            config = await asyncio.to_thread(load_config, config_file)
         except Outdated:
             told = "bridgeData.yaml has changed meanwhile; look at it again, then save"
             return refusal(409, told)
         except (WorkerError, OSError) as error:
             return refusal(400, *lines_of(error))
+        self._watched.config.take_over(config)
+        self._waiting |= {key for key in saved if needs(key) is Needs.restart}
         if "page_password" in changes:
-            config = await asyncio.to_thread(load_config, config_file)
             kept = await asyncio.to_thread(keep_hash, config_file, config)
             self._guard.take_password(kept)
-        return web.json_response({"at_the_next_start": waiting})
+        return web.json_response({each: [k for k in saved if needs(k) is each] for each in Needs})
 
     async def order(self, request: web.Request) -> web.Response:
-        """serve, drain, stop, or pause: `until` then, or until another order."""
+        """serve, drain, restart, stop, or pause: `until` then, or until another order."""
         body = await json_of(request)
         try:
             given = Given.model_validate(body)
         except ValidationError:
-            told = "order: expected pause, serve, drain or stop; until: seconds since 1970 UTC"
+            told = f"order: expected {', '.join(Order)}; until: seconds since 1970 UTC"
             return refusal(400, told)
         if given.until is not None and not 0 < given.until - time.time() <= LONGEST_PAUSE:
             return refusal(400, "until: expected a moment of the next year")
+        if given.order is Order.restart:  # what can't be used is told before anything ends
+            try:
+                await asyncio.to_thread(load_config, self._watched.config_file)
+            except ConfigError as error:
+                return refusal(400, *error.problems)
         log.info("page: the order is to %s", given.order)
         return await told_by(lambda: self._watched.orders.give_here(given))
 

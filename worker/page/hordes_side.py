@@ -102,8 +102,9 @@ class HordesSide:
 
     def _offer(self) -> dict[str, Any]:
         models = Models(self._offering.served, ())
-        how = introduce(self._config, self._home, models)
-        kinds = find_capabilities(self._config, self._home, models)
+        config = self._config.now
+        how = introduce(config, self._home, models)
+        kinds = find_capabilities(config, self._home, models)
         return {
             "agent": how.bridge_agent,
             "share_percent": round(100 * how.share),
@@ -115,7 +116,7 @@ class HordesSide:
                 for kind in kinds
             ],
             "release": self._release(),
-            "max_power": self._config.max_power,
-            "max_batch": self._config.max_batch,
+            "max_power": config.max_power,
+            "max_batch": config.max_batch,
             "horde_url": self._config.horde_url,
         }

@@ -16,13 +16,13 @@ from worker.config.document import read_document
 from worker.config.editing import Value, change_settings
 from worker.config.environment import read_environment
 from worker.config.keys import EXPECTS, SECRETS, BridgeConfig
+from worker.config.live import needs
 from worker.config.values import MemoryReserve
 from worker.errors import ConfigError
 from worker.page.access import hashed, is_hash
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = frozenset({"page_password"})  # every other key counts from the next start on
 # They say to whom the api key is sent, and what code and files are loaded.
 IN_THE_FILE = frozenset(
     {"horde_url", "model_reference", "comfyui_path", "cache_home", "custom_models"}
@@ -50,7 +50,7 @@ def version_of(config_file: Path) -> str:
 
 
 def save_settings(config_file: Path, version: str, changes: Mapping[str, Value]) -> list[str]:
-    """Write them with the file's comments kept; the keys that count from the next start on.
+    """Write them with the file's comments kept; the keys that were written.
 
     Raises Outdated, ConfigError with a line for each problem, and OSError; nothing is changed then.
     """
@@ -69,7 +69,7 @@ def save_settings(config_file: Path, version: str, changes: Mapping[str, Value])
     if values:
         change_settings(config_file, values).unlink()  # the page itself can change it back
         log.info("page: saved %s", ", ".join(values))
-    return [key for key in values if key not in AT_ONCE]
+    return [*values]
 
 
 def keep_hash(config_file: Path, config: BridgeConfig) -> str:
@@ -113,7 +113,7 @@ def _shown(
         "is_required": field.is_required(),
         "variable": variable,
         "in_file": key in IN_THE_FILE,
-        "needs": "now" if key in AT_ONCE else "restart",
+        "needs": needs(key),
     }
 
 

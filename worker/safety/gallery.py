@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from PIL import Image
@@ -29,9 +29,13 @@ class ShownPicture:
 
 
 class Gallery:
-    """Keeps them in memory alone, without anything else of their jobs. Any thread may use it."""
+    """Keeps them in memory alone, without anything else of their jobs. Any thread may use it.
 
-    def __init__(self) -> None:
+    While they are not `wanted`, none is kept.
+    """
+
+    def __init__(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        self._wanted = wanted
         self._pictures: deque[ShownPicture] = deque(maxlen=MOST_PICTURES)
         self._count = 0
         self._changing = threading.Lock()
@@ -39,14 +43,26 @@ class Gallery:
     def add(self, file: bytes, *, is_nsfw: bool) -> None:
         """A picture that leaves as it is; it is not decoded here, where jobs wait."""
         with self._changing:
+            if not self.is_wanted:
+                return
             self._count += 1
             self._pictures.append(ShownPicture(self._count, is_nsfw, file))
             while sum(len(each.file) for each in self._pictures) > MOST_BYTES:
                 self._pictures.popleft()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the owner wants them now; those that there were are forgotten where not."""
+        if not self._wanted():
+            self._pictures.clear()
+            return False
+        return True
+
     def pictures(self) -> Sequence[ShownPicture]:
         """Newest first."""
         with self._changing:
+            if not self.is_wanted:
+                return ()
             return tuple(reversed(self._pictures))
 
     def small(self, number: int) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from hordelib.errors import JudgeFailed
 from hordelib.job.notes import GenMetadata, MetadataType
@@ -23,10 +24,16 @@ RESTARTS = (1.0, 30.0)  # seconds between two of them: the first, the longest
 class Judging:
     """Has each picture judged, and applies what the owner and the client want to the verdict.
 
-    A `gallery` gets those that leave as they are.
+    `censorship` is what the owner wants at that moment. A `gallery` gets those that leave as they
+    are.
     """
 
-    def __init__(self, judge: JudgeProcess, censorship: Censorship, gallery: Gallery | None = None):
+    def __init__(
+        self,
+        judge: JudgeProcess,
+        censorship: Callable[[], Censorship],
+        gallery: Gallery | None = None,
+    ):
         self._judge = judge
         self._censorship = censorship
         self._gallery = gallery
@@ -71,7 +78,7 @@ class Judging:
             verdict = self._judge.judge(slot.id, slot.index, made.webp, made.prompt)
         except JudgeFailed as error:
             return Failed(slot, str(error), made.seed)
-        outcome = self._censorship.outcome(
+        outcome = self._censorship().outcome(
             made.prompt, use_nsfw_censor=made.use_nsfw_censor, verdict=verdict
         )
         notes = (*made.notes, *_place(made))

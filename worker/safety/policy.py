@@ -14,6 +14,7 @@ from worker.models.checksums import VerifiedFiles
 from worker.models.on_disk import State, look
 from worker.models.unlisted_weights import safety_entry
 from worker.net.addresses import is_this_machine
+from worker.safety.censorship import Censorship
 
 # The names of the one public horde: the second is its older one.
 PUBLIC_HORDES = ("aihorde.net", "stablehorde.net")
@@ -26,6 +27,11 @@ def judge_settings(config: BridgeConfig, home: Path) -> JudgeSettings:
     return JudgeSettings(
         models=models, horde_safety=not missing(models), log_file=home / "logs" / "judge.log"
     )
+
+
+def censorship_of(config: BridgeConfig) -> Censorship:
+    """What the owner wants censored."""
+    return Censorship(config.nsfw, config.censor_nsfw, config.censorlist)
 
 
 def unfound(config: BridgeConfig, home: Path) -> str:

@@ -173,7 +173,7 @@ class Scribe:
         return f"{server.offered}::{self._username}"
 
     def _offer(self, server: TextServer, amount: int) -> TextOffer:
-        config = self._config
+        config = self._config.now
         length, context = lengths(config, server)
         return TextOffer(
             name=self.name,

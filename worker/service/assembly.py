@@ -47,10 +47,9 @@ from worker.net.refusal_memo import DownloadMemo
 from worker.prediction import seconds_file
 from worker.prediction.predictor import SecondsPredictor
 from worker.prediction.seconds_file import SecondsFile
-from worker.safety.censorship import Censorship
 from worker.safety.gallery import Gallery
 from worker.safety.judging import Judging
-from worker.safety.policy import judge_settings
+from worker.safety.policy import censorship_of, judge_settings
 from worker.scribe.scribe import Scribe
 from worker.service.state_folder import STATE
 
@@ -160,7 +159,7 @@ def make_intake(
     """What takes jobs in for these models, with an offer and adapters of the configuration."""
     folder = config.models_folder(home)
     return Intake(
-        OfferedModels(make_offer or offer_maker(config, home), models.served),
+        OfferedModels(make_offer or offer_maker(config, home), models.served, lambda: config.now),
         folder,
         SourceFetcher(config.horde_url, client_agent=CLIENT_AGENT),
         adapters or make_adapters(config, folder),
@@ -175,7 +174,7 @@ def make_adapters(
     token = config.civitai_api_token
     tokens = {site: token.get_secret_value() for site in sites} if token else {}
     web = Web(CLIENT_AGENT, tokens)
-    civitai = Civitai(web, sites, nsfw=config.nsfw)
+    civitai = Civitai(web, sites, nsfw=lambda: config.now.nsfw)
     downloader = Downloader(web)
     memo = DownloadMemo(models_folder / LORA_FOLDER / "refused.json")
     return Adapters(
@@ -206,7 +205,7 @@ def _store(folder: Path, most_bytes: int) -> LoraStore:
 def make_judging(config: BridgeConfig, home: Path, children: Children = OURS) -> Judging:
     return Judging(
         JudgeProcess(judge_settings(config, home), main=children.judge),
-        Censorship(config.nsfw, config.censor_nsfw, config.censorlist),
+        lambda: censorship_of(config.now),
         children.gallery,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,17 +16,29 @@ FILE = "card_power"  # in the state folder: the milliwatts before ours, while ou
 
 
 @contextmanager
-def limited_power(watts: int | None, state: Path) -> Generator[None]:
-    """While this lasts, as far as the driver allows it; what it does not allow is logged.
+def limited_power(wanted: Callable[[], int | None], state: Path) -> Generator[Callable[[], None]]:
+    """While this lasts, the card takes so many watts as are `wanted`, as far as the driver allows
+    it; what it does not allow is logged.
 
-    A limit that a killed worker has left is put back first.
+    The call that it gives looks whether something else is wanted by now. A limit that a killed
+    worker has left is put back first.
     """
     file = state / FILE
     _put_back(file)
-    if watts is not None:
-        _limit(watts, file)
+    set_to: int | None = None
+
+    def follow() -> None:
+        nonlocal set_to
+        watts = wanted()
+        if watts != set_to:
+            _put_back(file)
+            set_to = watts
+            if watts is not None:
+                _limit(watts, file)
+
+    follow()
     try:
-        yield
+        yield follow
     finally:
         _put_back(file)
 

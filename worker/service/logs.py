@@ -103,5 +103,9 @@ def set_up_logging(
         told = "nothing is logged to %s (%s): %s, then start again"
         logging.getLogger(__name__).warning(told, log_file, error.strerror, remedy)
         return
+    root = logging.getLogger()
+    for earlier in [each for each in root.handlers if isinstance(each, _OwnersLog)]:
+        root.removeHandler(earlier)  # of a life before in the same process
+        earlier.close()
     file.setFormatter(JsonFormatter() if way is LogWay.json else file_lines)
-    logging.getLogger().addHandler(file)
+    root.addHandler(file)

@@ -27,9 +27,11 @@ class Order(StrEnum):
     """Finish what is in hand, then end."""
     stop = "stop"
     """End within the seconds of `stop_timeout`, as at a signal."""
+    restart = "restart"
+    """Finish what is in hand, then begin anew with what bridgeData.yaml says."""
 
 
-OF_ONE_LIFE = (Order.drain, Order.stop)
+OF_ONE_LIFE = (Order.drain, Order.stop, Order.restart)
 
 
 class Given(BaseModel):

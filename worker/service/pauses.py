@@ -37,17 +37,20 @@ class Pauses:
     """The reasons to pause that there are at this moment. Any thread may use it.
 
     Args:
-        watches: looked at by one thread, one after the other, so that a slow one holds up nobody
-            else.
+        watches: those that count at the moment. They are looked at by one thread, one after the
+            other, so that a slow one holds up nobody else.
     """
 
     def __init__(
-        self, orders: Orders, watches: Sequence[Watch] = (), clock: SteadyClock | None = None
+        self,
+        orders: Orders,
+        watches: Callable[[], Sequence[Watch]] = tuple,
+        clock: SteadyClock | None = None,
     ):
         self.orders = orders
         self._watches = watches
         self._clock = clock or SteadyClock()
-        self._latest: list[tuple[PauseReason, float] | None] = [None] * len(watches)
+        self._latest: dict[Watch, tuple[PauseReason, float]] = {}  # with when it was so
         self._seen: tuple[PauseReason, ...] = ()
         self._given = Given(order=Order.serve)
 
@@ -108,24 +111,20 @@ class Pauses:
 
     def look(self) -> None:
         """At everything once. A reason lasts until it has been gone for its `calm_seconds`."""
-        now = self._clock()
-        for place, watch in enumerate(self._watches):
-            reason, latest = _looked(watch), self._latest[place]
+        now, before = self._clock(), self._latest
+        self._latest = {}
+        for watch in self._watches():
+            reason, latest = _looked(watch), before.get(watch)
             if reason is not None:
-                self._latest[place] = (reason, now)
-            elif latest is not None and not 0 <= now - latest[1] < watch.calm_seconds:
-                self._latest[place] = None
-            elif latest is not None:
+                self._latest[watch] = (reason, now)
+            elif latest is not None and 0 <= now - latest[1] < watch.calm_seconds:
                 over = latest[1] + watch.calm_seconds
-                self._latest[place] = (replace(latest[0], until=over), latest[1])
-        self._seen = tuple(latest[0] for latest in self._latest if latest is not None)
+                self._latest[watch] = (replace(latest[0], until=over), latest[1])
+        self._seen = tuple(reason for reason, _ in self._latest.values())
 
     @contextmanager
     def watched(self) -> Generator[None]:
         """While this lasts, it is looked again and again; for the first time before it begins."""
-        if not self._watches:
-            yield
-            return
         over = threading.Event()
 
         def look_again() -> None:

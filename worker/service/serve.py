@@ -46,8 +46,8 @@ def serve(
     pauses: Pauses | None = None,
     look_after: Sequence[Callable[[], object]] = (),
 ) -> bool:
-    """Run the bridge until it fails, `is_done`, the order to drain, or a signal; whether a signal
-    ended it.
+    """Run the bridge until it fails, `is_done`, the order to drain or restart, or a signal; whether
+    a signal ended it.
 
     SIGINT, SIGTERM or SIGHUP finish the jobs in hand as far as that takes no more than the
     bridge's `stop_seconds`, and fault the others. What is in `look_after` is called about once a
@@ -168,7 +168,7 @@ class _Watch:
 
     def _carry_out(self, order: Order, reasons: Sequence[PauseReason]) -> None:
         is_new, self._order = order is not self._order, order
-        if is_new and order is Order.drain:
+        if is_new and order in (Order.drain, Order.restart):
             self._bridge.stop()
         elif is_new and order is Order.stop and self._deadline == float("inf"):
             log.info(_STOPPING, self._stop_seconds, way_to_hurry(self._signals))

@@ -24,7 +24,7 @@ from hordelib.files.whole_files import write_whole
 from worker.backoff import Backoff
 from worker.config.keys import BridgeConfig
 from worker.errors import DocumentMissing
-from worker.service.orders import Order, Orders
+from worker.service.orders import OF_ONE_LIFE, Order, Orders
 from worker.service.releases import Release
 from worker.service.state_folder import STATE
 
@@ -121,7 +121,7 @@ class Updates:
 
         False where it is worth to look again soon. Raises DocumentMissing and OSError.
         """
-        if Orders(self._state).is_given(Order.pause, Order.drain, Order.stop):
+        if Orders(self._state).is_given(Order.pause, *OF_ONE_LIFE):
             return True
         newer = self._newest()
         if newer is None:

@@ -25,12 +25,31 @@ log = logging.getLogger(__name__)
 COOLER_BY = 5  # °C below the limit, so that a card does not go on and off each few seconds
 ASK_SECONDS = 3.0  # for a program that says when somebody typed last
 INPUT_SECONDS = 10.0  # between two such questions
+KEYS = (
+    *("serve_hours", "pause_for", "others_on_card", "user_active", "on_battery"),
+    "max_card_temperature",
+)
 _LOGIND = (
     *("busctl", "--system", "get-property", "org.freedesktop.login1", "/org/freedesktop/login1"),
     *("org.freedesktop.login1.Manager", "IdleHint", "IdleSinceHint"),
 )
 
 Local = Callable[[float], datetime]
+
+
+class Watches:
+    """Those that the configuration asks for at the moment, and the same ones while it does."""
+
+    def __init__(self, config: BridgeConfig):
+        self._config = config
+        self._asked: list[object] = []
+        self._watches: Sequence[Watch] = ()
+
+    def __call__(self) -> Sequence[Watch]:
+        asked = [getattr(self._config.now, key) for key in KEYS]
+        if asked != self._asked:
+            self._asked, self._watches = asked, watches_of(self._config.now)
+        return self._watches
 
 
 def watches_of(config: BridgeConfig) -> list[Watch]:

@@ -99,7 +99,7 @@ class Stage:
             Solving(
                 SourceFetcher(self.sandbox.url, client_agent="test:1:x"),
                 forms,
-                Judging(judge, Censorship(True, False, ())),
+                Judging(judge, Censorship),
                 self.folder,
             ),
         )

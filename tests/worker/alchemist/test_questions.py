@@ -6,6 +6,7 @@ import base64
 import io
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ def test_a_censored_picture_keeps_its_score_to_itself(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(file, "WEBP")
     made = Made(slots_of(("id",), ("",), 0.0)[0], 1, file.getvalue(), "", notes=(score,))
     for censors, type in ((False, "aesthetic_score"), (True, "censorship")):
-        judged = Judging(judge, Censorship(censor_nsfw=censors)).judge(made)
+        judged = Judging(judge, partial(Censorship, censor_nsfw=censors)).judge(made)
         assert isinstance(judged, Cleared)
         assert [each.type for each in judged.notes] == [type]
     judge.stop()

@@ -50,8 +50,8 @@ from worker.line.source_fetcher import SourceFetcher
 from worker.models.offer import offer_maker
 from worker.models.offered import OfferedModels
 from worker.models.opening import Models
-from worker.safety.censorship import Censorship
 from worker.safety.judging import Judging
+from worker.safety.policy import censorship_of
 from worker.sandbox import GenerationEntry, Sandbox, State, Timing, wire
 from worker.sandbox.rules import sampling
 from worker.service.assembly import make_adapters, make_client
@@ -386,7 +386,7 @@ def make_bridge(
         ),
         Judging(
             JudgeProcess(JudgeSettings(logs, False, logs / "judge.log")),
-            Censorship(config.nsfw, config.censor_nsfw, config.censorlist),
+            lambda: censorship_of(config),
         ),
         journal,
         Limits(waiting_jobs=8),

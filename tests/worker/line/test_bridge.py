@@ -55,8 +55,8 @@ from worker.line.limits import Limits
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
 from worker.models.opening import Models
 from worker.prediction.predictor import SecondsPredictor
-from worker.safety.censorship import Censorship
 from worker.safety.judging import Judging
+from worker.safety.policy import censorship_of
 from worker.sandbox import (
     HandedOutAgain,
     Latency,
@@ -121,7 +121,7 @@ class Stage:
             make_client(config),
             [Device(self.engine)],
             make_intake(config, self.folder, Models(models, ())),
-            Judging(self.judge, Censorship(config.nsfw, config.censor_nsfw, config.censorlist)),
+            Judging(self.judge, lambda: censorship_of(config)),
             journal or self.journal(),
             self.limits,
         )

@@ -60,13 +60,13 @@ def make_finder(
     *,
     most_bytes: int = 30 << 20,
     token: str = "",
-    **taste: bool,
+    nsfw: bool = True,
 ) -> LoraFinder:
     web = Web("a worker", {site.url: token}, pause_seconds=0)
     return LoraFinder(
         kind,
         LoraStore(folder, Quota(most_bytes, 0, lambda: 1 << 40)),
-        Civitai(web, (site.url,), **taste),
+        Civitai(web, (site.url,), nsfw=lambda: nsfw),
         Downloader(web, pause_seconds=0),
         DownloadMemo(folder / "asked.json"),
     )

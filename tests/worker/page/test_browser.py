@@ -102,7 +102,7 @@ def test_settings_are_changed_and_wrong_ones_told(browser: Browser, served: Open
         tab.get_by_label("max_power", exact=True).fill("32")
         tab.get_by_label("nsfw", exact=True).uncheck()
         tab.get_by_role("button", name="Save").click()
-        expect(tab.locator("#saved")).to_contain_text("from the next start of the worker on")
+        expect(tab.locator("#saved")).to_contain_text("max_power, nsfw: counts from the next job")
         config = load_config(served.watched.config_file)
         assert (config.max_power, config.nsfw) == (32, False)
         expect(tab.get_by_label("horde_url", exact=True)).to_be_disabled()

@@ -45,8 +45,20 @@ def test_every_key_is_there_with_its_words_and_no_secret(page: OpenPage):
 
 
 def test_a_change_is_written_with_the_comments_kept_and_says_when_it_counts(page: OpenPage):
-    code, told = save(page, max_power=32, nsfw=False, models_to_load=["Deliberate", "top 2"])
-    assert (code, told) == (200, {"at_the_next_start": ["max_power", "nsfw", "models_to_load"]})
+    changes: dict[str, object] = {
+        "max_power": 32, "nsfw": False, "models_to_load": ["Deliberate", "top 2"],
+        "pause_for": ["steam*"], "queue_size": 2,
+    }  # fmt: skip
+    code, told = save(page, **changes)
+    assert code == 200
+    assert told == {
+        "now": ["pause_for"],
+        "next job": ["max_power", "nsfw"],
+        "restart": ["models_to_load", "queue_size"],
+    }
+    now = page.watched.config.now
+    assert (now.pause_for, now.max_power, now.nsfw) == (("steam*",), 32, False)
+    assert (now.queue_size, now.models_to_load) == (1, ("Deliberate",))
     text = page.watched.config_file.read_text("utf-8")
     assert "max_power: 32  # small\n" in text
     assert '  - Deliberate  # the best\n  - "top 2"\n' in text
@@ -92,7 +104,10 @@ def test_of_two_browsers_the_second_does_not_undo_the_first(page: OpenPage):
 
 
 def test_a_password_counts_at_once_and_only_its_hash_is_kept(page: OpenPage):
-    assert save(page, page_password="correct horse") == (200, {"at_the_next_start": []})
+    assert save(page, page_password="correct horse") == (
+        200,
+        {"now": ["page_password"], "next job": [], "restart": []},
+    )
     kept = load_config(page.watched.config_file).page_password
     assert kept
     assert fits("correct horse", kept.get_secret_value())
@@ -105,6 +120,14 @@ def test_what_the_environment_sets_is_said(page: OpenPage, monkeypatch: pytest.M
     row = next(row for row in shown(page)["keys"] if row["key"] == "max_power")
     assert (row["value"], row["variable"]) == (4, "DREAMER_MAX_POWER")
     assert "DREAMER_MAX_POWER is set" in save(page, max_power=16)[1]["problems"][0]
+
+
+def test_a_restart_is_refused_while_the_file_could_not_be_used(page: OpenPage):
+    text = page.watched.config_file.read_text("utf-8")
+    page.watched.config_file.write_text(f"{text}max_batch: many\n", "utf-8")
+    reply = page.post("/api/order", {"order": "restart"})
+    assert (reply.status_code, "max_batch: 'many'" in reply.text) == (400, True)
+    assert page.watched.orders.given() is None
 
 
 def test_an_order_says_until_when(page: OpenPage):

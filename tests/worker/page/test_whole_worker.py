@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests.support.reference_server import ReferenceServer, reference_server
 from tests.support.sandbox_client import CLIENT_KEY, MODEL, MODELS, Api
 from tests.support.worker_with_a_page import start
 from worker.config.config import load_config
+from worker.config.hours import DAYS
 from worker.sandbox import Sandbox
 
 ADDED = "Demo Inpainting"  # a model of the local horde that the worker does not have
@@ -132,7 +134,7 @@ def test_two_browsers_order_different_things_and_the_last_one_counts(
             go_to(tab, "Settings")
             expect(tab.get_by_label("queue_size", exact=True)).to_be_visible()
         for tab, key, told in (
-            (first, "queue_size", "from the next start"),
+            (first, "queue_size", "queue_size: counts after a restart"),
             (second, "max_batch", "has changed meanwhile"),
         ):
             tab.get_by_label(key, exact=True).fill("2")
@@ -141,6 +143,55 @@ def test_two_browsers_order_different_things_and_the_last_one_counts(
     kept = load_config(worker.config_file)
     assert (kept.queue_size, kept.max_batch) == (2, 4)
     assert "show_pictures: true  # mine" in worker.config_file.read_text("utf-8")
+    worker.wait_for_all(worker.ask(FAST))
+
+
+def set_to(tab: Page, key: str, *values: str) -> None:
+    """Save a list of these."""
+    tab.get_by_label(key, exact=True).fill("\n".join(values))
+    tab.get_by_role("button", name="Save").click()
+    expect(tab.locator("#saved")).to_contain_text(f"{key}: counts")
+
+
+def test_settings_are_taken_over_at_once_by_a_worker_that_runs(
+    browser: Browser, worker: WholeWorker
+):
+    closed = DAYS[(datetime.now().weekday() + 3) % 7]
+    with shown(browser, worker, "Settings") as tab:
+        state = tab.locator("#sentence")
+        set_to(tab, "serve_hours", closed)
+        expect(state).to_contain_text("outside of serve_hours", timeout=LONG_MS)
+        set_to(tab, "serve_hours")
+        expect(state).not_to_contain_text("serve_hours", timeout=LONG_MS)
+        set_to(tab, "pause_for", "python*")
+        expect(state).to_contain_text("which pause_for names", timeout=LONG_MS)
+        set_to(tab, "pause_for")
+        expect(state).not_to_contain_text("pause_for", timeout=LONG_MS)
+        set_to(tab, "blacklist", "circle")  # every other request has it in its prompt
+        asked, later = worker.ask(FAST), worker.client.ask_id(FAST, prompt="a cat")
+        worker.wait_for_all([later])
+        assert not worker.horde.books().request(asked[0]).done
+        set_to(tab, "blacklist")
+        worker.wait_for_all(asked)
+        tab.get_by_label("show_pictures", exact=True).uncheck()
+        tab.get_by_role("button", name="Save").click()
+        expect(tab.locator("#pictures")).to_have_attribute("hidden", "", timeout=LONG_MS)
+        tab.get_by_label("show_pictures", exact=True).check()
+        tab.get_by_role("button", name="Save").click()
+        expect(tab.locator("#pictures")).not_to_have_attribute("hidden", "", timeout=LONG_MS)
+
+
+def test_what_needs_a_restart_counts_after_the_button_for_it(browser: Browser, worker: WholeWorker):
+    with shown(browser, worker, "Settings") as tab:
+        tab.get_by_label("stop_timeout", exact=True).fill("77")
+        tab.get_by_role("button", name="Save").click()
+        expect(tab.locator("#waiting")).to_contain_text("stop_timeout", timeout=LONG_MS)
+        asked = worker.ask(SLOW)
+        tab.get_by_role("button", name="Restart now").click()
+        tab.get_by_role("dialog").get_by_role("button", name="Restart").click()
+        expect(tab.locator("#waiting")).to_be_empty(timeout=LONG_MS)
+        expect(tab.locator("#state")).to_have_class("state good", timeout=LONG_MS)
+        worker.wait_for_all(asked)
     worker.wait_for_all(worker.ask(FAST))
 
 

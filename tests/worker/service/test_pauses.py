@@ -125,7 +125,8 @@ class Seen:
 
 
 def watching(tmp_path: Path, clocks: Clocks, *looks: Callable[[], PauseReason | None]) -> Pauses:
-    return Pauses(Orders(tmp_path), [Watch(look) for look in looks], clocks.steady())
+    watches = [Watch(look) for look in looks]
+    return Pauses(Orders(tmp_path), lambda: watches, clocks.steady())
 
 
 def test_a_reason_has_to_be_gone_for_a_while(tmp_path: Path, clocks: Clocks):

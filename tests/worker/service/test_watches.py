@@ -180,7 +180,7 @@ def test_a_hot_card_rests_until_it_is_clearly_cooler(nvml: SimulatedSensors):
 
 
 def test_a_limit_of_power_is_put_back(tmp_path: Path, nvml: SimulatedSensors):
-    with limited_power(200, tmp_path):
+    with limited_power(lambda: 200, tmp_path):
         assert nvml.milliwatts == 200_000
     assert nvml.milliwatts == 300_000
     assert not (tmp_path / FILE).exists()
@@ -192,7 +192,7 @@ def test_what_a_killed_worker_has_left_is_put_back(
 ):
     (tmp_path / FILE).write_text("280000")
     nvml.milliwatts = 200_000
-    with limited_power(watts, tmp_path):
+    with limited_power(lambda: watts, tmp_path):
         assert nvml.milliwatts == (250_000 if watts else 280_000)
     assert nvml.milliwatts == 280_000
 
@@ -210,7 +210,7 @@ def test_a_limit_that_is_refused_is_told(
     told: str,
 ):
     nvml.is_allowed = is_allowed
-    with limited_power(watts, tmp_path):
+    with limited_power(lambda: watts, tmp_path):
         assert nvml.milliwatts == 300_000
     assert told in caplog.text
     assert len(caplog.records) == 1

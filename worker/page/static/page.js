@@ -27,7 +27,7 @@ addEventListener("hashchange", () => { open(); $("main").focus({ preventScroll: 
 function connect() {
   const stream = new EventSource("/events");
   const hear = (name, act) => stream.addEventListener(name, (event) => { alive(); act(JSON.parse(event.data)); });
-  hear("now", (now) => { showNow(now); showDownloads(now.downloads, now.overview.models, view === "models"); });
+  hear("now", (now) => { showNow(now); showWaiting(now.waiting); showDownloads(now.downloads, now.overview.models, view === "models"); });
   hear("log", (more) => { lines = [...lines, ...more].slice(-2000); if (view === "log") showLines(); });
   hear("history", () => { if (view === "time") loadHistory(); });
   hear("beat", () => {});
@@ -64,6 +64,11 @@ function until(choice) {
 }
 $("pause").onclick = () => order("pause", "It pauses; jobs in hand are finished first.", until($("pause-for").value));
 $("resume").onclick = () => order("serve", "It serves again.");
+async function restart() {
+  if (await sure("Restart the worker?", "It finishes the jobs in hand, then begins anew with what the settings say by then. This page is away meanwhile, and comes back by itself.", "Restart"))
+    order("restart", "It finishes the jobs in hand, then begins anew.");
+}
+$("restart").onclick = restart;
 $("drain").onclick = async () => {
   if (await sure("Drain the worker?", "It finishes the jobs in hand, then it ends. This page ends with it; start it again on the machine itself.", "Drain"))
     order("drain", "It finishes the jobs in hand, then it ends.");
@@ -115,6 +120,8 @@ async function loadHorde() {
 // ---- settings ----------------------------------------------------------------------------------
 
 const edited = new Map();
+const SAVED = { now: "counts now", "next job": "counts from the next job on", restart: "counts after a restart" };
+const COUNTS = { now: "counts at once", "next job": "counts from the next job on", restart: "needs a restart" };
 async function loadSettings() {
   if (edited.size) return;  // what somebody is writing is not taken away
   try { keys = await ask("/api/settings"); }
@@ -136,7 +143,7 @@ function keyRow(key) {
   });
   const byDefault = key.is_required ? "required" : key.default === null ? "not set by default" : `default: ${JSON.stringify(key.default)}`;
   const words = make("div", { id: `${id}-words` }, make("p", {}, key.words), make("p", {}, `Expected: ${key.expects}; ${byDefault}.`), fixed && make("p", {}, fixed));
-  row.append(make("div", {}, make("label", { for: id }, key.key), " ", make("span", { class: "tag" }, key.needs === "now" ? "counts now" : "counts from the next start"), words), make("div", {}, field));
+  row.append(make("div", {}, make("label", { for: id }, key.key), " ", make("span", { class: "tag" }, COUNTS[key.needs]), words), make("div", {}, field));
   return row;
 }
 function fieldOf(key, id) {
@@ -159,17 +166,25 @@ function showKeys() {
   const wanted = $("key-search").value.toLowerCase();
   for (const row of $("keys").children) row.hidden = !row.textContent.toLowerCase().includes(wanted);
 }
+function showWaiting(names) {
+  const told = names.length ? `Saved, and waiting for a restart: ${names.join(", ")}. ` : "";
+  if ($("waiting").dataset.told === told) return;
+  $("waiting").dataset.told = told;
+  const button = make("button", { type: "button" }, "Restart now");
+  button.onclick = restart;
+  $("waiting").replaceChildren(...(told ? [told, button] : []));
+}
 $("key-search").oninput = showKeys;
 $("keys").onsubmit = (event) => { event.preventDefault(); save(); };
 $("save").onclick = save;
 async function save() {
   if (!edited.size) return;
   try {
-    const { at_the_next_start } = await ask("/api/settings", { version: keys.version, changes: Object.fromEntries(edited) });
+    const counts = await ask("/api/settings", { version: keys.version, changes: Object.fromEntries(edited) });
     edited.clear();
     $("save").disabled = true;
     await loadSettings();
-    say($("saved"), at_the_next_start.length ? `Saved. ${at_the_next_start.join(", ")}: from the next start of the worker on.` : "Saved, and it counts now.");
+    say($("saved"), ["Saved.", ...Object.entries(counts).filter(([, names]) => names.length).map(([when, names]) => `${names.join(", ")}: ${SAVED[when]}.`)].join(" "));
     $("saved").className = "good-text";
   } catch (error) { $("saved").className = "bad-text"; say($("saved"), error.message, true); }
 }
