@@ -21,6 +21,7 @@ from worker.errors import ConfigError, WorkerError
 from worker.loras.adapters import Adapters
 from worker.models.keeper import ModelOffering
 from worker.models.on_disk import DISK_FLOOR_BYTES
+from worker.page.extras import Extras
 from worker.page.guard import Guard, json_of, refusal
 from worker.page.hordes_side import HordesSide
 from worker.page.live import Live
@@ -79,6 +80,8 @@ def make_app(watched: Watched, guard: Guard, lines: LogLines) -> web.Application
             web.post("/api/loras/remove", page.remove_lora),
             web.get("/api/settings", page.settings),
             web.post("/api/settings", page.save),
+            web.get("/api/extras", page.extras),
+            web.post("/api/extras/install", page.install),
             web.post("/api/order", page.order),
         ]
     )
@@ -96,6 +99,7 @@ class _Page:
         self._machine = Machine(watched.config, watched.home, DISK_FLOOR_BYTES)
         self._shelf = ModelShelf(watched.config_file, watched.home, watched.offering)
         self._hordes_side = HordesSide(watched.config, watched.home, watched.offering)
+        self._extras = Extras(watched.config, watched.home)
         self._waiting: set[str] = set()  # keys that were saved and need a restart
         self.live = Live(self._look, lines, guard)
 
@@ -108,6 +112,7 @@ class _Page:
             "machine": self._machine.read().model_dump(),
             "downloads": self._shelf.fetches(),
             "pictures": self._pictures(),
+            "installing": self._extras.progress,
             "waiting": sorted(self._waiting),
             "has_password": bool(self._guard.password_hash),
         }
@@ -164,6 +169,9 @@ class _Page:
     async def settings(self, _request: web.Request) -> web.Response:
         return await told_by(lambda: settings_shown(self._watched.config_file))
 
+    async def extras(self, _request: web.Request) -> web.Response:
+        return await told_by(lambda: {"extras": self._extras.shown()})
+
     # ---- what is ordered ---------------------------------------------------------------------
 
     async def add(self, request: web.Request) -> web.Response:
@@ -190,6 +198,10 @@ class _Page:
     async def remove_lora(self, request: web.Request) -> web.Response:
         name = _text_of(await json_of(request), "file")
         return await told_by(lambda: remove_lora(self._watched.adapters, name))
+
+    async def install(self, request: web.Request) -> web.Response:
+        name = _text_of(await json_of(request), "name")
+        return await told_by(lambda: self._extras.install(name))
 
     async def save(self, request: web.Request) -> web.Response:
         body = await json_of(request)

@@ -18,17 +18,19 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError
 
 from hordelib.errors import HordelibError
+from hordelib.safety.csam import PACKAGE
 from worker.command_line import as_typed
 from worker.config.config import config_of
 from worker.config.environment import read_environment
 from worker.config.keys import BridgeConfig
-from worker.errors import ConfigError, JudgeUnusable, UsageError, WorkerError
+from worker.errors import ConfigError, UsageError, WorkerError
 from worker.page.access import hashed, is_hash
 from worker.page.app import lines_of, told_by
+from worker.page.extras import Extras
 from worker.page.guard import HEADERS, Guard, json_of, refusal
 from worker.page.server import PageServer
 from worker.page.site import make_site
-from worker.safety.policy import unfound
+from worker.safety.policy import is_required
 from worker.setup.account import HORDE, account_findings
 from worker.setup.answers import ENOUGH, PURPOSES, REGISTER, Answers, write_settings
 from worker.setup.finding import Verdict
@@ -94,6 +96,7 @@ class _FirstPage:
     ):
         self._config, self._config_file, self._home = config, config_file, home
         self._variables = variables
+        self._extras = Extras(config, home)
         self._looking = threading.Lock()
         self._found: Survey | None = None
         self.written = threading.Event()
@@ -105,6 +108,8 @@ class _FirstPage:
                 web.get("/api/setup", self.asked),
                 web.get("/api/setup/machine", self.machine),
                 web.post("/api/setup", self.save),
+                web.get("/api/setup/extras", self.extras),
+                web.post("/api/setup/extras", self.install),
             ]
         )
         return app
@@ -118,6 +123,14 @@ class _FirstPage:
     async def machine(self, _request: web.Request) -> web.Response:
         """What was found, and the models; takes some seconds the first time."""
         return await told_by(self._machine)
+
+    async def extras(self, _request: web.Request) -> web.Response:
+        """What this worker could not serve without."""
+        return await told_by(self._missing)
+
+    async def install(self, request: web.Request) -> web.Response:
+        name = str((await json_of(request)).get("name"))
+        return await told_by(lambda: self._extras.install(name))
 
     async def save(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -147,19 +160,16 @@ class _FirstPage:
         found = self._look()
         return {
             "lines": found.lines,
-            "notes": [*found.notes, *self._lacks()],
+            "notes": found.notes,
             "free_bytes": found.free_bytes,
             "bytes_per_second": found.bytes_per_second,
             "models": [asdict(row) for row in found.models],
         }
 
-    def _lacks(self) -> list[str]:
-        """What would keep it from serving, whatever is answered."""
-        try:
-            unfound(self._config, self._home)
-        except JudgeUnusable as error:
-            return [as_typed(str(error))]
-        return []
+    def _missing(self) -> dict[str, Any]:
+        needed = [PACKAGE] if is_required(self._config) else []
+        extras = [each for each in self._extras.shown() if each["name"] in needed]
+        return {"extras": extras, "installing": self._extras.progress}
 
     def _save(self, form: _Form) -> list[str]:
         """Lines for the owner. Raises ConfigError with a line for each problem; nothing is written
@@ -167,6 +177,11 @@ class _FirstPage:
         found = self._look()
         power = power_for([row for row in found.models if row.name in form.models])
         problems = [] if form.models else ["models: choose one at least"]
+        problems += [
+            f"{each['name']} is needed, and not installed yet: install it first"
+            for each in self._missing()["extras"]
+            if not each["is_here"] and not each["by_hand"]
+        ]
         if form.purpose not in PURPOSES:
             problems.append(f"purpose: expected one of {', '.join(PURPOSES)}")
         if unknown := unknown_names(found, form.models):

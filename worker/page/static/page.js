@@ -1,7 +1,7 @@
 // The page: one stream of events from the worker, six views, and orders.
 import { chart, grouped, spread, sum } from "./charts.js";
 import { loadModels, showDownloads } from "./models.js";
-import { $, ask, make, round, say, showHorde, showNow, sure } from "./views.js";
+import { $, ask, make, round, say, showExtras, showHorde, showInstalling, showNow, sure } from "./views.js";
 
 const VIEWS = ["now", "time", "horde", "models", "settings", "log"];
 const loaders = { time: loadHistory, horde: loadHorde, models: loadModels, settings: loadSettings, log: loadLog };
@@ -27,7 +27,7 @@ addEventListener("hashchange", () => { open(); $("main").focus({ preventScroll: 
 function connect() {
   const stream = new EventSource("/events");
   const hear = (name, act) => stream.addEventListener(name, (event) => { alive(); act(JSON.parse(event.data)); });
-  hear("now", (now) => { showNow(now); showWaiting(now.waiting); showDownloads(now.downloads, now.overview.models, view === "models"); });
+  hear("now", (now) => { showNow(now); showWaiting(now.waiting); followInstalling(now.installing); showDownloads(now.downloads, now.overview.models, view === "models"); });
   hear("log", (more) => { lines = [...lines, ...more].slice(-2000); if (view === "log") showLines(); });
   hear("history", () => { if (view === "time") loadHistory(); });
   hear("beat", () => {});
@@ -127,6 +127,7 @@ async function loadSettings() {
   try { keys = await ask("/api/settings"); }
   catch (error) { return say($("saved"), error.message, true); }
   $("keys").replaceChildren(...keys.keys.map(keyRow));
+  loadExtras();
   showKeys();
 }
 function keyRow(key) {
@@ -165,6 +166,20 @@ function read(key, field) {
 function showKeys() {
   const wanted = $("key-search").value.toLowerCase();
   for (const row of $("keys").children) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+}
+let installed = 0;
+async function loadExtras() {
+  try { showExtras($("extras"), (await ask("/api/extras")).extras, install); }
+  catch (error) { say($("installing"), error.message, true); }
+}
+async function install(name) {
+  try { await ask("/api/extras/install", { name }); $("extras").replaceChildren(); }
+  catch (error) { say($("installing"), error.message, true); }
+}
+function followInstalling(progress) {
+  if (progress.name) showInstalling($("installing"), progress);
+  else if (progress.ended !== installed) { say($("installing"), "The installation has ended. What was installed is used after a restart."); loadExtras(); }
+  installed = progress.ended;
 }
 function showWaiting(names) {
   const told = names.length ? `Saved, and waiting for a restart: ${names.join(", ")}. ` : "";

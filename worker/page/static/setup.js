@@ -1,5 +1,5 @@
 // The form of a worker that has no configuration yet; the same questions as `setup` in a terminal.
-import { $, ask, duration, make, size } from "./views.js";
+import { $, ask, duration, make, showExtras, showInstalling, size } from "./views.js";
 
 const MOST_ROWS = 15, PATIENCE_MS = 120000;
 let machine = null, asks = [];
@@ -21,11 +21,23 @@ async function begin() {
     input.checked = index === 0;
     return make("label", { class: "line" }, input, " ", make("span", {}, words[0].toUpperCase() + words.slice(1)));
   }));
+  await loadExtras();
   machine = await ask("/api/setup/machine");
   $("machine").replaceChildren(...machine.lines.flatMap(([name, figures]) => [make("dt", {}, name), make("dd", {}, figures)]));
   $("notes").replaceChildren(...machine.notes.map((note) => make("p", {}, note)));
   showModels();
   $("save").disabled = false;
+}
+
+// What has to be installed before anything is served, and how far that is.
+async function loadExtras() {
+  const { extras, installing } = await ask("/api/setup/extras");
+  showInstalling($("installing"), installing);
+  showExtras($("extras"), installing.name ? [] : extras, async (name) => {
+    try { await ask("/api/setup/extras", { name }); } catch (error) { return say(error.message); }
+    loadExtras();
+  });
+  if (installing.name) setTimeout(loadExtras, 1500);
 }
 
 function time(bytes) { return machine.bytes_per_second ? `, about ${duration(Math.max(60, bytes / machine.bytes_per_second))}` : ""; }

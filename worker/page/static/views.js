@@ -82,6 +82,20 @@ function meter(name, room) {
   return make("div", { class: "meter" }, words, bar(used / total, room.reserve_bytes / total), left);
 }
 
+// What can be added to the installation: a card each, with a button where it can be installed from here.
+export function showExtras(target, extras, install) {
+  target.replaceChildren(...extras.filter((each) => !each.is_here).map((each) => {
+    const button = make("button", { type: "button", "aria-label": `Install ${each.name}` }, "Install it");
+    button.onclick = () => install(each.name);
+    return make("article", { class: "card told" }, make("h3", {}, `${each.name} is not installed`), make("p", {}, each.words),
+      each.problem && make("p", { class: "bad-text" }, `It was not installed: ${each.problem}`),
+      each.by_hand ? make("p", {}, "In a terminal: ", make("code", {}, each.by_hand)) : button);
+  }));
+}
+export function showInstalling(target, progress) {
+  say(target, progress.name ? `Installing ${progress.name}: ${progress.line}` : "");
+}
+
 export function showNow(now) {
   const { overview, machine } = now;
   $("worker").textContent = now.worker;
