@@ -40,6 +40,9 @@ KILLED = (-9, -15)  # exit codes; the second is what Windows' TerminateProcess l
 log = logging.getLogger(__name__)
 
 
+_HANGS = "the %s process %s can't be killed: it hangs in the system; restart this computer"
+
+
 class _Garbage(Exception):
     """What the child says is no report."""
 
@@ -119,7 +122,7 @@ class Process:
 
     def _give_up(self) -> None:
         """It hangs in the system, such as in a driver's call, and nobody waits for it any more."""
-        log.error("the %s process %s can't be killed: it hangs in the system", self._name, self.pid)
+        log.error(_HANGS, self._name, self.pid)
         self._is_given_up = True
         # Else multiprocessing would wait for it, without a limit, when our own process ends.
         vars(processes)["_children"].discard(self._process)

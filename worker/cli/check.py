@@ -43,7 +43,7 @@ from worker.models.unlisted_weights import question_entries, transparency_entrie
 from worker.safety.policy import judge_settings, unfound
 from worker.safety.policy import remedy as safety_remedy
 from worker.service.releases import news
-from worker.service.updates import PROJECT
+from worker.service.updates import way_to_take
 from worker.setup.account import account_findings
 from worker.setup.finding import Finding, Verdict, failed, ok
 from worker.version import VERSION
@@ -102,9 +102,7 @@ def version_finding(config: BridgeConfig, home: Path) -> Finding:
     if newer is None:
         return ok("version", VERSION)
     told = f"{VERSION}, and {newer.version} is there: {newer.link}"
-    is_clone = (PROJECT / ".git").exists()
-    remedy = "./update-runtime.sh --self" if is_clone else "pip install --upgrade dreamer-worker"
-    return Finding("version", Verdict.warning, told, remedy)
+    return Finding("version", Verdict.warning, told, way_to_take())
 
 
 def _python() -> Finding:

@@ -181,7 +181,7 @@ def _print_status(overview: Overview, totals: Totals | None) -> None:
     for heading, told in _lines(overview, totals):
         console.print(f"{heading + ':' if heading else '':{WIDTH}}{told}", soft_wrap=True)
     if totals is not None:
-        print_totals(console, totals)
+        print_totals(console, totals, _counted_of(overview))
 
 
 def _lines(overview: Overview, totals: Totals | None) -> list[tuple[str, str]]:
@@ -195,9 +195,14 @@ def _lines(overview: Overview, totals: Totals | None) -> list[tuple[str, str]]:
         lines.append(("beside it", _counted(others)))
     lines += [(f"{other.kind}s", _told_of_kind(other)) for other in overview.others]
     if totals is not None and overview.doing != NOT_RUNNING:
-        told = f"{totals.hour_images} images, {totals.hour_kudos:.2f} kudos"
+        told = f"{totals.hour_images} {_counted_of(overview)}, {totals.hour_kudos:.2f} kudos"
         lines.append(("the last hour", told))
     return lines
+
+
+def _counted_of(overview: Overview) -> str:
+    """What the ledger counts: every kind of work of this worker."""
+    return " and ".join(["images", *(f"{other.kind}s" for other in overview.others)])
 
 
 def _told_of(job: JobOverview) -> str:
@@ -230,4 +235,4 @@ def _duration(seconds: float) -> str:
     return " ".join(told[:2]) or "0 s"
 
 
-COMMANDS = {"status": status, "pause": pause, "resume": resume, "drain": drain}
+COMMANDS = {"status": status, "pause": pause, "resume": resume, "restart": restart, "drain": drain}

@@ -74,7 +74,6 @@ def run_worker(
     way: LogWay = LogWay.auto,
 ) -> None:
     """Serve as `config` says until a signal. Raises what ends it otherwise."""
-    children = replace(children, gallery=Gallery(lambda: config.now.show_pictures))
     with _Worker.begun(config, home, children, way) as worker:
         models = worker.first_models()
         if worker.is_to_end:
@@ -90,6 +89,7 @@ class _Worker:
     config: BridgeConfig
     home: Path
     children: Children
+    gallery: Gallery
     way: LogWay
     console: Console
     state: StateFolder
@@ -121,10 +121,12 @@ class _Worker:
             stack.enter_context(metrics.served())
             unfound(config, home)  # raises where it has to, before models are downloaded in vain
             offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
+            gallery = Gallery(lambda: config.now.show_pictures)
             worker = cls(
                 config,
                 home,
-                children,
+                replace(children, gallery=gallery),
+                gallery,
                 way,
                 console,
                 state,
@@ -150,7 +152,7 @@ class _Worker:
             self.adapters,
             self.orders,
             self.history,
-            self.children.gallery,
+            self.gallery,
         )
 
     @property

@@ -59,6 +59,7 @@ END_MAINTENANCE = f"end it with {LAUNCHER} worker --maintenance off"
 _WRONG_KEY = "put the key of your account into api_key; a shared key can't run a worker"
 _ASK_MODERATORS = "ask the horde's moderators (the link is on its website)"
 _FEWER_WORKERS = "retire a worker at the horde's website, or use the name of one you have"
+_REPORT = f"{LAUNCHER} report writes what helps us to mend it"
 _OTHER_NAME = "choose another dreamer_name"
 _NOT_OURS = "use the api_key that this worker's name belongs to"
 _SEE_MESSAGE = "see the message; the horde's moderators know more"
@@ -134,7 +135,7 @@ SUBMIT: Rows = MappingProxyType(
         INVALID_BODY: Row(
             400,
             Answer.GIVE_UP,
-            "report this: the worker sent a malformed result",
+            f"a bug of ours: the worker sent a malformed result; {_REPORT}",
             fate=JobFate.OPEN,
         ),
         "DuplicateGen": Row(
@@ -152,7 +153,7 @@ SUBMIT: Rows = MappingProxyType(
         "BadRequest": Row(
             400,
             Answer.GIVE_UP,
-            "report this: the horde took the result and complained",
+            f"a bug of ours: the horde took the result and complained; {_REPORT}",
             fate=JobFate.DELIVERED,
         ),
         "WrongCredentials": Row(403, Answer.GIVE_UP, _NOT_OURS),
@@ -173,7 +174,9 @@ SUBMIT: Rows = MappingProxyType(
 
 UPLOAD: Rows = MappingProxyType(
     {
-        NOWHERE: Row(0, Answer.FAULT, "report this to the horde: its address for a picture is bad"),
+        NOWHERE: Row(
+            0, Answer.FAULT, "tell the horde's moderators: its address for a picture is bad"
+        ),
         **_OF_ANY_SERVER,
         "HTTP4xx": Row(
             403, Answer.FAULT, "nothing to do, if it is rare: the address lives for half an hour"

@@ -76,7 +76,7 @@ class Popping:
                 case _:
                     raise TypeError(f"{debt} in the journal of pictures")
         if to_make:
-            log.info("jobs of an earlier life that can still be made: %d", len(to_make))
+            log.info("jobs from before the restart that can still be made: %d", len(to_make))
         for job in to_make:
             if self._halt.pause:
                 self._finishing.add(failed(job, PAUSED))
@@ -92,7 +92,7 @@ class Popping:
             log.info("job %s: given back, since the worker is paused", job_id)
             self._finishing.add(failed_slots(slots, PAUSED))
         elif self._restart_follows():
-            log.info("job %s: left to the next life", job_id)
+            log.info("job %s: it is made again after the restart, if there is time", job_id)
             self._journal.leave(job_id)
         else:
             self._finishing.add(failed_slots(slots, STOPPING))

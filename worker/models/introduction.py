@@ -76,11 +76,11 @@ def _could_get_qr(installed: Installed, families: set[Family]) -> bool:
 
 
 _LOST_WITHOUT_QR = (
-    "introduced as an older worker, since QR code jobs would come without being asked for: the"
-    " horde sends it none with DDIM and karras, lcm, tiling, LoRAs by their version, several source"
-    " pictures, the eight newest upscalers and face fixers, the 27 newest samplers, schedules but"
-    " normal and karras, options of samplers, extended control types, flow_shift, or"
-    " control_strength"
+    "some kinds of jobs don't come until the files for QR code jobs are here, since QR code jobs"
+    " would come with them: the horde sends none with DDIM and karras, lcm, tiling, LoRAs by their"
+    " version, several source pictures, the eight newest upscalers and face fixers, the 27 newest"
+    " samplers, schedules but normal and karras, options of samplers, extended control types,"
+    " flow_shift, or control_strength"
 )
 _FAULTS_QR = (
     "QR code jobs come without being asked for and can't be made: each is given back, which the"

@@ -10,6 +10,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+from worker.command_line import as_typed
 from worker.config.keys import BridgeConfig
 from worker.errors import DocumentMissing, HordeError
 from worker.models.introduction import RULE
@@ -20,6 +21,8 @@ from worker.models.opening import Models
 from worker.models.sites import ModelQueue, read_queues
 from worker.service.assembly import make_client
 from worker.service.releases import news
+from worker.service.updates import way_to_take
+from worker.version import VERSION
 
 KEPT_SECONDS = 60.0  # between two questions to the horde, however many browsers look
 
@@ -79,7 +82,7 @@ class HordesSide:
             newer = news(self._config, folder.documents)
         except DocumentMissing:
             return None
-        return newer and asdict(newer)
+        return newer and {**asdict(newer), "command": as_typed(way_to_take()), "ours": VERSION}
 
     def _queues(self, served: Sequence[str]) -> dict[str, Any]:
         """What waits for each of those models; the horde leaves out those that nobody asks for."""

@@ -154,11 +154,11 @@ def jobs_table(rows: tuple[JobRow, ...]) -> Table:
     return table
 
 
-def print_totals(console: Console, totals: Totals) -> None:
-    """What the ledger has counted since it was begun, a line each."""
+def print_totals(console: Console, totals: Totals, counted: str = "images") -> None:
+    """What the ledger has counted since it was begun, a line each; `counted` says what."""
     for end in ENDS:
-        console.print(f"{_ENDS_TOLD[end] + ':':{WIDTH}}{totals.images.get(end, 0)} images")
-    console.print(f"{'in hand:':{WIDTH}}{totals.open} images")
+        console.print(f"{_ENDS_TOLD[end] + ':':{WIDTH}}{totals.images.get(end, 0)} {counted}")
+    console.print(f"{'in hand:':{WIDTH}}{totals.open} {counted}")
     console.print(f"{'kudos:':{WIDTH}}{totals.kudos:.2f}")
     if totals.lost_pops:
         told = f"{totals.lost_pops}; they may have contained jobs"

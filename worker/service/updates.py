@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from hordelib.files.json_file import JsonFile
 from hordelib.files.whole_files import write_whole
 from worker.backoff import Backoff
+from worker.command_line import INSTALLER
 from worker.config.keys import BridgeConfig
 from worker.errors import DocumentMissing
 from worker.service.orders import OF_ONE_LIFE, Order, Orders
@@ -44,6 +45,12 @@ home=$1
 shift
 exec "$0/horde-bridge.sh" --home "$home" run "$@"
 """
+
+
+def way_to_take(project: Path = PROJECT) -> str:
+    """The command that takes the newest release, of a worker that does not run."""
+    is_clone = (project / ".git").exists()
+    return f"{INSTALLER} --self" if is_clone else "pip install --upgrade dreamer-worker"
 
 
 class _Tries(BaseModel):

@@ -86,7 +86,7 @@ def test_a_worker_killed_over_its_jobs_makes_them_when_it_starts_again(
         wait_for(lambda: all(horde.books().request(id).done for id in asked))
         worker.send_signal(signal.SIGTERM)
         output, _ = worker.communicate(timeout=60)
-    assert "jobs of an earlier life that can still be made: 2" in output
+    assert "jobs from before the restart that can still be made: 2" in output
     states = [image.state for id in asked for image in horde.books().of_request(id)]
     assert states == [State.ok] * 3, output
     assert b"a red circle" not in everything_in(ledger.parent)

@@ -169,6 +169,9 @@ export function showHorde(told) {
   };
   const yes = (value) => value == null ? "not told" : value ? "yes" : "no";
   if (told.problem) parts.push(make("article", { class: "card wide" }, make("p", { class: "bad-text" }, `The horde does not say: ${told.problem}`)));
+  if (told.release) parts.push(make("article", { class: "card wide told" }, make("h3", {}, "A newer Dreamer"),
+    make("p", {}, `Version ${told.release.version} is there; this is ${told.release.ours}. `, make("a", { href: told.release.link, rel: "noreferrer", target: "_blank" }, "What is new")),
+    make("p", {}, "On the page Settings, auto_update: drain has a clone take new versions by itself. By hand: drain the worker, then type ", make("code", {}, told.release.command), " and start it again.")));
   if (told.account) part("Your account", [["name", told.account.name], ["kudos", told.account.kudos.toLocaleString()], ["trusted", yes(told.account.is_trusted)]]);
   if (told.worker) part("Its record of this worker", [
     ["online", yes(told.worker.is_online)], ["in maintenance", yes(told.worker.in_maintenance)], ["trusted", yes(told.worker.is_trusted)],
