@@ -53,7 +53,8 @@ from worker.horde.kinds import PoppedTasks
 from worker.horde.swagger import ServerWords, Swagger
 from worker.horde.texts import FullText, TextJob, TextOffer, TextSubmission
 from worker.net.addresses import Neighbourhood, NoBusiness, parsed, written_out
-from worker.net.call import AnswerTooLong, Http, HttpFailed, HttpRequest
+from worker.net.call import Http
+from worker.net.messages import AnswerTooLong, HttpFailed, HttpRequest
 from worker.net.untrusted import one_line, read_json, reason_of
 
 _MOST_BYTES = 2 << 20  # of an answer: there is room for a thousand models

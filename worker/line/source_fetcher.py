@@ -25,7 +25,8 @@ from worker.backoff import Backoff, retry_after_seconds
 from worker.clock import elapsed_seconds
 from worker.horde.api import ExtraSource, Job
 from worker.net.addresses import Neighbourhood, NoBusiness, parsed
-from worker.net.call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest, NotTrusted
+from worker.net.call import Http
+from worker.net.messages import AnswerTooLong, HttpAnswer, HttpFailed, HttpRequest, NotTrusted
 
 CONNECT_SECONDS = 5.0
 MAX_REDIRECTS = 3

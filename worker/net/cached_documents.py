@@ -20,7 +20,8 @@ from hordelib.files.json_file import JsonFile
 from worker.clock import elapsed_seconds
 from worker.errors import DocumentMissing
 from worker.net.addresses import as_asked
-from worker.net.call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
+from worker.net.call import Http
+from worker.net.messages import AnswerTooLong, HttpAnswer, HttpFailed, HttpRequest
 from worker.net.untrusted import reason_of
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 10.0

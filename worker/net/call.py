@@ -12,24 +12,23 @@ import re
 import socket
 import time
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from ipaddress import ip_address
-from threading import Event, Lock, Thread, local
+from threading import Lock, Thread, local
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
 
-import certifi
 import pycurl
 from multidict import CIMultiDict
-from requests.utils import get_environ_proxies, select_proxy
 from urllib3.util import Url
 
 from worker.clock import elapsed_seconds
-from worker.net.addresses import Address, is_this_machine, parsed
+from worker.net.addresses import parsed
+from worker.net.messages import HttpAnswer, HttpFailed, HttpRequest, NotTrusted, Screen
+from worker.net.routes import certificates, no_proxy, proxy_to
 
 _TIMED_OUT, _TOO_SLOW = "timed out", "too slow: it did not end within its time"
 _MOST_SITES = 64  # whose proxies are known at once
@@ -38,7 +37,6 @@ _STATUS_LINE = re.compile(rb"HTTP/\d(\.\d)?\s+\d{3}")
 _NO_FIELD = re.compile(r"[\0\r\n]|[^\0-\xff]")  # what ends a field, or can't be in one
 _LOOK_SECONDS = 0.5  # between two looks whether an answer is still wanted
 _NAP_SECONDS = 0.01  # where curl waits for something that has no socket
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _UNWANTED = "given up: nobody waits for it any more"
 _CUT = "the connection was cut"
 _NOT_HTTP = "headers that can't be read"
@@ -60,79 +58,6 @@ _REASONS: Mapping[int, str] = MappingProxyType(
     }
 )
 
-Screen = Callable[[str, Address], None]
-"""Raises ValueError where a host may not be connected to at an address."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpRequest:
-    """What is asked, and how long that may take.
-
-    `until` is of elapsed_seconds(). Seconds to connect, names and TLS included, and of silence.
-    `screen` is asked about each address but those of the owner's proxy. Once `unwanted` is set, the
-    call fails within half a second.
-    """
-
-    url: str
-    method: str = "GET"
-    headers: Mapping[str, str]
-    body: bytes | None = None
-    until: float
-    connect_seconds: float
-    silence_seconds: float
-    screen: Screen | None = None
-    unwanted: Event | None = None
-
-
-class HttpFailed(Exception):
-    """There is no whole answer. The message has words for an owner, and nothing of the address."""
-
-    def __init__(self, message: str, *, was_sent: bool = False):
-        super().__init__(message)
-        self.was_sent = was_sent
-        """Whether a whole request went out. Before, nobody can have acted on it."""
-
-
-class NotTrusted(HttpFailed):
-    """A site has no certificate that it could be known by."""
-
-
-class AnswerTooLong(ValueError):
-    """A body has more bytes than its reader has room for."""
-
-
-@dataclass(frozen=True, slots=True)
-class HttpAnswer:
-    """An answer, whatever its status. The names of headers have no case."""
-
-    status: int
-    headers: Mapping[str, str]
-    chunks: Iterator[bytes]
-    """The body. Raises HttpFailed where it does not end as it should, or in time."""
-
-    @property
-    def leads_to(self) -> str:
-        """Where a redirect leads, as it is written; "" of any other answer."""
-        return self.headers.get("Location", "") if self.status in _REDIRECTS else ""
-
-    def read(self, most_bytes: int) -> bytes:
-        """The body as a whole. Raises AnswerTooLong, and HttpFailed."""
-        body = bytearray()
-        for chunk in self.chunks:
-            body += chunk
-            if len(body) > most_bytes:
-                raise AnswerTooLong
-        return bytes(body)
-
-    def beginning(self, most_bytes: int) -> bytes:
-        """At most as many bytes of the body, of one that nobody needs whole. Raises HttpFailed."""
-        body = bytearray()
-        for chunk in self.chunks:
-            body += chunk
-            if len(body) >= most_bytes:
-                break
-        return bytes(body[:most_bytes])
-
 
 class Http:
     """Asks sites, over connections that each thread keeps for itself. Any thread may use it.
@@ -144,8 +69,8 @@ class Http:
 
     def __init__(self, user_agent: str, *, trust_env: bool):
         self._user_agent = user_agent
-        self._certificates = _certificates(trust_env=trust_env)
-        self._proxy_to = lru_cache(_MOST_SITES)(_proxy_to) if trust_env else _no_proxy
+        self._certificates = certificates(trust_env=trust_env)
+        self._proxy_to = lru_cache(_MOST_SITES)(proxy_to) if trust_env else no_proxy
         self._mine = local()
         self._lines = WeakSet[_Connection]()  # those of threads that have ended are gone
         self._lock = Lock()
@@ -416,28 +341,3 @@ def _field_lines(headers: Mapping[str, str]) -> list[bytes]:
 def _headers(fields: Iterable[str]) -> Mapping[str, str]:
     split = (field.partition(":") for field in fields)
     return CIMultiDict((name, value.strip()) for name, colon, value in split if colon)
-
-
-def _no_proxy(_scheme: str, _netloc: str) -> str:
-    return ""
-
-
-def _proxy_to(scheme: str, netloc: str) -> str:
-    """The owner's proxy to a site, by the variables of the environment; "" is none."""
-    url = f"{scheme}://{netloc}/"
-    if is_this_machine(url):
-        return ""
-    return select_proxy(url, get_environ_proxies(url)) or ""
-
-
-def _certificates(*, trust_env: bool) -> Mapping[int, str]:
-    """What sites and proxies are known by: the owner's, by requests' variables, or certifi's.
-
-    curl's options for a file, or a folder.
-    """
-    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if trust_env else ()
-    named = (value for name in names if (value := os.environ.get(name)))
-    path = next(named, certifi.where())
-    is_folder = os.path.isdir(path)
-    options = ("CAPATH", "PROXY_CAPATH") if is_folder else ("CAINFO", "PROXY_CAINFO")
-    return {getattr(pycurl, option): path for option in options}

@@ -16,7 +16,8 @@ from hordelib.errors import DownloadFailed, DownloadRefused
 from worker.backoff import MOST_SECONDS, retry_after_seconds
 from worker.clock import elapsed_seconds
 from worker.net.addresses import as_asked, is_this_machine
-from worker.net.call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
+from worker.net.call import Http
+from worker.net.messages import AnswerTooLong, HttpAnswer, HttpFailed, HttpRequest
 from worker.net.untrusted import one_line
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 5.0

@@ -25,7 +25,8 @@ from hordelib.errors import JobError
 from worker.clock import elapsed_seconds
 from worker.config.values import CLIENT_AGENT
 from worker.errors import CantServeNow
-from worker.net.call import AnswerTooLong, Http, HttpAnswer, HttpFailed, HttpRequest
+from worker.net.call import Http
+from worker.net.messages import AnswerTooLong, HttpAnswer, HttpFailed, HttpRequest
 from worker.net.untrusted import one_line, read_json, reason_of
 
 CONNECT_SECONDS, FACT_SECONDS = 5.0, 10.0

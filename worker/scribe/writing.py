@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from worker.clock import elapsed_seconds
 from worker.errors import CantServeNow
-from worker.net.call import HttpAnswer
+from worker.net.messages import HttpAnswer
 from worker.scribe.connection import (
     Connection,
     NoSuchCall,

@@ -34,8 +34,9 @@ from worker.horde.api import Job, Offer, Submission
 from worker.horde.client import HordeClient
 from worker.line.source_fetcher import SourceFetcher
 from worker.net.addresses import addresses, as_asked
-from worker.net.call import Http, HttpFailed, HttpRequest, NotTrusted
+from worker.net.call import Http
 from worker.net.fetch import Web
+from worker.net.messages import HttpFailed, HttpRequest, NotTrusted
 from worker.sandbox import (
     CutShort,
     Disconnect,
@@ -564,7 +565,7 @@ def test_a_site_is_reached_through_a_proxy_with_a_password(monkeypatch: pytest.M
     def elsewhere(_: str) -> bool:
         return False
 
-    monkeypatch.setattr("worker.net.call.is_this_machine", elsewhere)
+    monkeypatch.setattr("worker.net.routes.is_this_machine", elsewhere)
     with secure_server(ANSWER) as port, raw_server(http_proxy_to(port)) as proxy:
         monkeypatch.setenv("https_proxy", f"http://owner:s%40cret@127.0.0.1:{proxy.port}")
         with (
