@@ -150,7 +150,9 @@ class Horde:
     @_atomic
     def pop(self, key: str, body: PopBody, links: Links) -> Json:
         now = self._clock()
-        self._insist_on_free_name(body.name, self._alchemy.alchemists, self._texts.workers)
+        self._insist_on_free_name(
+            body.name, self._alchemy.workers.by_name, self._texts.workers.by_name
+        )
         offer = registration.offer_of(self._records, key, body, now)
         found = dispatch.pop(self._records, offer, now, self._timing.min_ttl_seconds)
         messages = [row for row in self._records.messages if row.expires_at > now]
@@ -199,7 +201,7 @@ class Horde:
 
     @_atomic
     def pop_forms(self, key: str, body: FormPopBody, links: Links) -> Json:
-        self._insist_on_free_name(body.name, self._records.workers, self._texts.workers)
+        self._insist_on_free_name(body.name, self._records.workers, self._texts.workers.by_name)
         return self._alchemy.pop(key, body, links, self._clock())
 
     @_atomic
@@ -215,13 +217,13 @@ class Horde:
 
     @_atomic
     def pop_texts(self, key: str, body: TextPopBody) -> Json:
-        self._insist_on_free_name(body.name, self._records.workers, self._alchemy.alchemists)
+        self._insist_on_free_name(body.name, self._records.workers, self._alchemy.workers.by_name)
         return self._texts.pop(key, body, self._clock())
 
     @_atomic
     def modify_worker(self, key: str, id: str, body: WorkerBody) -> Json:
         """Change a worker as its owner; echoes what changed."""
-        other = self._alchemy.alchemist(id) or self._texts.worker(id)
+        other = self._alchemy.workers.by_id(id) or self._texts.workers.by_id(id)
         if other is not None:
             return self._maintain(other, key, body)
         return registration.modify(self._records, key, id, body)
@@ -238,13 +240,12 @@ class Horde:
 
     @_atomic
     def worker(self, id: str, key: str | None) -> Json:
-        other = self._alchemy.alchemist(id) or self._texts.worker(id)
+        other = self._alchemy.workers.by_id(id) or self._texts.workers.by_id(id)
         return self._other(other, key) if other else self._worker(self._records.worker(id), key)
 
     @_atomic
     def worker_named(self, name: str, key: str | None) -> Json:
-        other = self._alchemy.alchemists.get(name) or self._texts.workers.get(name)
-        if other:
+        if other := self._other_named(name):
             return self._other(other, key)
         return self._worker(self._records.worker_named(name), key)
 
@@ -292,11 +293,7 @@ class Horde:
     @_atomic
     def set_maintenance(self, worker: str, message: str | None) -> None:
         """Put the worker of that name into maintenance with a message; None takes it out."""
-        row = (
-            self._alchemy.alchemists.get(worker)
-            or self._texts.workers.get(worker)
-            or self._records.worker_named(worker)
-        )
+        row = self._other_named(worker) or self._records.worker_named(worker)
         row.maintenance = message
 
     @_atomic
@@ -345,10 +342,12 @@ class Horde:
         if any(registration.stored_text(name) in rows for rows in others):
             raise Refusal("PolymorphicNameConflict", name=name)
 
+    def _other_named(self, name: str) -> Alchemist | ScribeRow | None:
+        alchemist = self._alchemy.workers.by_name.get(name)
+        return alchemist or self._texts.workers.by_name.get(name)
+
     def _other(self, row: Alchemist | ScribeRow, key: str | None) -> Json:
-        if isinstance(row, Alchemist):
-            return self._alchemy.page(row, key, self._clock())
-        return self._texts.page(row, key, self._clock())
+        return row.page(self._records.accounts.get(key or ""), self._clock())
 
     def _maintain(self, row: Alchemist | ScribeRow, key: str, body: WorkerBody) -> Json:
         """The owner may put it into maintenance; the rest is for picture workers."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Protocol
+
 from worker.sandbox.dispatch import LIFE_SECONDS
 from worker.sandbox.errors import Refusal, SandboxError, ServerBug
 from worker.sandbox.records import Generation, Records, Request, Settling, State, Worker
@@ -18,17 +22,29 @@ DROPPING_MESSAGE = (
 )
 
 
-def submit(records: Records, key: str, body: SubmitBody, now: float) -> float:
-    """Settle one generation; its reward. Raises Refusal or ServerBug. Either is put on record."""
+class Settled(Protocol):
+    @property
+    def settlings(self) -> list[Settling]: ...
+
+
+@contextmanager
+def on_record(row: Settled | None, state: str, now: float) -> Generator[None]:
+    """What comes of a submit is noted in the row that it is about, if there is one."""
     rc = ""
     try:
-        return _settle(records, key, body, now)
+        yield
     except SandboxError as error:
         rc = error.rc or type(error).__name__
         raise
     finally:
-        if body.id in records.generations:
-            records.generations[body.id].settlings.append(Settling(now, body.state, rc))
+        if row is not None:
+            row.settlings.append(Settling(now, state, rc))
+
+
+def submit(records: Records, key: str, body: SubmitBody, now: float) -> float:
+    """Settle one generation; its reward. Raises Refusal or ServerBug. Either is put on record."""
+    with on_record(records.generations.get(body.id), body.state, now):
+        return _settle(records, key, body, now)
 
 
 def _settle(records: Records, key: str, body: SubmitBody, now: float) -> float:

@@ -26,16 +26,16 @@ from worker.sandbox.kinds.alchemy_wire import (
     FormSubmitBody,
     InterrogateBody,
 )
-from worker.sandbox.records import STALE_SECONDS, Records, Settling, State
-from worker.sandbox.registration import admitted_owner, stored_text
+from worker.sandbox.kinds.workers import Workers
+from worker.sandbox.records import Records, State
+from worker.sandbox.registration import admitted_owner
 from worker.sandbox.replies import Json, Links
+from worker.sandbox.settlement import on_record
 
 FORM_SECONDS = 180  # from the pop; then the cleaner puts it back
 LIFE_SECONDS = 20 * 60  # of a request, from its last pop
 MOST_ABORTS = 4  # the fourth faults the form for good
-CHECK_IN_SECONDS = 30
 SLOW_SECONDS = 10.0  # an alchemist that takes longer on average gets no request that minds
-_UPTIME_SECONDS, _UPTIME_KUDOS = 600, 40
 _KUDOS_PER_TILE = 3  # of a post-processor
 _ANNOTATION_KUDOS_PER_TILE = 5
 _KUDOS: Mapping[str, float] = {"interrogation": 3.0}  # 1 of every other form
@@ -47,8 +47,7 @@ class Alchemy:
     def __init__(self, records: Records, form_seconds: int = FORM_SECONDS):
         self._records = records
         self._form_seconds = form_seconds
-        self.alchemists: dict[str, Alchemist] = {}
-        """By name."""
+        self.workers = Workers(Alchemist)
         self._requests: dict[str, FormRequest] = {}
         self._forms: dict[str, FormRow] = {}
 
@@ -104,15 +103,8 @@ class Alchemy:
     def submit(self, key: str, body: FormSubmitBody, now: float) -> Json:
         form = self._forms.get(body.id)
         hold = form.holds[-1] if form and form.holds else None
-        rc = ""
-        try:
+        with on_record(hold, body.state, now):
             return {"reward": self._settle(key, body, now)}
-        except Refusal as error:
-            rc = error.rc or ""
-            raise
-        finally:
-            if hold is not None:
-                hold.settlings.append(Settling(now, body.state, rc))
 
     def clean(self, at: float) -> None:
         for request in self._requests.values():
@@ -125,37 +117,6 @@ class Alchemy:
                 request.expired = True
 
     # What anyone may look at.
-
-    def alchemist(self, id: str) -> Alchemist | None:
-        return next((row for row in self.alchemists.values() if row.id == id), None)
-
-    def page(self, row: Alchemist, key: str | None, now: float) -> Json:
-        """A worker's page; its owner is shown to itself and to moderators."""
-        viewer = self._records.accounts.get(key or "")
-        offer = row.offer
-        page: Json = {
-            "requests_fulfilled": row.fulfilled,
-            "kudos_rewards": row.kudos,
-            "kudos_details": {"generated": None, "uptime": None},
-            "performance": f"{row.seconds_per_form:.1f} seconds per form",
-            "threads": offer.threads,
-            "uptime": int(row.uptime_seconds),
-            "maintenance_mode": row.maintenance is not None,
-            "nsfw": False,
-            "trusted": row.owner.user.trusted,
-            "flagged": row.owner.flagged,
-            "uncompleted_jobs": row.uncompleted,
-            "forms": sorted(offer.forms),
-            "team": {"name": None, "id": None},
-            "bridge_agent": offer.bridge_agent,
-            "type": "interrogation",
-            "name": row.name,
-            "id": row.id,
-            "online": now - row.checked_in_at <= STALE_SECONDS,
-        }
-        if viewer is not None and (viewer is row.owner or viewer.user.moderator):
-            page["owner"] = row.owner.user.username
-        return page
 
     def entries(self, uploads: Mapping[str, tuple[str, ...]]) -> tuple[FormEntry, ...]:
         """All forms; `uploads` has the digests of what was put under each id."""
@@ -172,26 +133,13 @@ class Alchemy:
         return request
 
     def _checked_in(self, key: str, body: FormPopBody, now: float) -> Alchemist:
-        """A pop's own forms and tiles count at once in this horde's first 30 seconds only."""
-        name = stored_text(body.name)
         if any("#" not in each for each in body.priority_usernames):
             told = "Priority usernames need to be provided in the form of 'alias#number'."
             raise Refusal("BadRequest", message=told)
         owner = admitted_owner(self._records, key, body.priority_usernames, now)
-        worker = self.alchemists.get(name)
-        if worker is None:
-            self.alchemists[name] = worker = Alchemist(
-                str(uuid.uuid4()), name, owner, now, now, body
-            )
-        elif worker.owner is not owner:
-            raise Refusal("WrongCredentials")
-        elif now - worker.checked_in_at >= CHECK_IN_SECONDS or now - worker.created_at <= 30:
-            _count_uptime(worker, now)
-            worker.checked_in_at, worker.offer = now, body
-        return worker
+        return self.workers.checked_in(owner, body, now)
 
     def _candidates(self, worker: Alchemist) -> list[FormRow]:
-        preferred = {worker.owner.user.username, *worker.offer.priority_usernames}
         waiting = [
             form
             for request in self._requests.values()
@@ -201,11 +149,7 @@ class Alchemy:
         ]
         return sorted(
             waiting,
-            key=lambda form: (
-                form.request.account.user.username not in preferred,
-                -form.request.account.kudos,
-                form.request.created_at,
-            ),
+            key=lambda form: worker.comes_first(form.request.account, form.request.created_at),
         )
 
     def _fits(self, worker: Alchemist, body: FormPopBody, form: FormRow) -> bool:
@@ -260,15 +204,6 @@ def reward(form: str, tiles: int) -> float:
     if form == "annotation":
         return float(_ANNOTATION_KUDOS_PER_TILE * tiles)
     return _KUDOS.get(form, 1.0)
-
-
-def _count_uptime(worker: Alchemist, now: float) -> None:
-    if worker.maintenance is None and now - worker.checked_in_at <= STALE_SECONDS:
-        worker.uptime_seconds += now - worker.checked_in_at
-    if worker.uptime_seconds - worker.rewarded_uptime_seconds > _UPTIME_SECONDS:
-        worker.rewarded_uptime_seconds = worker.uptime_seconds
-        worker.kudos += _UPTIME_KUDOS
-        worker.owner.kudos += _UPTIME_KUDOS
 
 
 def _job(form: FormRow, links: Links) -> Json:

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.sandbox.kinds.alchemy_wire import AskedForm, FormPopBody, InterrogateBody
-from worker.sandbox.records import Account, Settling, State
+from worker.sandbox.kinds.workers import KindWorker
+from worker.sandbox.records import STALE_SECONDS, Account, Settling, State
+from worker.sandbox.replies import Json
 
 TILE_SIDE = 512
 MOST_TILES = 255  # of a request
+_UPTIME_SECONDS, _UPTIME_KUDOS = 600, 40
 
 
 def tiles_of(width: int, height: int) -> int:
@@ -30,27 +33,33 @@ class SourcePicture:
 
 
 @dataclass(slots=True)
-class Alchemist:
-    """An alchemist's row; `offer` is what its last check-in stored."""
-
-    id: str
-    name: str
-    owner: Account
-    created_at: float
-    checked_in_at: float
-    offer: FormPopBody
-    maintenance: str | None = None
-    kudos: float = 0.0
+class Alchemist(KindWorker[FormPopBody]):
     uptime_seconds: float = 0.0
     rewarded_uptime_seconds: float = 0.0
-    fulfilled: int = 0
-    uncompleted: int = 0
     seconds: list[float] = field(default_factory=list[float])
 
     @property
     def seconds_per_form(self) -> float:
         latest = self.seconds[-20:]
         return sum(latest) / len(latest) if latest else 0.0
+
+    def told(self) -> Json:
+        return {
+            "type": "interrogation",
+            "kudos_details": {"generated": None, "uptime": None},
+            "performance": f"{self.seconds_per_form:.1f} seconds per form",
+            "uptime": int(self.uptime_seconds),
+            "nsfw": False,
+            "forms": sorted(self.offer.forms),
+        }
+
+    def when_checked_in(self, now: float) -> None:
+        if self.maintenance is None and now - self.checked_in_at <= STALE_SECONDS:
+            self.uptime_seconds += now - self.checked_in_at
+        if self.uptime_seconds - self.rewarded_uptime_seconds > _UPTIME_SECONDS:
+            self.rewarded_uptime_seconds = self.uptime_seconds
+            self.kudos += _UPTIME_KUDOS
+            self.owner.kudos += _UPTIME_KUDOS
 
 
 @dataclass(slots=True)

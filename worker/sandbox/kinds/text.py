@@ -20,11 +20,12 @@ from worker.sandbox.kinds.text_wire import (
     TextPopBody,
     TextSubmitBody,
 )
-from worker.sandbox.records import STALE_SECONDS, Records, Settling, State
-from worker.sandbox.registration import admitted_owner, stored_text
+from worker.sandbox.kinds.workers import Workers
+from worker.sandbox.records import Records, State
+from worker.sandbox.registration import admitted_owner
 from worker.sandbox.replies import Json
+from worker.sandbox.settlement import on_record
 
-CHECK_IN_SECONDS = 30
 LIFE_SECONDS = 20 * 60  # of a request, from its last pop
 FAULTS_OF_A_FAULTED_REQUEST = 3
 SLOW_TOKENS_PER_SECOND = 3.0  # slower scribes get no request that minds
@@ -55,8 +56,7 @@ class Texts:
     def __init__(self, records: Records, ttl_seconds: int):
         self._records = records
         self._ttl_seconds = ttl_seconds  # from the pop; then the cleaner takes a text away
-        self.workers: dict[str, ScribeRow] = {}
-        """By name."""
+        self.workers = Workers(ScribeRow)
         self._requests: dict[str, TextRequest] = {}
         self._texts: dict[str, TextRow] = {}
 
@@ -115,15 +115,8 @@ class Texts:
 
     def submit(self, key: str, body: TextSubmitBody, now: float) -> Json:
         row = self._texts.get(body.id)
-        rc = ""
-        try:
+        with on_record(row, body.state, now):
             return {"reward": self._settle(key, body, now)}
-        except Refusal as error:
-            rc = error.rc or ""
-            raise
-        finally:
-            if row is not None:
-                row.settlings.append(Settling(now, body.state, rc))
 
     def clean(self, at: float) -> None:
         for row in self._texts.values():
@@ -134,38 +127,6 @@ class Texts:
             request.expired |= request.expires_at <= at
 
     # What anyone may look at.
-
-    def worker(self, id: str) -> ScribeRow | None:
-        return next((row for row in self.workers.values() if row.id == id), None)
-
-    def page(self, row: ScribeRow, key: str | None, now: float) -> Json:
-        """A worker's page; its owner is shown to itself and to moderators."""
-        viewer = self._records.accounts.get(key or "")
-        page: Json = {
-            "requests_fulfilled": row.fulfilled,
-            "kudos_rewards": row.kudos,
-            "kudos_details": {"generated": row.kudos, "uptime": None},
-            "performance": f"{row.tokens_per_second:.1f} tokens per second",
-            "threads": row.offer.threads,
-            "uptime": 0,
-            "maintenance_mode": row.maintenance is not None,
-            "nsfw": row.offer.nsfw,
-            "trusted": row.owner.user.trusted,
-            "flagged": row.owner.flagged,
-            "uncompleted_jobs": row.uncompleted,
-            "models": list(row.offer.models),
-            "team": {"name": None, "id": None},
-            "bridge_agent": row.offer.bridge_agent,
-            "max_length": row.offer.max_length,
-            "max_context_length": row.offer.max_context_length,
-            "type": "text",
-            "name": row.name,
-            "id": row.id,
-            "online": now - row.checked_in_at <= STALE_SECONDS,
-        }
-        if viewer is not None and (viewer is row.owner or viewer.user.moderator):
-            page |= {"owner": row.owner.user.username, "suspicious": row.suspicions}
-        return page
 
     def entries(self) -> tuple[TextEntry, ...]:
         return tuple(map(text_entry, self._texts.values()))
@@ -183,7 +144,6 @@ class Texts:
         return request
 
     def _checked_in(self, key: str, body: TextPopBody, now: float) -> ScribeRow:
-        name = stored_text(body.name)
         owner = admitted_owner(self._records, key, body.priority_usernames, now)
         if not body.models:
             told = "Unfortunately we cannot accept workers serving unrecognised models at this time"
@@ -192,17 +152,9 @@ class Texts:
             _, brand, host = model.partition("::")
             if brand and host != owner.user.username:
                 raise Refusal("BadRequest", message=f"This model can only be hosted by {host}")
-        worker = self.workers.get(name)
-        if worker is None:
-            self.workers[name] = worker = ScribeRow(str(uuid.uuid4()), name, owner, now, now, body)
-        elif worker.owner is not owner:
-            raise Refusal("WrongCredentials")
-        elif now - worker.checked_in_at >= CHECK_IN_SECONDS or now - worker.created_at <= 30:
-            worker.checked_in_at, worker.offer = now, body
-        return worker
+        return self.workers.checked_in(owner, body, now)
 
     def _candidates(self, worker: ScribeRow) -> list[TextRequest]:
-        preferred = {worker.owner.user.username, *worker.offer.priority_usernames}
         waiting = [
             request
             for request in self._requests.values()
@@ -210,11 +162,7 @@ class Texts:
         ]
         return sorted(
             waiting,
-            key=lambda request: (
-                request.account.user.username not in preferred,
-                -request.account.kudos,
-                request.created_at,
-            ),
+            key=lambda request: worker.comes_first(request.account, request.created_at),
         )
 
     def _hand_out(

@@ -5,26 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from worker.sandbox.kinds.text_wire import TextAskBody, TextPopBody
+from worker.sandbox.kinds.workers import KindWorker
 from worker.sandbox.records import Account, Settling, State
+from worker.sandbox.replies import Json
 
 _SPEED_SAMPLES = 20
 _NEWCOMER_TOKENS_PER_SECOND = 1.0
 
 
 @dataclass(slots=True)
-class ScribeRow:
-    """A scribe's row; `offer` is what its last check-in stored."""
-
-    id: str
-    name: str
-    owner: Account
-    created_at: float
-    checked_in_at: float
-    offer: TextPopBody
-    maintenance: str | None = None
-    kudos: float = 0.0
-    fulfilled: int = 0
-    uncompleted: int = 0
+class ScribeRow(KindWorker[TextPopBody]):
     suspicions: int = 0
     speeds: list[float] = field(default_factory=list[float])
 
@@ -32,6 +22,21 @@ class ScribeRow:
     def tokens_per_second(self) -> float:
         latest = self.speeds[-_SPEED_SAMPLES:]
         return sum(latest) / len(latest) if latest else _NEWCOMER_TOKENS_PER_SECOND
+
+    def told(self) -> Json:
+        return {
+            "type": "text",
+            "kudos_details": {"generated": self.kudos, "uptime": None},
+            "performance": f"{self.tokens_per_second:.1f} tokens per second",
+            "uptime": 0,
+            "nsfw": self.offer.nsfw,
+            "models": list(self.offer.models),
+            "max_length": self.offer.max_length,
+            "max_context_length": self.offer.max_context_length,
+        }
+
+    def told_to_its_owner(self) -> Json:
+        return {"owner": self.owner.user.username, "suspicious": self.suspicions}
 
 
 @dataclass(slots=True)
