@@ -24,9 +24,10 @@ from hordelib.job.notes import GenMetadata
 from worker.clock import SteadyClock, elapsed_seconds
 from worker.horde.api import Slot
 from worker.horde.kinds import Kind
-from worker.jobs.durable_sqlite import DurableSqlite, Format, Value, opened_for_reading
+from worker.jobs.durable_sqlite import DurableSqlite, Value, opened_for_reading
 from worker.jobs.owed import ImageRow, Owed, read_owed
 from worker.jobs.results import ENDS, GIVEN_BACK, Failed, ImageEnd, JobStage, Made
+from worker.jobs.sqlite_format import Format
 
 log = logging.getLogger(__name__)
 

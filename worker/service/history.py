@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker.jobs.durable_sqlite import Change, DurableSqlite, Format
+from worker.jobs.durable_sqlite import Change, DurableSqlite
 from worker.jobs.results import ENDS, JobStage
+from worker.jobs.sqlite_format import Format
 from worker.jobs.status import JobRow, StatusView
 
 FILE = "history.sqlite"

@@ -22,9 +22,9 @@ from tests.support.owner import PROJECT
 from tests.support.small_disk import fill, remount, small_disk
 from worker.clock import SteadyClock, elapsed_seconds
 from worker.horde.api import CLEANER_SECONDS, ExtraSource, Job, Slot, slots_of
-from worker.jobs.durable_sqlite import _is_damage, _told_by_check
 from worker.jobs.ledger import FILE, KEPT_SECONDS, LONGEST_ASKED, LOST_POPS, Ledger
 from worker.jobs.results import Failed, ImageEnd, JobStage, Made
+from worker.jobs.sqlite_format import is_damage, told_by_check
 
 NOTE = GenMetadata(MetadataType.LORA, MetadataValue.DOWNLOAD_FAILED, "a LoRA")
 DONE = ImageEnd(JobStage.submitted, 5.0)
@@ -526,10 +526,10 @@ def test_another_file_that_comes_to_its_place_is_not_overwritten(
 
 
 def test_a_page_that_can_not_be_read_for_want_of_memory_is_no_damage():
-    found = _told_by_check("Page 3: unable to get the page. error code=7")
-    assert not _is_damage(found, Path("x"))
-    assert _is_damage(_told_by_check("row 1 missing from index ended"), Path("x"))
-    assert not _is_damage(MemoryError(), Path("x"))
+    found = told_by_check("Page 3: unable to get the page. error code=7")
+    assert not is_damage(found, Path("x"))
+    assert is_damage(told_by_check("row 1 missing from index ended"), Path("x"))
+    assert not is_damage(MemoryError(), Path("x"))
 
 
 def test_a_clock_that_was_set_makes_nothing_wait_for_ever(ledger: Ledger, path: Path):
