@@ -12,7 +12,6 @@ import time
 from base64 import b64decode
 from collections.abc import Mapping
 from types import MappingProxyType
-from urllib.parse import urljoin
 
 from urllib3.util import Url
 
@@ -26,7 +25,14 @@ from worker.clock import elapsed_seconds
 from worker.horde.api import ExtraSource, Job
 from worker.net.addresses import Neighbourhood, NoBusiness, parsed
 from worker.net.call import Http
-from worker.net.messages import AnswerTooLong, HttpAnswer, HttpFailed, HttpRequest, NotTrusted
+from worker.net.messages import (
+    AnswerTooLong,
+    BadRedirect,
+    HttpAnswer,
+    HttpFailed,
+    HttpRequest,
+    NotTrusted,
+)
 
 CONNECT_SECONDS = 5.0
 MAX_REDIRECTS = 3
@@ -99,39 +105,36 @@ class SourceFetcher:
                 time.sleep(pause_seconds)
 
     def _follow(self, url: str, until: float) -> bytes:
-        for _ in range(MAX_REDIRECTS + 1):
-            target = _target(url)
-            body, location = self._get(target, until)
-            if not location:
-                return body
-            if target.scheme == "https" and not location.lower().startswith("https:"):
-                raise BadSource(f"{target.host}: redirects from https to something else")
-            url = location
-        raise BadSource(f"{_target(url).host}: more than {MAX_REDIRECTS} redirects")
+        asked: list[Url] = []  # the addresses on the way
 
-    def _get(self, target: Url, until: float) -> tuple[bytes, str]:
-        """What is there, or where it leads."""
-        request = HttpRequest(
-            url=target.url,
-            headers={"Accept-Encoding": "identity"},
-            until=until,
-            connect_seconds=CONNECT_SECONDS,
-            silence_seconds=self._try_seconds,
-            screen=self._neighbourhood.permit,
-        )
+        def request_to(address: str) -> HttpRequest:
+            target = _target(address)
+            if asked and asked[-1].scheme == "https" and target.scheme != "https":
+                raise BadSource(f"{asked[-1].host}: redirects from https to something else")
+            asked.append(target)
+            return HttpRequest(
+                url=target.url,
+                headers={"Accept-Encoding": "identity"},
+                until=until,
+                connect_seconds=CONNECT_SECONDS,
+                silence_seconds=self._try_seconds,
+                screen=self._neighbourhood.permit,
+            )
+
         try:
-            with self._http.ask(request) as answer:
-                if answer.status == 200:
-                    return answer.read(MAX_BYTES), ""
-                return b"", _location(target, answer)
+            with self._http.follow(url, request_to, MAX_REDIRECTS) as (_, answer):
+                _raise_for_status(asked[-1], answer)
+                return answer.read(MAX_BYTES)
         except AnswerTooLong as error:
-            raise BadSource(f"{target.host}: more than {MAX_BYTES} bytes") from error
+            raise BadSource(f"{asked[-1].host}: more than {MAX_BYTES} bytes") from error
+        except BadRedirect as error:
+            raise BadSource(f"{asked[-1].host}: {error}") from error
         except NoBusiness as error:
             raise BadSource(str(error)) from error
         except NotTrusted as error:
-            raise DownloadFailed(f"{target.host}: {error}") from error
+            raise DownloadFailed(f"{asked[-1].host}: {error}") from error
         except HttpFailed as error:
-            raise TryLater(f"{target.host}: {error}") from error
+            raise TryLater(f"{asked[-1].host}: {error}") from error
 
 
 _LOST = (BadSource, DownloadFailed, InvalidParams)  # to every worker alike
@@ -221,19 +224,11 @@ def _target(url: str) -> Url:
     return target
 
 
-def _location(target: Url, answer: HttpAnswer) -> str:
-    """Where a redirect leads; raises what any other status means."""
-    if answer.leads_to:
-        return _joined(target.url, answer.leads_to)
+def _raise_for_status(target: Url, answer: HttpAnswer) -> None:
+    if answer.status == 200:
+        return
     if answer.status in (408, 429) or answer.status >= 500:
         pause_seconds = retry_after_seconds(answer.headers)
         raise TryLater(f"{target.host}: HTTP {answer.status}", pause_seconds)
     plain = f"HTTP {answer.status}"
     raise DownloadFailed(f"{target.host}: {_WHAT_A_STATUS_MEANS.get(answer.status, plain)}")
-
-
-def _joined(base: str, location: str) -> str:
-    try:
-        return urljoin(base, location)
-    except ValueError as error:
-        raise BadSource("redirects to an address that can't be read") from error

@@ -12,14 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 
 from hordelib.files.json_file import JsonFile
 from worker.clock import elapsed_seconds
 from worker.errors import DocumentMissing
-from worker.net.addresses import as_asked
 from worker.net.call import Http
 from worker.net.messages import AnswerTooLong, HttpAnswer, HttpFailed, HttpRequest
 from worker.net.untrusted import reason_of
@@ -120,21 +119,20 @@ class Documents:
         known = kept if kept is not None and kept.url == url else None
         if known is not None and known.etag:
             headers = {**headers, "If-None-Match": known.etag}
-        target, until = url, elapsed_seconds() + self._whole_seconds
-        for _ in range(MOST_REDIRECTS + 1):
+        until = elapsed_seconds() + self._whole_seconds
+
+        def request_to(target: str) -> HttpRequest:
             _raise_if_unsafe(target, url)
-            request = HttpRequest(
+            return HttpRequest(
                 url=target,
                 headers=headers,
                 until=until,
                 connect_seconds=CONNECT_SECONDS,
                 silence_seconds=SILENCE_SECONDS,
             )
-            with self._http.ask(request) as answer:
-                if not answer.leads_to:
-                    return self._copy(url, answer, known)
-                target = as_asked(urljoin(target, answer.leads_to))
-        raise ValueError(f"more than {MOST_REDIRECTS} redirects")
+
+        with self._http.follow(url, request_to, MOST_REDIRECTS) as (_, answer):
+            return self._copy(url, answer, known)
 
     def _copy(self, url: str, answer: HttpAnswer, known: _Copy | None) -> _Copy:
         if answer.status == 304 and known is not None:

@@ -12,13 +12,14 @@ import re
 import socket
 import time
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from ipaddress import ip_address
 from threading import Lock, Thread, local
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urljoin
 from weakref import WeakSet
 
 import pycurl
@@ -26,8 +27,8 @@ from multidict import CIMultiDict
 from urllib3.util import Url
 
 from worker.clock import elapsed_seconds
-from worker.net.addresses import parsed
-from worker.net.messages import HttpAnswer, HttpFailed, HttpRequest, NotTrusted, Screen
+from worker.net.addresses import as_asked, parsed
+from worker.net.messages import BadRedirect, HttpAnswer, HttpFailed, HttpRequest, NotTrusted, Screen
 from worker.net.routes import certificates, no_proxy, proxy_to
 
 _TIMED_OUT, _TOO_SLOW = "timed out", "too slow: it did not end within its time"
@@ -62,9 +63,9 @@ _REASONS: Mapping[int, str] = MappingProxyType(
 class Http:
     """Asks sites, over connections that each thread keeps for itself. Any thread may use it.
 
-    Nothing of the owner's .netrc goes along, and no cookie; no redirect is followed, and nothing
-    asked twice. `trust_env`: whether proxies and certificates of the environment are used; a proxy
-    never is for this machine, which it can't reach. Call `close` at the end.
+    Nothing of the owner's .netrc goes along, and no cookie. Only `follow` follows redirects, and
+    nothing is asked twice. `trust_env`: whether proxies and certificates of the environment are
+    used; a proxy never is for this machine, which it can't reach. Call `close` at the end.
     """
 
     def __init__(self, user_agent: str, *, trust_env: bool):
@@ -105,6 +106,23 @@ class Http:
                 self._give_up(line)
             else:
                 self._mine.line = line
+
+    @contextmanager
+    def follow(
+        self, url: str, request_to: Callable[[str], HttpRequest], most_redirects: int
+    ) -> Generator[tuple[str, HttpAnswer]]:
+        """The address where redirects end, and its answer.
+
+        `request_to` makes the request to each address on the way, the first one included, and
+        raises where that one may not be asked. Raises BadRedirect, and as `ask` does.
+        """
+        for _ in range(most_redirects + 1):
+            with self.ask(request_to(url)) as answer:
+                if not answer.leads_to:
+                    yield url, answer
+                    return
+                url = _joined(url, answer.leads_to)
+        raise BadRedirect(f"more than {most_redirects} redirects")
 
     def _taken_connection(self) -> _Connection:
         line: _Connection | None = self._mine.__dict__.pop("line", None)
@@ -330,6 +348,13 @@ def _pieces_of(unpacker: zlib._Decompress, chunk: bytes) -> Generator[bytes]:
         chunk = unpacker.unconsumed_tail
         is_all_out = not chunk and len(piece) < _UNPACKED_BYTES
         yield piece
+
+
+def _joined(base: str, location: str) -> str:
+    try:
+        return as_asked(urljoin(base, location))
+    except ValueError as error:
+        raise BadRedirect("leads to an address that can't be read") from error
 
 
 def _field_lines(headers: Mapping[str, str]) -> list[bytes]:

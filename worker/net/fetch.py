@@ -10,14 +10,14 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from hordelib.errors import DownloadFailed, DownloadRefused
 from worker.backoff import MOST_SECONDS, retry_after_seconds
 from worker.clock import elapsed_seconds
 from worker.net.addresses import as_asked, is_this_machine
 from worker.net.call import Http
-from worker.net.messages import AnswerTooLong, HttpAnswer, HttpFailed, HttpRequest
+from worker.net.messages import AnswerTooLong, BadRedirect, HttpAnswer, HttpFailed, HttpRequest
 from worker.net.untrusted import one_line
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10.0, 5.0
@@ -84,16 +84,9 @@ class Web:
         Raises DownloadRefused for a last word, TryLater for anything that may pass, DownloadFailed
         for a redirect to where we do not go.
         """
-        target, start = _joined(url, ""), {"Range": f"bytes={start_byte}-"} if start_byte else {}
-        for _ in range(_MOST_REDIRECTS + 1):
-            _raise_if_unsafe(target, first=url)
-            with self._opened(target, start, deadline) as response:
-                if not response.leads_to:
-                    yield _answer(response, _site(target))
-                    return
-                target = _joined(target, response.leads_to)
-                _raise_if_login(target, _site(url))
-        raise DownloadFailed(f"{_site(url)}: more than {_MOST_REDIRECTS} redirects")
+        start = {"Range": f"bytes={start_byte}-"} if start_byte else {}
+        with self._followed(_readable(url), start, deadline) as (reached, response):
+            yield _answer(response, _site(reached))
 
     def read(self, url: str, deadline: float, most_bytes: int) -> bytes:
         """A small body as a whole. Raises as `get` does after three tries, or where it is large."""
@@ -113,23 +106,34 @@ class Web:
                 raise DownloadFailed(told) from error
 
     @contextmanager
-    def _opened(
+    def _followed(
         self, url: str, headers: Mapping[str, str], deadline: float
-    ) -> Generator[HttpAnswer]:
-        if elapsed_seconds() >= deadline:
-            raise TryLater(f"{_site(url)}: no time left")
-        request = HttpRequest(
-            url=url,
-            headers={**headers, **self._headers(url)},
-            until=deadline,
-            connect_seconds=CONNECT_SECONDS,
-            silence_seconds=SILENCE_SECONDS,
-        )
+    ) -> Generator[tuple[str, HttpAnswer]]:
+        asked = url  # of the addresses on the way, the latest
+
+        def request_to(target: str) -> HttpRequest:
+            nonlocal asked
+            if target != url:
+                _raise_if_login(target, _site(url))
+            _raise_if_unsafe(target, first=url)
+            if elapsed_seconds() >= deadline:
+                raise TryLater(f"{_site(target)}: no time left")
+            asked = target
+            return HttpRequest(
+                url=target,
+                headers={**headers, **self._headers(target)},
+                until=deadline,
+                connect_seconds=CONNECT_SECONDS,
+                silence_seconds=SILENCE_SECONDS,
+            )
+
         try:
-            with self._http.ask(request) as answer:
-                yield answer
+            with self._http.follow(url, request_to, _MOST_REDIRECTS) as reached:
+                yield reached
         except HttpFailed as error:
-            raise TryLater(f"{_site(url)}: {error}") from error
+            raise TryLater(f"{_site(asked)}: {error}") from error
+        except BadRedirect as error:
+            raise DownloadFailed(f"{_site(asked)}: {error}") from error
 
     def _headers(self, url: str) -> dict[str, str]:
         headers = {"Accept-Encoding": "identity"}
@@ -159,11 +163,11 @@ def _answer(response: HttpAnswer, site: str) -> Answer:
     return Answer(status, response.headers, response.chunks, site)
 
 
-def _joined(base: str, location: str) -> str:
+def _readable(url: str) -> str:
     try:
-        return as_asked(urljoin(base, location))
+        return as_asked(url)
     except ValueError as error:
-        raise DownloadFailed(f"{_site(base)}: leads to an address that can't be read") from error
+        raise DownloadFailed(f"{_site(url)}: leads to an address that can't be read") from error
 
 
 def _raise_if_unsafe(url: str, first: str) -> None:

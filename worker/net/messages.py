@@ -47,6 +47,10 @@ class NotTrusted(HttpFailed):
     """A site has no certificate that it could be known by."""
 
 
+class BadRedirect(ValueError):
+    """Redirects have no end, or lead to what is no address."""
+
+
 class AnswerTooLong(ValueError):
     """A body has more bytes than its reader has room for."""
 
