@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from tests.support.browser import LONG_MS, chromium, go_to, looking
 from tests.support.family_files import sd1_header
@@ -237,6 +237,21 @@ def test_a_page_left_open_for_a_week_keeps_the_last_lines_and_goes_on(
         served.watched.orders.answer(Overview(doing="paused"))
         expect(tab.locator("#sentence")).to_have_text("It is paused.")
         expect(tab.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_newer_release_is_told_with_the_command_that_takes_it(browser: Browser, served: OpenPage):
+    release = {"version": "99.0.1", "link": "https://x", "ours": "1", "command": "take --self"}
+
+    def answer(route: Route) -> None:
+        """As the worker's own answer would be where GitHub has told of one."""
+        told = route.fetch()
+        route.fulfill(response=told, json={**told.json(), "release": release})
+
+    with looking(browser, served.url) as tab:
+        tab.route("**/api/horde", answer)
+        go_to(tab, "The horde's side")
+        expect(tab.locator("#horde-body")).to_contain_text("Version 99.0.1 is there; this is 1.")
+        expect(tab.locator("#horde-body code")).to_have_text("take --self")
 
 
 def test_a_lost_connection_is_said(browser: Browser, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from tests.support.axe import serious_problems
 from tests.support.browser import LONG_MS, chromium, go_to, looking
 from tests.support.family_files import sd1_header
-from tests.support.open_page import free_port
+from tests.support.open_page import PASSWORD, free_port
 from tests.support.owner import config, wait_for
 from tests.support.reference_server import ReferenceServer, reference_server
 from tests.support.sandbox_client import CLIENT_KEY, MODEL, MODELS, Api
@@ -199,6 +200,69 @@ def test_what_needs_a_restart_counts_after_the_button_for_it(browser: Browser, w
         expect(tab.locator("#state")).to_have_class("state good", timeout=LONG_MS)
         worker.wait_for_all(asked)
     worker.wait_for_all(worker.ask(FAST))
+
+
+def test_a_pause_of_an_hour_says_until_when_and_the_log_tells_of_it(
+    browser: Browser, worker: WholeWorker
+):
+    with shown(browser, worker) as tab:
+        state = tab.locator("#sentence")
+        for choice, told in (("for an hour", r"You paused it until \d\d:\d\d"),
+                             ("until tomorrow", r"You paused it until \w{3} 00:00")):  # fmt: skip
+            tab.get_by_label("How long to pause").select_option(choice)
+            tab.get_by_role("button", name="Pause", exact=True).click()
+            expect(state).to_contain_text(re.compile(told), timeout=LONG_MS)
+        tab.get_by_role("button", name="Resume").click()
+        expect(state).not_to_contain_text("paused", timeout=LONG_MS)
+        go_to(tab, "Log")
+        tab.get_by_role("searchbox", name="Search").fill("order is to")
+        expect(tab.locator("#lines li").last).to_contain_text("the order is to serve")
+        tab.get_by_label("Level").select_option("errors")
+        expect(tab.locator("#lines li")).to_have_count(0)
+        tab.get_by_label("Level").select_option("all")
+        tab.get_by_role("button", name="Copy").click()
+        expect(tab.locator("#copied")).to_contain_text("lines are copied")
+
+
+def test_a_download_is_paused_and_cancelled_while_jobs_are_served(
+    browser: Browser, worker: WholeWorker
+):
+    rest = worker.site.hold(f"/files/{ADDED.replace(' ', '_')}.safetensors")
+    with shown(browser, worker, "Models") as tab:
+        tab.get_by_role("button", name=f"Add {ADDED}").click()
+        tab.get_by_role("dialog").get_by_role("button", name="Download").click()
+        tab.get_by_role("button", name=f"Pause the download of {ADDED}").click()
+        rest.set()
+        downloads = tab.locator("#downloads")
+        expect(downloads).to_contain_text(f"{ADDED}: paused at", timeout=LONG_MS)
+        worker.wait_for_all(worker.ask(FAST))
+        tab.get_by_role("button", name=f"Cancel the download of {ADDED}").click()
+        tab.get_by_role("dialog").get_by_role("button", name="Cancel it").click()
+        expect(downloads).to_contain_text("its download was cancelled", timeout=LONG_MS)
+    assert ADDED not in load_config(worker.config_file).models_to_load
+
+
+def test_behind_a_password_a_worker_is_entered_left_and_stopped(
+    browser: Browser, worker: WholeWorker, tmp_path: Path, checkpoint: Path
+):
+    (tmp_path / "models" / "compvis").mkdir(parents=True)
+    (tmp_path / "models" / "compvis" / checkpoint.name).symlink_to(checkpoint)
+    url = f"http://127.0.0.1:{free_port()}"
+    text = config(worker.horde, more=f"page_password: {PASSWORD}\n")
+    text = text.replace("page: ''", f"page: {url}").replace("tester", "another tester")
+    (tmp_path / "bridgeData.yaml").write_text(text, "utf-8")
+    with start(tmp_path, "loop", subprocess.DEVNULL) as running:
+        wait_for(lambda: running.poll() is not None or _answers(url))
+        with looking(browser, url) as tab:
+            for button in ("Log out", "Stop"):
+                tab.get_by_label("Password").fill(PASSWORD)
+                tab.get_by_role("button", name="Log in").click()
+                expect(tab.locator("#worker")).to_have_text("another tester", timeout=LONG_MS)
+                expect(tab.locator("#state")).to_have_class("state good", timeout=LONG_MS)
+                tab.get_by_role("button", name=button, exact=True).click()
+            tab.get_by_role("dialog").get_by_role("button", name="Stop").click()
+            expect(tab.get_by_role("alert")).to_contain_text("is lost", timeout=LONG_MS)
+        assert running.wait(120) == 0
 
 
 def test_the_hordes_record_queue_and_reward_are_shown(browser: Browser, worker: WholeWorker):

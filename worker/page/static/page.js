@@ -94,7 +94,7 @@ async function loadHistory() {
     chart("Busy", "% of the time", groups, (group) => known(group, up(group) ? Math.min(100, 100 * sum(group, "busy_seconds") / up(group)) : 0),
       whole(up(hours) ? `${round(Math.min(100, 100 * busy / up(hours)))} % of the time that it ran` : "0 %")),
     chart("Seconds a megapixelstep", "s", groups, (group) => known(group, sum(group, "megapixelsteps") ? sum(group, "busy_seconds") / sum(group, "megapixelsteps") : 0),
-      whole(work ? `${round(busy / work)} s` : "nothing was made")),
+      work ? `${round(busy / work)} s for a million pixels and one step; less is faster` : "Nothing was made."),
   );
   const faults = new Map();
   for (const hour of hours) for (const [reason, count] of Object.entries(hour.faults)) faults.set(reason, (faults.get(reason) ?? 0) + count);
@@ -142,11 +142,12 @@ function keyRow(key) {
     if (isNew) edited.set(key.key, value); else edited.delete(key.key);
     $("save").disabled = !edited.size;
   });
-  const byDefault = key.is_required ? "required" : key.default === null ? "not set by default" : `default: ${JSON.stringify(key.default)}`;
+  const byDefault = key.is_required ? "required" : key.default === null ? "not set by default" : `default: ${usual(key.default)}`;
   const words = make("div", { id: `${id}-words` }, make("p", {}, key.words), make("p", {}, `Expected: ${key.expects}; ${byDefault}.`), fixed && make("p", {}, fixed));
   row.append(make("div", {}, make("label", { for: id }, key.key), " ", make("span", { class: "tag" }, COUNTS[key.needs]), words), make("div", {}, field));
   return row;
 }
+const usual = (value) => value === true ? "true (ticked)" : value === false ? "false (not ticked)" : value === "" || value.length === 0 ? "empty" : String(value);
 function fieldOf(key, id) {
   switch (key.kind) {
     case "switch": { const field = make("input", { id, type: "checkbox" }); field.checked = key.value; return field; }

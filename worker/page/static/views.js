@@ -117,7 +117,7 @@ export function showNow(now) {
   const hourly = (value) => hours > 1 / 60 ? ` (${(value / hours).toFixed(1)} an hour)` : "";
   definitions($("life"), [
     ["images", `${overview.images}${hourly(overview.images)}`], ["kudos", `${overview.kudos.toFixed(2)}${hourly(overview.kudos)}`],
-    ["failed", overview.failed], ["lost answers", overview.lost_pops],
+    ["failed", overview.failed], ...(overview.lost_pops ? [["answers lost on their way", overview.lost_pops]] : []),
     ["up", overview.began ? duration(overview.at - overview.began) : "–"], ["models offered", overview.models.length],
   ]);
   $("memory").replaceChildren(meter("Main memory", machine.memory), ...(machine.disk ? [meter("Disk of the models", machine.disk)] : []));
