@@ -46,6 +46,8 @@ class Given(BaseModel):
     """It was to last so long from the moment of the order, whatever the clock is set to."""
     at_once: bool = False
     """Jobs in hand are not finished before."""
+    after: Given | None = None
+    """Of a restart: the pause that it came in, which goes on afterwards."""
 
 
 class Orders:
@@ -60,6 +62,9 @@ class Orders:
     def give(self, order: Order | Given) -> None:
         """Raises OSError where the folder can't be written."""
         given = order if isinstance(order, Given) else Given(order=order)
+        before = self.given()
+        if given.order is Order.restart and before and before.order is Order.pause:
+            given = given.model_copy(update={"after": before})
         self._unwritten = None
         self._write(_ORDER, given.model_dump_json())
 
@@ -95,8 +100,9 @@ class Orders:
     def begin(self) -> None:
         """A new life of the worker: to end was the order of an earlier one."""
         with suppress(OSError):
-            if self.is_given(*OF_ONE_LIFE):
-                self.give(Order.serve)
+            given = self.given()
+            if given and given.order in OF_ONE_LIFE:
+                self.give(given.after or Order.serve)
             self.answer(Overview(doing=STARTING))
 
     def end(self) -> None:

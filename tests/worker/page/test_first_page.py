@@ -191,3 +191,23 @@ def test_an_owner_sets_a_worker_up_in_a_browser_and_it_starts(tmp_path: Path, ur
             worker.wait(60)
     config = load_config(tmp_path / "bridgeData.yaml")
     assert (config.models_to_load, len(config.serve_hours)) == (("Small",), 1)
+
+
+def test_what_nothing_is_served_without_is_installed_first(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DREAMER_SAFETY", "required")
+    monkeypatch.setattr("worker.page.extras.PROJECT", tmp_path)
+    monkeypatch.setattr("worker.page.extras.has_safety_packages", lambda: False)
+    set_up = tmp_path / "update-runtime.sh"
+    set_up.touch()
+    form = Form(tmp_path, url)
+    answer = form.post(ANSWERS)
+    assert answer.status_code == 400
+    assert "horde_safety is needed, and not installed yet" in answer.text
+    assert not form.config_file.exists()
+    set_up.unlink()  # where the page can't install it, its command is told, and no answer is lost
+    (extra,) = form.get("/api/setup/extras").json()["extras"]
+    assert extra["by_hand"]
+    assert form.post(ANSWERS).status_code == 200
+    form.thread.join()

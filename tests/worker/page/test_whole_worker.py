@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tests.support.axe import serious_problems
 from tests.support.browser import LONG_MS, chromium, go_to, looking
 from tests.support.family_files import sd1_header
 from tests.support.open_page import PASSWORD, free_port
-from tests.support.owner import config, wait_for
+from tests.support.owner import PROJECT, config, wait_for
 from tests.support.reference_server import ReferenceServer, reference_server
 from tests.support.sandbox_client import CLIENT_KEY, MODEL, MODELS, Api
 from tests.support.worker_with_a_page import start
@@ -199,6 +200,10 @@ def test_what_needs_a_restart_counts_after_the_button_for_it(browser: Browser, w
         expect(tab.locator("#waiting")).to_be_empty(timeout=LONG_MS)
         expect(tab.locator("#state")).to_have_class("state good", timeout=LONG_MS)
         worker.wait_for_all(asked)
+    home = str(worker.config_file.parent)
+    command = [sys.executable, "-m", "worker", "--home", home, "restart"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert told.stdout.startswith("the worker is ")
     worker.wait_for_all(worker.ask(FAST))
 
 

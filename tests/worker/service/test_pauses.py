@@ -67,6 +67,21 @@ def test_it_outlives_the_process_and_ends_at_its_time_all_the_same(tmp_path: Pat
     assert later.follow() is Order.serve
 
 
+def test_a_restart_leaves_a_pause_as_it_was(tmp_path: Path, clocks: Clocks):
+    orders = Orders(tmp_path)
+    pauses = Pauses(orders, clock=clocks.steady())
+    pauses.pause(NOON + 600)
+    orders.give(Order.restart)
+    assert pauses.follow() is Order.restart
+    orders.begin()
+    assert pauses.follow() is Order.pause
+    assert "until 12:10" in pauses.reasons[0].told
+    orders.give(Order.serve)
+    orders.give(Order.restart)
+    orders.begin()
+    assert pauses.follow() is Order.serve
+
+
 @pytest.mark.parametrize(("is_span", "doing"), [(True, Order.pause), (False, Order.serve)])
 def test_two_hours_are_two_hours_whatever_the_clock_is_set_to(
     pauses: Pauses, clocks: Clocks, is_span: bool, doing: Order
