@@ -39,6 +39,7 @@ from worker.models.offer import find_capabilities, introduce
 from worker.models.on_disk import FileStock, State, size_text
 from worker.models.opening import Models, find_models
 from worker.models.reference import ReferenceEntry
+from worker.models.selection import UNCOUNTED
 from worker.models.unlisted_weights import question_entries, transparency_entries
 from worker.safety.policy import judge_settings, unfound
 from worker.safety.policy import remedy as safety_remedy
@@ -161,9 +162,11 @@ def _models(models: Models, inventory: Inventory) -> Iterator[Finding]:
         remedy = "go online and run ./horde-bridge.sh models verify, which compares your files"
         yield Finding("model reference", Verdict.warning, note, remedy)
     for problem in models.problems:
-        yield failed("model files", problem, MEND_OR_LEAVE_OUT)
+        remedy = NAME_THEM if problem.endswith(UNCOUNTED) else MEND_OR_LEAVE_OUT
+        yield failed("model files", problem, remedy)
 
 
+NAME_THEM = "go online, or put names of models into models_to_load in the group's place"
 MEND_OR_LEAVE_OUT = (
     "put a whole file of the model there, or take its name out of models_to_load; "
     "./horde-bridge.sh models top shows names that the horde knows"

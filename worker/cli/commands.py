@@ -159,9 +159,9 @@ def _check(options: argparse.Namespace) -> int:
     code = ExitCode.OK
     for finding in findings(options.home, options.home / CONFIG_FILE):
         console.print(f"{finding.verdict:8}", style=styles[finding.verdict], end="")
-        console.print(f"{finding.name:23}{as_typed(finding.detail)}")
+        console.print(f"{finding.name:26}{as_typed(finding.detail)}")
         if finding.remedy:
-            console.print(f"{'':31}remedy: {as_typed(finding.remedy)}")
+            console.print(f"{'':34}remedy: {as_typed(finding.remedy)}")
         if finding.verdict is Verdict.failed:
             code = ExitCode.FAILED
     return code

@@ -113,9 +113,9 @@ def _check(home: Path, config_file: Path) -> Iterator[str]:
         for finding in findings(home, config_file):
             is_personal = finding.name in _ABOUT_THE_OWNER
             detail = "(left out)" if is_personal else finding.detail
-            yield f"{finding.verdict:8}{finding.name:23}{detail}"
+            yield f"{finding.verdict:8}{finding.name:26}{detail}"
             if finding.remedy and not is_personal:
-                yield f"{'':31}remedy: {finding.remedy}"
+                yield f"{'':34}remedy: {finding.remedy}"
     except (WorkerError, HordelibError, OSError) as error:
         yield f"check could not go on: {error}"
 

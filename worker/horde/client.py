@@ -331,7 +331,7 @@ class HordeClient:
                 body = answer.beginning(_MOST_ERROR_BYTES) if is_error else answer.read(most_bytes)
                 return _Reply(answer.status, answer.headers, body)
         except HttpFailed as error:
-            told = f"{call}: {self._keyless(str(error))}"
+            told = f"{self._keyless(str(error))} ({call})"
             # Without its cause: what came may be in it, and the key in that.
             raise HordeUnreachable(told, may_have_worked=error.was_sent) from None
         except AnswerTooLong:

@@ -239,7 +239,8 @@ def _uses(folder: ModelsFolder) -> tuple[Mapping[str, int] | None, tuple[str, ..
     try:
         return read_uses(folder.documents, folder.config.horde_url), ()
     except DocumentMissing as error:
-        return None, (f"how often models are used: {error}",)
+        why = str(error).removeprefix("uses: ")
+        return None, (f"how often models are used is not known: {why}",)
 
 
 def _own(folder: ModelsFolder, reference: Reference) -> frozenset[str]:

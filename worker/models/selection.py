@@ -26,6 +26,7 @@ from hordelib.job.families import (
 from worker.config.values import is_word
 from worker.models.reference import ReferenceEntry
 
+UNCOUNTED = "can't be counted: the horde did not say how often models are used"
 MOST_MODELS = 300  # that the horde takes of one worker (POST generate/pop)
 # What only names choose, and words only where `load_large_models` says so.
 _LARGE_FAMILIES = (CASCADE, FLUX, FLUX_DEV, QWEN_IMAGE, Z_IMAGE, KREA2, ANIMA)
@@ -191,7 +192,7 @@ def _objection(
 ) -> str:
     """Why a text chooses nothing; "" where it does."""
     if group is not None and group.asks_uses and candidates.uses is None:
-        return "can't be counted: the horde did not say how often models are used"
+        return UNCOUNTED
     if group is not None or (known and text in known):
         return ""
     if is_word(text):
