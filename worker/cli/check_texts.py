@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from threading import Event
 
 from worker.config.keys import BridgeConfig
 from worker.errors import CantServeNow
-from worker.scribe.connection import Connection
 from worker.scribe.introduction import WHOLE, share, told_reward
 from worker.scribe.scribe import lengths
-from worker.scribe.text_server import found_out
+from worker.scribe.text_server import ask_server
 from worker.setup.finding import Finding, Verdict, failed, ok
 
 
@@ -18,15 +16,11 @@ def text_findings(config: BridgeConfig) -> Iterator[Finding]:
     """Nothing where no texts are served."""
     if config.scribe_name is None or config.text_backend is None:
         return
-    key = config.text_key.get_secret_value() if config.text_key else ""
-    connection = Connection(config.text_backend, key, Event())
     try:
-        server = found_out(connection, config.text_api, config.text_model)
+        server = ask_server(config)
     except CantServeNow as error:
         yield failed("text server", str(error), "start it, or correct text_backend")
         return
-    finally:
-        connection.close()
     length, context = lengths(config, server)
     told = f"{server.software} ({server.api}): {server.model}, offered as {server.offered}"
     yield ok("text server", f"{told}; texts of {length} tokens, {context} with their prompts")

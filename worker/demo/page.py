@@ -24,7 +24,19 @@ class Shot:
     suffix: str = "webp"
 
 
-def write_contact_sheet(folder: Path, shots: Sequence[Shot], remark: str = "") -> Path:
+@dataclass(frozen=True, slots=True)
+class ShownText:
+    """One text, and who wrote it."""
+
+    label: str
+    prompt: str
+    text: str
+    written_by: str
+
+
+def write_contact_sheet(
+    folder: Path, shots: Sequence[Shot], remark: str = "", texts: Sequence[ShownText] = ()
+) -> Path:
     """Write the pictures and the page into `folder`; the page's path. `remark` ends the page.
 
     Pictures of an earlier sheet go. Raises OSError where the folder can't be written.
@@ -38,6 +50,7 @@ def write_contact_sheet(folder: Path, shots: Sequence[Shot], remark: str = "") -
         name = f"{number:02}-{_slug(shot.label or shot.prompt)}-{seed}.{shot.suffix}"
         (folder / name).write_bytes(shot.file)
         figures.append(_figure(name, shot))
+    figures += map(_text_figure, texts)
     page = folder / PAGE
     page.write_text(
         _PAGE.substitute(count=len(shots), figures="\n".join(figures), remark=escape(remark)),
@@ -60,9 +73,23 @@ def _figure(name: str, shot: Shot) -> str:
     )
 
 
+def _text_figure(shown: ShownText) -> str:
+    return _TEXT.substitute(
+        label=escape(shown.label),
+        prompt=escape(shown.prompt),
+        text=escape(shown.text),
+        written_by=escape(shown.written_by),
+    )
+
+
 _FIGURE = Template(
     """<figure><a href="$name"><img src="$name" alt="$prompt"></a>
 <figcaption>$label<b>$prompt</b>$seed$settings</figcaption></figure>"""
+)
+
+_TEXT = Template(
+    """<figure><p><q>$prompt</q>$text</p>
+<figcaption><i>$label</i><br>$written_by</figcaption></figure>"""
 )
 
 _PAGE = Template(
@@ -73,6 +100,8 @@ body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem; background: #16181d; 
 main { display: grid; grid-template-columns: repeat(auto-fill, 16rem); gap: 1.5rem }
 figure { margin: 0; background: #22252c; border-radius: .5rem; overflow: hidden }
 img { display: block; width: 16rem; height: 16rem; object-fit: contain }
+figure p { margin: .8rem; white-space: pre-wrap; overflow-wrap: anywhere }
+q { color: #fff; quotes: none }
 figcaption { padding: .6rem .8rem; color: #a8adb8; font-size: .85rem }
 b { color: #fff; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 4;
     overflow: hidden; overflow-wrap: anywhere }

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import requests
@@ -16,9 +17,11 @@ from rich.console import Console
 from hordelib.demo_model import ensure_checkpoint
 from hordelib.files.model import Model
 from worker.children.signals import StopSignals
+from worker.config.config import load_config
+from worker.config.document import CONFIG_FILE
 from worker.config.keys import BridgeConfig
 from worker.demo.model_files import lay_out
-from worker.demo.page import Shot, write_contact_sheet
+from worker.demo.page import Shot, ShownText, write_contact_sheet
 from worker.demo.sample_forms import FORM_WISHES, FormWish
 from worker.demo.sample_requests import (
     CENSORED_WORD,
@@ -30,6 +33,8 @@ from worker.demo.sample_requests import (
     USUAL,
     Wish,
 )
+from worker.demo.sample_texts import TEXT_WISH
+from worker.errors import CantServeNow, ConfigError
 from worker.horde.api import Offer
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
@@ -39,6 +44,7 @@ from worker.models.offer import offer_maker
 from worker.models.on_disk import DISK_FLOOR_BYTES
 from worker.models.opening import find_models
 from worker.sandbox import ReferenceModel, Sandbox
+from worker.scribe.text_server import ask_server
 from worker.service.application_view import Shown, make_display
 from worker.service.assembly import make_bridge, make_intake
 from worker.service.logs import set_up_logging
@@ -97,6 +103,27 @@ class Client:
         is_picture = isinstance(value, str) and value.startswith(f"{self._url}/")
         return wish.shot(value, self._get(value).content if is_picture else None)
 
+    def post_text(self) -> str:
+        """As `post`, of a scribe."""
+        answer = self._session.post(
+            f"{self._api}/generate/text/async", json=TEXT_WISH.body(), timeout=TIMEOUT_SECONDS
+        )
+        answer.raise_for_status()
+        return answer.json()["id"]
+
+    def is_text_over(self, request_id: str) -> bool:
+        status = self._text(request_id)
+        return status["done"] or status["faulted"]
+
+    def text(self, request_id: str) -> ShownText | None:
+        """None where none was delivered."""
+        for written in self._text(request_id)["generations"]:
+            return TEXT_WISH.shown(written["text"], written["model"])
+        return None
+
+    def _text(self, request_id: str) -> Any:
+        return self._get(f"{self._api}/generate/text/status/{request_id}").json()
+
     def _forms(self, request_id: str) -> Any:
         return self._get(f"{self._api}/interrogate/status/{request_id}").json()
 
@@ -120,9 +147,12 @@ class Client:
 class Waiting:
     """Asks, not too often, whether all requests are over."""
 
-    def __init__(self, client: Client, ids: Sequence[str], form_ids: Sequence[str] = ()):
+    def __init__(
+        self, client: Client, ids: Sequence[str], form_ids: Sequence[str], text_ids: Sequence[str]
+    ):
         self._open = [(client.is_over, each) for each in ids]
         self._open += [(client.are_forms_over, each) for each in form_ids]
+        self._open += [(client.is_text_over, each) for each in text_ids]
         self._next_poll = 0.0
 
     def is_done(self) -> bool:
@@ -140,18 +170,21 @@ def run_demo(home: Path, console: Console, wishes: Sequence[Wish], signals: Stop
     """
     set_up_logging(console, home / "logs" / "dreamer.log", logging.WARNING)
     console.print("The demo model is made ready (330 MB, the first time only) …")
-    config_of = _prepare(home, wishes)
+    texts: Mapping[str, object] = {} if wishes is FEW else _text_keys(home, console)
+    config_of = _prepare(home, wishes, texts)
     form_wishes = () if wishes is FEW else FORM_WISHES
     with Sandbox(models=REFERENCE) as sandbox:
         console.print(f"A local horde listens at {sandbox.url}")
         client = Client(sandbox.url, CLIENT_KEY)
         ids = [client.post(wish) for wish in wishes]
         form_ids = [client.post_forms(wish) for wish in form_wishes]
+        text_ids = [client.post_text()] if texts else []
         journal = Journal(Ledger(None))
         config = config_of(sandbox.url)
-        console.print(f"{len(ids) + len(form_ids)} requests are posted; the worker starts …")
+        count = len(ids) + len(form_ids) + len(text_ids)
+        console.print(f"{count} requests are posted; the worker starts …")
         bridge = _make_bridge(config, home, journal)
-        is_done = Waiting(client, ids, form_ids).is_done
+        is_done = Waiting(client, ids, form_ids, text_ids).is_done
         with TemporaryDirectory() as orders:
             pauses = Pauses(Orders(Path(orders)))
             machine = Machine(config, home, DISK_FLOOR_BYTES)
@@ -163,24 +196,50 @@ def run_demo(home: Path, console: Console, wishes: Sequence[Wish], signals: Stop
         shots = _collect(client, ids, wishes)
         answered = zip(form_ids, form_wishes, strict=True)
         forms = [shot for id, wish in answered if (shot := client.shot(id, wish))]
+        written = [text for id in text_ids if (text := client.text(id))]
     remark = "" if wishes is FEW else NOT_SHOWN
-    page = write_contact_sheet(home / "demo-output", [*shots, *forms], remark)
+    page = write_contact_sheet(home / "demo-output", [*shots, *forms], remark, written)
     wanted = sum(wish.images for wish in wishes)
     console.print(f"{len(shots)} of {wanted} pictures, {journal.view().kudos:.2f} kudos")
     if form_wishes:
         console.print(f"{len(forms)} of {len(form_wishes)} forms of alchemy")
+    if text_ids:
+        console.print(f"{len(written)} of {len(text_ids)} texts")
     console.print(str(page), soft_wrap=True)
-    return len(shots) == wanted and len(forms) == len(form_wishes)
+    made = (len(shots), len(forms), len(written))
+    return made == (wanted, len(form_wishes), len(text_ids))
 
 
-def _prepare(home: Path, wishes: Sequence[Wish]) -> Callable[[str], BridgeConfig]:
+def _text_keys(home: Path, console: Console) -> Mapping[str, object]:
+    """Those of the owner's bridgeData.yaml that lead to a text server which answers."""
+    file = home / CONFIG_FILE
+    if not file.exists():
+        return {}
+    try:
+        config = load_config(file)
+        if config.text_backend is None:
+            return {}
+        ask_server(config)
+    except (ConfigError, CantServeNow) as error:
+        console.print(f"No text is shown: {error}", markup=False)
+        return {}
+    keys = ("text_backend", "text_api", "text_key", "text_model")
+    return {"scribe_name": "Demo Scribe", **{key: getattr(config, key) for key in keys}}
+
+
+def _prepare(
+    home: Path, wishes: Sequence[Wish], texts: Mapping[str, object]
+) -> Callable[[str], BridgeConfig]:
     """Put the files there that the wishes need; gives the configuration for a horde's address."""
     if wishes is FEW:
         ensure_checkpoint(home / "models")
         return demo_config
     lay_out(home / ALL_MODELS / "models", ensure_checkpoint(home / "models"))
     return lambda url: demo_config(
-        url, cache_home=ALL_MODELS, models=tuple(REFERENCE), alchemist_name="Demo Alchemist"
+        url,
+        cache_home=ALL_MODELS,
+        models=tuple(REFERENCE),
+        others={"alchemist_name": "Demo Alchemist", **texts},
     )
 
 
@@ -208,14 +267,14 @@ def demo_config(
     *,
     cache_home: str = ".",
     models: tuple[str, ...] = (MODEL,),
-    alchemist_name: str | None = None,
+    others: Mapping[str, object] = MappingProxyType({}),
 ) -> BridgeConfig:
-    """A worker for a machine of any speed, and for the demo's models alone."""
+    """A worker for a machine of any speed, and for the demo's models alone; `others` are the keys
+    of the other kinds of work."""
     return BridgeConfig.model_validate(
         {
             "api_key": WORKER_KEY,
             "dreamer_name": "Demo Dreamer",
-            "alchemist_name": alchemist_name,
             "horde_url": horde_url,
             "models_to_load": models,
             "cache_home": cache_home,
@@ -225,6 +284,7 @@ def demo_config(
             "preload_timeout": 600,
             "inference_step_timeout": 600,
             "process_timeout": 3600,
+            **others,
         }
     )
 

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 
 from hordelib.errors import JobError
 from worker.clock import elapsed_seconds
+from worker.config.keys import BridgeConfig
 from worker.config.values import CLIENT_AGENT
 from worker.errors import CantServeNow
 from worker.net.call import Http
@@ -61,6 +62,14 @@ class PromptTooLong(TextRefused):
 
 class NoSuchCall(TextRefused):
     """A server of this kind has no such address."""
+
+
+def connection_of(config: BridgeConfig, unwanted: Event) -> Connection:
+    """To the text server of a configuration. Raises ValueError where there is none."""
+    if config.text_backend is None:
+        raise ValueError("there is no text_backend")
+    key = config.text_key.get_secret_value() if config.text_key else ""
+    return Connection(config.text_backend, key, unwanted)
 
 
 class Connection:

@@ -20,7 +20,7 @@ from worker.horde.texts import TextJob, TextOffer, TextSubmission
 from worker.jobs.results import STOPPING, Failed, Solved
 from worker.line.delivery import Delivery
 from worker.line.gaps import PictureLine
-from worker.scribe.connection import Connection, ServerBusy, ServerGone
+from worker.scribe.connection import ServerBusy, ServerGone, connection_of
 from worker.scribe.introduction import text_agent, told_reward
 from worker.scribe.order import TextOrder, read_order
 from worker.scribe.speed import TextSpeed
@@ -44,15 +44,14 @@ class Scribe:
     room = 1
 
     def __init__(self, horde: HordeClient, config: BridgeConfig):
-        if config.scribe_name is None or config.text_backend is None:
-            raise ValueError("a scribe needs scribe_name and text_backend")
+        if config.scribe_name is None:
+            raise ValueError("a scribe needs scribe_name")
         self._horde = horde
         self._config = config
         self.name = config.scribe_name
         self.at_once = self.lanes = config.text_threads
         self.hurry = threading.Event()
-        key = config.text_key.get_secret_value() if config.text_key else ""
-        self._connection = Connection(config.text_backend, key, self.hurry)
+        self._connection = connection_of(config, self.hurry)
         self._speed = TextSpeed()
         self._writing = Writing(self._connection, self._speed)
         self._lock = threading.Lock()  # held while the server is asked what it is

@@ -6,14 +6,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from threading import Event
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from hordelib.texts import harmless
+from worker.config.keys import BridgeConfig
 from worker.errors import CantServeNow
 from worker.net.untrusted import Label, Name
-from worker.scribe.connection import Connection
+from worker.scribe.connection import Connection, connection_of
 
 Api = Literal["kobold", "openai"]
 
@@ -135,6 +137,16 @@ def found_out(connection: Connection, api: str, name: str | None) -> TextServer:
             " text_backend and text_api, and that the server has a model"
         )
     return server
+
+
+def ask_server(config: BridgeConfig) -> TextServer:
+    """What answers at the address of a configuration. Raises CantServeNow, and ValueError where
+    there is no address."""
+    connection = connection_of(config, Event())
+    try:
+        return found_out(connection, config.text_api, config.text_model)
+    finally:
+        connection.close()
 
 
 def model_of(connection: Connection, server: TextServer) -> str | None:
