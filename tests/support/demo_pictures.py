@@ -11,8 +11,10 @@ from PIL import Image
 
 from hordelib.demo_model.shapes import Scene, draw
 from tests.support.looks import Pixels, look, pixels
+from tests.support.text_servers import told
 from worker.demo.sample_forms import FORM_WISHES
 from worker.demo.sample_requests import ALL
+from worker.demo.sample_texts import TEXT_WISH
 
 
 def assert_shows_what_it_promised(page: Path) -> None:
@@ -24,6 +26,7 @@ def assert_shows_what_it_promised(page: Path) -> None:
     assert all(escape(wish.label) in html for wish in FORM_WISHES)
     assert "#f58c19" in html, "the orange of the palette's picture"
     assert all(escape(wish.label) in html and escape(wish.prompt) in html for wish in ALL)
+    assert escape(told(TEXT_WISH.prompt)) in html, "the text server's text"
     assert "seed 73" in html
     for name, scene in DEMO_SCENES.items():
         seen = look(shown(page, name), scene)

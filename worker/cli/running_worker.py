@@ -167,6 +167,10 @@ def _as_json(overview: Overview, totals: Totals | None) -> dict[str, object]:
         return {**overview.model_dump(), "ledger": None}
     counted = {
         "images": {stage.value: count for stage, count in totals.images.items()},
+        "others": {
+            kind.value: {stage.value: count for stage, count in ends.items()}
+            for kind, ends in totals.others.items()
+        },
         "kudos": totals.kudos,
         "in_hand": totals.open,
         "lost_pops": totals.lost_pops,
@@ -181,7 +185,7 @@ def _print_status(overview: Overview, totals: Totals | None) -> None:
     for heading, told in _lines(overview, totals):
         console.print(f"{heading + ':' if heading else '':{WIDTH}}{told}", soft_wrap=True)
     if totals is not None:
-        print_totals(console, totals, _counted_of(overview))
+        print_totals(console, totals)
 
 
 def _lines(overview: Overview, totals: Totals | None) -> list[tuple[str, str]]:
@@ -195,14 +199,9 @@ def _lines(overview: Overview, totals: Totals | None) -> list[tuple[str, str]]:
         lines.append(("beside it", _counted(others)))
     lines += [(f"{other.kind}s", _told_of_kind(other)) for other in overview.others]
     if totals is not None and overview.doing != NOT_RUNNING:
-        told = f"{totals.hour_images} {_counted_of(overview)}, {totals.hour_kudos:.2f} kudos"
+        told = f"{totals.hour_images} images, {totals.hour_kudos:.2f} kudos"
         lines.append(("the last hour", told))
     return lines
-
-
-def _counted_of(overview: Overview) -> str:
-    """What the ledger counts: every kind of work of this worker."""
-    return " and ".join(["images", *(f"{other.kind}s" for other in overview.others)])
 
 
 def _told_of(job: JobOverview) -> str:

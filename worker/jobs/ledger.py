@@ -94,12 +94,14 @@ _IS_OPEN = "typeof(ended_at) <> 'real'"  # a damaged end is none
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Images by how they ended, since the ledger was begun. `open`: not ended yet.
+    """Images by how they ended, since the ledger was begun, and `others` of forms and texts.
+    `kudos` and `open`, which have not ended yet, are of all of them.
 
-    `hour_images` and `hour_kudos` are of those that were submitted within the last hour.
+    `hour_images` and `hour_kudos` are of images that were submitted within the last hour.
     """
 
     images: Mapping[JobStage, int]
+    others: Mapping[Kind, Mapping[JobStage, int]]
     kudos: float
     open: int
     lost_pops: int
@@ -291,13 +293,15 @@ def _are_of(kind: Kind) -> str:
     return f"id IN (SELECT job FROM images WHERE kind = '{kind}')"
 
 
+# How an image ended; of a form or text with its kind before it, so that each has its own count.
+_END = "CASE WHEN kind IN ('form', 'text') THEN kind || ' ' || state ELSE state END"
 # What ended in the future did so by a clock that was set back between two lives: nobody knows when.
 _END_BY_NOW = "UPDATE images SET ended_at = ? WHERE typeof(ended_at) = 'real' AND ended_at > ?"
 _MOVE_DEADLINES = "UPDATE images SET over_at = over_at + ? WHERE typeof(over_at) = 'real'"
 _MOVE_ENDS = "UPDATE images SET ended_at = ended_at + ? WHERE typeof(ended_at) = 'real'"
 _SUMMARISE = (
     "INSERT INTO days"
-    " SELECT date(ended_at, 'unixepoch'), model, state, count(*), sum(kudos) FROM images"
+    f" SELECT date(ended_at, 'unixepoch'), model, {_END}, count(*), sum(kudos) FROM images"
     " WHERE ended_at < ? GROUP BY 1, 2, 3"
     " ON CONFLICT (day, model, state) DO UPDATE SET"
     " images = images + excluded.images, kudos = kudos + excluded.kudos"
@@ -316,26 +320,41 @@ def read_totals(path: Path) -> Totals:
 
 def _totals(read: Callable[[str], list[sqlite3.Row]]) -> Totals:
     """total() is a number whatever the rows hold."""
+    has_kinds = read("SELECT 1 FROM pragma_table_info('images') WHERE name = 'kind'")
+    end = _END if has_kinds else "state"  # an earlier version's, which nobody has served since
     ended = read(
         "SELECT state, total(images) AS images, total(kudos) AS kudos FROM ("
         " SELECT state, images, kudos FROM days UNION ALL"
-        f" SELECT state, 1, kudos FROM images WHERE NOT {_IS_OPEN}) GROUP BY state"
+        f" SELECT {end}, 1, kudos FROM images WHERE NOT {_IS_OPEN}) GROUP BY state"
     )
     waiting = read(f"SELECT total(1) AS n FROM images WHERE {_IS_OPEN}")
     lost = read(f"SELECT total(count) AS n FROM counters WHERE name = '{LOST_POPS}'")
     (hour,) = read(
         "SELECT count(*) AS images, total(kudos) AS kudos FROM images"
-        f" WHERE state = '{JobStage.submitted}' AND ended_at > {time.time() - KEPT_SECONDS!r}"
+        f" WHERE {end} = '{JobStage.submitted}' AND ended_at > {time.time() - KEPT_SECONDS!r}"
     ) or [{"images": 0, "kudos": 0.0}]
-    known = [row for row in ended if row["state"] in ENDS]
+    counts = {row["state"]: _whole(row["images"]) for row in ended}
+    ends = {kind: _ends_of(kind, counts) for kind in Kind}
+    all_ends = {_end(kind, stage) for kind in Kind for stage in ENDS}
+    known = [row for row in ended if row["state"] in all_ends]
     return Totals(
-        images={JobStage(row["state"]): _whole(row["images"]) for row in known},
+        images=ends[Kind.image],
+        others={kind: told for kind, told in ends.items() if told and kind is not Kind.image},
         kudos=math.fsum(row["kudos"] for row in known if math.isfinite(row["kudos"])),
         open=sum(_whole(row["n"]) for row in waiting),
         lost_pops=sum(_whole(row["n"]) for row in lost),
         hour_images=_whole(hour["images"]),
         hour_kudos=hour["kudos"] if math.isfinite(hour["kudos"]) else 0.0,
     )
+
+
+def _ends_of(kind: Kind, counts: Mapping[str, int]) -> dict[JobStage, int]:
+    return {end: counts[_end(kind, end)] for end in ENDS if _end(kind, end) in counts}
+
+
+def _end(kind: Kind, end: JobStage) -> str:
+    """As _END has it."""
+    return end.value if kind is Kind.image else f"{kind} {end}"
 
 
 def _whole(number: float) -> int:

@@ -154,11 +154,14 @@ def jobs_table(rows: tuple[JobRow, ...]) -> Table:
     return table
 
 
-def print_totals(console: Console, totals: Totals, counted: str = "images") -> None:
-    """What the ledger has counted since it was begun, a line each; `counted` says what."""
+def print_totals(console: Console, totals: Totals) -> None:
+    """What the ledger has counted since it was begun, a line each."""
     for end in ENDS:
-        console.print(f"{_ENDS_TOLD[end] + ':':{WIDTH}}{totals.images.get(end, 0)} {counted}")
-    console.print(f"{'in hand:':{WIDTH}}{totals.open} {counted}")
+        others = ((kind, ends[end]) for kind, ends in totals.others.items() if end in ends)
+        told = [f"{totals.images.get(end, 0)} images", *(f"{n} {kind}s" for kind, n in others)]
+        console.print(f"{_ENDS_TOLD[end] + ':':{WIDTH}}{', '.join(told)}")
+    of_all = "images, forms and texts" if totals.others else "images"
+    console.print(f"{'in hand:':{WIDTH}}{totals.open} {of_all}")
     console.print(f"{'kudos:':{WIDTH}}{totals.kudos:.2f}")
     if totals.lost_pops:
         told = f"{totals.lost_pops}; they may have contained jobs"

@@ -13,6 +13,7 @@ from tests.support.owner import PROJECT
 from worker.cli.exit_codes import ExitCode
 from worker.cli.running_worker import status
 from worker.horde.api import Slot
+from worker.horde.kinds import Kind
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
@@ -92,6 +93,8 @@ def test_each_field_of_the_json_is_documented(
     with closing(StateFolder.open(tmp_path / STATE)) as state:
         with closing(Ledger(state.path / LEDGER)) as ledger:
             ledger.popped(slots("x", "y"), "Deliberate")
+            ledger.popped(slots("t"), "a model", kind=Kind.text)
+            ledger.ended("t", ImageEnd(JobStage.submitted, kudos=1.5))
             ledger.ended("x", ImageEnd(JobStage.submitted, kudos=2.5))
         pauses = (PauseReason(PauseCause.owner, "you paused it", PauseKind.finish),)
         forms = KindOverview(kind="form", name="an alchemist", why="on hold", done=3, kudos=4.5)
@@ -100,8 +103,8 @@ def test_each_field_of_the_json_is_documented(
         assert asked(tmp_path) == ExitCode.HINDERED
     told = json.loads(capsys.readouterr().out)
     assert told["ledger"] == {
-        "images": {"submitted": 1}, "kudos": 2.5, "in_hand": 1, "lost_pops": 0, "hour_images": 1,
-        "hour_kudos": 2.5,
+        "images": {"submitted": 1}, "others": {"text": {"submitted": 1}}, "kudos": 4.0,
+        "in_hand": 1, "lost_pops": 0, "hour_images": 1, "hour_kudos": 2.5,
     }  # fmt: skip
     docs = (PROJECT / "docs" / "service.md").read_text("utf-8")
     table = docs[docs.index("| `schema_version`") : docs.index("What is not known is null.")]
