@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.demo_pictures import assert_shows_what_it_promised
 from tests.support.owner import PROJECT, runtime
+from tests.support.text_servers import KoboldServer
 
 EPOCH = "1767225600"
 ROOMS = ("worker", "hordelib", "benchmarks", "comfy_workflows", "tests", "docs")
@@ -110,14 +111,19 @@ def test_the_wheel_has_all_that_it_needs_and_no_tests(built: tuple[Path, Path, P
 def test_the_demo_runs_in_a_folder_with_nothing_but_the_wheel(installed: Path, tmp_path: Path):
     home = tmp_path / "an empty folder"
     home.mkdir()
-    demo = subprocess.run(
-        [installed / "bin" / "dreamer", "demo", "--all"],
-        cwd=home,
-        env=outside(tmp_path),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with KoboldServer() as server:
+        (home / "bridgeData.yaml").write_text(
+            "api_key: a-key-of-the-horde-000\nscribe_only: true\nscribe_name: a scribe\n"
+            f"text_backend: {server.url}\n"
+        )
+        demo = subprocess.run(
+            [installed / "bin" / "dreamer", "demo", "--all"],
+            cwd=home,
+            env=outside(tmp_path),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert demo.returncode == 0, demo.stdout[-2000:] + demo.stderr[-2000:]
     page = home / "demo-output" / "index.html"
     assert demo.stdout.rstrip().splitlines()[-1] == str(page)

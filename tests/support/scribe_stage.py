@@ -48,6 +48,7 @@ class Stage:
         self.client = Api(self.sandbox.url, CLIENT_KEY)
         self.ledger = Ledger(folder / FILE)
         self.scribes: list[Companion[TextJob]] = []
+        self.line = QuietLine()
 
     def serve(self, url: str, **changes: object) -> Companion[TextJob]:
         config = BridgeConfig.model_validate(
@@ -62,7 +63,7 @@ class Stage:
         horde = HordeClient(self.sandbox.url, WORKER_KEY, client_agent="test:1:x")
         journal = Journal(self.ledger, most_drops=1000, kind=Kind.text)
         self.scribes.append(Companion(Scribe(horde, config), horde, journal))
-        self.scribes[-1].start(QuietLine())
+        self.scribes[-1].start(self.line)
         return self.scribes[-1]
 
     def ask(self, prompt: str = "Once upon a time", **params: object) -> str:

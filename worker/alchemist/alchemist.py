@@ -36,6 +36,7 @@ class Alchemist:
     """
 
     kind = Kind.form
+    at_pause = ""
     at_once = lanes = AT_ONCE  # those that wait for the device keep none from being done beside it
 
     def __init__(

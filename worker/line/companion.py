@@ -70,6 +70,7 @@ class Trade(Protocol[AnyTask]):
     at_once: int  # tasks in hand, at most
     lanes: int  # tasks done at the same time
     hurry: threading.Event  # nothing is waited for any more
+    at_pause: str  # what a pause leaves as it is, for the owner; "" for nothing
 
     @property
     def room(self) -> int:
@@ -106,6 +107,7 @@ class Companion(Generic[AnyTask]):
         self._horde = horde
         self._journal = journal
         self._stopping = threading.Event()
+        self._was_paused = False
         self._delivery = Delivery(horde, trade.hurry)
         self._idle = Backoff(*IDLE_SECONDS)
         self._trouble_delay = Backoff(*TROUBLE_SECONDS)
@@ -206,8 +208,13 @@ class Companion(Generic[AnyTask]):
         if self._stopping.is_set():
             return
         if line.is_paused:
+            self._journal.say(Obstacle(self._trade.at_pause, ObstacleKind.paused))
+            self._was_paused = True
             self._stopping.wait(LOOK_SECONDS)
             return
+        if self._was_paused:
+            self._journal.say(Obstacle())
+            self._was_paused = False
         amount = self._amount()
         if not amount:
             return

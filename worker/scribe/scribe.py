@@ -41,6 +41,10 @@ class Scribe:
     """
 
     kind = Kind.text
+    at_pause = (
+        "paused; the text server keeps what it has on the card: stop it, or unload its model there,"
+        " to free that"
+    )
     room = 1
 
     def __init__(self, horde: HordeClient, config: BridgeConfig):

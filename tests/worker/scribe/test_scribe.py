@@ -251,6 +251,18 @@ def test_a_text_that_a_killed_life_has_left_is_written_by_the_next(stage: Stage)
         assert len(stage.texts(id)) == 1
 
 
+def test_a_paused_scribe_pops_no_text_and_says_what_its_server_keeps(stage: Stage) -> None:
+    with KoboldServer() as server:
+        stage.line.is_paused = True
+        scribe = stage.serve(server.url)
+        until(lambda: "keeps what it has on the card" in scribe.view().obstacle.told)
+        id = stage.ask()
+        assert not server.bodies
+        stage.line.is_paused = False
+        assert stage.result(id) == told("Once upon a time")
+        assert not scribe.view().obstacle.told
+
+
 def test_the_name_of_another_kind_of_worker_is_refused_with_the_key_to_change(
     stage: Stage,
 ) -> None:
