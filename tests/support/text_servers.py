@@ -161,16 +161,15 @@ class CompletionsServer(_Server):
     owned_by: str = "vllm"
     known: frozenset[str] = frozenset()
     key: str = ""
+    completes: bool = True
     bodies: list[Json] = field(default_factory=list[Json])
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def routes(self) -> Mapping[tuple[str, str], Handler]:
-        return {
-            ("GET", "/v1/models"): self._models,
-            ("POST", "/v1/completions"): self._complete,
-        }
+        completions = {("POST", "/v1/completions"): self._complete} if self.completes else {}
+        return {("GET", "/v1/models"): self._models, **completions}
 
     async def _models(self, request: web.Request) -> web.Response:
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":

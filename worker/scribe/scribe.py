@@ -20,7 +20,7 @@ from worker.horde.texts import TextJob, TextOffer, TextSubmission
 from worker.jobs.results import STOPPING, Failed, Solved
 from worker.line.delivery import Delivery
 from worker.line.gaps import PictureLine
-from worker.scribe.connection import ServerBusy, ServerGone, connection_of
+from worker.scribe.connection import NoSuchCall, ServerBusy, ServerGone, connection_of
 from worker.scribe.introduction import text_agent, told_reward
 from worker.scribe.order import TextOrder, read_order
 from worker.scribe.speed import TextSpeed
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 LENGTH, CONTEXT_LENGTH = 512, 2048  # tokens, where neither owner nor server says
 LOOK_SECONDS = 15.0  # between two looks at the server's model, while texts are popped
+UNFIT_SECONDS = 600.0  # before a server is tried again that has no call for texts
 BUSY_SECONDS = (1.0, 10.0)  # before a server is asked again that has no room
 
 
@@ -62,6 +63,7 @@ class Scribe:
         self._counting = threading.Lock()
         self._server: TextServer | None = None
         self._looked_at = 0.0
+        self._unfit = ("", 0.0)  # why no text can be asked of the server, and until when
         self._username = ""
         self._in_hand = 0  # texts that the server writes for us
         self._told: object = None
@@ -122,6 +124,10 @@ class Scribe:
             self._in_hand += 1
         try:
             return self._writing.write(server, order, task.id, task.given_up_at)
+        except NoSuchCall as error:  # one of chats alone, such as `transformers serve`
+            why = f"{error}; it continues no prompts: choose another text server"
+            self._unfit = (why, elapsed_seconds() + UNFIT_SECONDS)
+            raise ServerGone(why) from error
         finally:
             with self._counting:
                 self._in_hand -= 1
@@ -141,6 +147,9 @@ class Scribe:
         """The server, asked anew now and then. Raises CantServeNow."""
         with self._lock:
             server, now = self._server, elapsed_seconds()
+            why, until = self._unfit
+            if now < until:
+                raise CantServeNow(why)
             if server is None or now > self._looked_at + LOOK_SECONDS:
                 config = self._config
                 try:

@@ -251,6 +251,14 @@ def test_a_text_that_a_killed_life_has_left_is_written_by_the_next(stage: Stage)
         assert len(stage.texts(id)) == 1
 
 
+def test_a_server_of_chats_alone_costs_one_text_and_gets_no_more(stage: Stage) -> None:
+    with CompletionsServer(completes=False) as server:
+        ids = [stage.ask(), stage.ask()]
+        scribe = stage.serve(server.url)
+        until(lambda: "it continues no prompts" in scribe.view().obstacle.told)
+        assert sum(len(stage.texts(id)) for id in ids) == 1
+
+
 def test_a_paused_scribe_pops_no_text_and_says_what_its_server_keeps(stage: Stage) -> None:
     with KoboldServer() as server:
         stage.line.is_paused = True
