@@ -168,8 +168,10 @@ class CompletionsServer(_Server):
         super().__init__()
 
     def routes(self) -> Mapping[tuple[str, str], Handler]:
-        completions = {("POST", "/v1/completions"): self._complete} if self.completes else {}
-        return {("GET", "/v1/models"): self._models, **completions}
+        return {
+            ("GET", "/v1/models"): self._models,
+            ("POST", "/v1/completions"): self._complete,
+        }
 
     async def _models(self, request: web.Request) -> web.Response:
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
@@ -180,6 +182,8 @@ class CompletionsServer(_Server):
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append(body)
+        if not self.completes:
+            return web.json_response({"detail": "Not Found"}, status=404)
         if self.known and (unknown := set(body) - self.known):
             return web.json_response({"error": f"unexpected {sorted(unknown)}"}, status=422)
         text = told(body["prompt"])
