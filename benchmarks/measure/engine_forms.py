@@ -19,6 +19,7 @@ from hordelib.job.batching import Member
 from hordelib.job.control_types import ControlType, files_of
 from hordelib.job.images import SourceImage
 from hordelib.job.post_processors import POST_PROCESSORS, missing, served
+from hordelib.job.questions import Topic, lacking
 
 SIDES, QUICK_SIDES = (512, 1024), (512,)
 
@@ -29,6 +30,7 @@ def form_jobs(options: argparse.Namespace) -> tuple[Job, ...]:
     kinds = [
         *((form, "") for form in PLAIN_FORMS),
         *((form, "") for form in POST_PROCESSORS if form in served(MODELS)),
+        *((topic.value, "") for topic in Topic if not lacking(MODELS, topic)),
         *((ANNOTATION, str(control)) for control in controls[: 1 if options.quick else None]),
     ]
     return tuple(
@@ -40,8 +42,9 @@ def form_jobs(options: argparse.Namespace) -> tuple[Job, ...]:
 
 def forms_left_out() -> Iterator[str]:
     """What is not measured for want of files."""
-    if lacking := missing(MODELS):
-        yield f"forms {', '.join(lacking)}: not measured without their files in {MODELS}"
+    left_out = [*missing(MODELS), *(topic.value for topic in Topic if lacking(MODELS, topic))]
+    if left_out:
+        yield f"forms {', '.join(left_out)}: not measured without their files in {MODELS}"
 
 
 def run_form(engine: Engine, job: Job, seed: int) -> tuple[float, Generation]:

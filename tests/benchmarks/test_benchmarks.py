@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.measure import engine as engine_bench
+from benchmarks.measure import engine_forms
 from benchmarks.measure import worker as worker_bench
 from benchmarks.measure.engine_jobs import Files, Job, kinds_of_job, left_out
 from benchmarks.measure.gpu import GpuReading, summary
@@ -27,6 +28,7 @@ from benchmarks.results.frame import MEASURED, Bench, run
 from hordelib import Engine
 from hordelib.files.model import Model
 from hordelib.job.families import FAMILIES
+from tests.support.tiny_readers import put_blip
 from worker.errors import EngineUnusable
 
 
@@ -41,6 +43,8 @@ def test_each_kind_of_job_has_a_row_with_its_features(
     small = Job(width=64, height=64, steps=2)
     batch = Job(width=64, height=64, steps=2, images=2)
     monkeypatch.setattr(engine_bench, "kinds_of_job", _always(small, batch))
+    monkeypatch.setattr(engine_forms, "MODELS", tmp_path / "models")
+    put_blip(tmp_path / "models")
     found = tmp_path / "engine.json"
     arguments = ["engine", str(checkpoint), "--quick", "--repeats", "1", "--json", str(found)]
     assert main([*arguments, "--html", str(tmp_path / "engine.html")]) == 0
@@ -52,7 +56,7 @@ def test_each_kind_of_job_has_a_row_with_its_features(
     assert two["marginal_seconds"] == pytest.approx(two["seconds"] - one["seconds"])
     assert 0.5 < sum(one["phases"].values()) / one["seconds"] <= 1  # the rest is around the graph
     measured = {row["job"]["form"]: row["seconds"] for row in forms}
-    assert {"describe", "palette", "vectorize", "annotation"} <= measured.keys()
+    assert {"describe", "palette", "vectorize", "annotation", "caption"} <= measured.keys()
     assert min(measured.values()) > 0
     assert "images per second" in (tmp_path / "engine.html").read_text()
 
