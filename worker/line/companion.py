@@ -229,17 +229,25 @@ class Companion(Generic[AnyTask]):
             self._when_failed(error)
             return
         if popped is None:
-            self._stopping.wait(self._idle.delay())
+            self._wait_for_more()
             return
         self._trouble.over()
         self._trouble_delay.reset()
         self._journal.say(Obstacle())
         fresh = self._taken(popped)
         if not fresh:
-            self._stopping.wait(self._idle.delay())
+            self._wait_for_more()
             return
         self._idle.reset()
         self._begin_all(fresh, line, lanes)
+
+    def _wait_for_more(self) -> None:
+        """After a pop that gave nothing: until it is time for another, or something in hand ends,
+        which may be what others have waited for."""
+        in_hand = self._journal.in_hand
+        self._journal.wait_for(
+            lambda: self._stopping.is_set() or self._journal.in_hand < in_hand, self._idle.delay()
+        )
 
     def _has_room(self) -> bool:
         return self._trade.at_once - self._journal.in_hand >= self._trade.room
