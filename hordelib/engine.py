@@ -18,7 +18,6 @@ from hordelib.comfyui.device import (
     Device,
     card_budget,
     default_folder,
-    hold_to,
     memory_record,
     settler,
 )
@@ -260,7 +259,7 @@ class Engine:
             card,
             weigh=memory_hooks.reading_bytes,
             forget=memory_hooks.forget_models,
-            settle=settler(device),
+            settle=settler(device, card),
         )
         executor = Executor(device)
         corrections = Corrections(device.title, self._memory_file)
@@ -268,7 +267,7 @@ class Engine:
         processing = ProcessingEstimates(corrections)
         record = memory_record(device)
         models = JobModels(cache, executor.forget, estimates, processing, record)
-        return _Loaded(device, card, executor, cache, models)
+        return _Loaded(device, executor, cache, models)
 
     def _generate(self, run: _Run) -> tuple[Generation, ...]:
         self._running = run.cancelled
@@ -280,7 +279,6 @@ class Engine:
         models.hold(model_keys(graph), run.model)
         loaded = time.monotonic()
         run.on_loaded()
-        hold_to(self._loaded.device, self._loaded.card)
         plan = models.plan(run.params, run.model.family)
         context = self._context(run, graph, models, plan)
         if run.cancelled.is_set():
@@ -326,7 +324,6 @@ class _Loaded:
     """What there is once ComfyUI runs."""
 
     device: Device
-    card: MemoryBudget | None
     executor: Executor
     cache: ModelCache[LoadedPart]
     models: JobModels

@@ -213,20 +213,25 @@ def _turn(engine: Engine, trial: Trial, kind: str, i: int) -> None:
 
 
 def out_of_memory(trial: Trial) -> None:
-    """The allocator has less than the budget believes: batches are halved, the next job runs."""
+    """Most memory is taken away in the middle: batches are halved, the next job runs."""
     trial.insist_on_card()
-    kind = trial.kinds[0]
-    engine, model = trial.engine(), trial.model(kind)
+    kind, reserve_bytes = trial.kinds[0], 400 * MIB
+    engine, model = trial.engine(vram_reserve_bytes=reserve_bytes), trial.model(kind)
     engine.generate(trial.job(kind, "first"), model)
-    base_bytes = cuda.memory_allocated()
     whole = engine.generate(trial.job(kind, "whole", images=8), model)
-    cuda.empty_cache()
-    most_bytes = base_bytes + 0.6 * whole.measured_bytes
-    cuda.set_per_process_memory_fraction(most_bytes / cuda.get_device_properties(0).total_memory)
-    halved = engine.generate(trial.job(kind, "whole", images=8, seed=9), model)
+    ballast: list[torch.Tensor] = []
+
+    def take(done: int, _total: int) -> None:
+        if done == 1 and not ballast:
+            cuda.empty_cache()
+            left_bytes = reserve_bytes + int(0.6 * whole.measured_bytes)
+            size_bytes = trial.free_bytes() - left_bytes
+            ballast.append(torch.empty(size_bytes, dtype=torch.uint8, device=trial.device))
+
+    halved = engine.generate(trial.job(kind, "whole", images=8, seed=9), model, take)
     trial.say("pictures with 0.6 of the memory", len(halved.images))
     trial.say("times that memory ran out", float(cuda.memory_stats().get("num_ooms", 0)))
-    cuda.set_per_process_memory_fraction(1.0)
+    ballast.clear()
     engine.generate(trial.job(kind, "afterwards", images=8), model)
     engine.close()
     cuda.empty_cache()

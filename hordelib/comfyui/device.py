@@ -98,12 +98,13 @@ def card_free_bytes(device: str) -> int:
     return whole_card(device).free_bytes + max(0, spare_bytes - splinter_bytes)
 
 
-def settler(device: Device) -> Callable[[int], None]:
+def settler(device: Device, budget: MemoryBudget | None) -> Callable[[int], None]:
     """What gives the driver back what torch keeps of a card and won't use at once: other programs
     have a reserve, and a cache beside new blocks would take that up.
 
     It is told how much is about to be taken. What is no more than that stays: the next model's
-    weights, or the work with them, come into it without asking the driver.
+    weights, or the work with them, come into it without asking the driver, where they fit into its
+    blocks. Where they don't, torch gives the blocks back at the end of the budget.
     """
 
     def settle(needed_bytes: int) -> None:
@@ -114,6 +115,8 @@ def settler(device: Device) -> Callable[[int], None]:
         )
         if kept_bytes > max(0, needed_bytes):
             empty_cache()
+        if budget is not None:
+            hold_to(device, budget)
 
     return settle
 
@@ -125,21 +128,45 @@ def empty_cache() -> None:
     torch.cuda.empty_cache()
 
 
-def hold_to(device: Device, budget: MemoryBudget | None) -> None:
-    """Where the driver would go on in main memory, have torch fail at the end of the budget.
+def hold_to(device: Device, budget: MemoryBudget) -> None:
+    """Have torch give its cache back, and then fail, where nothing but the reserve is left.
 
-    So do NVIDIA's drivers for Windows since 536.40, and with them WSL: each step then takes many
-    times as long, and nothing says that memory ran out.
+    The driver fails only at the end of the card, so that blocks which fit no weights of the next
+    model (Z-Image's follow its text encoder's, for example) would take the reserve up. Drivers for
+    Windows since 536.40, and WSL with them, don't fail at all: they go on in main memory.
     https://nvidia.custhelp.com/app/answers/detail/a_id/5490
     """
     import torch
 
-    if budget is None or not (sys.platform == "win32" or WSL_NODE.exists()):
-        return
     cuda: Any = torch.cuda  # its types are incomplete
-    most_bytes = torch.cuda.memory_allocated(device.name) + max(0, budget.spare_bytes())
-    share = min(1.0, most_bytes / whole_card(device.name).total_bytes)
-    cuda.set_per_process_memory_fraction(share, device.name)
+    if not (_spills() or hasattr(cuda, LIMIT)):
+        return
+    card = whole_card(device.name)
+    most_bytes = cuda.memory_reserved(device.name) + card.free_bytes - budget.reserve_bytes
+    most_bytes = max(most_bytes, cuda.memory_allocated(device.name))
+    cuda.set_per_process_memory_fraction(min(1.0, most_bytes / card.total_bytes), device.name)
+
+
+LIMIT = "get_per_process_memory_fraction"  # which old releases of torch can't be asked for
+
+
+def take_reserve() -> bool:
+    """Let what is at work have the reserve, until a model is brought to the card again.
+
+    False where it has that already, or must not: rather than lose a picture that is nearly made.
+    """
+    import torch
+
+    cuda: Any = torch.cuda  # its types are incomplete
+    if _spills() or not cuda.is_initialized() or getattr(cuda, LIMIT, lambda: 1.0)() >= 1.0:
+        return False
+    cuda.set_per_process_memory_fraction(1.0)
+    return True
+
+
+def _spills() -> bool:
+    """Whether the driver takes main memory where the card has none left."""
+    return sys.platform == "win32" or WSL_NODE.exists()
 
 
 def whole_card(device: str) -> Memory:

@@ -55,7 +55,7 @@ class Card:
     capability: tuple[int, int] = (8, 6)
     others_bytes: int = 0  # other programs'; may change at any time
     context_bytes: int = 450 * MIB  # CUDA's own part of a process
-    most_bytes: int | None = None  # that torch was told to take at most
+    share: float = 1.0  # of all bytes, which torch was told to take at most
     has_nvml: bool = True
     fault: Fault | None = None
     copied_bytes: int = 0  # to the card, from the beginning
@@ -110,7 +110,7 @@ class Card:
 
     def _room_bytes(self) -> int:
         room_bytes = self.total_bytes - self.context_bytes - self.others_bytes
-        return room_bytes if self.most_bytes is None else min(room_bytes, self.most_bytes)
+        return min(room_bytes, int(self.total_bytes * self.share))
 
 
 def _place() -> str:

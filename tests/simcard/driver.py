@@ -110,7 +110,7 @@ def _replace_cuda(card: Card) -> None:
         allocator.empty_cache()
 
     def limit(share: float, _device: Any = None) -> None:
-        card.most_bytes = int(card.total_bytes * share)
+        card.share = share
 
     def properties(_device: Any = None) -> SimpleNamespace:
         return SimpleNamespace(
@@ -146,6 +146,7 @@ def _replace_cuda(card: Card) -> None:
         "max_memory_reserved": _answering(lambda: allocator.peak_reserved_bytes),
         "reset_peak_memory_stats": _answering(lambda: allocator.forget_peak()),
         "set_per_process_memory_fraction": limit,
+        "get_per_process_memory_fraction": _answering(lambda: card.share),
         "get_allocator_backend": _answering(lambda: "native"),
         "empty_cache": empty_cache,
         "ipc_collect": _answering(lambda: None),

@@ -14,7 +14,8 @@ import torch
 from hordelib.errors import HordelibError
 from tests.simcard.bench import JOB, Bench, tell
 from tests.simcard.card import MIB, Card, Fault, Matches, at
-from tests.simcard.whole_models import write_flux, write_whole_sd1
+from tests.simcard.large_models import write_flux
+from tests.simcard.whole_models import write_whole_sd1
 from tests.support.whole_checkpoint import load_whole
 
 TINY = replace(JOB, width=64, height=64)
@@ -115,7 +116,7 @@ def another_program_in_the_middle(bench: Bench) -> Mapping[str, Any]:
 def flux(bench: Bench) -> Mapping[str, Any]:
     """Two jobs; the second one finds the text encoder's place taken by the UNet."""
     bench.evict()
-    model = write_flux(bench.folder / "flux.safetensors")
+    model = write_flux(bench.folder / "shallow_flux.safetensors", double=4, single=8)
     jobs = [bench.make(replace(JOB, prompt=f"circle {i}"), model) for i in range(2)]
     return {"jobs": jobs, "left": bench.evict(), "reserve": bench.reserve_bytes // MIB}
 

@@ -164,7 +164,7 @@ def run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     ours: list[CardTensor] = [each for each in flat if isinstance(each, CardTensor)]
     device = kwargs.get("device")
     to_card = device is not None and torch.device(device).type == "cuda"
-    if not ours and not to_card:
+    if not ours and not to_card and DEVICE not in flat:
         return func(*args, **kwargs)
     if _is_composite(func):  # inference mode hands them over whole
         with CardMode():

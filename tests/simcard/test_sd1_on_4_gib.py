@@ -96,5 +96,5 @@ def test_flux_in_8_bits_whose_parts_fit_in_turn_at_most_is_streamed(told: dict[s
     first, second = seen["jobs"]
     assert [first["images"], second["images"]] == [1, 1]
     assert second["copied"] <= first["copied"]
-    assert second["lowest_free"] >= seen["reserve"]
+    assert min(first["lowest_free"], second["lowest_free"]) >= seen["reserve"]
     assert seen["left"] < 10

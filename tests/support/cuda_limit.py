@@ -12,7 +12,6 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,22 +22,27 @@ from tests.hordelib.test_engine import SMALL
 from tests.support.looks import apart
 
 JOB = replace(SMALL, width=512, height=512, steps=2, images=8)
+RESERVE_BYTES = 400 << 20
 NAMES = tuple(f"stable diffusion 1{part}" for part in ("", ", decoding", ", tiny VAE"))
 
 
 def main(checkpoint: Path, device: str = "cuda:0") -> None:
     with Engine(device=device) as engine:
         engine.generate(replace(JOB, width=64, height=64), checkpoint)  # the weights are there
-        base_bytes = torch.cuda.memory_allocated(device)
         together = engine.generate(JOB, checkpoint)
     with (
         tempfile.TemporaryDirectory() as folder,
-        Engine(device=device, memory_file=_nothing_needed(Path(folder), device)) as engine,
+        Engine(
+            device=device,
+            vram_reserve_bytes=RESERVE_BYTES,
+            memory_file=_nothing_needed(Path(folder), device),
+        ) as engine,
     ):
         engine.generate(replace(JOB, width=64, height=64), checkpoint)
-        _limit(device, base_bytes + together.measured_bytes * 3 // 4)
+        ballast = _ballast(device, together.measured_bytes * 3 // 4)
         with unet_limited_to(JOB.images) as sizes:  # which only counts
             halved = engine.generate(JOB, checkpoint).images
+        del ballast
     between = [apart(*pair) for pair in zip(together.images, halved, strict=True)]
     print(json.dumps({"images": JOB.images, "sizes": sizes, "apart": between}))
 
@@ -51,11 +55,12 @@ def _nothing_needed(folder: Path, device: str) -> Path:
     return file
 
 
-def _limit(device: str, most_bytes: int) -> None:
-    cuda: Any = torch.cuda  # its types are incomplete
-    cuda.empty_cache()
-    share = most_bytes / cuda.get_device_properties(device).total_memory
-    cuda.set_per_process_memory_fraction(share, device)
+def _ballast(device: str, left_bytes: int) -> torch.Tensor:
+    """What takes all of the card but the reserve and so much."""
+    torch.cuda.empty_cache()
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    size_bytes = free_bytes - RESERVE_BYTES - left_bytes
+    return torch.empty(size_bytes, dtype=torch.uint8, device=device)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from hordelib.comfyui.device import empty_cache
+from hordelib.comfyui.device import empty_cache, take_reserve
 from hordelib.comfyui.device_faults import is_out_of_memory
 from hordelib.memory.estimates import BatchSizes
 from hordelib.memory.loans import forget_peak
@@ -40,6 +40,7 @@ def in_batches(
 ) -> Tensor:
     """All images, in batches of at most `sizes.at_most`; half as many wherever memory runs out.
 
+    A single one for which it does may have the reserve of other programs.
     No batch has images of two companies, which are runs of images in their order.
     `alone`: each image by itself. Raises what `make` does, out of memory only when there is no room
     for a single one.
@@ -54,7 +55,7 @@ def in_batches(
         batches = len(done) + 1 + sum(ceil((b - a) / at_once) for a, b in rest)
         made = _unless_too_large(make, Batch(slice(start, stop), len(done), batches), sizes)
         if made is None:
-            at_once = (stop - start) // 2
+            at_once = max(1, (stop - start) // 2)
             left = [(start, end), *left]
             empty_cache()
             forget_peak()
@@ -72,7 +73,7 @@ def _unless_too_large(
     try:
         made = make(batch)
     except Exception as error:
-        if sizes.now == 1 or not is_out_of_memory(error):
+        if not is_out_of_memory(error) or (sizes.now == 1 and not take_reserve()):
             raise
         return None
     sizes.largest = max(sizes.largest, sizes.now)

@@ -10,7 +10,7 @@ import pynvml
 import pytest
 import torch
 
-from hordelib.comfyui.device import Device, card_free_bytes, hold_to, whole_card
+from hordelib.comfyui.device import Device, card_free_bytes, hold_to, take_reserve, whole_card
 from hordelib.memory import cards
 from hordelib.memory.budget import MemoryBudget
 from hordelib.memory.cards import card_memory, first_visible
@@ -101,21 +101,43 @@ def test_what_torch_has_in_splinters_is_not_free(nvml: SimulatedNvml, cuda: None
     assert card_free_bytes("cuda:0") == (6000 + 1536) * MIB
 
 
-def test_where_the_driver_spills_torch_fails_at_the_end_of_the_budget(
-    nvml: SimulatedNvml, cuda: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    shares: list[float] = []
+@pytest.fixture
+def shares(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
+    """Of the card that torch was told to take at most, one after the other, from all of it on."""
+    told = [1.0]
 
-    def set_share(share: float, _device: str) -> None:
-        shares.append(share)
+    def set_share(share: float, _device: str = "") -> None:
+        told.append(share)
 
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", set_share)
-    budget = MemoryBudget(lambda: 4096 * MIB, 1024 * MIB)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda: told[-1])
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr("hordelib.comfyui.device.WSL_NODE", tmp_path / "none")
-    hold_to(Device("cuda:0"), budget)
-    assert not shares  # this driver fails by itself
+    return told
+
+
+BUDGET = MemoryBudget(lambda: 4096 * MIB, 1024 * MIB)
+HELD = (3072 + 6000 - 1024) / 8192  # what torch has, and what is free beside the reserve
+
+
+def test_torch_is_held_to_the_budget_until_a_single_picture_needs_the_reserve(
+    nvml: SimulatedNvml, cuda: None, shares: list[float]
+):
+    hold_to(Device("cuda:0"), BUDGET)
+    assert shares[-1] == HELD
+    assert take_reserve()
+    assert shares[-1] == 1.0
+    assert not take_reserve(), "it has it already"
+
+
+def test_where_the_driver_spills_torch_fails_at_the_end_of_the_budget(
+    nvml: SimulatedNvml,
+    cuda: None,
+    shares: list[float],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr("hordelib.comfyui.device.WSL_NODE", tmp_path)
-    hold_to(Device("cuda:0"), budget)
-    assert shares == [(1024 + 3072) / 8192]  # what it has, and what it may have
-    hold_to(Device("cpu"), None)
-    assert len(shares) == 1
+    hold_to(Device("cuda:0"), BUDGET)
+    assert not take_reserve()
+    assert shares[-1] == HELD

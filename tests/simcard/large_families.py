@@ -1,0 +1,46 @@
+"""Families whose parts don't fit a card of 12 GiB together, at full size, with shapes alone.
+
+Run by hand: `python -m tests.simcard.large_families FOLDER [GIB]`; $ONLY names a family.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hordelib.files.model import Model
+from tests.simcard.bench import JOB, Bench, tell
+from tests.simcard.card import MIB, Card
+from tests.simcard.large_models import (
+    write_cascade,
+    write_flux,
+    write_qwen_image,
+    write_z_image,
+)
+
+
+def job_after_job(bench: Bench, write: Callable[[Path], Model], jobs: int) -> Mapping[str, Any]:
+    """Each with a prompt of its own, so that all parts compute."""
+    model = write(bench.folder)
+    job = replace(JOB, width=1024, height=1024, steps=2, cfg=1.0)
+    made = [bench.make(replace(job, prompt=f"circle {i}"), model) for i in range(jobs)]
+    return {"jobs": made, "left": bench.evict(), "reserve": bench.reserve_bytes // MIB}
+
+
+WRITERS: dict[str, Callable[[Path], Model]] = {
+    "flux": lambda folder: write_flux(folder / "flux.safetensors"),
+    "cascade": write_cascade,
+    "qwen_image": write_qwen_image,
+    "z_image": write_z_image,
+}
+
+if __name__ == "__main__":
+    gib = int(sys.argv[2]) if len(sys.argv) > 2 else 12
+    scenarios = {
+        name: partial(job_after_job, write=write, jobs=2) for name, write in WRITERS.items()
+    }
+    tell(Bench(Card(gib * 1024 * MIB, has_numbers=False), Path(sys.argv[1])), scenarios)
