@@ -121,11 +121,12 @@ class Engine:
         vram_reserve_bytes: the same on the card (ComfyUI's --reserve-vram); None is its default.
         free_ram_bytes: says how much main memory is free now; the default asks the machine.
         memory_file: keeps what is learnt of the memory that jobs take; None forgets it at the end.
+        fast: names of hordelib.comfyui.fast.SWITCHES, which change pictures a little.
 
     The process' memory is allocated as `hordelib.memory.heap.keep_heap` says from then on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - an owner's settings, each with a default
         self,
         *,
         comfyui: Path | None = None,
@@ -134,12 +135,14 @@ class Engine:
         vram_reserve_bytes: int | None = None,
         free_ram_bytes: Callable[[], int] = lambda: main_memory().free_bytes,
         memory_file: Path | None = None,
+        fast: Collection[str] = (),
     ):
         keep_heap()  # before there is a thread that computes
         self._comfyui = comfyui or default_folder()
         self._wanted_device = device
         self._vram_reserve_bytes = vram_reserve_bytes
         self._memory_file = memory_file
+        self._fast = fast
         self._ram = MemoryBudget(free_ram_bytes, ram_reserve_bytes)
         self._thread = ThreadPoolExecutor(1, "engine")
         self._reader = ThreadPoolExecutor(1, "read ahead")
@@ -244,8 +247,12 @@ class Engine:
         self.close()
 
     def _start(self) -> str:
-        reserve_bytes = self._vram_reserve_bytes
-        device = boot(self._comfyui, self._wanted_device, reserve_vram_bytes=reserve_bytes)
+        device = boot(
+            self._comfyui,
+            self._wanted_device,
+            reserve_vram_bytes=self._vram_reserve_bytes,
+            fast=self._fast,
+        )
         if self._loaded is None:
             device.insist_on_kernels()
             self._loaded = self._load(device)

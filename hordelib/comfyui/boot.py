@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import logging
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -18,8 +18,11 @@ from typing import Any
 
 from hordelib.comfyui import memory_hooks, versions
 from hordelib.comfyui.device import Device
+from hordelib.comfyui.fast import arguments_of, lack
 from hordelib.comfyui.lean_imports import import_lean
 from hordelib.errors import EngineError, RuntimeMissing
+
+log = logging.getLogger(__name__)
 
 # ComfyUI's top-level modules that we load: a program's own one of that name would be taken for it
 TOP_LEVEL = (
@@ -44,10 +47,17 @@ EXTRAS = (
 )
 
 
-def boot(folder: Path, wanted_device: str, *, reserve_vram_bytes: int | None = None) -> Device:
+def boot(
+    folder: Path,
+    wanted_device: str,
+    *,
+    reserve_vram_bytes: int | None = None,
+    fast: Collection[str] = (),
+) -> Device:
     """Load ComfyUI from `folder`, and return the device that it computes on.
 
-    The second call does nothing more; ComfyUI has one state a process.
+    The second call does nothing more; ComfyUI has one state a process. `fast` are names of
+    hordelib.comfyui.fast; those that this machine can't do are left out, with a line in the log.
 
     Everything of ComfyUI's must be called from the thread that called this: CUDA's device is the
     thread's. Raises RuntimeMissing when it is not there, EngineError when the process already has
@@ -75,6 +85,7 @@ def boot(folder: Path, wanted_device: str, *, reserve_vram_bytes: int | None = N
                 "use_pytorch_cross_attention": device.is_cpu,  # as ComfyUI does on NVIDIA cards
                 "reserve_vram": _gib(reserve_vram_bytes),
                 "disable_pinned_memory": True,  # nobody else could have that memory any more
+                **arguments_of(_possible(fast, device)),
             }
         )
         import_lean(("comfy.sd", "nodes", "execution", *EXTRAS, OUR_NODES))
@@ -83,6 +94,16 @@ def boot(folder: Path, wanted_device: str, *, reserve_vram_bytes: int | None = N
         _mend_results()
     _redirect_log(folder)
     return device
+
+
+def _possible(fast: Collection[str], device: Device) -> list[str]:
+    import torch
+
+    lacking = {name: lack(name, device.capability, torch.__version__) for name in fast}
+    for name, reason in lacking.items():
+        if reason:
+            log.warning("fast: %s is left out: %s", name, reason)
+    return [name for name, reason in lacking.items() if not reason]
 
 
 def _gib(size_bytes: int | None) -> float | None:

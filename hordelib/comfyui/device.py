@@ -52,6 +52,13 @@ class Device:
 
         return self.name if self.is_cpu else torch.cuda.get_device_name(self.name)
 
+    @property
+    def capability(self) -> tuple[int, int] | None:
+        """CUDA's: (8, 6), for example; None of the CPU."""
+        import torch
+
+        return None if self.is_cpu else torch.cuda.get_device_capability(self.name)
+
     def insist_on_kernels(self) -> None:
         """Compute a little. Raises DeviceUnusable where torch has no kernels for the card, and
         EngineError where it fails otherwise."""

@@ -47,7 +47,8 @@ def _slopes(usage_factor: float, decode: float, prompts: int = 2) -> _Slopes:
     return _Slopes(2 * _PER_LATENT_PIXEL * usage_factor / _LATENT_PIXELS, decode, prompts)
 
 
-_KL, _STAGE_A, _WAN = 2 * 2178.0, 2 * 2178.0 * 4, 2 * 7000.0  # the kinds of VAE
+# ComfyUI's for the WAN VAE, 7000, is for frames of a film: that of one picture is a quarter of it.
+_KL, _STAGE_A, _WAN = 2 * 2178.0, 2 * 2178.0 * 4, 2 * 2500.0  # the kinds of VAE
 _SLOPES: Mapping[str, _Slopes] = {
     "stable diffusion 1": _slopes(1.0, _KL),
     "stable diffusion 2": _slopes(1.0, _KL),

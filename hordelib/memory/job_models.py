@@ -47,6 +47,7 @@ class Plan:
     estimate: MemoryEstimate
     images_at_once: int
     drawing: Collection[ModelKey]  # what computes to make the picture
+    decoding_room_bytes: int  # with nothing else on the device; tiles have to do with it
     processing: Mapping[ModelKey, Processing]
 
     def working_bytes(self, key: ModelKey, images: int) -> int:
@@ -61,7 +62,7 @@ class Plan:
             return self.estimate.sampling_bytes(self.params, images)
         if _uncovers(key):
             return self.estimate.uncovering_bytes(self.params)
-        return self.estimate.decoding_bytes(self.params)
+        return min(self.estimate.decoding_bytes(self.params), self.decoding_room_bytes)
 
     def drawing_bytes(self, images: int) -> int:
         """What making the picture takes at most."""
@@ -138,11 +139,14 @@ class JobModels:
             estimate = estimate.widened()
         weights = [_weights_bytes(held.part) for key, held in self.held.items() if _samples(key)]
         steering = [_weights_bytes(held.part) for key, held in self.held.items() if _steers(key)]
-        room_bytes = self._cache.room_bytes() - max(weights, default=0) - sum(steering)
+        whole_bytes = self._cache.room_bytes()
+        room_bytes = whole_bytes - max(weights, default=0) - sum(steering)
         images = estimate.images_at_once(params, room_bytes)
         draw = (_samples, _decodes, _uncovers)
         drawing = [key for key in self.held if any(does(key) for does in draw)]
-        return Plan(params, estimate, images, drawing, dict(self._plan_processing(params)))
+        decoding_room_bytes = self._decoding_room_bytes(whole_bytes - max(vaes, default=0))
+        processing = dict(self._plan_processing(params))
+        return Plan(params, estimate, images, drawing, decoding_room_bytes, processing)
 
     @contextmanager
     def lent(self, plan: Plan, sizes: BatchSizes) -> Generator[DeviceLoans]:
@@ -179,9 +183,20 @@ class JobModels:
         def used(_shape: object, _dtype: object) -> int:
             return plan.estimate.decoding_bytes(plan.params)
 
+        for held in self._on_card(_decodes):
+            held.part.value.memory_used_decode = used
+
+    def _decoding_room_bytes(self, left_bytes: int) -> int:
+        """On a card, as much as there is: where that is not enough, ComfyUI decodes in tiles.
+
+        Main memory does not say that it is at its end.
+        """
+        return max(0, left_bytes) if any(self._on_card(_decodes)) else sys.maxsize
+
+    def _on_card(self, does: Callable[[ModelKey], bool]) -> Iterator[Held[LoadedPart]]:
         for key, held in self.held.items():
-            if _decodes(key) and any(each.load_device.type != "cpu" for each in held.part.patchers):
-                held.part.value.memory_used_decode = used
+            if does(key) and any(each.load_device.type != "cpu" for each in held.part.patchers):
+                yield held
 
     def _value_bytes(self, does: Callable[[ModelKey], bool]) -> int | None:
         from hordelib.memory.parts import value_bytes

@@ -51,6 +51,7 @@ def main(pipe: Connection, settings: EngineSettings) -> None:
         ram_reserve_bytes=settings.ram_reserve_bytes,
         vram_reserve_bytes=settings.vram_reserve_bytes,
         memory_file=settings.memory_file,
+        fast=settings.fast,
     )
     child = Child(pipe)
     EngineChild(child, engine).serve()

@@ -28,6 +28,7 @@ class EngineSettings:
     vram_reserve_bytes: int | None
     log_file: Path
     memory_file: Path | None = None  # keeps what is learnt of the memory that jobs take
+    fast: tuple[str, ...] = ()  # of hordelib.comfyui.fast
 
 
 # bridge → child

@@ -63,7 +63,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield from text_findings(config)
         yield from account_findings(config)
         return
-    yield from device()
+    yield from device(config.fast if isinstance(config, BridgeConfig) else ())
     yield _comfyui(config if isinstance(config, BridgeConfig) else None, home)
     if isinstance(config, BridgeConfig):
         yield version_finding(config, home)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from hordelib.comfyui.device_faults import Culprit, row_named
+from hordelib.comfyui.fast import SWITCHES, lack
 from hordelib.setup import torch_builds
 from worker.devices import Card, TorchProbe, ask_torch, first_card, is_wsl
 from worker.errors import EngineUnusable
-from worker.setup.finding import Finding, failed, ok
+from worker.setup.finding import Finding, Verdict, failed, ok
 
 SET_UP = "run ./update-runtime.sh"
 NO_CARD = "CPU (no NVIDIA card found; pictures take minutes instead of seconds)"
@@ -18,8 +19,11 @@ BROKEN_DRIVER = "reboot, or install the driver again"
 MOST_USERS = 5
 
 
-def device() -> Iterator[Finding]:
-    """Torch, the card, and who has memory of it; a small computation is run on the card."""
+def device(fast: Collection[str] = ()) -> Iterator[Finding]:
+    """Torch, the card, and who has memory of it; a small computation is run on the card.
+
+    `fast` is what the owner asks for by that key.
+    """
     try:
         probe = ask_torch()
     except EngineUnusable as error:
@@ -34,9 +38,24 @@ def device() -> Iterator[Finding]:
         return
     if card is None:
         yield ok("device", NO_CARD)
-        return
-    yield on_card(card, probe)
-    yield ok("card memory", _memory(card))
+    else:
+        yield on_card(card, probe)
+        yield ok("card memory", _memory(card))
+    yield from switches(fast, card, probe)
+
+
+def switches(names: Collection[str], card: Card | None, probe: TorchProbe) -> Iterator[Finding]:
+    """Which of the faster ways that the owner asks for will be gone, and why not the others."""
+    known = card and (card.capability or (probe.card and probe.card.capability))
+    for name in names:
+        reason = lack(name, known or None, probe.version)
+        if reason:
+            package = SWITCHES[name].package
+            install = f".venv/bin/pip install {package}, or " if package in reason.split() else ""
+            remedy = f"{install}take {name} out of fast"
+            yield Finding("fast", Verdict.warning, f"{name} is left out: {reason}", remedy)
+        else:
+            yield ok("fast", f"{name}: pictures come faster and differ a little")
 
 
 def on_card(card: Card, probe: TorchProbe) -> Finding:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StrictBool, StrictStr
 
+from hordelib.comfyui.fast import SWITCHES
 from hordelib.job.families import BASELINES
 from hordelib.job.post_processors import POST_PROCESSORS
 from hordelib.texts import harmless
@@ -185,6 +186,18 @@ def _form_word(word: str) -> str:
     return word
 
 
+def _fast_word(word: str) -> str:
+    if word not in SWITCHES:
+        raise ValueError
+    return word
+
+
+def _one_attention(words: tuple[str, ...]) -> tuple[str, ...]:
+    if {"sage_attention", "flash_attention"} <= set(words):
+        raise ValueError
+    return words
+
+
 def _worker_name(name: str) -> str:
     name = name.strip()
     if not name or harmless(name) != name or _REFUSED_IN_NAMES.search(name):
@@ -281,6 +294,11 @@ Password = Annotated[SecretStr, AfterValidator(_password)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 FormWord = Annotated[StrictStr, AfterValidator(_form_word)]
+FastWords = Annotated[
+    tuple[Annotated[StrictStr, AfterValidator(_fast_word)], ...],
+    AfterValidator(_one_attention),
+    expects(f"a list of {', '.join(SWITCHES)}; one attention at most"),
+]
 WorkerName = Annotated[StrictStr, Field(min_length=1, max_length=100), AfterValidator(_worker_name)]
 BaseUrl = Annotated[StrictStr, AfterValidator(_base_url)]
 ReferenceAddress = Annotated[StrictStr, AfterValidator(_reference_address)]

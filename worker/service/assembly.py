@@ -219,4 +219,5 @@ def engine_settings(config: BridgeConfig, home: Path, card: Card | None) -> Engi
         vram_reserve_bytes=config.vram_to_leave_free.bytes_of(card.memory_bytes) if card else None,
         log_file=home / "logs" / "engine.log",
         memory_file=home / STATE / MEMORY,
+        fast=config.fast,
     )
