@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from hordelib.errors import HordelibError
-from tests.simcard.bench import JOB, Bench, tell
+from hordelib.job.control_types import ControlType
+from hordelib.job.images import SourceImage
+from hordelib.job.params import Control, PostProcessor, ProcessorKind
+from hordelib.memory.parts import value_bytes
+from tests.simcard.bench import JOB, Bench, Scenario, tell
 from tests.simcard.card import MIB, Card, Fault, Matches, at
 from tests.simcard.large_models import write_flux
-from tests.simcard.whole_models import write_whole_sd1
+from tests.simcard.whole_models import (
+    write_whole_control_net,
+    write_whole_sd1,
+    write_whole_upscaler,
+)
 from tests.support.whole_checkpoint import load_whole
 
 TINY = replace(JOB, width=64, height=64)
@@ -121,6 +130,57 @@ def flux(bench: Bench) -> Mapping[str, Any]:
     return {"jobs": jobs, "left": bench.evict(), "reserve": bench.reserve_bytes // MIB}
 
 
+def control_hires_and_upscaler(bench: Bench) -> Mapping[str, Any]:
+    """A ControlNet in both passes of hires fix, and 4 times as large in the end."""
+    net = write_whole_control_net(bench.folder / "control.safetensors")
+    upscaler = write_whole_upscaler(bench.folder / "upscaler.safetensors")
+    hint = SourceImage.of_pil(Image.new("RGB", (512, 512)))
+    job = replace(
+        JOB,
+        width=768,
+        height=768,
+        steps=2,
+        hires_fix=True,
+        control=Control(type=ControlType.canny, image=hint, model=net, image_is_control=True),
+        post_processing=(PostProcessor("4x", ProcessorKind.upscaler, upscaler),),
+    )
+    made = [bench.make(replace(job, seed=seed), models(bench)[0]) for seed in (1, 2)]
+    assert bench.last is not None
+    side = bench.last.images[0].width
+    return {
+        "jobs": made,
+        "side": side,
+        "left": bench.evict(),
+        "reserve": bench.reserve_bytes // MIB,
+    }
+
+
+def turing(bench: Bench, name: str) -> Mapping[str, Any]:
+    """A job of a card of capability 7.5, with the types that its parts compute in."""
+    card = bench.card
+    was = card.name, card.capability
+    bench.evict()
+    assert bench.engine._loaded is not None
+    bench.engine._thread.submit(bench.engine._loaded.cache.clear).result()
+    card.name, card.capability = name, (7, 5)
+    try:
+        made = bench.make(replace(JOB, seed=12), models(bench)[0])
+        values = bench.engine._loaded.models.values
+        types = {key.variant: value_bytes(Named(value)) for key, value in values.items()}
+        return {"jobs": [made], "types": types, "left": bench.evict()}
+    finally:
+        card.name, card.capability = was
+        bench.engine._thread.submit(bench.engine._loaded.models.release).result()
+        bench.engine._thread.submit(bench.engine._loaded.cache.clear).result()
+
+
+@dataclass(frozen=True)
+class Named:
+    """What value_bytes takes."""
+
+    value: Any
+
+
 def misnamed(bench: Bench, error: Exception) -> Mapping[str, Any]:
     def matches(name: str, args: Any) -> bool:
         return name == "convolution" and args[0].shape[0] >= 4
@@ -170,7 +230,7 @@ def main(folder: Path, jobs: int) -> None:
         "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         "cublas": RuntimeError(cublas),
     }
-    scenarios = {
+    scenarios: dict[str, Scenario] = {
         each.__name__: each
         for each in (
             two_models_in_turn,
@@ -181,9 +241,12 @@ def main(folder: Path, jobs: int) -> None:
             out_of_memory_while_loading,
             out_of_memory_while_decoding,
             another_program_in_the_middle,
+            control_hires_and_upscaler,
             flux,
         )
     }
+    for name in ("RTX 2060", "GTX 1650"):
+        scenarios[name] = partial(turing, name=f"NVIDIA GeForce {name}")
     scenarios |= {name: partial(misnamed, error=error) for name, error in named.items()}
     scenarios |= {"no_nvml": no_nvml, "mixed_jobs": partial(mixed_jobs, jobs=jobs)}
     tell(Bench(card, folder), scenarios)

@@ -435,9 +435,19 @@ def _new_tensor(tensor: Any, data: Any, dtype: Any = None, device: Any = None, *
     return torch.tensor(data, dtype=dtype or tensor.dtype).to(device or tensor.device)
 
 
+def _is_finite(values: Any) -> Any:
+    """What nobody knows are numbers."""
+    if isinstance(values, CardTensor) and values.content.is_meta:
+        return CardTensor(torch.ones(values.shape, dtype=torch.bool))
+    with _C.DisableTorchFunctionSubclass():
+        return torch.isfinite(values)
+
+
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     torch.nn.functional.scaled_dot_product_attention: _attention,
     torch.Tensor.__getitem__: _get_item,
     torch.Tensor.__setitem__: _set_item,
     torch.Tensor.new_tensor: _new_tensor,
+    torch.Tensor.isfinite: _is_finite,
+    torch.isfinite: _is_finite,
 }

@@ -98,3 +98,30 @@ def test_flux_in_8_bits_whose_parts_fit_in_turn_at_most_is_streamed(told: dict[s
     assert second["copied"] <= first["copied"]
     assert min(first["lowest_free"], second["lowest_free"]) >= seen["reserve"]
     assert seen["left"] < 10
+
+
+def test_a_controlnet_hires_fix_and_an_upscaler_keep_the_reserve(told: dict[str, Any]):
+    seen = told_of(told, "control_hires_and_upscaler")
+    assert seen["side"] == 4 * 768
+    (job,) = seen["jobs"]
+    assert job["images"] == 1
+    assert job["lowest_free"] >= seen["reserve"]
+    assert seen["left"] < 10
+
+
+@pytest.mark.parametrize(
+    ("card", "types"),
+    [
+        ("RTX 2060", {"unet": 2, "vae": 4}),
+        ("GTX 1650", {"unet": 4, "vae": 4}),
+    ],
+)
+def test_a_job_on_turing_decodes_in_32_bits_and_on_a_gtx_16xx_samples_in_them(
+    told: dict[str, Any], card: str, types: dict[str, int]
+):
+    seen = told_of(told, card)
+    (job,) = seen["jobs"]
+    assert job["images"] == 1
+    assert job["lowest_free"] >= 400
+    assert {name: seen["types"][name] for name in types} == types
+    assert seen["left"] < 10
