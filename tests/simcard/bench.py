@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,17 @@ class Report:
 class Bench:
     """An engine on the card, with `folder` for the files of its models."""
 
-    def __init__(self, card: Card, folder: Path, reserve_bytes: int = 400 * MIB):
+    def __init__(
+        self,
+        card: Card,
+        folder: Path,
+        reserve_bytes: int = 400 * MIB,
+        fast: Collection[str] = (),
+    ):
         insert(card)
         self.card, self.folder = card, folder
         self.reserve_bytes = reserve_bytes
-        self.engine = Engine(device="cuda:0", vram_reserve_bytes=reserve_bytes)
+        self.engine = Engine(device="cuda:0", vram_reserve_bytes=reserve_bytes, fast=fast)
         self.engine.start()
         self.last: Generation | None = None
 

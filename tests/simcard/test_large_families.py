@@ -33,3 +33,7 @@ def test_flux_in_8_bits_is_streamed_at_full_depth(told: dict[str, Any]):
     text_encoder, network, vae = 4777, 11343, 160
     assert first["copied"] > text_encoder + network + vae
     assert second["copied"] < first["copied"] - 4000, "what fits stays"
+
+
+def test_faster_ways_reach_comfyui_but_for_what_is_not_there(told: dict[str, Any]):
+    assert told_of(told, "fast") == {"prefers_fp16": True, "has_sage_attention": False}

@@ -51,7 +51,9 @@ def switches(names: Collection[str], card: Card | None, probe: TorchProbe) -> It
         reason = lack(name, known or None, probe.version)
         if reason:
             package = SWITCHES[name].package
-            install = f".venv/bin/pip install {package}, or " if package in reason.split() else ""
+            install = (
+                f".venv/bin/pip install {package}, or " if package and package in reason else ""
+            )
             remedy = f"{install}take {name} out of fast"
             yield Finding("fast", Verdict.warning, f"{name} is left out: {reason}", remedy)
         else:

@@ -54,6 +54,7 @@ def test_check_names_each_switch_and_the_remedy_for_one_that_is_left_out():
     assert old.remedy == "take fp8_matrix_mult out of fast"
 
 
+@pytest.mark.usefixtures("engine")
 def test_every_switch_is_one_that_comfyui_knows():
     known: Any = import_module("comfy.cli_args")
     words = {name for name, switch in SWITCHES.items() if not switch.argument}
