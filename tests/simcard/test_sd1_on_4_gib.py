@@ -67,8 +67,14 @@ def test_a_card_without_nvml_makes_its_pictures(told: dict[str, Any]):
     assert job["images"] == 1
 
 
-def test_running_out_of_memory_while_loading_ends_that_job_alone(told: dict[str, Any]):
+def test_running_out_of_memory_while_loading_still_gives_the_picture(told: dict[str, Any]):
     seen = told_of(told, "out_of_memory_while_loading")
+    assert (seen["images"], seen["failed"]) == (1, True)
+    assert seen["left"] < 20
+
+
+def test_running_out_of_memory_for_good_ends_that_job_alone(told: dict[str, Any]):
+    seen = told_of(told, "out_of_memory_without_a_reserve")
     assert (seen["raised"], seen["images"]) == ("OutOfMemory", 1)
     assert seen["left"] < 20
 
