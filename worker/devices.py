@@ -48,6 +48,11 @@ def first_card() -> Card | None:
         raise EngineUnusable(f"the NVIDIA driver does not work ({error}): reboot") from error
 
 
+def engine_device(card: Card | None) -> str:
+    """What the engine is told to compute on: a card that torch can't use is no CPU worker."""
+    return "cuda:0" if card else "auto"
+
+
 def is_wsl() -> bool:
     """Whether the card is Windows', lent to Linux."""
     return WSL_NODE.exists()

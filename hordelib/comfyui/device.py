@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hordelib.comfyui.device_faults import device_trouble, first_line
+from hordelib.comfyui.phases import Clock, HostClock
 from hordelib.errors import EngineError
 from hordelib.memory.budget import MemoryBudget
 from hordelib.memory.cards import DriverError, card_memory
@@ -218,3 +219,23 @@ class _CardRecord:
         import torch
 
         torch.cuda.reset_peak_memory_stats(self.device)
+
+
+def clock_of(device: Device) -> Clock[Any]:
+    """What tells how long the device was at its work."""
+    return HostClock() if device.is_cpu else _CardClock()
+
+
+class _CardClock:
+    """CUDA's events: they are passed when the card has done all that it was told before."""
+
+    def mark(self) -> Any:
+        import torch
+
+        event: Any = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, since: Any, until: Any) -> float:
+        until.synchronize()
+        return since.elapsed_time(until) / 1000

@@ -7,10 +7,10 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hordelib.comfyui.device import Device
+from hordelib.comfyui.device import Device, clock_of
 from hordelib.comfyui.device_faults import device_trouble, first_line
 from hordelib.comfyui.nodes.context import NOTES, NodeNotes, RunContext
-from hordelib.comfyui.phases import OTHER, PHASES, Clock, HostClock, Stopwatch
+from hordelib.comfyui.phases import OTHER, PHASES, Clock, Stopwatch
 from hordelib.comfyui.versions import CACHE_ARGUMENTS, cached_result
 from hordelib.errors import Cancelled, EngineError, GenerationFailed, JobError
 from hordelib.memory.loans import LENDER, Lender
@@ -30,7 +30,7 @@ class Executor:
     def __init__(self, device: Device) -> None:
         import execution
 
-        self._listener = _Listener(HostClock() if device.is_cpu else _CardClock())
+        self._listener = _Listener(clock_of(device))
         self._comfy = execution.PromptExecutor(
             self._listener, execution.CacheType.CLASSIC, dict(CACHE_ARGUMENTS)
         )
@@ -96,21 +96,6 @@ class _Listener:
         """Progress comes from our sampler node instead."""
         if event == "executing" and data["node"] in self._graph:
             self.stopwatch.enter(PHASES.get(self._graph[data["node"]]["class_type"], OTHER))
-
-
-class _CardClock:
-    """CUDA's events: they are passed when the card has done all that it was told before."""
-
-    def mark(self) -> Any:
-        import torch
-
-        event: Any = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def seconds(self, since: Any, until: Any) -> float:
-        until.synchronize()
-        return since.elapsed_time(until) / 1000
 
 
 def _explain(node: str, error: Exception | None) -> JobError | EngineError:

@@ -20,7 +20,7 @@ from worker.children.judge import JudgeProcess
 from worker.children.messages import EngineSettings, FormsSettings
 from worker.config.keys import BridgeConfig
 from worker.config.values import CLIENT_AGENT
-from worker.devices import Card, first_card
+from worker.devices import Card, engine_device, first_card
 from worker.errors import NothingToServe
 from worker.horde.client import HordeClient
 from worker.horde.forms import Form
@@ -214,7 +214,7 @@ def engine_settings(config: BridgeConfig, home: Path, card: Card | None) -> Engi
     """The reserves in bytes, of the memory that this machine and its card have."""
     return EngineSettings(
         comfyui=home / config.comfyui_path if config.comfyui_path else None,
-        device="cuda:0" if card else "auto",  # a card that torch can't use is no CPU worker
+        device=engine_device(card),
         ram_reserve_bytes=config.ram_to_leave_free.bytes_of(main_memory().total_bytes),
         vram_reserve_bytes=config.vram_to_leave_free.bytes_of(card.memory_bytes) if card else None,
         log_file=home / "logs" / "engine.log",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,9 @@ from hordelib.memory import cards
 from hordelib.memory.budget import MemoryBudget
 from hordelib.memory.cards import card_memory, first_visible
 from hordelib.memory.readings import Memory
+from tests.support.owner import PROJECT
 from tests.support.simulated_nvml import MIB, SimulatedCard, SimulatedNvml
+from worker.devices import Card, engine_device
 
 PART = SimulatedCard("A100 MIG 1g.5gb", "MIG-7", memory_bytes=4864 * MIB, free_bytes=4800 * MIB)
 CARDS = [
@@ -141,3 +145,37 @@ def test_where_the_driver_spills_torch_fails_at_the_end_of_the_budget(
     hold_to(Device("cuda:0"), BUDGET)
     assert not take_reserve()
     assert shares[-1] == HELD
+
+
+OWNERS = {
+    "hordelib/comfyui/device.py",
+    "hordelib/comfyui/torch_probe.py",
+    "hordelib/memory/cards.py",
+    "worker/devices.py",
+}
+
+
+def test_no_module_but_those_that_own_the_card_knows_of_cuda():
+    """They ask for a device, a budget, a clock; errors' and builds' words are tables of text."""
+    knowing = {
+        str(path.relative_to(PROJECT))
+        for package in ("hordelib", "worker")
+        for path in (PROJECT / package).rglob("*.py")
+        if any(map(_names_cuda, ast.walk(ast.parse(path.read_text("utf-8")))))
+    }
+    assert knowing == OWNERS
+
+
+def _names_cuda(node: ast.AST) -> bool:
+    match node:
+        case ast.Attribute(ast.Name("torch"), "cuda"):
+            return True
+        case ast.Constant(str(text)):
+            return re.fullmatch(r"cuda(:\d+)?", text) is not None
+        case _:
+            return isinstance(node, ast.Import) and node.names[0].name == "pynvml"
+
+
+def test_the_engine_is_told_of_a_card_that_torch_may_not_be_able_to_use():
+    card = Card("NVIDIA GeForce RTX 3060", "580.00", 12 << 30, 11 << 30)
+    assert (engine_device(card), engine_device(None)) == ("cuda:0", "auto")
