@@ -62,6 +62,7 @@ STEPS = (
         "switch",
     ),
     Step("knobs", 60),
+    Step("streamed", 45),
     Step("soak", 60),
 )
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.card.host import busy_thread, launch_us, ring_seconds
 from benchmarks.card.layouts import sd1, sdxl
 from benchmarks.card.random_models import random_lora, write_random
 from benchmarks.card.trial import (
@@ -72,9 +73,15 @@ def facts(trial: Trial) -> None:
             copied_bytes / taken / 1e9,
             "GB/s",
         )
-    small = torch.ones(64, device=trial.device)
-    launches = seconds_of(lambda: [small.add_(1) for _ in range(2000)])
-    trial.say("launch of a kernel, on the host", 1e6 * launches / 2000, "µs")
+    trial.say("launch of a kernel, on the host", launch_us(trial.device), "µs")
+    for interval_ms in (5, 0.1):
+        with busy_thread(interval_ms / 1000):
+            name = f"the same beside a busy thread, switched every {interval_ms} ms"
+            trial.say(name, launch_us(trial.device), "µs")
+    for threads in (1, 2, 4) if trial.device != "cpu" else ():
+        taken = ring_seconds(trial.folder / "ring", copied_bytes, threads, trial.device)
+        name = f"copy of a mapped file through a pinned ring, {threads} readers"
+        trial.say(name, copied_bytes / taken / 1e9, "GB/s")
 
 
 def _copied(into: torch.Tensor, source: torch.Tensor, _: int) -> None:
@@ -300,6 +307,7 @@ def knobs(trial: Trial) -> None:
     trial.insist_on_card()
     kind = trial.kinds[-1]
     engine, model = trial.engine(), trial.model(kind)
+    job, plain = trial.job(kind, "with knobs"), None
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     for name, owner, knob in (
         ("as it is", None, ""),
@@ -312,10 +320,27 @@ def knobs(trial: Trial) -> None:
         if owner is not None:
             setattr(owner, knob, True)
         engine.generate(trial.job(kind, f"{name}, first"), model)  # which tries kernels
-        made = engine.generate(trial.job(kind, name), model)
+        made = engine.generate(job, model)
         if owner is not None:
             setattr(owner, knob, False)
-        trial.say(f"{kind}, {name}, a step", step_ms(made, trial.job(kind, "").steps), "ms")
+        trial.say(f"{kind}, {name}, a step", step_ms(made, job.steps), "ms")
+        plain = plain or made.images[0]
+        trial.say(f"{kind}, {name}, against as it is", apart(made.images[0], plain))
+
+
+def streamed(trial: Trial) -> None:
+    """A step of the larger model with all of its weights on the card, and with half of them."""
+    trial.insist_on_card()
+    kind, steps = trial.kinds[-1], trial.job(trial.kinds[-1], "").steps
+    size_bytes = trial.model(kind).stat().st_size
+    for name, room_bytes in (("all", 2 * size_bytes), ("half", size_bytes // 2 + (2 << 30))):
+        reserve_bytes = max(1 << 30, trial.free_bytes() - room_bytes)
+        engine = trial.engine(vram_reserve_bytes=reserve_bytes)
+        made = [
+            engine.generate(trial.job(kind, f"{name} {i}"), trial.model(kind)) for i in range(2)
+        ]
+        trial.say(f"{kind}, {name} of the weights, a step", step_ms(made[-1], steps), "ms")
+        engine.close()
 
 
 def soak(trial: Trial) -> None:
@@ -347,7 +372,7 @@ STEPS: dict[str, Callable[[Trial], None]] = {
     each.__name__: each
     for each in (
         *(facts, models, tests, pictures, plain, merged, equal, switch, out_of_memory),
-        *(small_cards, loras, overhead, knobs, soak),
+        *(small_cards, loras, overhead, knobs, streamed, soak),
     )
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Any
 
 from hordelib.comfyui import memory_hooks, versions
 from hordelib.comfyui.device import Device
-from hordelib.comfyui.fast import arguments_of, lack
+from hordelib.comfyui.fast import arguments_of, lack, set_allocator
 from hordelib.comfyui.lean_imports import import_lean
 from hordelib.errors import EngineError, RuntimeMissing
 
@@ -69,6 +70,7 @@ def boot(
             f"ComfyUI is not in {folder}: run ./update-runtime.sh, or, without a clone of the"
             f" project, python -m hordelib.setup.comfyui_files --into {folder}"
         )
+    set_allocator(fast, os.environ)
     device = Device.choose(wanted_device)  # loads torch, which takes seconds
     running = sys.modules.get("comfy.cli_args")
     if running is not None:

@@ -1,4 +1,5 @@
-"""ComfyUI's own switches that make pictures faster and change them a little: off unless asked for.
+"""Faster ways that are off unless asked for: ComfyUI's switches, which change pictures a little,
+and one of torch's, which does not.
 
 Needs no torch: `check` tells of them, too.
 """
@@ -6,25 +7,35 @@ Needs no torch: `check` tells of them, too.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 Capability = tuple[int, int]
+WSL_NODE = Path("/dev/dxg")
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """What one of them needs. `argument` is ComfyUI's, "" for a word of its --fast."""
+    """What one of them needs. `argument` is ComfyUI's; without it, it is a word of its --fast, or
+    what torch's allocator reads of `ALLOCATOR` when it is loaded."""
 
     least_capability: Capability
     argument: str = ""
+    allocator: str = ""
     package: str = ""  # as it is installed
     module: str = ""  # as it is imported
     least_torch: tuple[int, int] = (0, 0)
+
+    @property
+    def is_word(self) -> bool:
+        """Of ComfyUI's --fast."""
+        return not (self.argument or self.allocator)
 
 
 SWITCHES: Mapping[str, Switch] = MappingProxyType(
@@ -33,6 +44,8 @@ SWITCHES: Mapping[str, Switch] = MappingProxyType(
         "fp8_matrix_mult": Switch((8, 9)),
         "cublas_ops": Switch((7, 0), package="cublas_ops", module="cublas_ops"),
         "autotune": Switch((5, 0)),
+        # Blocks of any size come out of the same memory; WSL's driver can't map it.
+        "expandable_segments": Switch((5, 0), allocator="expandable_segments:True"),
         "sage_attention": Switch(
             (8, 0), "use_sage_attention", package="sageattention", module="sageattention"
         ),
@@ -43,6 +56,9 @@ SWITCHES: Mapping[str, Switch] = MappingProxyType(
 )
 
 
+ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
+
+
 def lack(name: str, capability: Capability | None, torch_version: str) -> str:
     """What one of SWITCHES needs and this machine has not; "" where it has all.
 
@@ -51,6 +67,8 @@ def lack(name: str, capability: Capability | None, torch_version: str) -> str:
     switch = SWITCHES[name]
     if capability is None:
         return "it needs an NVIDIA card"
+    if switch.allocator and (sys.platform == "win32" or WSL_NODE.exists()):
+        return "drivers for Windows, and WSL's, have no such memory"
     if capability < switch.least_capability:
         needed, has = (".".join(map(str, each)) for each in (switch.least_capability, capability))
         return f"it needs a card of compute capability {needed}, and this one has {has}"
@@ -63,8 +81,15 @@ def lack(name: str, capability: Capability | None, torch_version: str) -> str:
     return ""
 
 
+def set_allocator(names: Collection[str], environment: MutableMapping[str, str]) -> None:
+    """Before torch is loaded. What the owner has set there counts."""
+    for name in names:
+        if SWITCHES[name].allocator and not (sys.platform == "win32" or WSL_NODE.exists()):
+            environment.setdefault(ALLOCATOR, SWITCHES[name].allocator)
+
+
 def arguments_of(names: Collection[str]) -> dict[str, object]:
     """ComfyUI's arguments for these, of which nothing is lacking."""
     features: Any = import_module("comfy.cli_args").PerformanceFeature
-    words = {features(name) for name in names if not SWITCHES[name].argument}
+    words = {features(name) for name in names if SWITCHES[name].is_word}
     return {"fast": words, **{a: True for n in names if (a := SWITCHES[n].argument)}}

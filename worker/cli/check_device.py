@@ -57,7 +57,8 @@ def switches(names: Collection[str], card: Card | None, probe: TorchProbe) -> It
             remedy = f"{install}take {name} out of fast"
             yield Finding("fast", Verdict.warning, f"{name} is left out: {reason}", remedy)
         else:
-            yield ok("fast", f"{name}: pictures come faster and differ a little")
+            differ = "stay as they are" if SWITCHES[name].allocator else "differ a little"
+            yield ok("fast", f"{name} is on; pictures {differ}")
 
 
 def on_card(card: Card, probe: TorchProbe) -> Finding:

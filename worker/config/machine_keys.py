@@ -33,8 +33,8 @@ class MachineKeys(ServedKeys):
     """Memory of the graphics card that is left to other programs. auto: a tenth, and 700 MiB at
     most."""
     fast: FastWords = ()
-    """ComfyUI's faster ways, which change pictures a little (docs/benchmarks.md says by how much).
-    What does not work on this machine is left out; `check` says why."""
+    """Faster ways, most of which change pictures a little (docs/benchmarks.md tells of each). What
+    does not work on this machine is left out; `check` says why."""
     ram_to_leave_free: Reserve = MemoryReserve(percent=10)
     """Memory of the machine (RAM) that is left to other programs."""
     cache_home: Annotated[OwnerPath, expects(FOLDER)] = Path(".")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hordelib.comfyui.fast import SWITCHES, lack
+from hordelib.comfyui.fast import ALLOCATOR, SWITCHES, lack, set_allocator
 from worker.cli.check_device import switches
 from worker.devices import Card, TorchProbe
 from worker.setup.finding import Verdict
@@ -45,7 +46,10 @@ def test_what_is_lacking_is_one_clear_line(
 def test_check_names_each_switch_and_the_remedy_for_one_that_is_left_out():
     probe = TorchProbe("2.14.1", "13.0", ("sm_89",), ADA, "")
     one, other = switches(["fp16_accumulation", "sage_attention"], ADA, probe)
-    assert (one.verdict, one.detail.split(":")[0]) == (Verdict.ok, "fp16_accumulation")
+    assert (one.verdict, one.detail) == (
+        Verdict.ok,
+        "fp16_accumulation is on; pictures differ a little",
+    )
     assert other.verdict is Verdict.warning
     assert other.remedy == (
         ".venv/bin/pip install sageattention, or take sage_attention out of fast"
@@ -54,9 +58,26 @@ def test_check_names_each_switch_and_the_remedy_for_one_that_is_left_out():
     assert old.remedy == "take fp8_matrix_mult out of fast"
 
 
+def test_torchs_allocator_is_told_unless_the_owner_has_told_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("hordelib.comfyui.fast.WSL_NODE", tmp_path / "none")
+    fresh: dict[str, str] = {}
+    set_allocator(["autotune", "expandable_segments"], fresh)
+    assert fresh == {ALLOCATOR: "expandable_segments:True"}
+    owners = {ALLOCATOR: "max_split_size_mb:128"}
+    set_allocator(["expandable_segments"], owners)
+    assert owners == {ALLOCATOR: "max_split_size_mb:128"}
+    monkeypatch.setattr("hordelib.comfyui.fast.WSL_NODE", tmp_path)
+    in_wsl: dict[str, str] = {}
+    set_allocator(["expandable_segments"], in_wsl)
+    assert not in_wsl
+    assert lack("expandable_segments", (8, 9), "2.14.1")
+
+
 @pytest.mark.usefixtures("engine")
 def test_every_switch_is_one_that_comfyui_knows():
     known: Any = import_module("comfy.cli_args")
-    words = {name for name, switch in SWITCHES.items() if not switch.argument}
+    words = {name for name, switch in SWITCHES.items() if switch.is_word}
     assert words == {feature.value for feature in known.PerformanceFeature}
     assert all(hasattr(known.args, each.argument) for each in SWITCHES.values() if each.argument)
