@@ -25,9 +25,10 @@ from tests.simcard.large_models import (
 
 
 def job_after_job(bench: Bench, write: Callable[[Path], Model], jobs: int) -> Mapping[str, Any]:
-    """Each with a prompt of its own, so that all parts compute."""
+    """Each with a prompt of its own, so that all parts compute; `jobs` is the number of steps, too:
+    without a second one, nothing is seen of what is streamed in each."""
     model = write(bench.folder)
-    job = replace(JOB, width=1024, height=1024, steps=2, cfg=1.0)
+    job = replace(JOB, width=1024, height=1024, steps=jobs, cfg=1.0)
     made = [bench.make(replace(job, prompt=f"circle {i}"), model) for i in range(jobs)]
     return {"jobs": made, "left": bench.evict(), "reserve": bench.reserve_bytes // MIB}
 

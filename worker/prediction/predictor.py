@@ -22,6 +22,7 @@ from worker.prediction.amounts import Amounts, amounts_of
 from worker.prediction.fit import Costs, fit
 from worker.prediction.seconds_file import Learnt, SecondsFile, TimedJob
 
+WORTH_SHARING = 0.97  # of the seconds one by one; nearer to them, nobody gains
 JOBS = 200  # that are remembered of a family
 ERRORS = 50  # of predictions
 LATE_JOBS = 20  # among which the fastest sets the least time
@@ -71,6 +72,16 @@ class SecondsPredictor:
         with self._lock:
             learner = self._families.get(family.name)
             return learner.predict(amounts_of(params, family)) if learner else UNKNOWN
+
+    def is_sooner_together(
+        self, together: GenerationParams, alone: Iterable[GenerationParams], family: Family
+    ) -> bool:
+        """Whether jobs take less in one batch than one by one, by what this machine has shown.
+
+        Where a card does not, the first of them would only wait for the pictures of the others.
+        """
+        seconds = sum(self.predict(params, family).seconds for params in alone)
+        return self.predict(together, family).seconds <= WORTH_SHARING * seconds
 
     def least_seconds(self, params: GenerationParams, family: Family) -> float:
         """What the job takes at least, so that one that can't make it ends early; 0: not known."""

@@ -300,3 +300,18 @@ def test_few_jobs_that_were_small_and_uneven_do_not_make_a_large_one_cheap():
         predictor.learn(replace(small, images=images), SD1, seconds)
     large = replace(small, width=512, height=512, steps=30, images=7)
     assert predictor.predict(large, SD1).seconds > 10
+
+
+@pytest.mark.parametrize(("fixed", "is_sooner"), [(1.0, True), (0.0, False)])
+def test_jobs_share_a_batch_where_this_machine_gains_by_it(fixed: float, is_sooner: bool):
+    """A fast card waits for orders, whatever the batch; a slow one computes all the time."""
+    predictor = SecondsPredictor()
+    for job in drawn(5, 100):
+        amounts = amounts_of(job, SD1)
+        seconds = (
+            fixed * 0.05 * amounts["calls"] + 0.06 * amounts["area"] + 0.2 * amounts["decoded"]
+        )
+        predictor.learn(job, SD1, seconds)
+    alone = [replace(SMALL, prompt="red"), replace(SMALL, prompt="blue")]
+    together = replace(SMALL, prompt="red", images=2)
+    assert predictor.is_sooner_together(together, alone, SD1) is is_sooner

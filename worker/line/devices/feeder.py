@@ -292,7 +292,7 @@ class Feeder:
             self._residency.lost()
         others = [each for each in self._others if each.is_available]
         since = self._passing_since
-        batch = chooser(self, others, self._runner.are_in_time, since)(waiting)
+        batch = chooser(self, others, self._runner.may_share, since)(waiting)
         self._passing_since = inf if batch else min(since, elapsed_seconds())
         if batch:
             self._is_free = False

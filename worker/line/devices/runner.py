@@ -147,12 +147,15 @@ class Runner:
         """Have the model of a job that waits read while another one is at work; any thread may."""
         self._engine.prepare(work.params, work.model)
 
-    def are_in_time(self, batch: Sequence[Work]) -> bool:
-        """Whether jobs that share a batch will all be done before the first of them is over."""
-        whole = common_params(members_of(batch))
-        seconds = self._predictor.predict(whole, batch[0].model.family).high
+    def may_share(self, batch: Sequence[Work]) -> bool:
+        """Whether jobs will all be done in one batch before the first of them is over, and sooner
+        than one by one."""
+        whole, family = common_params(members_of(batch)), batch[0].model.family
+        seconds = self._predictor.predict(whole, family).high
         now = elapsed_seconds()
-        return all(now + seconds < self._limit(work) for work in batch)
+        return all(now + seconds < self._limit(work) for work in batch) and (
+            self._predictor.is_sooner_together(whole, [work.params for work in batch], family)
+        )
 
     def run_together(self, batch: Sequence[Work]) -> tuple[Generation, ...]:
         """Make the pictures of jobs that share a batch.
