@@ -120,6 +120,14 @@ def out_of_memory_while_decoding(bench: Bench) -> Mapping[str, Any]:
     return {"images": made.images, "failed": bench.card.has_failed, "left": bench.evict()}
 
 
+def decoding_without_room(bench: Bench) -> Mapping[str, Any]:
+    """By the estimate, which is cautious, it takes 5.4 GiB."""
+    assert bench.engine._loaded is not None
+    bench.engine._loaded.models._estimates._corrections.put("stable diffusion 1, decoding", 1.0)
+    made = bench.make(replace(JOB, width=1152, height=1152, seed=13), models(bench)[0])
+    return {"jobs": [made], "left": bench.evict(), "reserve": bench.reserve_bytes // MIB}
+
+
 def another_program_in_the_middle(bench: Bench) -> Mapping[str, Any]:
     """It takes 1 GiB while the second of four steps runs, and keeps it for another job."""
 
@@ -251,6 +259,7 @@ def main(folder: Path, jobs: int) -> None:
             out_of_memory_while_loading,
             out_of_memory_without_a_reserve,
             out_of_memory_while_decoding,
+            decoding_without_room,
             another_program_in_the_middle,
             control_hires_and_upscaler,
             flux,

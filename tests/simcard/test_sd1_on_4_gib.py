@@ -84,6 +84,13 @@ def test_running_out_of_memory_while_decoding_still_gives_the_picture(told: dict
     assert (seen["images"], seen["failed"]) == (1, True)
 
 
+def test_a_picture_that_has_no_room_to_be_decoded_at_once_is_made(told: dict[str, Any]):
+    seen = told_of(told, "decoding_without_room")
+    (job,) = seen["jobs"]
+    assert job["images"] == 1
+    assert job["lowest_free"] >= seen["reserve"]
+
+
 def test_what_another_program_takes_in_the_middle_costs_no_picture(told: dict[str, Any]):
     seen = told_of(told, "another_program_in_the_middle")
     assert [job["images"] for job in seen["jobs"]] == [1, 1]
