@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure.machine import Hardware
+from hordelib.files.whole_files import move_over
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance as Row
@@ -87,7 +88,7 @@ def write(path: Path, text: str) -> None:
     partial = _partial(path)
     try:
         partial.write_text(text, "utf-8")
-        partial.replace(path.resolve())
+        move_over(partial, path.resolve())
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

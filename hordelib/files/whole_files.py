@@ -10,13 +10,18 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 PART = ".part"  # added to the name of a file that is not complete
 # Windows has no such flag: whoever makes a link there is an administrator, or in developer mode.
 _NO_LINK = 0 if sys.platform == "win32" else os.O_NOFOLLOW
+
+TRY_SECONDS = 0.05
+TRIES = 40 if sys.platform == "win32" else 1
 
 
 def size_on_disk(path: Path) -> int:
@@ -41,6 +46,20 @@ def _write(path: Path, content: bytes, opener: Callable[[str, int], int]) -> Non
     fresh = path.with_name(f"{path.name}.new")
     with _open_new(fresh, opener) as file:
         file.write(content)
+    move_over(fresh, path)
+
+
+def move_over(fresh: Path, path: Path, tries: int = TRIES) -> None:
+    """Rename it to `path`, in place of what had the name. Raises OSError.
+
+    Windows forbids that while anybody has the other file open, a reader or a scanner for viruses:
+    there it is tried again for two seconds.
+    """
+    for _ in range(tries - 1):
+        with suppress(PermissionError):
+            fresh.replace(path)
+            return
+        time.sleep(TRY_SECONDS)
     fresh.replace(path)
 
 
@@ -48,7 +67,7 @@ def put_aside(path: Path) -> str:
     """Rename what can't be read, so that it is not overwritten; words for it, "" if that failed."""
     aside = path.with_name(f"{path.name}.unread")
     try:
-        path.replace(aside)
+        move_over(path, aside)
     except OSError:
         return ""
     return f"; put aside as {aside.name}"

@@ -51,16 +51,26 @@ _ERRORS: tuple[tuple[type[Exception], ExitCode], ...] = (
     (PortTaken, ExitCode.USAGE),
     (StateTaken, ExitCode.TAKEN),
 )
-_DISK = frozenset(
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EFBIG", "EIO")
+_FULL, _CLOSED = "free some disk space", "make it writable for you, or choose another folder"
+_REMEDIES = {
+    getattr(errno, name): remedy
+    for name, remedy in {
+        "ENOSPC": _FULL,
+        "EDQUOT": _FULL,
+        "EFBIG": _FULL,
+        "EROFS": _CLOSED,
+        "EACCES": _CLOSED,
+        "EPERM": _CLOSED,
+        "EIO": "look whether the disk is sound",
+    }.items()
     if hasattr(errno, name)
-)
+}
+"""For errors of the disk."""
 
 
 def exit_code(error: Exception) -> ExitCode:
     """By what the system says of a file, else the first row that fits; FAILED for any other."""
-    if isinstance(error, OSError) and error.errno in _DISK:
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
         return ExitCode.DISK
     return next((code for kind, code in _ERRORS if isinstance(error, kind)), ExitCode.FAILED)
 
@@ -72,5 +82,7 @@ def line_of(error: Exception) -> str:
     if isinstance(error, NotAllowed):
         return f"the horde won't have this worker: {error}. Remedy: {error.remedy}"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        told = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        remedy = _REMEDIES.get(error.errno or 0)
+        return f"{told}; {remedy}" if remedy else told
     return str(error)

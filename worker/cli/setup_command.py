@@ -28,7 +28,15 @@ from worker.models.on_disk import size_text
 from worker.safety.policy import unfound
 from worker.service.terminal import make_console
 from worker.setup.account import API_KEY, HORDE, WORKER_NAME, account_findings
-from worker.setup.answers import ENOUGH, PURPOSES, REGISTER, Answers, problem_with, write_settings
+from worker.setup.answers import (
+    ENOUGH,
+    PURPOSES,
+    REGISTER,
+    Answers,
+    problem_with,
+    require_writable,
+    write_settings,
+)
 from worker.setup.finding import Finding, Verdict
 from worker.setup.proposal import ProposedModel, power_for
 from worker.setup.survey import Survey, survey, unknown_names
@@ -43,6 +51,7 @@ def run_setup(config_file: Path, options: argparse.Namespace) -> int:
     Raises UsageError where nobody can be asked, ConfigError, NotAllowed and OSError: nothing is
     written then.
     """
+    require_writable(config_file.parent)
     console = make_console(columns=120, soft_wrap=True)
     dialogue = _Dialogue(console, config_file, options)
     dialogue.begin()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from hordelib.files.whole_files import open_new
+from hordelib.files.whole_files import move_over, open_new
 from worker.config.config import load_config
 from worker.config.document import read_document
 from worker.config.old_keys import RENAMED
@@ -32,7 +32,7 @@ def change_settings(path: Path, changes: Mapping[str, Value]) -> Path:
     path = path.resolve()  # a link stays a link
     with _changed(path, changes) as partial:
         backup = _copied(path)
-        os.replace(partial, path)
+        move_over(partial, path)
     return backup
 
 
@@ -48,7 +48,7 @@ def create_settings(path: Path, template: str, settings: Mapping[str, Value]) ->
         load_config(partial)
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        os.replace(partial, path)
+        move_over(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

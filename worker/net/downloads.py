@@ -22,7 +22,7 @@ from hordelib.errors import (
     DownloadStopped,
     ModelBroken,
 )
-from hordelib.files.whole_files import PART, open_to_append
+from hordelib.files.whole_files import PART, move_over, open_to_append
 from worker.clock import elapsed_seconds
 from worker.net.fetch import Answer, TryLater, Web, wait_until_next_try
 
@@ -97,7 +97,7 @@ class Downloader:
             _verify(part, download)
             part.sync()
             _insist(part, download)
-        part.path.replace(download.target)
+        move_over(part.path, download.target)
 
     def _fill(self, part: _Part, download: Download, deadline: float) -> None:
         """Stream until the file is complete, trying again while that brings more of it."""

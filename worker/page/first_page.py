@@ -32,7 +32,14 @@ from worker.page.server import PageServer
 from worker.page.site import make_site
 from worker.safety.policy import is_required
 from worker.setup.account import HORDE, account_findings
-from worker.setup.answers import ENOUGH, PURPOSES, REGISTER, Answers, write_settings
+from worker.setup.answers import (
+    ENOUGH,
+    PURPOSES,
+    REGISTER,
+    Answers,
+    require_writable,
+    write_settings,
+)
 from worker.setup.finding import Verdict
 from worker.setup.proposal import power_for
 from worker.setup.survey import Survey, survey, unknown_names
@@ -53,9 +60,10 @@ def set_up_by_page(config_file: Path, home: Path) -> None:
     """Serve the form until it is filled in and `config_file` is written.
 
     The environment's variables say where, and who may come in. Raises ConfigError for one that
-    can't be used, and UsageError where there is no page.
+    can't be used, UsageError where there is no page, and OSError where nothing could be written.
     """
     config = config_of(ENOUGH)
+    require_writable(config_file.parent)
     first = _FirstPage(config, config_file, home, read_environment(os.environ).variables)
     server = PageServer(config.page, first.application, lambda: _hash_of(config))
     advice = "run ./horde-bridge.sh setup, which asks and writes it"

@@ -6,6 +6,7 @@ import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import MappingProxyType
 
 from worker.config.config import config_of
@@ -92,6 +93,15 @@ def problem_with(key: str, value: Value) -> str:
         told = [line for line in error.problems if line.startswith(key)]
         return told[0] if told else ""
     return ""
+
+
+def require_writable(folder: Path) -> None:
+    """Before anybody is asked for what could not be kept. Raises OSError."""
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def write_settings(config_file: Path, settings: Settings) -> Path | None:

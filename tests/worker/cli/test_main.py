@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from tests.support.owner import PROJECT, Home, assert_nothing_left, config, runtime, wait_for
 from tests.support.sandbox_client import CLIENT_KEY, MODEL, NEWBIE_KEY, WORKER_KEY, Api, offer
+from tests.support.small_disk import small_disk
 from worker.cli.exit_codes import ExitCode
 from worker.sandbox import Sandbox
 
@@ -218,6 +219,26 @@ def test_the_demo_can_be_interrupted(home: Home):
         demo.communicate(timeout=70)
     assert demo.returncode == ExitCode.INTERRUPTED
     assert_nothing_left(demo.pid)
+
+
+@pytest.mark.parametrize("command", ["setup", "run", "demo"])
+def test_a_home_that_can_not_be_written_is_said_before_anything_is_asked(
+    tmp_path: Path, command: str
+):
+    with small_disk(tmp_path / "disk", 100, "ro") as home:
+        done = subprocess.run(
+            [sys.executable, "-m", "worker", "--home", str(home), command],
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "DREAMER_RUNTIME": runtime()},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == ExitCode.DISK, done.stderr
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith(f"dreamer: Read-only file system: {home}")
+    assert told.endswith("; make it writable for you, or choose another folder")
+    assert "browser" not in done.stdout
 
 
 def test_a_full_disk_is_said_in_one_line(home: Home):
