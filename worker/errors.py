@@ -47,10 +47,11 @@ class UsageError(WorkerError):
 
 
 class StateTaken(WorkerError):
-    """Two workers would answer for each other's jobs. `holder` is the other one's process."""
+    """Two workers would answer for each other's jobs. `holder` is the other one's process; None
+    where it is none of those that can be seen from here."""
 
     def __init__(self, folder: Path, holder: int | None):
-        process = f"process {holder}" if holder else "another worker"
+        process = f"process {holder}" if holder else "a worker, perhaps in another container,"
         super().__init__(
             f"{process} runs with {folder} already; stop it with ./horde-bridge.sh drain, "
             "or give this one another folder with --home"

@@ -30,7 +30,7 @@ def test_the_linter_of_workflows_finds_nothing(schema: str, files: list[Path]):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("script", ["run", "build", "notes", "licences", "docs"])
+@pytest.mark.parametrize("script", ["run", "torch", "build", "notes", "licences", "docs"])
 def test_the_scripts_that_they_call_are_there(script: str):
     assert any(f".ci/{script}" in workflow.read_text("utf-8") for workflow in WORKFLOWS)
     assert os.access(PROJECT / ".ci" / script, os.X_OK)

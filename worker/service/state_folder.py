@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from hordelib.files.whole_files import make_private, write_whole
@@ -53,7 +54,7 @@ class StateFolder:
             self._inode = (self.path / _LOCK).stat().st_ino
             write_whole(self.path / _PID, str(os.getpid()).encode())
         except Timeout as error:
-            raise StateTaken(self.path, self.holder) from error
+            raise StateTaken(self.path, self._visible_holder()) from error
         except OSError as error:
             self.trouble = _trouble(self.path, error)
 
@@ -68,6 +69,13 @@ class StateFolder:
         with suppress(OSError, ValueError):
             return int((self.path / _PID).read_text("ascii"))
         return None
+
+    def _visible_holder(self) -> int | None:
+        """Each container counts its processes anew: the number may be that of this one, or none."""
+        holder = self.holder
+        if holder is None or holder == os.getpid() or not psutil.pid_exists(holder):
+            return None
+        return holder
 
     def close(self) -> None:
         self._lock.release(force=True)

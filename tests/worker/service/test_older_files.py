@@ -11,11 +11,16 @@ from pathlib import Path
 import pytest
 
 from hordelib.job.notes import GenMetadata, MetadataType, MetadataValue
+from hordelib.memory.corrections import Corrections
 from tests.support.owner import PROJECT
 from worker.config.config import load_config
 from worker.horde.api import Job
 from worker.jobs.ledger import FILE, FORMAT, Ledger, read_totals
 from worker.jobs.results import Failed, JobStage, Made
+from worker.prediction.seconds_file import SecondsFile
+from worker.service.assembly import MEMORY
+from worker.service.history import FILE as HISTORY
+from worker.service.history import HOUR, History
 from worker.service.orders import Order, Orders
 
 SAMPLES = sorted(path.parent for path in (PROJECT / "tests" / "samples").glob("*/bridgeData.yaml"))
@@ -27,20 +32,20 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """An owner's folder as that version left it a minute ago, with its jobs still in time."""
     home = tmp_path / request.param.name
     shutil.copytree(request.param, home)
-    dump = home / "state" / "ledger.sql"
-    with closing(sqlite3.connect(home / "state" / FILE)) as db:
-        db.executescript(dump.read_text("utf-8"))
-        with db:
-            db.execute("UPDATE images SET over_at = ?", (time.time() + 150,))
-            db.execute("UPDATE images SET ended_at = ? WHERE ended_at > 0", (time.time() - 60,))
-    dump.unlink()
+    for dump in (home / "state").glob("*.sql"):
+        with closing(sqlite3.connect(dump.with_suffix(".sqlite"))) as db:
+            db.executescript(dump.read_text("utf-8"))
+        dump.unlink()
+    with closing(sqlite3.connect(home / "state" / FILE)) as db, db:
+        db.execute("UPDATE images SET over_at = ?", (time.time() + 150,))
+        db.execute("UPDATE images SET ended_at = ? WHERE ended_at > 0", (time.time() - 60,))
     return home
 
 
-def test_there_is_a_sample_of_each_format_but_the_last():
+def test_there_is_a_sample_of_each_format():
     dumps = [(sample / "state" / "ledger.sql").read_text("utf-8") for sample in SAMPLES]
     found = {int(dump.partition(";")[0].rpartition("=")[2]) for dump in dumps}
-    assert found == set(range(1, len(FORMAT.steps)))
+    assert found == set(range(1, len(FORMAT.steps) + 1))
 
 
 def test_bridge_data_is_read_as_it_is(home: Path):
@@ -72,6 +77,18 @@ def test_the_ledger_goes_on(home: Path):
     else:
         assert isinstance(popped.job, Job)
         assert popped.job.payload["prompt"] == "a red circle"
+
+
+def test_what_the_first_release_has_learnt_and_counted_is_used(home: Path):
+    if not (home / "state" / HISTORY).exists():
+        pytest.skip("earlier versions kept none of it")
+    learnt = SecondsFile(home / "state" / "seconds.json", "a card").read()
+    assert [job.seconds for job in learnt["sd1"].jobs] == [2.0]
+    assert Corrections("a card", home / "state" / MEMORY).of("sd1") > 1
+    with closing(History(home / "state" / HISTORY, now=lambda: 490_000.5 * HOUR)) as history:
+        (hour,) = history.hours(24)
+    assert (hour.images, hour.failed, hour.kudos) == (12, 1, 150.5)
+    assert hour.faults == {"a reason": 1}
 
 
 def test_a_pause_holds(home: Path):

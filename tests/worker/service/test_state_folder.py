@@ -22,7 +22,7 @@ from hordelib.files.whole_files import (
     open_to_append,
     write_whole,
 )
-from tests.support.owner import PROJECT
+from tests.support.owner import PROJECT, wait_for
 from tests.support.small_disk import small_disk
 from worker.children.child_side import open_log as open_child_log
 from worker.errors import StateTaken
@@ -56,6 +56,26 @@ def test_a_second_worker_is_refused_until_the_first_one_is_gone_however_it_ends(
     assert not is_taken(state)
     with closing(StateFolder.open(state)) as ours:
         assert not ours.trouble
+
+
+def test_two_containers_with_one_volume_refuse_each_other(tmp_path: Path):
+    """Each has processes of its own numbers, and both workers the first one."""
+    container = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c"]
+    if subprocess.run([*container, ""], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to make a namespace")
+    state = tmp_path / "state"
+    with subprocess.Popen(
+        [*container, HOLD, str(state)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        assert (state / "pid").read_text() == "1"
+        second = subprocess.run(
+            [*container, HOLD, str(state)], cwd=PROJECT, capture_output=True, text=True, check=False
+        )
+        first.kill()
+    assert f"a worker, perhaps in another container, runs with {state} already" in second.stderr
+    wait_for(lambda: not is_taken(state))
 
 
 def test_a_folder_that_was_deleted_is_taken_again(tmp_path: Path):

@@ -1,0 +1,22 @@
+PRAGMA user_version = 1;
+BEGIN TRANSACTION;
+CREATE TABLE faults (
+    hour INTEGER, reason TEXT, images INTEGER NOT NULL,
+    PRIMARY KEY (hour, reason)
+);
+INSERT INTO "faults" VALUES(490000,'a reason',1);
+CREATE TABLE hours (
+    written INTEGER PRIMARY KEY AUTOINCREMENT,
+    hour INTEGER NOT NULL UNIQUE,
+    images INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    kudos REAL NOT NULL DEFAULT 0,
+    busy_seconds REAL NOT NULL DEFAULT 0,
+    up_seconds REAL NOT NULL DEFAULT 0,
+    megapixelsteps REAL NOT NULL DEFAULT 0
+);
+INSERT INTO "hours" VALUES(1,498921,0,0,0.0,0.0,0.0,0.0);
+INSERT INTO "hours" VALUES(2,490000,12,1,150.5,1800.0,3600.0,98.3);
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('hours',2);
+COMMIT;
