@@ -79,9 +79,8 @@ def test_the_ledger_goes_on(home: Path):
         assert popped.job.payload["prompt"] == "a red circle"
 
 
+@pytest.mark.parametrize("home", [SAMPLES[0]], indirect=True, ids=lambda sample: sample.name)
 def test_what_the_first_release_has_learnt_and_counted_is_used(home: Path):
-    if not (home / "state" / HISTORY).exists():
-        pytest.skip("earlier versions kept none of it")
     learnt = SecondsFile(home / "state" / "seconds.json", "a card").read()
     assert [job.seconds for job in learnt["sd1"].jobs] == [2.0]
     assert Corrections("a card", home / "state" / MEMORY).of("sd1") > 1
