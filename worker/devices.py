@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,15 @@ from typing import Any
 import psutil
 
 from hordelib.comfyui import torch_probe
-from hordelib.memory.cards import DRIVER_ABSENT, DriverError, NvmlCard, opened_first_card
-from worker.errors import EngineUnusable
+from hordelib.memory.cards import (
+    DRIVER_ABSENT,
+    DriverError,
+    FoundCard,
+    NvmlCard,
+    find_cards,
+    opened_first_card,
+)
+from worker.errors import ConfigError, EngineUnusable
 
 # Made by the kernel's driver: they are there in a container that has a card and lacks NVML, too.
 DEVICE_NODES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
@@ -31,6 +39,8 @@ class Card:
     free_bytes: int  # whatever program uses the rest
     capability: tuple[int, int] | None = None  # CUDA's: (8, 6), for example
     users: tuple[str, ...] = ()  # who has how much of it now, as far as the driver tells
+    number: str = ""  # NVML's, and that of a part of it (MIG): 0, 0:1
+    uuid: str = ""  # as CUDA_VISIBLE_DEVICES takes it; "" where only CUDA can be asked
 
 
 def first_card() -> Card | None:
@@ -51,6 +61,63 @@ def first_card() -> Card | None:
 def engine_device(card: Card | None) -> str:
     """What the engine is told to compute on: a card that torch can't use is no CPU worker."""
     return "cuda:0" if card else "auto"
+
+
+def chosen_cards(wanted: Sequence[str] = ()) -> tuple[Card, ...]:
+    """The cards of these numbers or UUIDs, in their order, or all that this process may use.
+
+    Raises ConfigError for those that are not there, that CUDA_VISIBLE_DEVICES hides, or that are
+    named twice, and EngineUnusable as `first_card` does.
+    """
+    try:
+        found = find_cards()
+    except DRIVER_ABSENT:
+        return _cards_of_torch(wanted)
+    except DriverError as error:
+        raise EngineUnusable(f"the NVIDIA driver does not work ({error}): reboot") from error
+    chosen: dict[str, FoundCard] = {}
+    for name in wanted:
+        card = _named(name, found)
+        if card.uuid in chosen:
+            told = f"{name} is card {card.number}, which is named before; expected each card once"
+            raise ConfigError((f"devices: {told}",))
+        chosen[card.uuid] = card
+    visible = {each.uuid: each for each in found if each.is_visible}
+    return tuple(map(_read_found, (chosen if wanted else visible).values()))
+
+
+def _named(name: str, found: Sequence[FoundCard]) -> FoundCard:
+    fitting = [it for it in found if it.number == name or it.uuid.startswith(name)]
+    usable = [each for each in found if each.is_visible]
+    there = ", ".join(f"{it.number} ({it.card.name}, {it.uuid})" for it in usable) or "none at all"
+    if not fitting or (len(fitting) > 1 and not name.isdecimal()):
+        raise ConfigError((f"devices: {name}: there is no such card; there is {there}",))
+    card = next((each for each in fitting if each.number == name), fitting[0])
+    if not card.is_visible:
+        told = f"{name}: CUDA_VISIBLE_DEVICES hides it; it leaves {there}"
+        raise ConfigError((f"devices: {told}",))
+    return card
+
+
+def _cards_of_torch(wanted: Sequence[str]) -> tuple[Card, ...]:
+    card = _card_of_torch() if any(node.exists() for node in DEVICE_NODES) else None
+    if wanted:
+        told = (
+            "cards can't be told apart without the driver's NVML (libnvidia-ml.so.1); install it,"
+            " or leave devices out"
+            if card
+            else "there is no NVIDIA driver here; leave devices out"
+        )
+        raise ConfigError((f"devices: {wanted[0]}: {told}",))
+    return (card,) if card else ()
+
+
+def _read_found(found: FoundCard) -> Card:
+    try:
+        return replace(_read_card(found.card), number=found.number, uuid=found.uuid)
+    except DriverError as error:
+        told = f"card {found.number} does not answer ({error}): reboot, or leave it out of devices"
+        raise EngineUnusable(told) from error
 
 
 def is_wsl() -> bool:

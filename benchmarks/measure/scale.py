@@ -1,9 +1,9 @@
 """What a job costs the worker's own process, and what stays in its memory, as there is more to do.
 
 Engine and judge are simulated and take a set time; the rest is real: the worker's process, its
-ledger on the disk, HTTP to a local horde in a process of its own. A worker serves one device, so
-that several devices are as many workers at one horde. The table has three parts: `jobs` grows the
-number of jobs, `queue` that of the jobs which wait in the worker, `devices` that of the workers.
+ledger on the disk, HTTP to a local horde in a process of its own. The table has three parts: `jobs`
+grows the number of jobs, `queue` that of the jobs which wait in the worker, `devices` that of the
+devices of this one worker, each of which has an engine process of its own.
 
 No two jobs that wait agree, so that none share a batch. All have some 20 steps, whose pictures are
 of one colour: that makes their WebP files cheap, which are no matter of scale. The worker's guard
@@ -18,11 +18,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 
 import numpy as np
 import psutil
@@ -72,7 +71,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Sizes, threads and files are of the workers' own processes, on average where several."""
+    """Sizes, threads and files are of the worker's own process."""
 
     kind: str
     jobs: int  # that were submitted; popped ones take part of a batch of no other
@@ -106,12 +105,12 @@ class Row:
     @property
     def rss_per_1000_jobs_bytes(self) -> int:
         """How much the process has grown; over few jobs, it still warms up."""
-        return round(1000 * (self.end_rss_bytes - self.start_rss_bytes) * self.devices / self.jobs)
+        return round(1000 * (self.end_rss_bytes - self.start_rss_bytes) / self.jobs)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One worker's process at a moment."""
+    """The worker's process at a moment."""
 
     cpu_seconds: float
     rss_bytes: int
@@ -126,7 +125,7 @@ class SimulatedWorker:
     def __init__(self, home: Path, checkpoint: Path, url: str, case: Case):
         self._home = home
         home.mkdir()
-        arguments = (home, checkpoint, url, home.name, case.job_ms, case.queue_size)
+        arguments = (home, checkpoint, url, case.devices, case.job_ms, case.queue_size)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 (sys.executable, "-P", "-m", "benchmarks.measure.simulated", *map(str, arguments)),
@@ -137,7 +136,7 @@ class SimulatedWorker:
             )
 
     def sample(self) -> Sample:
-        """Of itself alone: engine and judge have processes of their own."""
+        """Of itself alone: engines and judge have processes of their own."""
         process = psutil.Process(self._process.pid)
         times, state = process.cpu_times(), self._home / "state"
         return Sample(
@@ -152,7 +151,7 @@ class SimulatedWorker:
         """Raises HordelibError with its last words."""
         if self._process.poll() is not None:
             lines = self._log.read_text("utf-8", "replace").splitlines()
-            raise HordelibError("a worker ended:\n" + "\n".join(lines[-LINES_OF_LOG:]))
+            raise HordelibError("the worker ended:\n" + "\n".join(lines[-LINES_OF_LOG:]))
 
     def stop(self) -> None:
         self._process.terminate()
@@ -168,7 +167,7 @@ class SimulatedWorker:
 
 
 class Customer:
-    """Has so many jobs wait at the horde that the workers always find some."""
+    """Has so many jobs wait at the horde that the worker always finds some."""
 
     def __init__(self, horde: ServedHorde, ahead: int):
         self._client = Client(horde.url(), CLIENT_KEY)
@@ -177,15 +176,14 @@ class Customer:
         self._posted = self._over = 0
         self._wishes = wishes()
 
-    def wait_for(self, jobs: int, workers: Sequence[SimulatedWorker]) -> int:
-        """Until so many are over; how many are. Raises HordelibError where a worker has ended."""
+    def wait_for(self, jobs: int, worker: SimulatedWorker) -> int:
+        """Until so many are over; how many are. Raises HordelibError where the worker has ended."""
         while self._over < jobs:
             while self._posted < self._over + 2 * self._ahead:
                 self._client.post(next(self._wishes))
                 self._posted += 1
             self._over = self._horde.wait_for(min(self._over + self._ahead, jobs), LOOK_SECONDS)
-            for worker in workers:
-                worker.insist_on_life()
+            worker.insist_on_life()
         return self._over
 
 
@@ -201,35 +199,32 @@ def measure(case: Case, checkpoint: Path) -> Row:
     reference = {MODEL: ReferenceModel("stable diffusion 1")}
     with tempfile.TemporaryDirectory() as folder, served_horde(reference) as horde:
         customer = Customer(horde, case.ahead)
-        with _workers(Path(folder), checkpoint, horde, case) as workers:
-            first = customer.wait_for(WARM_UP * case.devices, workers)
-            before = [worker.sample() for worker in workers]
-            last = customer.wait_for(first + case.jobs, workers)
-            after = [worker.sample() for worker in workers]
+        with _worker(Path(folder), checkpoint, horde, case) as worker:
+            first = customer.wait_for(WARM_UP * case.devices, worker)
+            before = worker.sample()
+            last = customer.wait_for(first + case.jobs, worker)
+            after = worker.sample()
         settled = horde.settled()[first - 1 : last]
-    return _row(case, settled, list(zip(before, after, strict=True)))
+    return _row(case, settled, before, after)
 
 
 @contextmanager
-def _workers(
+def _worker(
     home: Path, checkpoint: Path, horde: ServedHorde, case: Case
-) -> Generator[list[SimulatedWorker]]:
-    with ExitStack() as stack:
-        workers: list[SimulatedWorker] = []
-        for number in range(1, case.devices + 1):
-            worker = SimulatedWorker(home / f"device {number}", checkpoint, horde.url(), case)
-            stack.callback(worker.stop)
-            workers.append(worker)
-        yield workers
+) -> Generator[SimulatedWorker]:
+    worker = SimulatedWorker(home / "worker", checkpoint, horde.url(), case)
+    try:
+        yield worker
+    finally:
+        worker.stop()
 
 
-def _row(case: Case, settled: Sequence[Settled], samples: Sequence[tuple[Sample, Sample]]) -> Row:
+def _row(case: Case, settled: Sequence[Settled], before: Sample, after: Sample) -> Row:
     """`settled`: the last one before those that count, and all until the second samples."""
     counted = settled[1 : case.jobs + 1]
     faulted = sum(image.is_faulted for image in counted)
-    cpu_seconds = sum(last.cpu_seconds - first.cpu_seconds for first, last in samples)
+    cpu_seconds = after.cpu_seconds - before.cpu_seconds
     p50, p95 = np.percentile([image.taken_seconds for image in counted], (50, 95))
-    lasts = [last for _, last in samples]
     return Row(
         kind=case.kind,
         jobs=len(counted) - faulted,
@@ -241,16 +236,12 @@ def _row(case: Case, settled: Sequence[Settled], samples: Sequence[tuple[Sample,
         bridge_cpu_ms=1000 * cpu_seconds / (len(settled) - 1),
         p50_seconds=float(p50),
         p95_seconds=float(p95),
-        start_rss_bytes=_mean(first.rss_bytes for first, _ in samples),
-        end_rss_bytes=_mean(last.rss_bytes for last in lasts),
-        ledger_bytes=_mean(last.ledger_bytes for last in lasts),
-        threads=_mean(last.threads for last in lasts),
-        files=_mean(last.files for last in lasts),
+        start_rss_bytes=before.rss_bytes,
+        end_rss_bytes=after.rss_bytes,
+        ledger_bytes=after.ledger_bytes,
+        threads=after.threads,
+        files=after.files,
     )
-
-
-def _mean(numbers: Iterable[int]) -> int:
-    return round(mean(numbers))
 
 
 def _cases(options: argparse.Namespace) -> tuple[Case, ...]:

@@ -1,7 +1,7 @@
 """A worker whose engine and judge are simulated: they only take their time. All else is real.
 
-`python -m benchmarks.measure.simulated HOME CHECKPOINT URL NAME JOB_MS QUEUE` serves the horde at
-URL as worker NAME until a signal.
+`python -m benchmarks.measure.simulated HOME CHECKPOINT URL DEVICES JOB_MS QUEUE` serves the
+horde at URL with so many devices until a signal.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from worker.service.terminal import PlainView, make_console
 MODEL = "simulated model"
 
 
-def children(job_seconds: float) -> Children:
+def children(job_seconds: float, devices: int) -> Children:
     """In the place of a worker's own; jobs may fail as they like."""
     mains: dict[str, Any] = {"engine": partial(engine, job_seconds), "judge": judge}
-    return Children(**mains, most_drops=ANY_NUMBER)
+    return Children(**mains, processors=devices, most_drops=ANY_NUMBER)
 
 
-def run(home: Path, checkpoint: Path, url: str, name: str, job_ms: int, queue_size: int) -> None:
+def run(home: Path, checkpoint: Path, url: str, devices: int, job_ms: int, queue_size: int) -> None:
     """Until a signal. `queue_size` may be more than an owner may set."""
-    changes = {"dreamer_name": name, "queue_size": queue_size}
-    config = demo_config(url, models=(MODEL,)).model_copy(update=changes)
+    config = demo_config(url, models=(MODEL,)).model_copy(update={"queue_size": queue_size})
     models = Models({MODEL: Model.of_checkpoint(checkpoint, MODEL)}, ())
     console, state = make_console(), home / "state"
     set_up_logging(console, home / "logs" / "dreamer.log")
     with closing(Ledger(state / LEDGER)) as ledger:
         journal = Journal(ledger, ANY_NUMBER, make_predictor(state))
-        bridge = make_bridge(config, home, models, journal, children=children(job_ms / 1000))
+        simulated = children(job_ms / 1000, devices)
+        bridge = make_bridge(config, home, models, journal, children=simulated)
         serve(bridge, PlainView(journal), signals=StopSignals.caught())
 
 
 if __name__ == "__main__":
-    _home, _checkpoint, _url, _name, _job_ms, _queue_size = sys.argv[1:]
-    run(Path(_home), Path(_checkpoint), _url, _name, int(_job_ms), int(_queue_size))
+    _home, _checkpoint, _url, *_numbers = sys.argv[1:]
+    run(Path(_home), Path(_checkpoint), _url, *map(int, _numbers))

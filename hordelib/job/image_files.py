@@ -89,13 +89,13 @@ class Decoded:
     changes: tuple[str, ...] = ()
 
 
-def decode(data: bytes, field: str = "source_image", *, longest_side: int = MAX_SIDE) -> Decoded:
+def decode(data: bytes, field: str = "source_image") -> Decoded:
     """A PNG, JPEG, WEBP, GIF, BMP or TIFF file as RGB, or RGBA if some of it is transparent.
 
     Turned upright, and made smaller where a side is longer than any picture of the horde. Raises
     BadSource, which names `field` and the reason. Memory is bounded by MAX_BYTES and MAX_PIXELS.
     """
-    image, changes = _read(data, field, longest_side)
+    image, changes = _read(data, field)
     return Decoded(SourceImage.of_pil(image, "RGBA" if image.mode == "RGBA" else "RGB"), changes)
 
 
@@ -137,9 +137,7 @@ def _cleaned(value: int) -> int:
     return 255 if value >= 256 - MASK_NOISE else value
 
 
-def _read(
-    data: bytes, field: str, longest_side: int = MAX_SIDE
-) -> tuple[Image.Image, tuple[str, ...]]:
+def _read(data: bytes, field: str) -> tuple[Image.Image, tuple[str, ...]]:
     """RGB or RGBA, upright and small enough; and the changes."""
     plugin = _plugin(data, field)
     try:
@@ -147,7 +145,7 @@ def _read(
             _insist_on_pixels(file, field)
             changes = _changes(file)
             file.load()
-            return _fitted(_upright(_coloured(file, field), file), longest_side), changes
+            return _fitted(_upright(_coloured(file, field), file)), changes
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadSource(f"{field}: the {plugin.format} file is damaged: {reason}") from error
@@ -239,11 +237,11 @@ def _orientation(file: ImageFile.ImageFile) -> object:
     return orientation(exif) if isinstance(exif, bytes) else 1
 
 
-def _fitted(image: Image.Image, longest_side: int) -> Image.Image:
+def _fitted(image: Image.Image) -> Image.Image:
     largest = max(image.size)
-    if largest <= longest_side:
+    if largest <= MAX_SIDE:
         return image
-    width, height = (max(1, round(side * longest_side / largest)) for side in image.size)
+    width, height = (max(1, round(side * MAX_SIDE / largest)) for side in image.size)
     return _resized(image, (width, height))
 
 

@@ -7,7 +7,7 @@ other programs use counts.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -124,6 +124,71 @@ def open_first_card() -> NvmlCard | None:
     pynvml.nvmlInit()
     found = first_visible(os.environ.get(VISIBLE))
     return None if found is None else NvmlCard(found)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCard:
+    """A card of this machine, or a part of one that is divided (MIG)."""
+
+    number: str
+    """NVML's, which is that of nvidia-smi, whatever CUDA_VISIBLE_DEVICES says; 0:1 is a part."""
+    uuid: str
+    """As CUDA_VISIBLE_DEVICES takes it."""
+    card: NvmlCard
+    is_visible: bool
+    """Whether CUDA_VISIBLE_DEVICES lets this process use it."""
+
+
+def find_cards() -> list[FoundCard]:
+    """All of this machine, in NVML's order, which is that of the PCI bus. NVML stays open.
+
+    Raises DriverError, and one of DRIVER_ABSENT where there is no driver to ask.
+    """
+    pynvml.nvmlInit()
+    wholes = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+    uuids = [str(pynvml.nvmlDeviceGetUUID(each)) for each in wholes]
+    visible = _visible(os.environ.get(VISIBLE), uuids)
+    found: list[FoundCard] = []
+    for number, (whole, uuid) in enumerate(zip(wholes, uuids, strict=True)):
+        if not (parts := _parts(whole)):
+            is_visible = visible is None or uuid in visible
+            found.append(FoundCard(str(number), uuid, NvmlCard(whole), is_visible))
+        for place, part in enumerate(parts):
+            name = str(pynvml.nvmlDeviceGetUUID(part))
+            is_first = not place and uuid in (visible or ())  # CUDA takes no other part of it
+            is_visible = visible is None or name in visible or is_first
+            found.append(FoundCard(f"{number}:{place}", name, NvmlCard(part), is_visible))
+    return found
+
+
+def _visible(names: str | None, uuids: Sequence[str]) -> set[str] | None:
+    """UUIDs of the cards and the parts that CUDA_VISIBLE_DEVICES names; None: all.
+
+    A name that nothing has hides it and all after it.
+    """
+    if names is None:
+        return None
+    visible: set[str] = set()
+    for name in map(str.strip, names.split(",")):
+        if name.startswith("MIG-"):
+            visible.add(name)
+        elif name.isdecimal() and int(name) < len(uuids):
+            visible.add(uuids[int(name)])
+        elif name and (fitting := [uuid for uuid in uuids if uuid.startswith(name)]):
+            visible.add(fitting[0])
+        else:
+            break
+    return visible
+
+
+def _parts(card: Any) -> list[Any]:
+    """Of a card that is divided; none of any other."""
+    divided = _told(pynvml.nvmlDeviceGetMigMode, card)
+    if not divided or not divided[0]:
+        return []
+    places = range(_told(pynvml.nvmlDeviceGetMaxMigDeviceCount, card) or 0)
+    parts = (_told(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, card, place) for place in places)
+    return [part for part in parts if part is not None]
 
 
 @contextmanager

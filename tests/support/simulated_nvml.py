@@ -71,6 +71,9 @@ class SimulatedNvml:
             return 1, 1
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
+    def nvmlDeviceGetMaxMigDeviceCount(self, card: SimulatedCard) -> int:
+        return len(card.parts)
+
     def nvmlDeviceGetMigDeviceHandleByIndex(self, card: SimulatedCard, index: int) -> SimulatedCard:
         return card.parts[index]
 

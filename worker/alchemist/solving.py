@@ -8,9 +8,9 @@ from pathlib import Path
 from hordelib.alchemy.device_forms import NO_MODEL, QUESTIONS, device_params, fitted
 from hordelib.errors import InvalidParams
 from hordelib.job.batching import Member
-from hordelib.job.image_files import LONGEST_SIDE, decode
-from hordelib.job.images import Picture, SourceImage
-from hordelib.job.params import MAX_SIDE
+from hordelib.job.image_files import decode
+from hordelib.job.images import MAX_WEBP_SIDE, Picture, SourceImage
+from hordelib.job.post_processors import POST_PROCESSORS
 from worker.alchemist.offer import PLACES, Place
 from worker.children.forms import FormsProcess
 from worker.clock import elapsed_seconds
@@ -55,8 +55,7 @@ class Solving:
         place = PLACES.get(form.form)
         if place is None:
             return Failed(slot, f"the form {form.form!r} is not offered")
-        most = LONGEST_SIDE if place is Place.beside else MAX_SIDE  # facts are told of it as it is
-        image = decode(self._fetcher.fetch(form.source_image), longest_side=most).image
+        image = decode(self._fetcher.fetch(form.source_image)).image
         match place:
             case Place.beside:
                 return Solved(self._beside.solve(form.form, image))
@@ -78,6 +77,7 @@ class Solving:
         """A picture is judged before it leaves, as any other."""
         if not form.upload_url and form.form not in QUESTIONS:
             raise InvalidParams("r2_upload", None, "an address for the picture")
+        _insist_on_deliverable(form.form, image)
         control_type = str(form.payload.get("control_type", ""))
         params = device_params(form.form, image, self._models, control_type)
         left_seconds = form.over_at - CLEANER_SECONDS - elapsed_seconds()
@@ -91,3 +91,12 @@ class Solving:
             return judged
         uploaded = delivery.upload(judged)
         return uploaded if isinstance(uploaded, Failed) else Solved("R2")
+
+
+def _insist_on_deliverable(form: str, image: SourceImage) -> None:
+    """Raises InvalidParams before an upscaler makes more of it than a file can have."""
+    scale = POST_PROCESSORS[form].scale if form in POST_PROCESSORS else 1
+    if scale * max(image.width, image.height) > MAX_WEBP_SIDE:
+        size = f"{image.width}x{image.height}"
+        most = f"sides of at most {MAX_WEBP_SIDE // scale} pixels, for {form}"
+        raise InvalidParams("source_image", size, most)

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from hordelib.engine import Engine, Generation
 from hordelib.errors import Cancelled, GenerationFailed, JobError
 from hordelib.job.images import MAX_WEBP_SIDE, Picture
+from hordelib.memory.cards import VISIBLE
 from worker.children.child_side import Child, leave_no_semaphore, set_up_process
 from worker.children.messages import (
     Cancel,
@@ -45,6 +46,8 @@ def main(pipe: Connection, settings: EngineSettings) -> None:
     leave_no_semaphore()
     sys.setswitchinterval(SWITCH_SECONDS)
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # count cards as the driver does
+    if settings.card:
+        os.environ[VISIBLE] = settings.card
     engine = Engine(
         comfyui=settings.comfyui,
         device=settings.device,

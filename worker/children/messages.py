@@ -29,6 +29,7 @@ class EngineSettings:
     log_file: Path
     memory_file: Path | None = None  # keeps what is learnt of the memory that jobs take
     fast: tuple[str, ...] = ()  # of hordelib.comfyui.fast
+    card: str = ""  # the only one that the child sees, by its UUID; "": as the environment has it
 
 
 # bridge → child

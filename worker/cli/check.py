@@ -25,7 +25,6 @@ from worker.config.config import load_config
 from worker.config.environment import read_environment
 from worker.config.keys import BridgeConfig
 from worker.config.old_keys import in_short
-from worker.devices import first_card
 from worker.errors import ConfigError, DocumentMissing, EngineUnusable, JudgeUnusable
 from worker.models.control_files import (
     NON_COMMERCIAL_NAMES,
@@ -34,8 +33,15 @@ from worker.models.control_files import (
 )
 from worker.models.introduction import RULE
 from worker.models.inventory import Inventory, ModelsFolder, insist_on_cache_home, take_inventory
-from worker.models.memory_fit import ComputeMemory, Misfit, misfit, most_at_once, most_pixels
-from worker.models.offer import find_capabilities, introduce
+from worker.models.memory_fit import (
+    ComputeMemory,
+    Misfit,
+    card_shares,
+    misfit,
+    most_at_once,
+    most_pixels,
+)
+from worker.models.offer import compute_memory, find_capabilities, introduce
 from worker.models.on_disk import FileStock, State, size_text
 from worker.models.opening import Models, find_models
 from worker.models.reference import ReferenceEntry
@@ -70,6 +76,7 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield _disk(config.models_folder(home))
         yield ok("configuration", str(config_file))
         yield from _notes(config)
+        yield from _cards(config)
         inventory = take_inventory(ModelsFolder.of(config, home))
         models = find_models(config, home, inventory)
         yield from _models(models, inventory)
@@ -173,10 +180,26 @@ MEND_OR_LEAVE_OUT = (
 )
 
 
+def _cards(config: BridgeConfig) -> Iterator[Finding]:
+    """Those that make pictures, where there are several or some are named."""
+    try:
+        shares = card_shares(config)
+    except ConfigError as error:
+        for problem in error.problems:
+            yield failed("cards", problem, "correct devices in bridgeData.yaml")
+    except EngineUnusable:  # what is wrong with the driver was said already
+        return
+    else:
+        for share in shares if config.devices or len(shares) > 1 else ():
+            own = f", for {', '.join(sorted(share.only))}" if share.only else ""
+            usable = share.memory.usable_bytes / (1 << 30)
+            yield ok("cards", f"{share.name}: the worker may use {usable:.1f} GiB{own}")
+
+
 def _memory(config: BridgeConfig, models: Models) -> Iterator[Finding]:
     """Models that could never run with the memory that is left to them."""
-    with suppress(EngineUnusable):  # what is wrong with the device was said already
-        memory = ComputeMemory.of(config, first_card())
+    with suppress(ConfigError, EngineUnusable):  # what is wrong with the device was said already
+        memory = compute_memory(config)
         found = [_misfit(name, model, memory) for name, model in models.served.items()]
         for problem in filter(None, found):
             yield failed("memory", problem.told, problem.remedy)

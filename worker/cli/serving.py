@@ -21,6 +21,7 @@ from worker.command_line import as_typed
 from worker.config.document import CONFIG_FILE
 from worker.config.keys import BridgeConfig
 from worker.config.old_keys import in_short
+from worker.devices import chosen_cards
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
@@ -120,6 +121,7 @@ class _Worker:
             metrics = make_metrics(config, orders)
             stack.enter_context(metrics.served())
             unfound(config, home)  # raises where it has to, before models are downloaded in vain
+            chosen_cards(config.card_names)  # so does this
             offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
             gallery = Gallery(lambda: config.now.show_pictures)
             worker = cls(
@@ -170,7 +172,7 @@ class _Worker:
         config, home = self.config, self.home
         _warn(config, home, models)
         intake = make_intake(config, home, models, adapters=self.adapters)
-        predictor = make_predictor(self.state.path)
+        predictor = make_predictor(self.state.path, config.card_names)
         journal = Journal(self.ledger, self.children.most_drops, predictor)
         bridge = make_bridge(config, home, models, journal, intake=intake, children=self.children)
         names = ", ".join(models.served) or "no pictures"

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from worker.config.document import ConfigDocument, document_of, read_document
 from worker.config.environment import read_environment
-from worker.config.keys import CUSTOM_EXPECTS, EXPECTS, SECRETS, BridgeConfig
+from worker.config.keys import ENTRY_EXPECTS, EXPECTS, SECRETS, BridgeConfig
 from worker.config.values import SHARE, is_loopback
 from worker.errors import ConfigError
 
@@ -136,9 +136,10 @@ def _problem_line(detail: ErrorDetails, document: ConfigDocument) -> str:
 def _expected(detail: ErrorDetails) -> str:
     """By the key, or by the field of one of its entries."""
     key, last = str(detail["loc"][0]), str(detail["loc"][-1])
+    fields = ENTRY_EXPECTS.get(key, {})
     if detail["type"] == "extra_forbidden":
-        return ", ".join(CUSTOM_EXPECTS)
-    return CUSTOM_EXPECTS.get(last, EXPECTS[key]) if key == "custom_models" else EXPECTS[key]
+        return ", ".join(fields)
+    return fields.get(last, EXPECTS[key])
 
 
 def shown(key: str, value: object) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, StrictInt
 
+from worker.config.card_keys import CardKeys
 from worker.config.live import LiveConfig
 from worker.config.machine_keys import MachineKeys
 from worker.config.served_keys import CustomModel
@@ -117,4 +118,5 @@ SECRETS = frozenset(
     if "SecretStr" in repr(field.annotation)
 )  # whose values are never shown
 EXPECTS = _expected(BridgeConfig)  # by the names of all keys: what completes "expected …"
-CUSTOM_EXPECTS = _expected(CustomModel)
+ENTRY_EXPECTS = {"custom_models": _expected(CustomModel), "devices": _expected(CardKeys)}
+"""The same for the fields of lists' entries."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, StrictInt
 
 from hordelib.job.control_types import ControlType
+from worker.config.card_keys import CardKeys, Cards
 from worker.config.values import (
     ApiKey,
     Baseline,
@@ -160,7 +161,16 @@ class ServedKeys(BaseModel):
     """Most pictures per request. More is faster where the card has memory for it; check says how
     many fit."""
     queue_size: Annotated[StrictInt, whole(0, 4)] = 1
-    """How many jobs to fetch ahead. 1 suits most."""
+    """How many jobs to fetch ahead for each device. 1 suits most."""
+    devices: Annotated[
+        Cards,
+        expects(
+            "all, or a list of cards by their numbers ([0, 2]) or UUIDs, or of {card, name, "
+            "max_power, max_batch, vram_to_leave_free, models_to_load}"
+        ),
+    ] = ()
+    """The graphics cards that make pictures, as nvidia-smi numbers them, and what differs from
+    card to card (docs/cards.md). Not set, or all: each that this machine has."""
     nsfw: YesNo = True
     """false: requests marked as not safe for work are not taken, and pictures found to be so
     are replaced by a plain card."""
@@ -230,8 +240,19 @@ class ServedKeys(BaseModel):
     @property
     def models(self) -> tuple[str, ...]:
         """Names and words to offer, each once, in the order of the file, without the skipped."""
-        names = (*self.models_to_load, *(model.name for model in self.custom_models))
+        of_cards = (name for card in self.devices for name in card.models_to_load)
+        custom = (model.name for model in self.custom_models)
+        names = (*self.models_to_load, *of_cards, *custom)
         return tuple(name for name in dict.fromkeys(names) if name not in self.models_to_skip)
+
+    @property
+    def card_names(self) -> tuple[str, ...]:
+        """Numbers and UUIDs of the cards that are named; none for all of them."""
+        return tuple(card.card for card in self.devices)
+
+    def of_card(self, card: CardKeys | None) -> Self:
+        """With what differs for this card."""
+        return self.model_copy(update=card.changes) if card else self
 
     @property
     def makes_pictures(self) -> bool:

@@ -91,9 +91,9 @@ class Journal:
     def understood(self, job_id: str, params: GenerationParams, own_seconds: float) -> None:
         self._change(job_id, params=params, own_seconds=own_seconds)
 
-    def expected(self, job_id: str, seconds: float, kudos: float) -> None:
-        """What it takes on the device, with those that share its batch, and brings."""
-        self._change(job_id, expected_seconds=seconds, expected_kudos=kudos)
+    def expected(self, job_id: str, seconds: float, kudos: float, device: str = "") -> None:
+        """What it takes on this device, with those that share its batch, and brings."""
+        self._change(job_id, expected_seconds=seconds, expected_kudos=kudos, device=device)
 
     def stepped(self, job_id: str, step: int, steps: int) -> None:
         self._change(job_id, step=step, steps=steps)

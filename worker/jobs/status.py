@@ -30,6 +30,7 @@ class JobRow:
     step: int = 0
     steps: int = 0
     seconds: float = 0.0  # on the device
+    device: str = ""  # by its name, where there are several
     ends: tuple[ImageEnd, ...] = ()
 
     @property

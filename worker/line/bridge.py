@@ -46,7 +46,7 @@ from worker.line.limits import Limits
 from worker.line.pausing import PauseKind, PauseReason
 from worker.line.popper import Popper
 from worker.line.popping import Popping
-from worker.line.threads import Threads
+from worker.line.threads import Threads, ThreadsByWork
 from worker.safety.judging import Judging
 
 log = logging.getLogger(__name__)
@@ -54,17 +54,6 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2  # between two looks, where several things may end the wait
 ABANDONED_SECONDS = 2.0  # for the other kind of work, once nothing is waited for
 SILENCE_SECONDS = 1.5  # of an engine, until it is shown
-
-
-class _ByWork:
-    """The threads by what they do, once there are any."""
-
-    popper: threading.Thread
-    preparers: list[threading.Thread]
-    feeders: list[threading.Thread]
-    encoder: threading.Thread
-    finishers: list[threading.Thread]
-    judge_starter: threading.Thread
 
 
 class Bridge:
@@ -107,7 +96,7 @@ class Bridge:
         """Other kinds of work that are served beside pictures."""
         self.gaps = Gaps(self._waiting.wake, halt.hurry, journal.unmade, limits.gap_seconds)
         self._made: queue.Queue[tuple[Work, Generation] | None] = queue.Queue()
-        self._threads, self._by_work = Threads(self._fail), _ByWork()
+        self._threads, self._by_work = Threads(self._fail), ThreadsByWork()
         self.failure: WorkerError | None = None
         shared = Shared(
             waiting=self._waiting,
@@ -123,7 +112,13 @@ class Bridge:
             ready=self._engine_ready,
         )
         self._feeders = Feeders(devices, shared)
-        popper = Popper(horde, intake.offered.offer, halt.stopping, journal=journal, limits=limits)
+        popper = Popper(
+            horde,
+            lambda: self._feeders.offer(intake.offered.offer()),
+            halt.stopping,
+            journal=journal,
+            limits=limits,
+        )
         self._popping = Popping(popper, journal, self._finishing, halt, self._has_room)
 
     def accompany(self, companion: Companion[Any]) -> None:
@@ -363,7 +358,8 @@ class Bridge:
     @property
     def seconds_ahead(self) -> float:
         """The devices', for the pictures in hand; infinite where that is not known."""
-        return sum(row.own_seconds for row in self._journal.unmade())
+        seconds = sum(row.own_seconds for row in self._journal.unmade())
+        return seconds / max(1, self._feeders.available)
 
     def watch(self) -> None:
         """To be called often: shows an engine that does not answer, and looks after the ledger."""

@@ -49,3 +49,14 @@ class Threads:
         except Exception as error:
             log.exception("a bug of ours stopped the bridge")
             self._fail(WorkerError(f"internal error: {type(error).__name__}: {error}"))
+
+
+class ThreadsByWork:
+    """The threads by what they do, once there are any."""
+
+    popper: threading.Thread
+    preparers: list[threading.Thread]
+    feeders: list[threading.Thread]
+    encoder: threading.Thread
+    finishers: list[threading.Thread]
+    judge_starter: threading.Thread

@@ -1,10 +1,14 @@
-"""Whether models fit into the memory that the owner leaves them, and how large pictures may be."""
+"""Whether models fit into the memory that the owner leaves them, and how large pictures may be.
+
+Each card has a share of the offer: its models, and what it has memory for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isqrt
 from typing import Self
 
@@ -16,8 +20,9 @@ from hordelib.job.params import GenerationParams
 from hordelib.memory.computed_types import AMPERE, ComputedTypes
 from hordelib.memory.estimates import MemoryEstimate
 from hordelib.memory.readings import main_memory
+from worker.config.card_keys import CardKeys
 from worker.config.keys import BridgeConfig
-from worker.devices import Card
+from worker.devices import Card, chosen_cards
 
 SMALLEST = GenerationParams(prompt="", width=64, height=64)
 MIB = 1 << 20
@@ -135,6 +140,94 @@ def room_for_pixels(family: Family, size: ModelSize, memory: ComputeMemory) -> i
     """The largest picture beside a model's largest part, in pixels; 0: none."""
     estimate = memory.estimate(family, size.vae_bytes)
     return estimate.most_pixels(memory.usable_bytes - size.largest_part_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class CardShare:
+    """One card, or the processor where there is none.
+
+    Args:
+        config: the worker's.
+        own: what differs for this card.
+    """
+
+    card: Card | None
+    name: str
+    config: BridgeConfig
+    own: CardKeys | None
+    memory: ComputeMemory
+    _rooms: dict[str, tuple[Model, int]] = field(default_factory=dict[str, tuple[Model, int]])
+
+    @property
+    def now(self) -> BridgeConfig:
+        """With what differs for this card, as it is at this moment."""
+        return self.config.now.of_card(self.own)
+
+    @property
+    def only(self) -> tuple[str, ...]:
+        """The models that it has, by their names; none: all."""
+        return self.own.models_to_load if self.own else ()
+
+    def has(self, name: str) -> bool:
+        """Whether the model of this name is one of its own."""
+        return name in self.only or not self.only
+
+    def does(self, model: Model) -> bool:
+        """Whether it is, and there is memory for it."""
+        return self.has(model.name) and self.most_pixels(model) > 0
+
+    def takes(self, model: Model, params: GenerationParams) -> bool:
+        is_small = params.width * params.height <= self.most_pixels(model)
+        return self.does(model) and is_small and params.images <= self.now.max_batch
+
+    def most_pixels(self, model: Model) -> int:
+        """Of its largest picture of this model, as its owner wants it and as there is room for; 0:
+        none. A file that can't be read sets no limit: it is not the offer's business."""
+        known = self._rooms.get(model.name)
+        if known is None or known[0] != model:
+            known = self._rooms[model.name] = (model, self._measured(model))
+        return min(self.now.max_pixels, known[1])
+
+    def _measured(self, model: Model) -> int:
+        with suppress(ModelBroken, OSError):
+            if misfit(model.name, model, self.memory):
+                return 0
+            return room_for_pixels(model.family, self.memory.size_of(model), self.memory)
+        return sys.maxsize
+
+
+def card_shares(config: BridgeConfig) -> tuple[CardShare, ...]:
+    """Of all cards that the configuration means, at least one.
+
+    Raises ConfigError and EngineUnusable as `chosen_cards` does.
+    """
+    cards = chosen_cards(config.card_names)
+    keys = dict(zip(cards, config.devices, strict=True)) if config.devices else {}
+    shares: list[CardShare] = []
+    for card in cards or (None,):
+        own = keys.get(card) if card else None
+        name = (own.name if own else None) or (f"card {card.number} ({card.name})" if card else "")
+        memory = ComputeMemory.of(config.of_card(own), card)
+        shares.append(CardShare(card, name, config, own, memory))
+    return tuple(shares)
+
+
+def most_of_all(shares: Sequence[CardShare], models: Iterable[Model]) -> tuple[int, int]:
+    """The largest picture and the most images that can be offered for each of these models: the
+    horde knows one size for all models of a worker."""
+    able = [[share for share in shares if share.does(model)] for model in models]
+    pairs = [
+        (
+            max(share.most_pixels(model) for share in each),
+            max(share.now.max_batch for share in each),
+        )
+        for model, each in zip(models, able, strict=True)
+        if each
+    ]
+    if not pairs:
+        configs = [share.now for share in shares]
+        return max(it.max_pixels for it in configs), max(it.max_batch for it in configs)
+    return min(pixels for pixels, _ in pairs), min(images for _, images in pairs)
 
 
 def _gib(size_bytes: int) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hordelib.files.model import Model
 from worker.config.keys import BridgeConfig
-from worker.devices import first_card
 from worker.horde.api import Offer
 from worker.models import capabilities
 from worker.models.capabilities import Capability, Installed
 from worker.models.introduction import Introduction, introduction
-from worker.models.memory_fit import ComputeMemory, most_pixels
+from worker.models.memory_fit import CardShare, ComputeMemory, card_shares, most_of_all
 from worker.models.offered import MakeOffer
 from worker.models.opening import Models
 
@@ -39,29 +38,35 @@ def _introduce(
 def offer_maker(config: BridgeConfig, home: Path) -> MakeOffer:
     """Makes offers of models by their names, for as long as the worker runs.
 
-    The memory is measured now, while the driver answers. Raises EngineUnusable where it does not.
+    The memory is measured now, while the driver answers. Raises what `card_shares` does.
     """
-    memory = compute_memory(config)
+    shares = card_shares(config)
 
     def make(models: Mapping[str, Model], broken: frozenset[Path]) -> Offer:
         installed = Installed(config.models_folder(home), broken)
-        return _make_offer(config.now, installed, models, memory)
+        had = {name: it for name, it in models.items() if any(s.has(name) for s in shares)}
+        return _make_offer(config.now, installed, had, shares)
 
     return make
 
 
 def _make_offer(
-    config: BridgeConfig, installed: Installed, models: Mapping[str, Model], memory: ComputeMemory
+    config: BridgeConfig,
+    installed: Installed,
+    models: Mapping[str, Model],
+    shares: Sequence[CardShare],
 ) -> Offer:
     """What all of these models can do."""
+    max_pixels, amount = most_of_all(shares, models.values())
     kinds = capabilities.capabilities(config, installed, models.values())
     flags = {each.flag: each.is_offered for each in kinds}
     return Offer(
         name=config.dreamer_name,
         models=tuple(models),
         bridge_agent=_introduce(config, installed, models.values()).bridge_agent,
-        max_pixels=most_pixels(models.values(), memory, config.max_pixels),
-        amount=config.max_batch,
+        max_pixels=max_pixels,
+        amount=amount,
+        threads=len(shares),
         nsfw=config.nsfw,
         blacklist=config.blacklist,
         priority_usernames=config.priority_usernames,
@@ -74,5 +79,5 @@ def _make_offer(
 
 
 def compute_memory(config: BridgeConfig) -> ComputeMemory:
-    """Raises EngineUnusable where the driver of a card does not answer."""
-    return ComputeMemory.of(config, first_card())
+    """Of the largest card. Raises ConfigError and EngineUnusable as `card_shares` does."""
+    return max((it.memory for it in card_shares(config)), key=lambda memory: memory.usable_bytes)

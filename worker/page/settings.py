@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # They say to whom the api key is sent, and what code and files are loaded.
 IN_THE_FILE = frozenset(
-    {"horde_url", "model_reference", "comfyui_path", "cache_home", "custom_models"}
+    {"horde_url", "model_reference", "comfyui_path", "cache_home", "custom_models", "devices"}
 )
 LONGEST_VALUE = 10_000  # characters, or entries
 PASSWORD = "page_password"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from worker.children.judge import JudgeProcess
 from worker.children.messages import EngineSettings, FormsSettings
 from worker.config.keys import BridgeConfig
 from worker.config.values import CLIENT_AGENT
-from worker.devices import Card, engine_device, first_card
+from worker.devices import chosen_cards, engine_device
 from worker.errors import NothingToServe
 from worker.horde.client import HordeClient
 from worker.horde.forms import Form
@@ -37,6 +37,7 @@ from worker.loras.adapters import Adapters
 from worker.loras.civitai import SITES, Civitai, Hordeling
 from worker.loras.finder import LORA, TI, LoraFinder
 from worker.loras.store import LoraStore, Quota
+from worker.models.memory_fit import CardShare, card_shares
 from worker.models.offer import offer_maker
 from worker.models.offered import MakeOffer, OfferedModels
 from worker.models.on_disk import DISK_FLOOR_BYTES
@@ -56,7 +57,6 @@ from worker.service.state_folder import STATE
 LORA_FOLDER = "lora"
 TI_QUOTA_BYTES = 1 << 30
 GB = 10**9
-MEMORY = "memory.json"  # in the state folder
 
 
 def make_client(config: BridgeConfig) -> HordeClient:
@@ -72,6 +72,7 @@ class Children:
     engine: Callable[[Any, Any], None] = engine_main.main
     judge: Callable[[Any, Any], None] = judge_main.main
     gallery: Gallery | None = None  # gets the pictures that the judge lets pass
+    processors: int = 0  # engines without a card, so many in place of the machine's cards
     most_drops: int = MOST_DROPS  # within an hour: tests let more jobs fail than a horde would
 
 
@@ -93,21 +94,10 @@ def make_bridge(
     """
     if not models.served and config.makes_pictures:
         raise NothingToServe("no model can be served: " + "; ".join(models.problems))
-    engine = EngineProcess(
-        engine_settings(config, home, first_card()),
-        Patience(
-            load=config.preload_timeout,
-            first_step=config.preload_timeout,
-            step=config.inference_step_timeout,
-            decode=config.preload_timeout,
-            job=config.process_timeout,
-        ),
-        children.engine,
-    )
     client, judging = make_client(config), make_judging(config, home, children)
     bridge = Bridge(
         client,
-        [Device(engine)],
+        make_devices(config, home, journal.predictor, children),
         intake or make_intake(config, home, models),
         judging,
         journal,
@@ -126,6 +116,45 @@ def make_bridge(
     return bridge
 
 
+def make_devices(
+    config: BridgeConfig, home: Path, predictor: SecondsPredictor, children: Children = OURS
+) -> list[Device]:
+    """An engine for each card, or one for the processor. Raises what `card_shares` does.
+
+    `predictor` is of the first card; cards of other kinds have predictors of their own.
+    """
+    shares: Sequence[CardShare | None] = (
+        children.processors * [None] if children.processors else card_shares(config)
+    )
+    kinds = {_kind(shares[0]): predictor}
+    devices: list[Device] = []
+    for number, share in enumerate(shares):
+        kind = _kind(share)
+        if kind not in kinds:
+            file = home / STATE / f"seconds-{number}.json"
+            kinds[kind] = SecondsPredictor(SecondsFile(file, kind))
+        engine = EngineProcess(
+            engine_settings(config, home, share, number), _patience(config), children.engine
+        )
+        name = "" if len(shares) == 1 else share.name if share else f"processor {number}"
+        devices.append(Device(engine, name, kinds[kind], share))
+    return devices
+
+
+def _kind(share: CardShare | None) -> str:
+    return share.card.name if share and share.card else "cpu"
+
+
+def _patience(config: BridgeConfig) -> Patience:
+    return Patience(
+        load=config.preload_timeout,
+        first_step=config.preload_timeout,
+        step=config.inference_step_timeout,
+        decode=config.preload_timeout,
+        job=config.process_timeout,
+    )
+
+
 def make_alchemist(
     config: BridgeConfig, home: Path, client: HordeClient, judging: Judging, journal: Journal
 ) -> Companion[Form]:
@@ -142,11 +171,10 @@ def make_alchemist(
     return Companion(alchemist, client, journal.of(Kind.form))
 
 
-def make_predictor(state: Path) -> SecondsPredictor:
-    """What the state folder says of the speed of this machine's device."""
-    card = first_card()
-    device = card.name if card else "cpu"
-    return SecondsPredictor(SecondsFile(state / seconds_file.NAME, device))
+def make_predictor(state: Path, cards: Sequence[str] = ()) -> SecondsPredictor:
+    """What the state folder says of the speed of the first of these cards, or of all there are."""
+    first = next(iter(chosen_cards(cards)), None)
+    return SecondsPredictor(SecondsFile(state / seconds_file.NAME, first.name if first else "cpu"))
 
 
 def make_intake(
@@ -210,14 +238,18 @@ def make_judging(config: BridgeConfig, home: Path, children: Children = OURS) ->
     )
 
 
-def engine_settings(config: BridgeConfig, home: Path, card: Card | None) -> EngineSettings:
+def engine_settings(
+    config: BridgeConfig, home: Path, share: CardShare | None = None, number: int = 0
+) -> EngineSettings:
     """The reserves in bytes, of the memory that this machine and its card have."""
+    card, suffix = share.card if share else None, f"-{number}" if number else ""
     return EngineSettings(
         comfyui=home / config.comfyui_path if config.comfyui_path else None,
         device=engine_device(card),
         ram_reserve_bytes=config.ram_to_leave_free.bytes_of(main_memory().total_bytes),
-        vram_reserve_bytes=config.vram_to_leave_free.bytes_of(card.memory_bytes) if card else None,
-        log_file=home / "logs" / "engine.log",
-        memory_file=home / STATE / MEMORY,
+        vram_reserve_bytes=share.memory.reserve_bytes if share and card else None,
+        log_file=home / "logs" / f"engine{suffix}.log",
+        memory_file=home / STATE / f"memory{suffix}.json",
+        card=card.uuid if card else "",
         fast=config.fast,
     )

@@ -34,11 +34,7 @@ UNET = "model.diffusion_model."
 
 @pytest.fixture(scope="module")
 def measured(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    """Resident bytes of a process, grown since before a second checkpoint was loaded there.
-
-    The limits below leave room for a system that maps up to 2 MiB around each byte that is read,
-    as it does where much of a file was read into its cache at once.
-    """
+    """Resident bytes of a process, grown since before a second checkpoint was loaded there."""
     second = tmp_path_factory.mktemp("second") / "second.safetensors"
     os.link(checkpoint, second)
     command = [
@@ -56,11 +52,11 @@ def measured(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return {name: value - before for name, value in readings.items()}
 
 
-def test_a_loaded_checkpoint_takes_a_part_of_its_file_until_it_is_used(
+def test_a_loaded_checkpoint_takes_a_tenth_of_its_file_until_it_is_used(
     measured: dict[str, int], checkpoint: Path
 ):
     file_bytes = checkpoint.stat().st_size
-    assert measured["loaded"] < file_bytes / 4
+    assert measured["loaded"] < file_bytes / 10
     assert measured["used"] > file_bytes  # the UNet computes in a type twice as large
 
 
@@ -85,7 +81,7 @@ def test_the_files_pages_are_let_go_of_once_weights_are_converted(checkpoint: Pa
     part.to_device()
     resident = [each.rss for each in psutil.Process().memory_maps() if each.path == str(mine)]
     assert len(resident) > 0
-    assert sum(resident) < mine.stat().st_size / 8  # all of the UNet's would be a fifth
+    assert sum(resident) < mine.stat().st_size / 20  # all of the UNet's would be a fifth
     part.to_host()
     assert is_as_in(part, load_file(mine))
 

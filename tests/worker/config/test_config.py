@@ -48,6 +48,7 @@ OWN_VALUES: dict[str, str] = {
     "max_power": "32",
     "max_batch": "7",
     "queue_size": "3",
+    "devices": "[{card: 1, name: left, max_power: 16, models_to_load: [Mine]}, GPU-1234-abcd]",
     "nsfw": "false",
     "censor_nsfw": "true",
     "censorlist": "[giant spider]",

@@ -33,7 +33,6 @@ from worker.jobs.work import Work
 from worker.line.devices.blame import TRIAL, Evidence
 from worker.line.devices.device import Device
 from worker.line.devices.runner import Runner
-from worker.line.devices.waiting_jobs import members_of
 from worker.line.job_ends import TooLate
 from worker.models.offered import OfferedModels
 from worker.models.opening import Models
@@ -123,13 +122,6 @@ def test_a_job_that_needed_32_bits_tells_nothing_of_others_time(stage: Stage):
     assert not stage.journal.predictor.predict(work.params, work.model.family).is_known
     assert stage.runner.run(stage.work()).images
     assert stage.journal.predictor.predict(work.params, work.model.family).is_known
-
-
-def test_what_fills_a_gap_is_stopped_once_the_horde_waits_for_it_no_more(stage: Stage):
-    endless = members_of([stage.work("stuck", steps=500)])
-    with pytest.raises(TooLate, match="longer than the horde waits"):
-        stage.runner.run_between(endless, stage.model, elapsed_seconds() + 1)
-    assert stage.runner.run(stage.work()).images, "by the same engine"
 
 
 def test_a_job_that_can_not_be_done_in_time_is_not_begun(stage: Stage):

@@ -126,6 +126,10 @@ class Card:
     only: str = ""
 
     @property
+    def kind(self) -> float:
+        return self.speed
+
+    @property
     def is_free(self) -> bool:
         return self.seconds_left == 0
 

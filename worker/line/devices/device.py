@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hordelib.engine import Generation
 from worker.children.engine import EngineProcess
-from worker.jobs.work import Work
+from worker.models.memory_fit import CardShare
 from worker.prediction.predictor import SecondsPredictor
 
 READ_SECONDS = 10.0  # to read a model from the disk, until it was measured
 MOVE_SECONDS = 1.0  # to bring one to the card that is in memory, until it was measured
-
-
-def anything(_: Work) -> bool:
-    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +20,13 @@ class Device:
     Args:
         name: for its owner; "" where it is the only one.
         predictor: of the seconds on cards of this kind; None: that of the journal.
-        serves: whether a job is one for this card.
+        share: what it does of the offer; None: all of it.
     """
 
     engine: EngineProcess
     name: str = ""
     predictor: SecondsPredictor | None = None
-    serves: Callable[[Work], bool] = anything
+    share: CardShare | None = None
 
 
 @dataclass(slots=True)

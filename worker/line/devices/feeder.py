@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -84,7 +84,7 @@ class Feeder:
         self._shared = shared
         self._journal = shared.journal
         self._halt = shared.halt
-        self._serves = device.serves
+        self._share = device.share
         self._others: tuple[Feeder, ...] = ()
         self._away = threading.Event()  # it makes nothing now, and what it had is given back
         self._residency = Residency()
@@ -113,6 +113,10 @@ class Feeder:
     # ---- its place in the schedule -------------------------------------------------------------
 
     @property
+    def kind(self) -> Hashable:
+        return id(self._predictor)
+
+    @property
     def is_free(self) -> bool:
         return self._is_free
 
@@ -128,7 +132,11 @@ class Feeder:
         return max(0.0, self._free_at - elapsed_seconds())
 
     def serves(self, work: Work) -> bool:
-        return self._serves(work)
+        return self._share is None or self._share.takes(work.model, work.params)
+
+    def has(self, model: str) -> bool:
+        """Whether its jobs are for this device."""
+        return self._share is None or self._share.has(model)
 
     def seconds_to_have(self, model: str) -> float:
         return self._residency.seconds_to_have(model)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 
+from worker.horde.api import Offer
 from worker.jobs.work import Work
 from worker.line.devices.device import Device
 from worker.line.devices.feeder import Feeder, Shared
@@ -37,6 +39,12 @@ class Feeders:
     def available(self) -> int:
         """How many take jobs."""
         return sum(feeder.is_available for feeder in self._all)
+
+    def offer(self, offer: Offer) -> Offer:
+        """As far as those can do it that take jobs."""
+        able = [feeder for feeder in self._all if feeder.is_available]
+        models = tuple(name for name in offer.models if any(each.has(name) for each in able))
+        return replace(offer, models=models, threads=max(1, len(able)))
 
     @property
     def are_running(self) -> bool:

@@ -71,6 +71,7 @@ class Runner:
         starts: int,
     ):
         self._engine = engine = device.engine
+        self._device_name = device.name
         self._offered = offered
         self._journal = journal
         self._hurry = hurry
@@ -327,7 +328,7 @@ class Runner:
         expected = self._predictor.predict(common_params(members_of(batch)), family)
         for work in batch:
             kudos = estimated_kudos(work.params, family)
-            self._journal.expected(work.job.id, expected.seconds, kudos)
+            self._journal.expected(work.job.id, expected.seconds, kudos, self._device_name)
         return expected
 
     def _learn(self, batch: Sequence[Work], generation: Generation) -> None:

@@ -8,7 +8,7 @@ reckoned, of what was measured, and may be wrong: so no job is left to others fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -24,6 +24,11 @@ PASSED_SECONDS = 10.0  # for which a device without a job leaves one to another 
 
 class Place(Protocol):
     """A device at this moment."""
+
+    @property
+    def kind(self) -> Hashable:
+        """The same for devices that take the same seconds for a job."""
+        ...
 
     @property
     def is_free(self) -> bool:
@@ -54,14 +59,9 @@ class _Turn:
     free_in: float
     model: str | None = None  # of the last of these jobs
 
-    def done_in(self, work: Work) -> float:
-        model = work.model.name
+    def done_in(self, model: str, seconds: float) -> float:
         having = 0.0 if model == self.model else self.place.seconds_to_have(model)
-        return self.free_in + having + _known(self.place.seconds(work))
-
-    def give(self, work: Work) -> None:
-        self.free_in = self.done_in(work)
-        self.model = work.model.name
+        return self.free_in + having + seconds
 
 
 def chooser(here: Place, others: Sequence[Place], fits: Fits, passing_since: float = inf) -> Choose:
@@ -102,13 +102,20 @@ def destinations(waiting: Sequence[Work], places: Sequence[Place]) -> Iterator[P
     """Where each of these would be done first, the jobs before it given; None: nowhere."""
     turns = [_Turn(each, 0.0 if each.is_free else _known(each.seconds_left)) for each in places]
     for work in waiting:
-        able = [turn for turn in turns if turn.place.serves(work)]
-        if able:
-            first = min(able, key=lambda turn: turn.done_in(work))
-            first.give(work)
-            yield first.place
-        else:
-            yield None
+        model, seconds = work.model.name, dict[Hashable, float]()
+        best: tuple[float, _Turn] | None = None
+        for turn in turns:
+            place = turn.place
+            if not place.serves(work):
+                continue
+            if place.kind not in seconds:
+                seconds[place.kind] = _known(place.seconds(work))
+            done_in = turn.done_in(model, seconds[place.kind])
+            if best is None or done_in < best[0]:
+                best = (done_in, turn)
+        if best is not None:
+            best[1].free_in, best[1].model = best[0], model
+        yield best and best[1].place
 
 
 def late_ones(waiting: Sequence[Work], places: Sequence[Place], within: float) -> list[Work]:
