@@ -209,6 +209,33 @@ def ask_first_card(question: Callable[[NvmlCard], T]) -> T | None:
     return None
 
 
+def temperatures() -> dict[str, int]:
+    """Of the cards that this process may use, in °C, by their numbers; of those that tell."""
+    with suppress(DriverError):
+        try:
+            told = {it.number: it.card.celsius for it in find_cards() if it.is_visible}
+            return {number: celsius for number, celsius in told.items() if celsius is not None}
+        finally:
+            with suppress(DriverError):
+                pynvml.nvmlShutdown()
+    return {}
+
+
+def ask_card(uuid: str, question: Callable[[NvmlCard], T]) -> T | None:
+    """What the card of this UUID answers, or the one that CUDA calls cuda:0 where that is ""; None
+    where there is none, or no answer."""
+    if not uuid:
+        return ask_first_card(question)
+    with suppress(DriverError):
+        pynvml.nvmlInit()
+        try:
+            return question(NvmlCard(pynvml.nvmlDeviceGetHandleByUUID(uuid)))
+        finally:
+            with suppress(DriverError):
+                pynvml.nvmlShutdown()
+    return None
+
+
 def first_visible(visible: str | None) -> Any:
     """NVML's handle of what CUDA calls cuda:0; None where there is none.
 

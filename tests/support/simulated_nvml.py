@@ -23,6 +23,7 @@ class SimulatedCard:
     free_bytes: int = 6000 * MIB
     capability: tuple[int, int] = (8, 6)
     parts: Sequence[SimulatedCard] = ()
+    celsius: int = 50
     users: dict[int, int] = field(default_factory=dict[int, int])
 
 
@@ -86,6 +87,9 @@ class SimulatedNvml:
 
     def nvmlDeviceGetComputeRunningProcesses(self, card: SimulatedCard) -> list[Any]:
         return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in card.users.items()]
+
+    def nvmlDeviceGetTemperature(self, card: SimulatedCard, _kind: int) -> int:
+        return card.celsius
 
     def nvmlDeviceGetGraphicsRunningProcesses(self, _card: SimulatedCard) -> list[Any]:
         return []

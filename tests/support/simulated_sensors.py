@@ -26,6 +26,7 @@ class SimulatedSensors:
             "nvmlDeviceGetCount": lambda: 1,
             "nvmlDeviceGetMigMode": self._mig_mode,
             "nvmlDeviceGetHandleByIndex": str,
+            "nvmlDeviceGetUUID": "GPU-{}".format,
             "nvmlDeviceGetTemperature": self._celsius,
             "nvmlDeviceGetComputeRunningProcesses": self._processes,
             "nvmlDeviceGetPowerManagementLimit": self._limit,

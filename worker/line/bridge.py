@@ -286,8 +286,8 @@ class Bridge:
             self._popping.give_back(row.job_id, row.slots)
 
     def pause(self, reasons: Sequence[PauseReason]) -> None:
-        """Ask for no more jobs until `resume`; the greatest kind of these says what becomes of
-        those in hand. To be called again as the reasons change.
+        """Ask for no more jobs while there are reasons; the greatest kind of these says what
+        becomes of those in hand. To be called again as the reasons change, or are none any more.
 
         What is a reason for some devices alone pauses these, and the others go on.
         """

@@ -21,7 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from hordelib.memory.cards import ask_first_card
+from hordelib.memory.cards import temperatures
 from worker.jobs.results import ENDS, JobStage
 from worker.line.pausing import PauseCause
 from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING
@@ -69,15 +69,18 @@ class OverviewCollector(Collector):
             if stage not in ENDS:
                 jobs.add_metric([stage.value], at_stage[stage.value])
         yield jobs
-        causes = {each.cause for each in now.pauses}
+        causes = {each.cause for each in now.pauses if not each.device}
         told = "1 while this is a reason to ask for no jobs."
         pauses = GaugeMetricFamily("dreamer_pause", told, labels=["cause"])
         for cause in PauseCause:
             pauses.add_metric([cause.value], cause in causes)
         yield pauses
-        if (celsius := ask_first_card(lambda card: card.celsius)) is not None:
-            told = "Of the graphics card."
-            yield GaugeMetricFamily("dreamer_card_temperature_celsius", told, value=celsius)
+        heat = GaugeMetricFamily(
+            "dreamer_card_temperature_celsius", "Of each graphics card.", labels=["card"]
+        )
+        for number, celsius in temperatures().items():
+            heat.add_metric([number], celsius)
+        yield heat
 
 
 def _of_other_kinds(now: Overview) -> Iterator[Metric]:

@@ -101,6 +101,7 @@ class _Watch:
         self._pauses = pauses
         self._stop_seconds = bridge.stop_seconds
         self._order = Order.serve
+        self._reasons: Sequence[PauseReason] = ()
         self._began = elapsed_seconds()
         self._answered = Overview(doing="")
         self._answered_at = -math.inf
@@ -173,10 +174,9 @@ class _Watch:
         elif is_new and order is Order.stop and self._deadline == float("inf"):
             log.info(_STOPPING, self._stop_seconds, way_to_hurry(self._signals))
             self._stop_soon()
-        if reasons:
+        if reasons or self._reasons:
             self._bridge.pause(reasons)
-        elif self._bridge.is_paused:
-            self._bridge.resume()
+            self._reasons = reasons
 
     def _doing(self, view: StatusView) -> str:
         if self._bridge.is_stopping:

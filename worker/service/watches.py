@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from fnmatch import fnmatchcase
+from functools import partial
 
 import psutil
 
-from hordelib.memory.cards import NvmlCard, ask_first_card
+from hordelib.memory.cards import NvmlCard, ask_card
 from worker.config.hours import HourSpan, are_open, next_change
 from worker.config.keys import BridgeConfig
+from worker.errors import WorkerError
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
+from worker.models.memory_fit import card_shares
 from worker.service.pauses import Watch, moment
 
 log = logging.getLogger(__name__)
@@ -59,15 +62,27 @@ def watches_of(config: BridgeConfig) -> list[Watch]:
         watches.append(Watch(HoursWatch(config.serve_hours), calm_seconds=0))
     if config.pause_for:
         watches.append(Watch(ProgramWatch(config.pause_for)))
+    cards = _cards_of(config)
     if config.others_on_card:
-        watches.append(Watch(others_on_card))
+        watches += [Watch(partial(others_on_card, *card)) for card in cards]
     if config.user_active:
         watches.append(Watch(UserWatch(60 * config.user_active), calm_seconds=0))
     if config.on_battery:
         watches.append(Watch(on_battery))
-    if config.max_card_temperature is not None:
-        watches.append(Watch(HeatWatch(config.max_card_temperature), calm_seconds=0))
+    if (most := config.max_card_temperature) is not None:
+        watches += [Watch(HeatWatch(most, *card), calm_seconds=0) for card in cards]
     return watches
+
+
+def _cards_of(config: BridgeConfig) -> list[tuple[str, str]]:
+    """The device's name and the UUID of each card; "" where it is the only one."""
+    with suppress(WorkerError):
+        shares = card_shares(config)
+        if len(shares) > 1:
+            return [(share.name, share.card.uuid) for share in shares if share.card]
+        if config.devices:
+            return [("", share.card.uuid) for share in shares if share.card]
+    return [("", "")]
 
 
 class HoursWatch:
@@ -125,15 +140,17 @@ class ProgramWatch:
         return any(fnmatchcase(each, pattern) for each in names for pattern in self._patterns)
 
 
-def others_on_card() -> PauseReason | None:
-    """A reason while a process that is not ours computes on the card.
+def others_on_card(device: str = "", uuid: str = "") -> PauseReason | None:
+    """A reason while a process that is not ours computes on this card.
 
     Of processes outside of a container, nothing is known there, and they do not count.
     """
-    for pid in set(ask_first_card(NvmlCard.computing_processes) or ()) - _own_processes():
+    for pid in set(ask_card(uuid, NvmlCard.computing_processes) or ()) - _own_processes():
         with suppress(psutil.Error):
-            told = f"{psutil.Process(pid).name()!r} computes on the card (others_on_card)"
-            return PauseReason(PauseCause.others_on_card, told, PauseKind.at_once)
+            where = device or "the card"
+            told = f"{psutil.Process(pid).name()!r} computes on {where} (others_on_card)"
+            kind = PauseKind.at_once
+            return PauseReason(PauseCause.others_on_card, told, kind, device=device)
     return None
 
 
@@ -208,22 +225,26 @@ def on_battery() -> PauseReason | None:
 
 
 class HeatWatch:
-    """A reason from so many °C on, until the card is clearly cooler."""
+    """A reason from so many °C on, until this card is clearly cooler."""
 
-    def __init__(self, most: int):
+    def __init__(self, most: int, device: str = "", uuid: str = ""):
         self._most = most
+        self._device = device
+        self._uuid = uuid
         self._is_hot = False
 
     def __call__(self) -> PauseReason | None:
-        now = ask_first_card(lambda card: card.celsius)
+        now = ask_card(self._uuid, lambda card: card.celsius)
         if now is None:
             return None
         cool = self._most - COOLER_BY
         self._is_hot = now > cool if self._is_hot else now >= self._most
         if not self._is_hot:
             return None
-        told = f"the card has {now} °C; it serves again at {cool} (max_card_temperature)"
-        return PauseReason(PauseCause.max_card_temperature, told, PauseKind.rest)
+        where = self._device or "the card"
+        told = f"{where} has {now} °C; it serves again at {cool} (max_card_temperature)"
+        cause, kind = PauseCause.max_card_temperature, PauseKind.rest
+        return PauseReason(cause, told, kind, device=self._device)
 
 
 def _own_processes() -> set[int]:

@@ -17,9 +17,11 @@ import psutil
 import pytest
 
 from tests.support.owner import wait_for
+from tests.support.simulated_nvml import SimulatedCard, SimulatedNvml
 from tests.support.simulated_sensors import SimulatedSensors
 from worker.config.hours import HourSpan, are_open, next_change
-from worker.line.pausing import PauseKind
+from worker.config.keys import BridgeConfig
+from worker.line.pausing import PauseCause, PauseKind
 from worker.service.card_power import FILE, limited_power
 from worker.service.watches import (
     HeatWatch,
@@ -28,6 +30,7 @@ from worker.service.watches import (
     UserWatch,
     on_battery,
     others_on_card,
+    watches_of,
 )
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -177,6 +180,19 @@ def test_a_hot_card_rests_until_it_is_clearly_cooler(nvml: SimulatedSensors):
         nvml.celsius = celsius
         told.append((reason := watch()) is not None and reason.kind is PauseKind.rest)
     assert told == [False, True, True, True, False, False]
+
+
+def test_each_of_several_cards_is_watched_by_itself(monkeypatch: pytest.MonkeyPatch):
+    hot = SimulatedCard("RTX 4090", "GPU-1111", celsius=90)
+    busy = SimulatedCard("RTX 4090", "GPU-2222", users={os.getppid(): 1})
+    SimulatedNvml([SimulatedCard("RTX 4090", "GPU-0000"), hot, busy]).install(monkeypatch)
+    keys = {"api_key": "k" * 22, "dreamer_name": "w", "max_card_temperature": 80}
+    config = BridgeConfig.model_validate({**keys, "others_on_card": True})
+    reasons = [watch.look() for watch in watches_of(config)]
+    assert [(it.cause, it.device) for it in reasons if it] == [
+        (PauseCause.others_on_card, "card 2 (RTX 4090)"),
+        (PauseCause.max_card_temperature, "card 1 (RTX 4090)"),
+    ]
 
 
 def test_a_limit_of_power_is_put_back(tmp_path: Path, nvml: SimulatedSensors):

@@ -202,6 +202,7 @@ class Feeder:
         """A pause of this device alone; PauseKind.none ends it."""
         if kind is self._rest:
             return
+        log.info("%s %s", self.name, "is left alone" if kind else "is used again")
         self._rest = kind
         if kind is PauseKind.at_once:
             self.leave_device()
