@@ -28,7 +28,7 @@ from worker.service.terminal import PlainView, make_console
 MODEL = "simulated model"
 
 
-def children(job_seconds: float, devices: int) -> Children:
+def children(job_seconds: float, devices: int = 1) -> Children:
     """In the place of a worker's own; jobs may fail as they like."""
     mains: dict[str, Any] = {"engine": partial(engine, job_seconds), "judge": judge}
     return Children(**mains, processors=devices, most_drops=ANY_NUMBER)
