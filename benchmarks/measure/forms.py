@@ -138,7 +138,7 @@ def _row(what: str, beside: str, found: Sequence[Settled], others: int) -> Row:
 
 def _bridge(url: str, home: Path, checkpoint: Path, children: Children) -> Bridge:
     add_upscaler(home / "models")
-    config = demo_config(url, models=(MODEL,), alchemist_name="an alchemist")
+    config = demo_config(url, models=(MODEL,), others={"alchemist_name": "an alchemist"})
     models = Models({MODEL: Model.of_checkpoint(checkpoint, MODEL)}, ())
     journal = Journal(Ledger(home / "state" / LEDGER))
     return make_bridge(config, home, models, journal, children=children)

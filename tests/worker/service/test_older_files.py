@@ -18,7 +18,6 @@ from worker.horde.api import Job
 from worker.jobs.ledger import FILE, FORMAT, Ledger, read_totals
 from worker.jobs.results import Failed, JobStage, Made
 from worker.prediction.seconds_file import SecondsFile
-from worker.service.assembly import MEMORY
 from worker.service.history import FILE as HISTORY
 from worker.service.history import HOUR, History
 from worker.service.orders import Order, Orders
@@ -83,7 +82,7 @@ def test_the_ledger_goes_on(home: Path):
 def test_what_the_first_release_has_learnt_and_counted_is_used(home: Path):
     learnt = SecondsFile(home / "state" / "seconds.json", "a card").read()
     assert [job.seconds for job in learnt["sd1"].jobs] == [2.0]
-    assert Corrections("a card", home / "state" / MEMORY).of("sd1") > 1
+    assert Corrections("a card", home / "state" / "memory.json").of("sd1") > 1
     with closing(History(home / "state" / HISTORY, now=lambda: 490_000.5 * HOUR)) as history:
         (hour,) = history.hours(24)
     assert (hour.images, hour.failed, hour.kudos) == (12, 1, 150.5)
