@@ -126,8 +126,10 @@ def _kill_worker(world: World) -> None:
 
 
 def _kill(world: World) -> None:
+    world.service.freeze()
+    in_memory = not world.service.has_open(world.state_folder / LEDGER)
     at = world.service.kill()
-    world.kills.worker.append(Kill(at, _in_ledger(world)))
+    world.kills.worker.append(Kill(at, _in_ledger(world), in_memory))
 
 
 def _kill_worker_at_its_start(world: World) -> None:

@@ -78,6 +78,11 @@ class Service:
             return psutil.Process(self._running.pid).children(recursive=True)
         return []
 
+    def freeze(self) -> None:
+        """The worker's own process, so that what is looked at stays so until it is killed."""
+        self.insist_on_life()
+        self._running.send_signal(signal.SIGSTOP)
+
     def thaw(self) -> None:
         """Let stopped children go on, so that they can notice what has become of their bridge."""
         for child in self.children():

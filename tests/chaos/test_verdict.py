@@ -143,6 +143,17 @@ def test_a_kill_excuses_nothing_that_the_ledger_had(sandbox: Sandbox, worker: Ap
     assert fate_of(sandbox, id, Kill(killed_at, frozenset({id}))) is Fate.lost
 
 
+def test_a_kill_excuses_all_that_was_known_in_memory_alone(
+    sandbox: Sandbox, worker: Api, clock: MovableClock
+):
+    first = worker.pop_job()["id"]
+    clock.move(0.5)
+    last = worker.pop_job()["id"]
+    found = fates(sandbox.books(), [Kill(clock.now, in_memory=True)])
+    assert found == dict.fromkeys((first, last), Fate.at_kill)
+    assert fate_of(sandbox, first, Kill(clock.now, frozenset({first}), in_memory=True)) is Fate.lost
+
+
 def test_a_kill_long_after_a_pop_excuses_nothing(
     sandbox: Sandbox, worker: Api, clock: MovableClock
 ):

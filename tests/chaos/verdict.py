@@ -157,10 +157,15 @@ class Judgement:
 @dataclass(frozen=True, slots=True)
 class Kill:
     """Of the worker. `at` is in seconds of the sandbox's clock; `known` are the ids of what its
-    ledger held then: a form that has ended may come again under the same one."""
+    ledger held then: a form that has ended may come again under the same one.
+
+    `in_memory`: its disk had failed it just before, so that what it popped since was known to
+    nobody else, as the worker says.
+    """
 
     at: float
     known: frozenset[str] = frozenset()
+    in_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,15 +247,16 @@ def _fate(held: Held, books: Books) -> Fate:
 
 
 def _last_pop(lost: Iterable[Held], kind: Kind, kill: Kill) -> list[str]:
-    """What came of the last pop of that kind that may have been on its way at a kill."""
+    """The last pop of that kind that may have been on its way at a kill; all that the ledger did
+    not know, where it was in memory alone."""
     since, until = kill.at - BEFORE_KILL_SECONDS, kill.at + AFTER_KILL_SECONDS
     unheard = [
         held
         for held in lost
         if held.kind is kind and since <= held.popped_at <= until and held.id not in kill.known
     ]
-    if not unheard:
-        return []
+    if not unheard or kill.in_memory:
+        return [held.key for held in unheard]
     last = max(unheard, key=lambda held: held.popped_at)
     return [held.key for held in unheard if held.pop == last.pop]
 
