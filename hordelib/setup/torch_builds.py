@@ -79,7 +79,7 @@ def _kernels(*names: int) -> frozenset[Capability]:
 # for CUDA 12.x runs with any driver of CUDA 12.0 or newer:
 # https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
 BUILDS = (
-    TorchBuilds((2, 11), (2, 15), "13.0 to 13.2", (580,), _kernels(75, 80, 86, 90, 100, 120)),
+    TorchBuilds((2, 11), (2, 14), "13.0", (580,), _kernels(75, 80, 86, 90, 100, 120)),
     TorchBuilds((2, 8), (2, 10), "12.8", (525, 60), _kernels(70, 75, 80, 86, 90, 100, 120)),
     TorchBuilds((2, 5), (2, 7), "12.4 to 12.6", (525, 60), _kernels(50, 60, 70, 75, 80, 86, 90)),
 )

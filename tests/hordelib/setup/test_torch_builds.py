@@ -42,8 +42,8 @@ def name_cards(driver: Path, *lines: str, exit_code: int = 0) -> None:
     ("lines", "bound", "words"),
     [
         ([GTX_1080], OLDEST, "torch 2.7 with CUDA 12.4 to 12.6 is the newest for"),
-        ([RTX_3060_OLD_DRIVER], ">=2.8,<2.11", "driver 580 or newer would allow torch 2.15"),
-        ([RTX_4090], ">=2.11,<2.16", "GeForce RTX 4090 (8.9) with driver 580.65.06"),
+        ([RTX_3060_OLD_DRIVER], ">=2.8,<2.11", "driver 580 or newer would allow torch 2.14"),
+        ([RTX_4090], ">=2.11,<2.15", "GeForce RTX 4090 (8.9) with driver 580.65.06"),
         ([RTX_5090], ">=2.8,<2.11", "torch 2.10 with CUDA 12.8"),
         ([V100, V100], ">=2.8,<2.11", "for Tesla V100-SXM2-16GB (7.0) with"),
         ([RTX_4090, GTX_1080], OLDEST, "RTX 4090 (8.9), NVIDIA GeForce GTX 1080 (6.1)"),
@@ -74,7 +74,7 @@ def test_a_driver_that_answers_with_an_error_names_no_card(driver: Path):
 
 @pytest.mark.parametrize(
     ("asked", "bound"),
-    [(NEWEST, ">=2.11,<2.16"), ("2.7", "==2.7.*"), ("2.7.1", "==2.7.1"), ("2.15", "==2.15.*")],
+    [(NEWEST, ">=2.11,<2.15"), ("2.7", "==2.7.*"), ("2.7.1", "==2.7.1"), ("2.14", "==2.14.*")],
 )
 def test_a_torch_that_was_asked_for_is_taken_whatever_the_card(
     driver: Path, asked: str, bound: str
@@ -83,9 +83,9 @@ def test_a_torch_that_was_asked_for_is_taken_whatever_the_card(
     assert chosen(asked, cards()).bound == bound
 
 
-@pytest.mark.parametrize("asked", ["2.4", "2.16", "3.0", "2", "2.7.1.1", "cu126", "", "2.7;evil"])
+@pytest.mark.parametrize("asked", ["2.4", "2.15", "3.0", "2", "2.7.1.1", "cu126", "", "2.7;evil"])
 def test_a_torch_that_there_is_not_is_refused_with_those_that_there_are(asked: str):
-    with pytest.raises(ValueError, match=r"expected auto, newest, or a release of 2\.5 to 2\.15"):
+    with pytest.raises(ValueError, match=r"expected auto, newest, or a release of 2\.5 to 2\.14"):
         chosen(asked, [])
 
 
