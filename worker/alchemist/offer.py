@@ -20,8 +20,8 @@ from hordelib.job.questions import Topic, lacking
 from worker.config.keys import BridgeConfig
 from worker.horde.forms import FormOffer
 from worker.horde.swagger import ServerWords
+from worker.models.files.on_disk import size_text
 from worker.models.introduction import NEWEST_AGENT
-from worker.models.on_disk import size_text
 
 ANNOTATION = "annotation"
 MOST_TILES = MAX_PIXELS // 512**2  # of a picture that is read at all

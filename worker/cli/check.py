@@ -26,11 +26,13 @@ from worker.config.environment import read_environment
 from worker.config.keys import BridgeConfig
 from worker.config.old_keys import in_short
 from worker.errors import ConfigError, DocumentMissing, EngineUnusable, JudgeUnusable
-from worker.models.control_files import (
+from worker.models.files.control_files import (
     NON_COMMERCIAL_NAMES,
     annotator_entries,
     control_net_entries,
 )
+from worker.models.files.on_disk import FileStock, State, size_text
+from worker.models.files.unlisted_weights import question_entries, transparency_entries
 from worker.models.introduction import RULE
 from worker.models.inventory import Inventory, ModelsFolder, insist_on_cache_home, take_inventory
 from worker.models.memory_fit import (
@@ -42,11 +44,9 @@ from worker.models.memory_fit import (
     most_pixels,
 )
 from worker.models.offer import compute_memory, find_capabilities, introduce
-from worker.models.on_disk import FileStock, State, size_text
 from worker.models.opening import Models, find_models
 from worker.models.reference import ReferenceEntry
 from worker.models.selection import UNCOUNTED
-from worker.models.unlisted_weights import question_entries, transparency_entries
 from worker.safety.policy import judge_settings, unfound
 from worker.safety.policy import remedy as safety_remedy
 from worker.service.releases import news

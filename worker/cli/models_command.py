@@ -23,9 +23,8 @@ from hordelib.job.control_types import CLASSIC
 from worker.cli.exit_codes import ExitCode
 from worker.cli.named_models import NO_LIST, insist_on_lists, meant_entries
 from worker.errors import UnknownModel, UsageError
-from worker.models.control_files import annotator_entries
-from worker.models.inventory import Inventory, ModelsFolder, idle, take_inventory
-from worker.models.on_disk import (
+from worker.models.files.control_files import annotator_entries
+from worker.models.files.on_disk import (
     DISK_FLOOR_BYTES,
     Plan,
     State,
@@ -35,11 +34,12 @@ from worker.models.on_disk import (
     state_by_size,
     state_of,
 )
+from worker.models.files.removal import remove_files
+from worker.models.files.supply import ModelSupply, arrived_bytes
+from worker.models.files.unlisted_weights import safety_entry
+from worker.models.inventory import Inventory, ModelsFolder, idle, take_inventory
 from worker.models.reference import Kind, ReferenceEntry, ReferenceFile
-from worker.models.removal import remove_files
 from worker.models.sites import read_uses
-from worker.models.supply import ModelSupply, arrived_bytes
-from worker.models.unlisted_weights import safety_entry
 from worker.service.terminal import make_console
 
 Row = Mapping[str, object]

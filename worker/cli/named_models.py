@@ -10,12 +10,12 @@ from worker.alchemist.offer import ANNOTATION, wanted_forms
 from worker.config.keys import BridgeConfig
 from worker.config.values import is_word
 from worker.errors import DocumentMissing, UnknownModel
-from worker.models.control_files import CLASSIC_NAMES, annotator_entries, file_names
+from worker.models.files.control_files import CLASSIC_NAMES, annotator_entries, file_names
+from worker.models.files.unlisted_weights import question_entries
 from worker.models.inventory import ModelsFolder
 from worker.models.reference import Kind, ReferenceEntry
 from worker.models.selection import Candidates, choose, nearest
 from worker.models.sites import Reference, read_uses
-from worker.models.unlisted_weights import question_entries
 
 _QR_CODES = ("control_qr", "control_qr_sdxl")
 

@@ -27,11 +27,11 @@ from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
 from worker.line.bridge import Bridge
 from worker.loras.adapters import Adapters
+from worker.models.files.on_disk import DISK_FLOOR_BYTES
 from worker.models.inventory import ModelsFolder, take_inventory
 from worker.models.keeper import ModelOffering
 from worker.models.offer import find_capabilities, introduce
 from worker.models.offered import OfferedModels
-from worker.models.on_disk import DISK_FLOOR_BYTES
 from worker.models.opening import Models
 from worker.notices.notifier import Notifier, seen_of
 from worker.notices.posting import NOT_INSTALLED, is_installed

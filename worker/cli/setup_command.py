@@ -24,7 +24,7 @@ from worker.config.editing import Value
 from worker.config.environment import read_environment
 from worker.config.old_keys import PLACEHOLDERS
 from worker.errors import ConfigError, JudgeUnusable, NotAllowed, UsageError
-from worker.models.on_disk import size_text
+from worker.models.files.on_disk import size_text
 from worker.safety.policy import unfound
 from worker.service.terminal import make_console
 from worker.setup.account import API_KEY, HORDE, WORKER_NAME, account_findings

@@ -39,9 +39,9 @@ from worker.horde.api import Offer
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.line.bridge import Bridge
+from worker.models.files.on_disk import DISK_FLOOR_BYTES
 from worker.models.introduction import NEWEST_AGENT
 from worker.models.offer import offer_maker
-from worker.models.on_disk import DISK_FLOOR_BYTES
 from worker.models.opening import find_models
 from worker.sandbox import ReferenceModel, Sandbox
 from worker.scribe.text_server import ask_server

@@ -16,7 +16,7 @@ from hordelib.job.families import SD1, SD2, Family, Part
 from hordelib.job.transparency import FOLDER, LAYER_DIFFUSE
 from hordelib.pictures import qr_code
 from worker.config.keys import BridgeConfig
-from worker.models.on_disk import size_text
+from worker.models.files.on_disk import size_text
 
 _LACKING = "missing in the models folder"
 

@@ -18,9 +18,9 @@ from worker.config.keys import BridgeConfig
 from worker.config.values import CLIENT_AGENT, is_word
 from worker.errors import ConfigError, DocumentMissing
 from worker.loras.civitai import SITES as CIVITAI_SITES
-from worker.models.checksums import VerifiedFiles
-from worker.models.fetching import FileFetcher, other_file
-from worker.models.on_disk import Plan, State, Stock, look, make_plan
+from worker.models.files.checksums import VerifiedFiles
+from worker.models.files.fetching import FileFetcher, other_file
+from worker.models.files.on_disk import Plan, State, Stock, look, make_plan
 from worker.models.reference import Kind, ReferenceEntry
 from worker.models.selection import Candidates, choose, dynamic_choice
 from worker.models.sites import Reference, read_queues, read_reference, read_uses, sites_of

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from hordelib.errors import JobError, ModelMissing
 from hordelib.files.model import Model
 from worker.errors import DocumentMissing
+from worker.models.files.on_disk import State, Stock
+from worker.models.files.supply import ModelSupply, Outcome, Progress, progress_text
 from worker.models.inventory import Inventory, comfyui_folder, dynamic_names
 from worker.models.offered import OfferedModels
-from worker.models.on_disk import State, Stock
 from worker.models.opening import Models, find_models, insist_on_comfyui, open_model
 from worker.models.reference import Kind
 from worker.models.sites import Reference
-from worker.models.supply import ModelSupply, Outcome, Progress, progress_text
 from worker.models.watch import ModelWatch
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from pathlib import Path
 from hordelib.errors import AuxiliaryBroken
 from hordelib.files.model import Model
 from worker.horde.api import Offer
-from worker.models.broken_files import BrokenFiles
 from worker.models.changes import Stamps, describe_change, stamps_of
+from worker.models.files.broken_files import BrokenFiles
 
 MakeOffer = Callable[[Mapping[str, Model], frozenset[Path]], Offer]
 

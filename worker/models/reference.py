@@ -20,7 +20,7 @@ from hordelib.job import questions, transparency
 from hordelib.job.families import BASELINES, FAMILIES
 from hordelib.safety import csam
 from hordelib.texts import harmless
-from worker.models.checksums import Checksum
+from worker.models.files.checksums import Checksum
 from worker.net.untrusted import LONGEST_NAME, Count, Label, Link, one_line, read_json, reason_of
 
 

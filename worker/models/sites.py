@@ -11,7 +11,12 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from worker.errors import DocumentMissing
-from worker.models.control_files import annotator_entries, control_net_entries
+from worker.models.files.control_files import annotator_entries, control_net_entries
+from worker.models.files.unlisted_weights import (
+    question_entries,
+    safety_entry,
+    transparency_entries,
+)
 from worker.models.reference import (
     Kind,
     ReferenceEntry,
@@ -21,7 +26,6 @@ from worker.models.reference import (
     read_pending,
     with_pending,
 )
-from worker.models.unlisted_weights import question_entries, safety_entry, transparency_entries
 from worker.net.cached_documents import Documents, Source
 from worker.net.untrusted import Count, Name, Number, read_json
 

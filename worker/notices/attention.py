@@ -15,7 +15,7 @@ from worker.config.keys import BridgeConfig
 from worker.config.values import NoticeKind
 from worker.errors import DocumentMissing
 from worker.line.trouble import without_numbers
-from worker.models.on_disk import DISK_FLOOR_BYTES, size_text
+from worker.models.files.on_disk import DISK_FLOOR_BYTES, size_text
 from worker.service.orders import MAINTENANCE, SERVING
 from worker.service.overview import Overview
 from worker.service.releases import Release

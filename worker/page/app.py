@@ -19,8 +19,8 @@ from worker.config.keys import BridgeConfig
 from worker.config.live import Needs, needs
 from worker.errors import ConfigError, WorkerError
 from worker.loras.adapters import Adapters
+from worker.models.files.on_disk import DISK_FLOOR_BYTES
 from worker.models.keeper import ModelOffering
-from worker.models.on_disk import DISK_FLOOR_BYTES
 from worker.page.extras import Extras
 from worker.page.guard import Guard, json_of, refusal
 from worker.page.hordes_side import HordesSide

@@ -14,17 +14,17 @@ from hordelib.job.families import FAMILIES
 from worker.config.config import load_config
 from worker.config.editing import change_settings, try_change
 from worker.errors import ConfigError, DocumentMissing, UnknownModel, WorkerError
-from worker.models.expected_size import expected_misfit
+from worker.models.files.expected_size import expected_misfit
+from worker.models.files.on_disk import DISK_FLOOR_BYTES, Stock, make_plan
+from worker.models.files.removal import remove_files
+from worker.models.files.supply import arrived_bytes
 from worker.models.inventory import Inventory, ModelsFolder, idle, take_inventory
 from worker.models.keeper import ModelOffering
 from worker.models.memory_fit import ComputeMemory, misfit
 from worker.models.offer import compute_memory
-from worker.models.on_disk import DISK_FLOOR_BYTES, Stock, make_plan
 from worker.models.opening import open_model
 from worker.models.reference import ReferenceEntry
-from worker.models.removal import remove_files
 from worker.models.sites import read_uses
-from worker.models.supply import arrived_bytes
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from worker.children.messages import JudgeSettings
 from worker.command_line import FETCH_SAFETY, INSTALL_SAFETY
 from worker.config.keys import BridgeConfig
 from worker.errors import JudgeUnusable
-from worker.models.checksums import VerifiedFiles
-from worker.models.on_disk import State, look
-from worker.models.unlisted_weights import safety_entry
+from worker.models.files.checksums import VerifiedFiles
+from worker.models.files.on_disk import State, look
+from worker.models.files.unlisted_weights import safety_entry
 from worker.net.addresses import is_this_machine
 from worker.safety.censorship import Censorship
 

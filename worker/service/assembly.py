@@ -37,10 +37,10 @@ from worker.loras.adapters import Adapters
 from worker.loras.civitai import SITES, Civitai, Hordeling
 from worker.loras.finder import LORA, TI, LoraFinder
 from worker.loras.store import LoraStore, Quota
+from worker.models.files.on_disk import DISK_FLOOR_BYTES
 from worker.models.memory_fit import CardShare, card_shares
 from worker.models.offer import offer_maker
 from worker.models.offered import MakeOffer, OfferedModels
-from worker.models.on_disk import DISK_FLOOR_BYTES
 from worker.models.opening import Models
 from worker.net.downloads import Downloader
 from worker.net.fetch import Web

@@ -8,9 +8,9 @@ from math import isqrt
 
 from hordelib.job.families import FAMILIES
 from worker.horde.kudos import PricedImage, image_reward
-from worker.models.expected_size import expected_misfit, expected_pixels
+from worker.models.files.expected_size import expected_misfit, expected_pixels
+from worker.models.files.on_disk import DISK_FLOOR_BYTES, Stock
 from worker.models.memory_fit import ComputeMemory
-from worker.models.on_disk import DISK_FLOOR_BYTES, Stock
 
 MOST_PROPOSED = 3  # the more models, the more often one makes way for another in memory
 DISK_SHARE = 0.5  # of what is free, beside the reserve, that proposed models may take

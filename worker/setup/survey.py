@@ -16,9 +16,9 @@ from worker.config.config import config_of
 from worker.config.values import CLIENT_AGENT, is_word
 from worker.devices import Card, first_card
 from worker.errors import DocumentMissing, EngineUnusable
+from worker.models.files.on_disk import size_text
 from worker.models.inventory import ModelsFolder, too_new
 from worker.models.memory_fit import ComputeMemory
-from worker.models.on_disk import size_text
 from worker.models.reference import Kind
 from worker.models.selection import nearest
 from worker.models.sites import read_uses

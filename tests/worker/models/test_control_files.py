@@ -22,10 +22,10 @@ from worker.models.capabilities import (
     capabilities,
     lacks_extended_control,
 )
-from worker.models.control_files import annotator_entries, control_net_entries
-from worker.models.fetching import FileFetcher
+from worker.models.files.control_files import annotator_entries, control_net_entries
+from worker.models.files.fetching import FileFetcher
+from worker.models.files.on_disk import State, make_plan
 from worker.models.inventory import ModelsFolder
-from worker.models.on_disk import State, make_plan
 from worker.models.reference import Kind, ReferenceEntry, ReferenceFile
 
 FILE = "t2iadapter_color_sd14v1.pth"

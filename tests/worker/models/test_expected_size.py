@@ -9,7 +9,7 @@ import pytest
 
 from hordelib.job.families import FAMILIES
 from hordelib.memory.computed_types import ComputedTypes
-from worker.models.expected_size import expected_misfit, expected_pixels, expected_size
+from worker.models.files.expected_size import expected_misfit, expected_pixels, expected_size
 from worker.models.memory_fit import ComputeMemory
 from worker.models.reference import Kind, ReferenceEntry, ReferenceFile
 

@@ -13,7 +13,7 @@ from tests.support.raw_server import Talk, raw_server, repeating, saying
 from tests.support.reference_server import ReferenceServer, new_row, old_row, reference_server
 from tests.support.sandbox_client import MovableClock
 from worker.errors import DocumentMissing
-from worker.models.checksums import Checksum
+from worker.models.files.checksums import Checksum
 from worker.models.reference import Kind, ReferenceEntry, of_one_mind, read_list
 from worker.models.selection import Candidates, choose
 from worker.models.sites import SITES, read_queues, read_reference, read_uses, sites_of

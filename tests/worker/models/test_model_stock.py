@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from hordelib.files.content_hash import content_hash
-from worker.models.checksums import VerifiedFiles
-from worker.models.on_disk import (
+from worker.models.files.checksums import VerifiedFiles
+from worker.models.files.on_disk import (
     DISK_FLOOR_BYTES,
     FileStock,
     State,

@@ -14,11 +14,11 @@ from hordelib.files.content_hash import content_hash
 from tests.support.civitai_server import safetensors
 from tests.support.owner import wait_for
 from tests.support.reference_server import STEP_BYTES, ReferenceServer, reference_server
-from worker.models.checksums import VerifiedFiles
-from worker.models.fetching import FileFetcher
-from worker.models.on_disk import State, Stock, look
+from worker.models.files.checksums import VerifiedFiles
+from worker.models.files.fetching import FileFetcher
+from worker.models.files.on_disk import State, Stock, look
+from worker.models.files.supply import ModelSupply, arrived_bytes, progress_text
 from worker.models.reference import Kind, read_list
-from worker.models.supply import ModelSupply, arrived_bytes, progress_text
 from worker.net.fetch import Web
 from worker.net.refusal_memo import DownloadMemo
 

@@ -12,7 +12,7 @@ from hordelib.job.transparency import LAYER_DIFFUSE
 from hordelib.pictures.qr_code import control_net_file
 from worker.config.keys import BridgeConfig
 from worker.models.capabilities import Capability, Installed, capabilities
-from worker.models.unlisted_weights import transparency_entries
+from worker.models.files.unlisted_weights import transparency_entries
 
 
 def capability(

@@ -23,7 +23,7 @@ from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
 from worker.loras.files import LoraRecord
 from worker.loras.store import LoraStore, Quota
-from worker.models.checksums import Checksum, VerifiedFiles
+from worker.models.files.checksums import Checksum, VerifiedFiles
 from worker.net.cached_documents import Documents, Source
 from worker.net.refusal_memo import DownloadMemo
 from worker.net.untrusted import read_json

@@ -22,7 +22,7 @@ from worker.config.config import load_config
 from worker.config.keys import BridgeConfig
 from worker.config.values import CLIENT_AGENT, NoticeKind
 from worker.errors import ConfigError, DocumentMissing, UsageError
-from worker.models.on_disk import DISK_FLOOR_BYTES
+from worker.models.files.on_disk import DISK_FLOOR_BYTES
 from worker.net.cached_documents import Documents
 from worker.notices import notifier
 from worker.notices.attention import ASK_SECONDS, WELL_SECONDS, Attention, Notice, Seen

@@ -24,7 +24,7 @@ from worker.jobs.ledger import FILE, Ledger
 from worker.jobs.results import Failed
 from worker.loras.files import LoraRecord
 from worker.loras.store import LoraStore, Quota
-from worker.models.checksums import Checksum, VerifiedFiles
+from worker.models.files.checksums import Checksum, VerifiedFiles
 from worker.net.refusal_memo import DownloadMemo
 from worker.prediction.seconds_file import Learnt, SecondsFile, TimedJob
 from worker.service.orders import Orders

@@ -28,7 +28,7 @@ from worker.children.child_side import open_log as open_child_log
 from worker.errors import StateTaken
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
-from worker.models.checksums import VerifiedFiles
+from worker.models.files.checksums import VerifiedFiles
 from worker.net.refusal_memo import DownloadMemo
 from worker.service.logs import open_log
 from worker.service.orders import Given, Order, Orders

@@ -17,8 +17,8 @@ from enum import StrEnum
 from hordelib.errors import DownloadFailed, DownloadRefused, DownloadStopped, ModelBroken
 from hordelib.files.whole_files import PART, size_on_disk
 from worker.backoff import Backoff
-from worker.models.fetching import FileFetcher
-from worker.models.on_disk import Stock, size_text
+from worker.models.files.fetching import FileFetcher
+from worker.models.files.on_disk import Stock, size_text
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from hordelib.files.headers import verify_checkpoint
 from hordelib.files.whole_files import PART, size_on_disk
 from hordelib.job.control_weights import may_have_size
 from worker.command_line import LAUNCHER
-from worker.models.checksums import VerifiedFiles
+from worker.models.files.checksums import VerifiedFiles
 from worker.models.reference import ReferenceEntry, ReferenceFile
 
 DISK_FLOOR_BYTES = 2 * 10**9  # no download leaves less of the disk free

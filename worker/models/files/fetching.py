@@ -14,8 +14,8 @@ from hordelib.files.headers import verify_checkpoint
 from hordelib.files.whole_files import PART, size_on_disk
 from hordelib.job.control_weights import may_have_size
 from worker.command_line import LAUNCHER
-from worker.models.checksums import VerifiedFiles
-from worker.models.on_disk import (
+from worker.models.files.checksums import VerifiedFiles
+from worker.models.files.on_disk import (
     DISK_FLOOR_BYTES,
     FileStock,
     State,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hordelib.files.whole_files import PART
+from worker.models.files.on_disk import Stock
 from worker.models.inventory import ModelsFolder
-from worker.models.on_disk import Stock
 from worker.models.sites import Reference
 
 
