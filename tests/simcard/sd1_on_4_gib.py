@@ -162,7 +162,7 @@ def control_hires_and_upscaler(bench: Bench) -> Mapping[str, Any]:
         control=Control(type=ControlType.canny, image=hint, model=net, image_is_control=True),
         post_processing=(PostProcessor("4x", ProcessorKind.upscaler, upscaler),),
     )
-    made = [bench.make(replace(job, seed=seed), models(bench)[0]) for seed in (1, 2)]
+    made = [bench.make(job, models(bench)[0])]
     assert bench.last is not None
     side = bench.last.images[0].width
     return {
