@@ -674,6 +674,7 @@ MAY_ASK_THE_WALL_CLOCK = {
     *("net/cached_documents.py", "net/refusal_memo.py"),
     *("jobs/ledger.py", "clock.py"),
     *("service/overview.py", "service/serve.py", "service/application_view.py"),
+    "service/updates.py",  # tries of a release are written down, for the next life
     *("service/history.py", "service/watches.py", "page/app.py", "safety/gallery.py"),
     "cli/running_worker.py",
 }
