@@ -59,7 +59,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--jobs", type=int, default=300, help="images that are asked for (300)")
     group.addoption("--seed", type=int, default=0, help="what all is drawn from (0)")
     parser.addoption("--bad-jobs", type=int, default=60, help="jobs of test_bad_jobs.py (60)")
-    parser.addoption("--card-jobs", type=int, default=4, help="mixed jobs on a simulated card (4)")
+    card_jobs = "mixed jobs on a simulated card (4); with 10 and more Cascade runs there, too"
+    parser.addoption("--card-jobs", type=int, default=4, help=card_jobs)
     parser.addoption("--soak-jobs", type=int, default=30, help="jobs of the memory soak (30)")
 
 

@@ -201,8 +201,8 @@ def test_the_help_names_each_command(bare: Clone):
     shown = bare.run("horde-bridge.sh").stdout
     listed = [line.split()[0] for line in shown.splitlines() if line.startswith("  ")]
     assert listed == [
-        "demo", "setup", "run", "check", "status", "pause", "resume", "drain", "notify", "report",
-        "worker", "models", "fetch", "sandbox", "benchmark", "test",
+        "demo", "setup", "run", "check", "status", "pause", "resume", "drain", "restart",
+        "notify", "report", "worker", "models", "fetch", "sandbox", "benchmark", "test",
     ]  # fmt: skip
 
 
@@ -496,7 +496,7 @@ def test_the_torch_of_the_card_is_installed_and_stays_until_another_is_asked_for
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--torch", "1.0"], "--torch 1.0: expected auto, newest, or a release of 2.5 to 2.15"),
+        (["--torch", "1.0"], "--torch 1.0: expected auto, newest, or a release of 2.5 to 2.14"),
         (["--torch"], "--torch: expected auto, newest, or a release such as 2.7"),
         (["--index-url", "ftp://x"], "--index-url ftp://x: expected https://"),
     ],
