@@ -17,7 +17,6 @@ from worker.config.editing import Value, change_settings
 from worker.config.environment import read_environment
 from worker.config.keys import EXPECTS, SECRETS, BridgeConfig
 from worker.config.live import needs
-from worker.config.values import MemoryReserve
 from worker.errors import ConfigError
 from worker.page.access import hashed, is_hash
 
@@ -136,8 +135,6 @@ def _plain(value: Any) -> object:
     """As it would stand in the file."""
     if isinstance(value, bool | int | float | str | None):
         return value
-    if isinstance(value, MemoryReserve):
-        return f"{value.percent}%"
     return [str(each) for each in value] if isinstance(value, list | tuple) else str(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 

@@ -36,7 +36,7 @@ def test_every_key_is_there_with_its_words_and_no_secret(page: OpenPage):
     assert list(keys) == list(EXPECTS)
     assert all(row["words"] and row["expects"] for row in keys.values())
     assert (keys["max_power"]["default"], keys["max_power"]["kind"]) == (8, "number")
-    assert keys["vram_to_leave_free"]["value"] == "10%"
+    assert keys["vram_to_leave_free"]["value"] == "auto"
     assert keys["safety"]["choices"] == ["required", "best_effort"]
     assert keys["civitai_api_token"]["is_set"]
     text = page.get("/api/settings").text
