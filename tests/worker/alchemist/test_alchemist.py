@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import struct
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ import pytest
 from PIL import Image
 
 from hordelib.job.image_files import MAX_BYTES
+from tests.support.owner import wait_for
 from tests.support.sandbox_client import CLIENT_KEY, MODELS, WORKER_KEY, Api, Json, picture
 from worker.alchemist.alchemist import Alchemist
 from worker.alchemist.offer import OfferedForms, form_offer, offered_forms
@@ -136,7 +136,7 @@ class Stage:
             states = {form.state for form in self.sandbox.books().forms if form.request_id == id}
             return states <= {"done", "faulted"}
 
-        until(is_done)
+        wait_for(is_done)
         forms = [form for form in self.sandbox.books().forms if form.request_id == id]
         return {form.form: (form.result or {}).get(form.form) for form in forms}
 
@@ -146,13 +146,6 @@ class Stage:
             assert alchemist.join(LONG_SECONDS)
         self.client.http.close()
         self.sandbox.stop()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LONG_SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -194,7 +187,7 @@ def test_answers_that_are_lost_or_doubled_end_each_form_once(stage: Stage) -> No
     faults.inject(Endpoint.FORM_POP, HandedOutAgain(), calls=2)
     last = stage.ask("palette")
     assert stage.results(last)["palette"]
-    until(lambda: not alchemist.view().waiting and not alchemist.view().running)
+    wait_for(lambda: not alchemist.view().waiting and not alchemist.view().running)
     for form in stage.sandbox.books().forms:
         assert [settling.rc for settling in form.holds[0].settlings].count("") == 1, form
 
@@ -254,7 +247,7 @@ def test_bad_pictures_and_unknown_forms_are_faulted_with_a_reason_and_the_next_i
         aborts = {form.id: form.aborts for form in stage.sandbox.books().forms}
         return aborts[strange] > 0 and sum(count > 0 for count in aborts.values()) > len(bad)
 
-    until(have_faulted)
+    wait_for(have_faulted)
     assert stage.results(moving)["palette"]["colors"] == [{"hex": "#ff0000", "proportion": 1.0}]
     assert stage.results(stage.ask("describe"))["describe"]["width"] == 64
     forms = {form.id: form.request_id for form in stage.sandbox.books().forms}
@@ -279,7 +272,7 @@ def test_a_child_that_dies_costs_its_form_alone(stage: Stage) -> None:
         forms = {form.form: form for form in stage.sandbox.books().forms}
         return forms["nsfw"].state == "done" and forms["palette"].aborts > 0
 
-    until(has_faulted)
+    wait_for(has_faulted)
 
 
 def dies_at_once(pipe: Any, settings: Any) -> None:
@@ -301,7 +294,7 @@ def test_a_name_of_a_picture_worker_ends_the_alchemist_with_a_line(stage: Stage)
         assert owner.pop(name="an alchemist").status_code == 200
     alchemist = stage.alchemist()
     stage.serve(alchemist)
-    until(lambda: alchemist.join(0))
+    wait_for(lambda: alchemist.join(0))
     assert "an alchemist" in alchemist.view().obstacle.told
 
 

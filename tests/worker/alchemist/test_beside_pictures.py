@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import requests
 from PIL import Image
 
 from hordelib.demo_model import ensure_checkpoint
+from tests.support.owner import wait_for
 from tests.support.sandbox_client import CLIENT_KEY, Api, Json
 from worker.demo.run import REFERENCE, demo_config
 from worker.horde.kinds import Kind
@@ -22,13 +21,6 @@ from worker.sandbox import Sandbox, State
 from worker.service.assembly import make_bridge
 
 LONG_SECONDS = 150.0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LONG_SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def source() -> str:
@@ -53,7 +45,7 @@ def test_forms_fill_the_gaps_between_pictures_and_all_end_once(tmp_path: Path) -
         bridge = make_bridge(config, tmp_path, find_models(config, tmp_path), Journal(ledger))
         bridge.start()
         try:
-            until(
+            wait_for(
                 lambda: (
                     all(form.state == "done" for form in sandbox.books().forms)
                     and len(sandbox.books().in_state(State.ok)) == 3

@@ -15,8 +15,9 @@ from benchmarks.measure import simulated_children
 from benchmarks.measure.simulated_children import serve_verdicts
 from hordelib.job.images import Picture
 from hordelib.safety.verdict import Verdict
+from tests.support.owner import wait_for
 from tests.support.sandbox_client import CLIENT_KEY, MODELS, WORKER_KEY, Api, picture
-from tests.worker.alchemist.test_pauses_with_forms import ANNOTATION, serving, until
+from tests.worker.alchemist.test_pauses_with_forms import ANNOTATION, serving
 from worker.children.child_side import set_up_process
 from worker.children.messages import Judged, JudgeSettings
 from worker.config.keys import BridgeConfig
@@ -57,7 +58,7 @@ def test_a_picture_that_may_not_leave_is_replaced_by_a_card(tmp_path: Path) -> N
         body = {"source_image": source, "forms": [ANNOTATION]}
         assert client.call("POST", "interrogate/async", body).status_code == 202
         with serving(bridge):
-            until(lambda: sandbox.books().forms[-1].state == "done")
+            wait_for(lambda: sandbox.books().forms[-1].state == "done")
         (form,) = sandbox.books().forms
         stored = sandbox.horde.store.get("transient", f"{form.id}.webp")
         assert stored is not None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.measure import simulated_children
 from hordelib.job.control_types import ControlType
+from tests.support.owner import wait_for
 from tests.support.sandbox_client import CLIENT_KEY, MODELS, WORKER_KEY, Api, Json, picture
 from worker.alchemist.offer import OfferedForms, form_offer
 from worker.children.messages import EngineSettings
@@ -38,13 +38,6 @@ def engine(lives: Path, pipe: Connection, settings: EngineSettings) -> None:
     life = next(number for number in count(1) if not (lives / str(number)).exists())
     (lives / str(life)).touch()
     simulated_children.engine(3600.0 if life == HANGING_LIFE else 0.0, pipe, settings)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LONG_SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @contextmanager
@@ -102,20 +95,20 @@ def test_forms_neither_start_the_engine_in_a_pause_nor_keep_it(tmp_path: Path) -
         bridge = make_bridge(config, tmp_path, Models({}, ()), journal, children=children)
         bridge.pause([PAUSE])
         with serving(bridge):
-            until(lambda: last().holds[0].state is State.faulted)
-            until(lambda: bridge.has_paused)
+            wait_for(lambda: last().holds[0].state is State.faulted)
+            wait_for(lambda: bridge.has_paused)
             assert list(lives.iterdir()) == []
             bridge.resume()
-            until(lambda: last().state == "done")
+            wait_for(lambda: last().state == "done")
             bridge.pause([replace(PAUSE, kind=PauseKind.at_once)])
-            until(lambda: bridge.has_paused)
+            wait_for(lambda: bridge.has_paused)
             ask()
             bridge.resume()
-            until(lambda: (lives / str(HANGING_LIFE)).exists())
+            wait_for(lambda: (lives / str(HANGING_LIFE)).exists())
             bridge.pause([replace(PAUSE, kind=PauseKind.at_once)])
-            until(lambda: last().holds[0].state is State.faulted)
-            until(lambda: bridge.has_paused)
+            wait_for(lambda: last().holds[0].state is State.faulted)
+            wait_for(lambda: bridge.has_paused)
             bridge.resume()
-            until(lambda: last().state == "done")
+            wait_for(lambda: last().state == "done")
             assert len(list(lives.iterdir())) == HANGING_LIFE + 1
         assert [form.aborts for form in sandbox.books().forms] == [1, 1]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from hordelib.job.images import Picture
 from hordelib.job.notes import GenMetadata
 from hordelib.job.questions import BLIP, CLIP, HEAD, Topic, file_of
 from hordelib.safety.verdict import Verdict
+from tests.support.owner import wait_for
 from tests.support.sandbox_client import CLIENT_KEY, WORKER_KEY, Api, Json
 from tests.support.tiny_readers import put_blip, put_clip, put_head
 from worker.alchemist.offer import OfferedForms, offered_forms
@@ -41,13 +41,6 @@ from worker.sandbox import Sandbox, State
 from worker.service.assembly import make_bridge
 
 LONG_SECONDS = 600.0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LONG_SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def red() -> str:
@@ -84,11 +77,12 @@ def test_clients_have_their_answers_and_pictures_their_scores(tmp_path: Path) ->
         bridge = make_bridge(config, tmp_path, find_models(config, tmp_path), Journal(ledger))
         bridge.start()
         try:
-            until(
+            wait_for(
                 lambda: (
                     all(form.state == "done" for form in sandbox.books().forms)
                     and len(sandbox.books().in_state(State.ok)) == 2
-                )
+                ),
+                LONG_SECONDS,
             )
             insist_on_answers(client.call("GET", f"interrogate/status/{first}").json())
             scores = [scores_of(image.gen_metadata) for image in sandbox.books().generations]
@@ -96,14 +90,15 @@ def test_clients_have_their_answers_and_pictures_their_scores(tmp_path: Path) ->
 
             file_of(models, HEAD).write_bytes(b"a web page")
             ask(Topic.aesthetic)
-            until(lambda: sandbox.books().forms[-1].aborts > 0)
+            wait_for(lambda: sandbox.books().forms[-1].aborts > 0, LONG_SECONDS)
             last = ask(Topic.caption)  # the broken file has cost its own form alone
             paint(1)
-            until(
+            wait_for(
                 lambda: (
                     client.call("GET", f"interrogate/status/{last}").json()["state"] == "done"
                     and len(sandbox.books().in_state(State.ok)) == 3
-                )
+                ),
+                LONG_SECONDS,
             )
             assert scores_of(sandbox.books().generations[-1].gen_metadata) == []
             assert sandbox.books().forms[3].aborts == 1, "it was not asked for again"

@@ -10,8 +10,9 @@ from pathlib import Path
 from benchmarks.measure import simulated_children
 from hordelib.demo_model import ensure_checkpoint
 from hordelib.files.model import Model
+from tests.support.owner import wait_for
 from tests.support.sandbox_client import CLIENT_KEY, MODEL, MODELS, WORKER_KEY, Api, picture
-from tests.worker.alchemist.test_pauses_with_forms import ANNOTATION, serving, until
+from tests.worker.alchemist.test_pauses_with_forms import ANNOTATION, serving
 from worker.children.engine import EngineProcess
 from worker.config.keys import BridgeConfig
 from worker.jobs.journal import Journal
@@ -71,7 +72,7 @@ def test_forms_have_their_turns_while_pictures_keep_coming(tmp_path: Path) -> No
             return len(sandbox.books().in_state(State.ok))
 
         with serving(bridge):
-            until(lambda: made() > 2)
+            wait_for(lambda: made() > 2)
             bridge.accompany(make_alchemist(config, tmp_path, horde, judging, journal))
             bridge.companions[0].start(bridge)
             source = base64.b64encode(picture()).decode()
@@ -79,7 +80,7 @@ def test_forms_have_their_turns_while_pictures_keep_coming(tmp_path: Path) -> No
                 client.call(
                     "POST", "interrogate/async", {"source_image": source, "forms": [ANNOTATION]}
                 )
-            until(lambda: all(form.state == "done" for form in sandbox.books().forms))
+            wait_for(lambda: all(form.state == "done" for form in sandbox.books().forms))
             assert made() < PICTURES - 2, "pictures still waited"
             bridge.stop(0)
         assert [len(form.holds) for form in sandbox.books().forms] == [1] * FORMS
