@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
 
-from worker.config.values import CardReserve, SingleModel, expects, whole
+from worker.config.values import CARD_RESERVE, CardReserve, SingleModel, expects, whole
 
 MOST_CARDS: Final = 64
 _CARD: Final = re.compile(r"\d{1,2}(:\d)?|(GPU|MIG)-[0-9A-Za-z/-]{4,100}")
@@ -45,7 +45,7 @@ class CardKeys(BaseModel):
     ] = None
     max_power: Annotated[StrictInt | None, whole(1, 512)] = None
     max_batch: Annotated[StrictInt | None, whole(1, 20)] = None
-    vram_to_leave_free: CardReserve | None = None
+    vram_to_leave_free: Annotated[CardReserve | None, expects(CARD_RESERVE)] = None
     models_to_load: Annotated[
         tuple[SingleModel, ...], expects("a list of names of models, without groups")
     ] = ()

@@ -135,11 +135,11 @@ def _problem_line(detail: ErrorDetails, document: ConfigDocument) -> str:
 
 def _expected(detail: ErrorDetails) -> str:
     """By the key, or by the field of one of its entries."""
-    key, last = str(detail["loc"][0]), str(detail["loc"][-1])
+    key, *inside = map(str, detail["loc"])
     fields = ENTRY_EXPECTS.get(key, {})
     if detail["type"] == "extra_forbidden":
         return ", ".join(fields)
-    return fields.get(last, EXPECTS[key])
+    return next((fields[part] for part in inside if part in fields), EXPECTS[key])
 
 
 def shown(key: str, value: object) -> str:

@@ -317,8 +317,9 @@ Hours = Annotated[HourSpan, BeforeValidator(HourSpan.parse)]
 OwnerPath = Annotated[Path, AfterValidator(_path)]
 _SHARE_OR_SIZE: Final = 'a share ("20%", up to 95%), a size ("2 GiB", "512 MiB") or a number of MiB'
 Reserve = Annotated[MemoryReserve, BeforeValidator(MemoryReserve.parse), expects(_SHARE_OR_SIZE)]
+CARD_RESERVE: Final = f"auto, {_SHARE_OR_SIZE}"
 CardReserve = Annotated[
-    MemoryReserve, BeforeValidator(MemoryReserve.parse_cards), expects(f"auto, {_SHARE_OR_SIZE}")
+    MemoryReserve, BeforeValidator(MemoryReserve.parse_cards), expects(CARD_RESERVE)
 ]
 
 

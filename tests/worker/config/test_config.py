@@ -7,9 +7,11 @@ import pytest
 import yaml
 from pydantic_core import PydanticUndefined
 
+from worker.config.card_keys import CardKeys
 from worker.config.config import load_config
-from worker.config.keys import EXPECTS, BridgeConfig
+from worker.config.keys import ENTRY_EXPECTS, EXPECTS, BridgeConfig
 from worker.config.old_keys import RENAMED, RETIRED, in_short
+from worker.config.served_keys import CustomModel
 from worker.config.values import MemoryReserve
 from worker.errors import ConfigError
 
@@ -197,6 +199,11 @@ def test_the_documentation_holds_the_tables_of_the_code():
     assert rows == honoured | renamed | retired
 
 
+def test_every_field_of_an_entry_says_what_it_expects():
+    assert ENTRY_EXPECTS["devices"].keys() == CardKeys.model_fields.keys()
+    assert ENTRY_EXPECTS["custom_models"].keys() == CustomModel.model_fields.keys()
+
+
 def test_every_problem_is_named_at_once(written: Written):
     text = with_setting("max_power", "1000") + "\nnsfw: maybe\nmax_powr: 3\nqueue_size: 9\n"
     lines = problems_of(written(text))
@@ -242,6 +249,11 @@ def test_every_problem_is_named_at_once(written: Written):
             "custom_models: [{name: my, baseline: stable diffusion 1, filepath: a}]",
             "[0].name: 'my'; expected a name of 3 to 255 characters that is no group's",
         ),
+        ("devices: none", "expected all, or a list of cards"),
+        ("devices: [{card: 0, max_powr: 3}]", "expected card, name, max_power, max_batch, vram_"),
+        ("devices: [{card: 0, vram_to_leave_free: 2 apples}]", "expected auto, a share"),
+        ("devices: [{card: 0, models_to_load: [top 2]}]", "'top 2'; expected a list of names"),
+        ("devices: [{max_power: 3}]", "devices[0].card: missing; expected a card's number"),
         ("max_power: '8'", "a whole number"),
         ("max_power: true", "a whole number"),
         ("max_batch: 21", "1 to 20"),
