@@ -55,18 +55,21 @@ def drain(options: argparse.Namespace) -> int:
 
 def restart(options: argparse.Namespace) -> int:
     load_config(options.home / CONFIG_FILE)  # what can't be used is told before anything ends
-    return _end(options.home / STATE, Order.restart)
+    return _end(options.home / STATE, Order.restart, ", then it begins anew")
 
 
-def _end(folder: Path, order: Order) -> int:
+def _end(folder: Path, order: Order, afterwards: str = "") -> int:
     if not is_taken(folder):
         print(f"no worker runs with {folder}", file=sys.stderr)
         return ExitCode.FAILED
-    return _order(folder, Given(order=order), "")
+    return _order(folder, Given(order=order), "", afterwards)
 
 
-def _order(folder: Path, given: Given, later: str, until: str = "") -> int:
-    """Give an order, and wait a little until the worker answers that it does it."""
+def _order(folder: Path, given: Given, later: str, afterwards: str = "") -> int:
+    """Give an order, and wait a little until the worker answers that it does it.
+
+    `later` is told where no worker runs, `afterwards` behind the answer of one.
+    """
     orders = Orders(folder)
     try:
         make_private(folder)
@@ -77,7 +80,7 @@ def _order(folder: Path, given: Given, later: str, until: str = "") -> int:
     if not is_taken(folder):
         print(f"no worker runs with {folder}; {later}")
         return ExitCode.OK
-    print(f"the worker is {as_typed(_wait_for_answer(folder, given))}{until}")
+    print(f"the worker is {as_typed(_wait_for_answer(folder, given))}{afterwards}")
     return ExitCode.OK
 
 

@@ -204,6 +204,7 @@ def test_what_needs_a_restart_counts_after_the_button_for_it(browser: Browser, w
     command = [sys.executable, "-m", "worker", "--home", home, "restart"]
     told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
     assert told.stdout.startswith("the worker is ")
+    assert told.stdout.endswith(", then it begins anew\n")
     worker.wait_for_all(worker.ask(FAST))
 
 
