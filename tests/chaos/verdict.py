@@ -265,10 +265,9 @@ def doubled(row: Held) -> Iterator[Wrong]:
     """Two outcomes, two pictures, or two rewards; the same word said twice is none of these.
 
     What the horde refuses says nothing of a form, which comes again under the same id once it has
-    failed, nor of a text: neither's result is kept over a kill, so that the next life may say
-    another word of what the horde had taken already.
+    failed.
     """
-    said = [each for each in row.settlings if row.kind is Kind.image or not each.rc]
+    said = [each for each in row.settlings if row.kind is not Kind.form or not each.rc]
     outcomes = {each.state == "faulted" for each in said}
     if len(outcomes) > 1:
         told = ", ".join(f"{each.state} {each.rc or 'taken'}" for each in said)

@@ -13,7 +13,7 @@ from hordelib.errors import AuxiliaryBroken
 from worker.alchemist.offer import PLACES, OfferedForms, Place
 from worker.alchemist.solving import Solving
 from worker.clock import elapsed_seconds
-from worker.horde.api import Slot, State
+from worker.horde.api import State
 from worker.horde.client import HordeClient
 from worker.horde.forms import Form, FormOffer, FormSubmission
 from worker.horde.kinds import Kind, PoppedTasks
@@ -100,11 +100,11 @@ class Alchemist:
         finally:
             self._over_at.pop(task.id, None)
 
-    def submission(self, slot: Slot, label: str, outcome: Solved | Failed) -> FormSubmission:
+    def submission(self, label: str, outcome: Solved | Failed) -> FormSubmission:
         match outcome:
-            case Solved(value):
+            case Solved(slot, value):
                 return FormSubmission(slot.id, label, State.OK, value)
-            case Failed():
+            case Failed(slot):
                 return FormSubmission(slot.id, label, State.FAULTED)
 
     def owed(self, debt: object) -> Form | None:

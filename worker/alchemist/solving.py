@@ -58,10 +58,10 @@ class Solving:
         image = decode(self._fetcher.fetch(form.source_image)).image
         match place:
             case Place.beside:
-                return Solved(self._beside.solve(form.form, image))
+                return Solved(slot, self._beside.solve(form.form, image))
             case Place.judge:
                 file = Picture(image.width, image.height, image.pixels, 0, image.mode).to_webp()
-                return Solved(self._judging.is_nsfw(form.id, file))
+                return Solved(slot, self._judging.is_nsfw(form.id, file))
             case Place.device:
                 return self._on_device(form, image, gaps, delivery)
 
@@ -83,14 +83,14 @@ class Solving:
         left_seconds = form.over_at - CLEANER_SECONDS - elapsed_seconds()
         generation = gaps.fill(Member(form.id, params), NO_MODEL, left_seconds)
         if params.question is not None:
-            return Solved(generation.answers[0])
+            return Solved(form.slots[0], generation.answers[0])
         picture = fitted(form.form, generation.images[0], image)
         made = Made(form.slots[0], 0, picture.to_webp(), "")
         judged = self._judging.judge(made)
         if isinstance(judged, Failed):
             return judged
         uploaded = delivery.upload(judged)
-        return uploaded if isinstance(uploaded, Failed) else Solved("R2")
+        return uploaded if isinstance(uploaded, Failed) else Solved(form.slots[0], "R2")
 
 
 def _insist_on_deliverable(form: str, image: SourceImage) -> None:

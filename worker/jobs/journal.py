@@ -16,7 +16,16 @@ from worker.horde.kinds import Kind
 from worker.jobs.drop_limit import MOST_DROPS, DropLimit
 from worker.jobs.ledger import LOST_POPS, Ledger
 from worker.jobs.owed import Asked
-from worker.jobs.results import GIVEN_BACK, UNMADE, Failed, ImageEnd, JobStage, Made, Results
+from worker.jobs.results import (
+    GIVEN_BACK,
+    UNMADE,
+    Failed,
+    ImageEnd,
+    JobStage,
+    Made,
+    Results,
+    Solved,
+)
 from worker.jobs.status import JobRow, Obstacle, Status, StatusView
 from worker.jobs.timeline import Timeline
 from worker.prediction.predictor import SecondsPredictor
@@ -59,13 +68,12 @@ class Journal:
 
     # ---- the way of a job --------------------------------------------------------------------
 
-    def owed(self) -> list[Asked | Results]:
+    def owed(self) -> list[Asked | Results | Solved]:
         """What an earlier life of the worker has left: to be made again, delivered or faulted."""
         debts = self._ledger.owed(self._kind)
         for debt in debts:
-            slots = [image.slot for image in debt.results.images]
-            self._enter(debt.results.job_id, debt.model, slots)
-        return [debt.job or debt.results for debt in debts]
+            self._enter(debt.results.job_id, debt.model, debt.slots)
+        return [debt.job or debt.solved or debt.results for debt in debts]
 
     def popped(self, slots: Sequence[Slot], model: str, asked: str = "") -> None:
         """The first thing to be done with a job, whose ids have to be `fresh`.
@@ -102,6 +110,10 @@ class Journal:
         """Its pictures took so long on the device; from here on they survive the worker."""
         self._change(results.job_id, seconds=seconds)
         self._ledger.made([image for image in results.images if isinstance(image, Made)])
+
+    def solved(self, task: Solved) -> None:
+        """A form or a text is done; from here on its result survives the worker."""
+        self._ledger.solved(task)
 
     def failed(self, image: Failed) -> None:
         """Before the horde is told: a later life of the worker tells it the same."""

@@ -1,7 +1,8 @@
 """Every popped id and what became of it, on disk, so that a killed worker knows what it owes.
 
 A row is written when the horde hands an id out, and changed at each step until the id has ended.
-Finished pictures are kept in it until the horde has acknowledged them. Ended rows are counted by
+Finished pictures, and what forms and texts came to, are kept in it until the horde has
+acknowledged them. Ended rows are counted by
 day and removed after an hour.
 
 Beside the rows lies what the horde asked for, so that the next life can make it again. It is
@@ -26,7 +27,7 @@ from worker.horde.api import Slot
 from worker.horde.kinds import Kind
 from worker.jobs.durable_sqlite import DurableSqlite, Value, opened_for_reading
 from worker.jobs.owed import ImageRow, Owed, read_owed
-from worker.jobs.results import ENDS, GIVEN_BACK, Failed, ImageEnd, JobStage, Made
+from worker.jobs.results import ENDS, GIVEN_BACK, Failed, ImageEnd, JobStage, Made, Solved
 from worker.jobs.sqlite_format import Format
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,8 @@ class Ledger:
     ) -> None:
         """These ids are ours now. Before anything else is done with them.
 
-        `asked` is what a later life makes them of (Job.asked); without it, it faults them.
+        `asked` is what a later life makes them of (Job.asked); without it, it faults them. A form
+        that has failed comes again under its id, so that what ended under it gets another.
         """
         wall_clock = self._now() - elapsed_seconds()
         job_id = slots[0].id
@@ -155,6 +157,7 @@ class Ledger:
         ]
         is_kept = 0 < len(asked) <= LONGEST_ASKED
         self._db.write(
+            (_RENAME_ENDED, [(slot.id,) for slot in slots]),
             (
                 "INSERT OR IGNORE INTO images (id, job, place, batch, model, upload_url, over_at,"
                 " kind) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -182,6 +185,14 @@ class Ledger:
                 " use_nsfw_censor = ?, notes = ? WHERE id = ?",
                 rows,
             )
+        )
+
+    def solved(self, task: Solved) -> None:
+        """A form or a text is done: a later life hands in the same. Its JSON lies where the file of
+        a picture does."""
+        file = json.dumps(task.value).encode()
+        self._db.write(
+            ("UPDATE images SET state = 'made', webp = ? WHERE id = ?", [(file, task.slot.id)])
         )
 
     def failed(self, image: Failed) -> None:
@@ -297,6 +308,7 @@ def _are_of(kind: Kind) -> str:
 _END = "CASE WHEN kind IN ('form', 'text') THEN kind || ' ' || state ELSE state END"
 # What ended in the future did so by a clock that was set back between two lives: nobody knows when.
 _END_BY_NOW = "UPDATE images SET ended_at = ? WHERE typeof(ended_at) = 'real' AND ended_at > ?"
+_RENAME_ENDED = f"UPDATE images SET id = id || ' ' || rowid WHERE id = ? AND NOT {_IS_OPEN}"
 _MOVE_DEADLINES = "UPDATE images SET over_at = over_at + ? WHERE typeof(over_at) = 'real'"
 _MOVE_ENDS = "UPDATE images SET ended_at = ended_at + ? WHERE typeof(ended_at) = 'real'"
 _SUMMARISE = (

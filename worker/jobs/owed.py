@@ -6,6 +6,7 @@ can't be read has failed, and nothing here raises.
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,12 +21,13 @@ from worker.horde.api import CLEANER_SECONDS, FullPop, Job, Slot
 from worker.horde.forms import Form, FullForm
 from worker.horde.kinds import Kind
 from worker.horde.texts import FullText, TextJob
-from worker.jobs.results import Failed, Made, Result, Results
+from worker.jobs.results import Failed, Made, Result, Results, Solved
 from worker.net.untrusted import one_line
 
 log = logging.getLogger(__name__)
 
 LONGEST_SECONDS = 3600.0  # that a picture is tried to be delivered, whatever the clock says
+UNREADABLE = "what the worker knew of it can't be read any more"
 UNREAD_SECONDS = 60.0  # for telling the horde of an image whose row can't be read
 Asked = Job | Form | TextJob
 """What the horde asked for, of each kind of work."""
@@ -37,12 +39,18 @@ MOST_LIVES = 2  # of the worker that a job may see: one of the two may have died
 class Owed:
     """A job that has not ended yet.
 
-    `job` is there where it can be made again; otherwise `results` say what is left of it.
+    `job` is there where it can be made again, `solved` where a form or a text is done; otherwise
+    `results` say what is left of it.
     """
 
     results: Results
     model: Text
     job: Asked | None = None
+    solved: Solved | None = None
+
+    @property
+    def slots(self) -> list[Slot]:
+        return [each.slot for each in (*self.results.images, self.solved) if each is not None]
 
 
 def _whole_text(text: str) -> str:
@@ -125,7 +133,7 @@ def _image(row: sqlite3.Row) -> ImageRow | Failed:
         log.error("job %s: its row in the ledger is damaged (%s: %s)", id, where, what["msg"])
     over_at = elapsed_seconds() + UNREAD_SECONDS
     slot = Slot(id=row["id"], upload_url="", index=0, batch=1, over_at=over_at)
-    return Failed(slot, "what the worker knew of it can't be read any more")
+    return Failed(slot, UNREADABLE)
 
 
 def _asked(rows: Iterable[sqlite3.Row]) -> Mapping[str, AskedRow]:
@@ -149,10 +157,13 @@ def _owed(
 ) -> Owed:
     rows = sorted((each for each in images if isinstance(each, ImageRow)), key=lambda r: r.place)
     unread = [each for each in images if isinstance(each, Failed)]
-    results = Results(job_id, (*(_result(row, now) for row in rows), *unread))
+    known = [_result(row, now, kind) for row in rows]
+    solved = next((each for each in known if isinstance(each, Solved)), None)
+    unsolved = (each for each in known if not isinstance(each, Solved))
+    results = Results(job_id, (*unsolved, *unread))
     job = _job(rows, asked, now, kind) if rows and asked and not unread else None
     is_the_same = job is not None and job.id == job_id
-    return Owed(results, rows[0].model if rows else "", job if is_the_same else None)
+    return Owed(results, rows[0].model if rows else "", job if is_the_same else None, solved)
 
 
 _POPS: Mapping[Kind, type[FullPop] | type[FullForm] | type[FullText]] = {
@@ -184,7 +195,7 @@ def _job(rows: Sequence[ImageRow], asked: AskedRow, now: float, kind: Kind) -> A
         return None
 
 
-def _result(row: ImageRow, now: float) -> Result:
+def _result(row: ImageRow, now: float, kind: Kind) -> Result | Solved:
     slot = Slot(
         id=row.id,
         upload_url=row.upload_url,
@@ -197,4 +208,13 @@ def _result(row: ImageRow, now: float) -> Result:
         return Failed(slot, row.reason, int(row.seed))
     if row.state == "popped" or row.webp is None:
         return Failed(slot, "the worker was ended while it had this job")
+    if kind is not Kind.image:
+        return _solved(slot, row.webp)
     return Made(slot, int(row.seed), row.webp, row.prompt, bool(row.use_nsfw_censor), row.notes)
+
+
+def _solved(slot: Slot, result: bytes) -> Solved | Failed:
+    try:
+        return Solved(slot, json.loads(result))
+    except (ValueError, RecursionError):
+        return Failed(slot, UNREADABLE)

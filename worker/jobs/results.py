@@ -64,8 +64,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """What a form came to: JSON, or "R2" for a picture that was uploaded."""
+    """What a form or a text came to: JSON, or "R2" for a picture that was uploaded."""
 
+    slot: Slot
     value: object
 
 

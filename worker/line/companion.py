@@ -88,7 +88,7 @@ class Trade(Protocol[AnyTask]):
         """Raises a JobError, or WorkerError, where there is no result."""
         ...
 
-    def submission(self, slot: Slot, label: str, outcome: Solved | Failed) -> OtherSubmission: ...
+    def submission(self, label: str, outcome: Solved | Failed) -> OtherSubmission: ...
 
     def owed(self, debt: object) -> AnyTask | None:
         """What an earlier life has left, where it is a task of this kind."""
@@ -193,13 +193,15 @@ class Companion(Generic[AnyTask]):
                 self._when_failed(error)
 
     def _settle_debts(self, line: PictureLine, lanes: ThreadPoolExecutor) -> None:
-        """What an earlier life has left: done again where the time is left, or faulted."""
+        """What an earlier life has left: handed in, done again where there is time, or faulted."""
         debts = self._journal.owed()
         for debt in debts:
-            if isinstance(debt, Results):
+            if isinstance(debt, Solved):
+                self._submit(debt)
+            elif isinstance(debt, Results):
                 for image in debt.images:
                     failed = image if isinstance(image, Failed) else Failed(image.slot, STOPPING)
-                    self._submit(debt.job_id, "", failed)
+                    self._submit(failed)
         self._begin_all(list(filter(None, map(self._trade.owed, debts))), line, lanes)
 
     def _once(self, line: PictureLine, lanes: ThreadPoolExecutor) -> None:
@@ -280,7 +282,7 @@ class Companion(Generic[AnyTask]):
             if self._journal.fresh([id]):
                 slots = slots_of((id,), ("",), elapsed_seconds() + UNREAD_SECONDS)
                 self._journal.popped(slots, "")
-                self._submit(id, "", Failed(slots[0], why))
+                self._submit(Failed(slots[0], why))
         by_id = {task.id: task for task in reversed(popped.tasks)}
         known = {row.job_id for row in self._journal.jobs()}
         fresh = [task for id, task in reversed(by_id.items()) if id not in known]
@@ -322,21 +324,22 @@ class Companion(Generic[AnyTask]):
             outcome = self._trade.outcome(task, line, self._delivery)
         except Exception as error:  # noqa: BLE001 - the task's boundary
             outcome = Failed(task.slots[0], fault_reason(error))
-        self._submit(task.id, task.label, outcome)
+        self._submit(outcome)
 
-    def _submit(self, id: str, label: str, outcome: Solved | Failed) -> None:
+    def _submit(self, outcome: Solved | Failed) -> None:
         """Each task ends here, once; without an end where that of the worker comes first."""
-        end = None
-        row = next(each for each in self._journal.jobs() if each.job_id == id)
+        end, id = None, outcome.slot.id
+        label = next(each.model for each in self._journal.jobs() if each.job_id == id)
         try:
-            if isinstance(outcome, Failed):
-                self._journal.failed(outcome)
+            match outcome:
+                case Solved():
+                    self._journal.solved(outcome)
+                case Failed():
+                    self._journal.failed(outcome)
             self._journal.move(id, JobStage.delivering)
             with suppress(Untold):
                 end = self._delivery.submit_task(
-                    row.slots[0],
-                    outcome,
-                    lambda slot, outcome: self._trade.submission(slot, label, outcome),
+                    outcome, lambda outcome: self._trade.submission(label, outcome)
                 )
         finally:
-            self._journal.ended(id, row.slots[0].id, end)
+            self._journal.ended(id, id, end)

@@ -18,7 +18,7 @@ from worker.line.trouble import Trouble
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
-Write = Callable[[Slot, Solved | Failed], OtherSubmission]
+Write = Callable[[Solved | Failed], OtherSubmission]
 
 
 class Untold(Exception):
@@ -59,16 +59,16 @@ class Delivery:
                 _tell_of_fault(f"job {slot.id}", reason)
                 return self._submit(Submission.faulted(slot.id, seed), slot, reason)
 
-    def submit_task(self, slot: Slot, outcome: Solved | Failed, write: Write) -> ImageEnd:
-        """Tell the horde what a task of another kind came to; `slot` has its id."""
-        submission = write(slot, outcome)
+    def submit_task(self, outcome: Solved | Failed, write: Write) -> ImageEnd:
+        """Tell the horde what a task of another kind came to."""
+        slot, submission = outcome.slot, write(outcome)
         call = lambda: self._horde.submit_task(submission)  # noqa: E731
         if isinstance(outcome, Failed):
             _tell_of_fault(slot.id, outcome.reason)
             return self._end(call, slot, reason=outcome.reason)
 
         def fault(why: str) -> ImageEnd:
-            return self.submit_task(slot, Failed(slot, why), write)
+            return self.submit_task(Failed(slot, why), write)
 
         return self._end(call, slot, fault=fault)
 

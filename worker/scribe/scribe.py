@@ -13,7 +13,7 @@ from worker.backoff import Backoff
 from worker.clock import elapsed_seconds
 from worker.config.keys import BridgeConfig
 from worker.errors import CantServeNow
-from worker.horde.api import Slot, State
+from worker.horde.api import State
 from worker.horde.client import HordeClient
 from worker.horde.kinds import Kind, PoppedTasks
 from worker.horde.texts import TextJob, TextOffer, TextSubmission
@@ -88,11 +88,11 @@ class Scribe:
             self._forget()
             return Failed(slot, STOPPING if self.hurry.is_set() else str(error))
 
-    def submission(self, slot: Slot, label: str, outcome: Solved | Failed) -> TextSubmission:
+    def submission(self, label: str, outcome: Solved | Failed) -> TextSubmission:
         match outcome:
-            case Solved(value):
+            case Solved(slot, value):
                 return TextSubmission(slot.id, State.OK, str(value))
-            case Failed():
+            case Failed(slot):
                 return TextSubmission(slot.id, State.FAULTED)
 
     def owed(self, debt: object) -> TextJob | None:
@@ -113,11 +113,11 @@ class Scribe:
             now = model_of(self._connection, server)
         except CantServeNow:  # it has gone since: what it wrote before is whole
             self._forget()
-            return Solved(text)
+            return Solved(slot, text)
         if now is not None and now != server.model:
             self._forget()
             return Failed(slot, f"the text server was given another model meanwhile: {now}")
-        return Solved(text)
+        return Solved(slot, text)
 
     def _write(self, server: TextServer, order: TextOrder, task: TextJob) -> str:
         with self._counting:

@@ -22,8 +22,9 @@ from tests.support.owner import PROJECT
 from tests.support.small_disk import fill, remount, small_disk
 from worker.clock import SteadyClock, elapsed_seconds
 from worker.horde.api import CLEANER_SECONDS, ExtraSource, Job, Slot, slots_of
+from worker.horde.kinds import Kind
 from worker.jobs.ledger import FILE, KEPT_SECONDS, LONGEST_ASKED, LOST_POPS, Ledger
-from worker.jobs.results import Failed, ImageEnd, JobStage, Made
+from worker.jobs.results import Failed, ImageEnd, JobStage, Made, Solved
 from worker.jobs.sqlite_format import is_damage, told_by_check
 
 NOTE = GenMetadata(MetadataType.LORA, MetadataValue.DOWNLOAD_FAILED, "a LoRA")
@@ -86,6 +87,24 @@ def test_what_has_failed_is_not_judged_again(ledger: Ledger, path: Path):
     with closing(reopened(path)) as later:
         (image,) = later.owed()[0].results.images
     assert image == Failed(image.slot, "nobody could judge it", 7)
+
+
+def test_a_form_that_comes_again_under_its_id_is_known_beside_what_it_ended_as(
+    ledger: Ledger, path: Path
+):
+    (slot,) = job("a")
+    ledger.popped([slot], "palette", kind=Kind.form)
+    ledger.ended(slot.id, DROPPED)
+    ledger.popped([slot], "palette", kind=Kind.form)
+    ledger.solved(Solved(slot, {"colors": ["#ff0000"]}))
+    with closing(reopened(path)) as later:
+        (owed,) = later.owed(Kind.form)
+        assert owed.solved == Solved(owed.slots[0], {"colors": ["#ff0000"]})
+        assert (owed.slots[0].id, owed.model, owed.results.images) == (slot.id, "palette", ())
+        assert len(later.drop_ages(Kind.form)) == 1
+        later.ended(slot.id, DONE)
+        ends = {JobStage.submitted: 1, JobStage.faulted: 1}
+        assert (later.totals().others, later.totals().open) == ({Kind.form: ends}, 0)
 
 
 def asked(name: str, images: int = 1, seconds: float = 200.0) -> Job:

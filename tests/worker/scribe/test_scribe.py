@@ -10,11 +10,13 @@ from aiohttp import web
 from tests.support.sandbox_client import WORKER_KEY, Api, Json
 from tests.support.scribe_stage import LONG_SECONDS, Stage, until
 from tests.support.text_servers import CompletionsServer, KoboldServer, pieces, streamed, told
+from worker.horde.api import State as HordeState
 from worker.horde.client import HordeClient
 from worker.horde.kinds import Kind
-from worker.horde.texts import TextOffer
+from worker.horde.texts import TextOffer, TextSubmission
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE, Ledger
+from worker.jobs.results import Solved
 from worker.sandbox import Endpoint, LostReply, NamedTwice, Reply, State
 
 TIEFIGHTER = "koboldcpp/LLaMA2-13B-Tiefighter"
@@ -229,8 +231,8 @@ def test_answers_of_the_horde_that_are_lost_or_doubled_end_each_text_once(stage:
             assert [settling.rc for settling in text.settlings].count("") == 1, text
 
 
-def test_a_text_that_a_killed_life_has_left_is_written_by_the_next(stage: Stage) -> None:
-    id = stage.ask("left over")
+def left_over(stage: Stage, *, is_said: bool) -> None:
+    """What a killed life has popped; with `is_said`, it had told the horde of a text, too."""
     horde = HordeClient(stage.sandbox.url, WORKER_KEY, client_agent="test:1:x")
     offer = TextOffer(
         name="a scribe",
@@ -240,15 +242,36 @@ def test_a_text_that_a_killed_life_has_left_is_written_by_the_next(stage: Stage)
         max_context_length=4096,
     )
     (text,) = horde.pop_texts(offer).tasks
+    journal = Journal(stage.ledger, kind=Kind.text)
+    journal.popped(text.slots, text.label, text.asked)
+    if is_said:
+        journal.solved(Solved(text.slots[0], "of the first life"))
+        horde.submit_task(TextSubmission(text.id, HordeState.OK, "of the first life"))
     horde.close()
-    Journal(stage.ledger, kind=Kind.text).popped(text.slots, text.label, text.asked)
     stage.ledger.close()
     stage.ledger = Ledger(stage.folder / FILE)
     assert stage.ledger.owed() == [], "no picture's journal sees it"
+
+
+def test_a_text_that_a_killed_life_has_left_is_written_by_the_next(stage: Stage) -> None:
+    id = stage.ask("left over")
+    left_over(stage, is_said=False)
     with KoboldServer() as server:
         stage.serve(server.url)
         assert stage.result(id) == told("left over")
         assert len(stage.texts(id)) == 1
+
+
+def test_a_life_that_is_killed_at_its_last_word_says_the_same_again(stage: Stage) -> None:
+    """Although its text server is broken by then."""
+    id = stage.ask("said")
+    left_over(stage, is_said=True)
+    with KoboldServer(instead=html) as server:
+        stage.serve(server.url)
+        until(lambda: len(stage.texts(id)[0].settlings) == 2)
+        said = [(each.state, each.rc) for each in stage.texts(id)[0].settlings]
+        assert said == [("ok", ""), ("ok", "DuplicateGen")]
+        assert server.bodies == []
 
 
 def test_a_server_of_chats_alone_costs_one_text_and_gets_no_more(stage: Stage) -> None:
