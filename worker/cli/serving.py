@@ -219,7 +219,7 @@ class _Worker:
         return Shown(journal, pauses, signals, lambda: bridge.models, machine)
 
     def _note(self, journal: Journal) -> None:
-        self.history.note(journal.view())
+        self.history.note(journal.view(), journal.views_beside())
 
 
 def run_lives(live: Callable[[], None], home: Path, signals: StopSignals) -> None:

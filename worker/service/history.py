@@ -6,10 +6,11 @@ No prompt, picture or id is in it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from worker.horde.kinds import Kind
 from worker.jobs.durable_sqlite import Change, DurableSqlite
 from worker.jobs.results import ENDS, JobStage
 from worker.jobs.sqlite_format import Format
@@ -40,10 +41,23 @@ CREATE TABLE faults (
     PRIMARY KEY (hour, reason)
 );
 """
-FORMAT = Format((_TABLES,))
-_NUMBERS = ("images", "failed", "kudos", "busy_seconds", "up_seconds", "megapixelsteps")
+_KINDS = """
+ALTER TABLE hours ADD COLUMN forms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE hours ADD COLUMN texts INTEGER NOT NULL DEFAULT 0;
+"""
+FORMAT = Format((_TABLES, _KINDS))
+_NUMBERS = (
+    "images",
+    "forms",
+    "texts",
+    "failed",
+    "kudos",
+    "busy_seconds",
+    "up_seconds",
+    "megapixelsteps",
+)
 _ADD_HOUR = (
-    f"INSERT INTO hours (hour, {', '.join(_NUMBERS)}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT INTO hours (hour, {', '.join(_NUMBERS)}) VALUES (?{', ?' * len(_NUMBERS)})"
     " ON CONFLICT (hour) DO UPDATE SET "
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in _NUMBERS)
 )
@@ -62,11 +76,16 @@ _FORGET_FAULTS = "DELETE FROM faults WHERE hour NOT IN (SELECT hour FROM hours)"
 
 @dataclass(slots=True)
 class HourOfWork:
-    """`hour` counts hours since 1970 UTC. `busy_seconds` are the device's, at jobs that are over,
-    and `megapixelsteps` what it made in them: width x height x steps x images / 10^6."""
+    """`hour` counts hours since 1970 UTC. `failed`, `kudos` and `faults` are of all kinds of work.
+
+    `busy_seconds` are the device's, at jobs of pictures that are over, and `megapixelsteps` what it
+    made in them: width x height x steps x images / 10^6.
+    """
 
     hour: int
     images: int = 0
+    forms: int = 0
+    texts: int = 0
     failed: int = 0
     kudos: float = 0.0
     busy_seconds: float = 0.0
@@ -85,12 +104,12 @@ class History:
         self._db = DurableSqlite(path, FORMAT)
         self._now = now
         self._hour = HourOfWork(self._hour_now())
-        self._last_over: JobRow | None = None
+        self._last_over: dict[Kind, JobRow] = {}
         self._noted_at: float | None = None
         self._written_at = time.monotonic()
 
-    def note(self, view: StatusView) -> None:
-        """To be called about once a second with what the journal shows."""
+    def note(self, view: StatusView, beside: Iterable[tuple[Kind, StatusView]] = ()) -> None:
+        """To be called about once a second with what the journals of all kinds show."""
         if self._hour_now() != self._hour.hour:
             self._write()
         at = time.monotonic()
@@ -98,8 +117,9 @@ class History:
             gap = at - self._noted_at
             self._hour.up_seconds += gap if gap < LONGEST_GAP else 0.0
         self._noted_at = at
-        for row in self._new_rows(view):
-            _count(self._hour, row)
+        for kind, each in ((Kind.image, view), *beside):
+            for row in self._new_rows(kind, each):
+                _count(self._hour, kind, row)
         if at >= self._written_at + WRITE_SECONDS:
             self._write()
         self._db.tend()
@@ -125,13 +145,14 @@ class History:
     def _hour_now(self) -> int:
         return int(self._now() // HOUR)
 
-    def _new_rows(self, view: StatusView) -> list[JobRow]:
+    def _new_rows(self, kind: Kind, view: StatusView) -> list[JobRow]:
         """Jobs that are over and were not when `note` was called before."""
         over = [row for row in view.rows if row.stage in ENDS]
-        places = [place for place, row in enumerate(over) if row is self._last_over]
-        new = over[places[-1] + 1 :] if places else over
-        self._last_over = over[-1] if over else None
-        return new
+        last = self._last_over.get(kind)
+        places = [place for place, row in enumerate(over) if row is last]
+        if over:
+            self._last_over[kind] = over[-1]
+        return over[places[-1] + 1 :] if places else over
 
     def _write(self) -> None:
         done, self._hour = self._hour, HourOfWork(self._hour_now())
@@ -151,9 +172,15 @@ class History:
         return [dict(row) for row in rows]
 
 
-def _count(hour: HourOfWork, row: JobRow) -> None:
+def _count(hour: HourOfWork, kind: Kind, row: JobRow) -> None:
     done = sum(end.stage is JobStage.submitted for end in row.ends)
-    hour.images += done
+    match kind:
+        case Kind.image:
+            hour.images += done
+        case Kind.form:
+            hour.forms += done
+        case Kind.text:
+            hour.texts += done
     hour.failed += sum(end.is_failure for end in row.ends)
     hour.kudos += row.kudos
     if row.seconds and row.params is not None:

@@ -18,14 +18,22 @@ from tests.support.family_files import sd1_header
 from tests.support.open_page import PASSWORD, OpenPage, at_work, open_page
 from tests.support.owner import PROJECT
 from tests.support.reference_server import ReferenceServer, reference_server
+from tests.worker.service.test_overview import slots
 from worker.config.config import load_config
+from worker.horde.kinds import Kind
+from worker.jobs.journal import Journal
+from worker.jobs.ledger import Ledger
+from worker.jobs.results import ImageEnd, JobStage
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
 from worker.loras.files import LoraRecord
 from worker.page.access import hashed
 from worker.page.log_lines import MOST_LINES
 from worker.safety.gallery import MOST_PICTURES
+from worker.service.history import FILE as HISTORY
+from worker.service.history import History
 from worker.service.orders import Order
 from worker.service.overview import Overview
+from worker.service.state_folder import STATE
 
 VIEWS = ("Now", "Over time", "The horde's side", "Models", "Settings", "Log")
 CHECKS = (PROJECT / "tests" / "support" / "readable.js").read_text("utf-8")
@@ -64,6 +72,20 @@ def test_now_tells_the_job_and_follows_what_the_worker_does(browser: Browser, se
         reason = PauseReason(PauseCause.pause_for, "steam is running", PauseKind.at_once)
         served.watched.orders.answer(Overview(doing="paused", pauses=(reason,)))
         expect(state).to_have_text("It is paused. Steam is running.", timeout=LONG_MS)
+
+
+def test_forms_have_a_chart_of_their_own_where_there_were_any(browser: Browser, served: OpenPage):
+    journal = Journal(Ledger(None))
+    forms = journal.of(Kind.form)
+    for name in ("f", "g"):
+        forms.popped(slots(name), "palette")
+        forms.ended(name, name, ImageEnd(JobStage.submitted, kudos=1.0))
+    with closing(History(served.watched.home / STATE / HISTORY)) as earlier:
+        earlier.note(journal.view(), journal.views_beside())
+    with looking(browser, served.url) as tab:
+        go_to(tab, "Over time")
+        expect(tab.locator("#charts")).to_contain_text("2 forms in all")
+        expect(tab.get_by_role("heading", name="Texts")).to_have_count(0)
 
 
 def test_orders_are_given_by_buttons(browser: Browser, served: OpenPage):

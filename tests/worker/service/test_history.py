@@ -7,6 +7,7 @@ import pytest
 
 from hordelib.job.params import GenerationParams
 from tests.worker.service.test_overview import slots
+from worker.horde.kinds import Kind
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.jobs.results import ImageEnd, JobStage, Results
@@ -85,6 +86,23 @@ def test_jobs_count_once_in_the_hour_in_which_they_ended(tmp_path: Path, clock: 
     assert (second.images, second.failed, second.faults) == (2, 1, {"no such LoRA": 1})
     assert second.hour - first.hour == 2
     assert PROMPT.encode() not in (tmp_path / FILE).read_bytes()
+
+
+def test_forms_and_texts_count_beside_the_pictures(tmp_path: Path, clock: Clock):
+    journal = Journal(Ledger(None))
+    finished(journal, "a", "lost")
+    for kind in (Kind.form, Kind.text):
+        beside = journal.of(kind)
+        for number in range(2):
+            name = f"{kind} {number}"
+            beside.popped(slots(name), "palette")
+            beside.ended(name, name, ImageEnd(JobStage.submitted, kudos=1.0))
+    with closing(History(tmp_path / FILE, now=clock)) as history:
+        for _ in range(2):
+            history.note(journal.view(), journal.views_beside())
+    with closing(History(tmp_path / FILE, now=clock)) as history:
+        (hour,) = history.hours(1)
+    assert (hour.images, hour.forms, hour.texts, hour.failed, hour.kudos) == (1, 2, 2, 1, 6.0)
 
 
 def test_what_several_lives_did_in_an_hour_is_added_up(tmp_path: Path, clock: Clock):

@@ -90,7 +90,8 @@ async function loadHistory() {
   const up = (group) => sum(group, "up_seconds"), busy = sum(hours, "busy_seconds"), work = sum(hours, "megapixelsteps");
   $("charts").replaceChildren(
     chart("Kudos", "kudos", groups, (group) => known(group, sum(group, "kudos")), whole(`${round(sum(hours, "kudos"))} kudos`)),
-    chart("Images", "images", groups, (group) => known(group, sum(group, "images")), whole(`${sum(hours, "images")} images`)),
+    ...["images", "forms", "texts"].filter((kind) => kind === "images" || sum(hours, kind)).map((kind) =>
+      chart(kind[0].toUpperCase() + kind.slice(1), kind, groups, (group) => known(group, sum(group, kind)), whole(`${sum(hours, kind)} ${kind}`))),
     chart("Busy", "% of the time", groups, (group) => known(group, up(group) ? Math.min(100, 100 * sum(group, "busy_seconds") / up(group)) : 0),
       whole(up(hours) ? `${round(Math.min(100, 100 * busy / up(hours)))} % of the time that it ran` : "0 %")),
     chart("Seconds a megapixelstep", "s", groups, (group) => known(group, sum(group, "megapixelsteps") ? sum(group, "busy_seconds") / sum(group, "megapixelsteps") : 0),
