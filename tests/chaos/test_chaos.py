@@ -37,7 +37,7 @@ from tests.conftest import SHOWN
 from tests.support.family_files import HEADERS, completed, write_header
 from tests.support.sandbox_client import MODEL, MODELS, WORKER_KEY
 from worker.jobs.ledger import FILE as LEDGER
-from worker.jobs.ledger import read_totals
+from worker.jobs.totals import read_totals
 from worker.sandbox import GenerationEntry, ReferenceModel, RequestEntry, Sandbox, State, Timing
 from worker.service.state_folder import is_taken
 

@@ -17,15 +17,16 @@ from worker.command_line import as_typed
 from worker.config.config import load_config
 from worker.config.document import CONFIG_FILE
 from worker.errors import UsageError
+from worker.horde.kinds import Kind
 from worker.jobs.ledger import FILE as LEDGER
-from worker.jobs.ledger import Totals, read_totals
+from worker.jobs.totals import Totals, read_totals
 from worker.line.pausing import PauseCause
 from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Given, Order, Orders
 from worker.service.overview import JobOverview, KindOverview, Overview
 from worker.service.pause_times import parse_pause
 from worker.service.pauses import moment
 from worker.service.state_folder import STATE, is_taken
-from worker.service.terminal import WIDTH, make_console, print_totals
+from worker.service.terminal import WIDTH, counted, make_console, print_totals
 
 ANSWER_SECONDS, START_SECONDS = 5.0, 60.0  # for a worker that serves, and for one that starts
 WATCH_SECONDS = 2.0
@@ -168,19 +169,26 @@ def _as_json(overview: Overview, totals: Totals | None) -> dict[str, object]:
     """The overview's fields, and what the ledger has counted since it was begun."""
     if totals is None:
         return {**overview.model_dump(), "ledger": None}
-    counted = {
-        "images": {stage.value: count for stage, count in totals.images.items()},
-        "others": {
-            kind.value: {stage.value: count for stage, count in ends.items()}
-            for kind, ends in totals.others.items()
-        },
+    images = totals.of[Kind.image]
+    ledger = {
+        "images": images.ends,
+        "others": {kind: each.ends for kind, each in totals.others.items()},
         "kudos": totals.kudos,
         "in_hand": totals.open,
         "lost_pops": totals.lost_pops,
-        "hour_images": totals.hour_images,
-        "hour_kudos": totals.hour_kudos,
+        "hour_images": images.hour_done,
+        "hour_kudos": images.hour_kudos,
+        "kinds": {
+            kind: {
+                "kudos": each.kudos,
+                "in_hand": each.open,
+                "hour_done": each.hour_done,
+                "hour_kudos": each.hour_kudos,
+            }
+            for kind, each in totals.of.items()
+        },
     }
-    return {**overview.model_dump(), "ledger": counted}
+    return {**overview.model_dump(), "ledger": ledger}
 
 
 def _print_status(overview: Overview, totals: Totals | None) -> None:
@@ -199,11 +207,12 @@ def _lines(overview: Overview, totals: Totals | None) -> list[tuple[str, str]]:
     if job := overview.running:
         lines.append(("now", _told_of(job)))
     if others := [each for each in overview.jobs if each is not job]:
-        lines.append(("beside it", _counted(others)))
+        lines.append(("beside it", _by_stage(others)))
     lines += [(f"{other.kind}s", _told_of_kind(other)) for other in overview.others]
     if totals is not None and overview.doing != NOT_RUNNING:
-        told = f"{totals.hour_images} images, {totals.hour_kudos:.2f} kudos"
-        lines.append(("the last hour", told))
+        done = counted({kind: each.hour_done for kind, each in totals.of.items()})
+        kudos = sum(each.hour_kudos for each in totals.of.values())
+        lines.append(("the last hour", f"{done}, {kudos:.2f} kudos"))
     return lines
 
 
@@ -220,7 +229,7 @@ def _told_of_kind(other: KindOverview) -> str:
     return f"{other.figures}, as {other.name!r}{why}"
 
 
-def _counted(jobs: list[JobOverview]) -> str:
+def _by_stage(jobs: list[JobOverview]) -> str:
     """How many jobs are at which stage, in the order in which the stages come."""
     counts: dict[str, int] = {}
     for job in jobs:

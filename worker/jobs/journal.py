@@ -14,7 +14,7 @@ from hordelib.job.params import GenerationParams
 from worker.horde.api import HordeMessage, Offer, Slot
 from worker.horde.kinds import Kind
 from worker.jobs.drop_limit import MOST_DROPS, DropLimit
-from worker.jobs.ledger import LOST_POPS, Ledger
+from worker.jobs.ledger import Ledger
 from worker.jobs.owed import Asked
 from worker.jobs.results import (
     GIVEN_BACK,
@@ -28,6 +28,7 @@ from worker.jobs.results import (
 )
 from worker.jobs.status import JobRow, Obstacle, Status, StatusView
 from worker.jobs.timeline import Timeline
+from worker.jobs.totals import LOST_POPS
 from worker.prediction.predictor import SecondsPredictor
 
 

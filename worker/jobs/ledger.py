@@ -14,26 +14,22 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import sqlite3
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hordelib.job.notes import GenMetadata
 from worker.clock import SteadyClock, elapsed_seconds
 from worker.horde.api import Slot
 from worker.horde.kinds import Kind
-from worker.jobs.durable_sqlite import DurableSqlite, Value, opened_for_reading
+from worker.jobs.durable_sqlite import DurableSqlite, Value
 from worker.jobs.owed import ImageRow, Owed, read_owed
-from worker.jobs.results import ENDS, GIVEN_BACK, Failed, ImageEnd, JobStage, Made, Solved
+from worker.jobs.results import GIVEN_BACK, Failed, ImageEnd, Made, Solved
 from worker.jobs.sqlite_format import Format
+from worker.jobs.totals import ENDED_AS, IS_OPEN, Totals, totals_of
 
 log = logging.getLogger(__name__)
 
 FILE = "ledger.sqlite"
-LOST_POPS = "lost pops"  # calls that may have handed out a job whose ids never arrived
 KEPT_SECONDS = 3600.0  # of an ended row: as long as the horde remembers a drop
 LONGEST_ASKED = 16 << 20  # characters; of a longer one the next life only knows the ids
 
@@ -90,24 +86,6 @@ _JOINED = {
     "counters": "ON CONFLICT (name) DO UPDATE SET count = count + excluded.count",
 }
 FORMAT = Format((_IMAGES, _JOBS, _KINDS), _JOINED)
-_IS_OPEN = "typeof(ended_at) <> 'real'"  # a damaged end is none
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Images by how they ended, since the ledger was begun, and `others` of forms and texts.
-    `kudos` and `open`, which have not ended yet, are of all of them.
-
-    `hour_images` and `hour_kudos` are of images that were submitted within the last hour.
-    """
-
-    images: Mapping[JobStage, int]
-    others: Mapping[Kind, Mapping[JobStage, int]]
-    kudos: float
-    open: int
-    lost_pops: int
-    hour_images: int
-    hour_kudos: float
 
 
 class Ledger:
@@ -254,7 +232,7 @@ class Ledger:
         """
         images = self._db.read(
             f"SELECT rowid, {', '.join(ImageRow.model_fields)} FROM images"
-            f" WHERE {_IS_OPEN} AND {_is_of(kind)} ORDER BY rowid"
+            f" WHERE {IS_OPEN} AND {_is_of(kind)} ORDER BY rowid"
         )
         jobs = self._db.read(f"SELECT id, asked, lives FROM jobs WHERE {_are_of(kind)}")
         found, nameless = read_owed(images, jobs, self._now(), kind)
@@ -288,7 +266,7 @@ class Ledger:
         return [now - row["ended_at"] for row in rows]
 
     def totals(self) -> Totals:
-        return _totals(self._db.read)
+        return totals_of(self._db.read)
 
 
 def _is_of(kind: Kind) -> str:
@@ -304,73 +282,19 @@ def _are_of(kind: Kind) -> str:
     return f"id IN (SELECT job FROM images WHERE kind = '{kind}')"
 
 
-# How an image ended; of a form or text with its kind before it, so that each has its own count.
-_END = "CASE WHEN kind IN ('form', 'text') THEN kind || ' ' || state ELSE state END"
 # What ended in the future did so by a clock that was set back between two lives: nobody knows when.
 _END_BY_NOW = "UPDATE images SET ended_at = ? WHERE typeof(ended_at) = 'real' AND ended_at > ?"
-_RENAME_ENDED = f"UPDATE images SET id = id || ' ' || rowid WHERE id = ? AND NOT {_IS_OPEN}"
+_RENAME_ENDED = f"UPDATE images SET id = id || ' ' || rowid WHERE id = ? AND NOT {IS_OPEN}"
 _MOVE_DEADLINES = "UPDATE images SET over_at = over_at + ? WHERE typeof(over_at) = 'real'"
 _MOVE_ENDS = "UPDATE images SET ended_at = ended_at + ? WHERE typeof(ended_at) = 'real'"
 _SUMMARISE = (
     "INSERT INTO days"
-    f" SELECT date(ended_at, 'unixepoch'), model, {_END}, count(*), sum(kudos) FROM images"
+    f" SELECT date(ended_at, 'unixepoch'), model, {ENDED_AS}, count(*), sum(kudos) FROM images"
     " WHERE ended_at < ? GROUP BY 1, 2, 3"
     " ON CONFLICT (day, model, state) DO UPDATE SET"
     " images = images + excluded.images, kudos = kudos + excluded.kudos"
 )
 _FORGET = "DELETE FROM images WHERE ended_at < ?"
-
-
-def read_totals(path: Path) -> Totals:
-    """Those of a ledger that another process may be writing; it is not touched.
-
-    Raises OSError where it can't be read.
-    """
-    with opened_for_reading(path) as read:
-        return _totals(read)
-
-
-def _totals(read: Callable[[str], list[sqlite3.Row]]) -> Totals:
-    """total() is a number whatever the rows hold."""
-    has_kinds = read("SELECT 1 FROM pragma_table_info('images') WHERE name = 'kind'")
-    end = _END if has_kinds else "state"  # an earlier version's, which nobody has served since
-    ended = read(
-        "SELECT state, total(images) AS images, total(kudos) AS kudos FROM ("
-        " SELECT state, images, kudos FROM days UNION ALL"
-        f" SELECT {end}, 1, kudos FROM images WHERE NOT {_IS_OPEN}) GROUP BY state"
-    )
-    waiting = read(f"SELECT total(1) AS n FROM images WHERE {_IS_OPEN}")
-    lost = read(f"SELECT total(count) AS n FROM counters WHERE name = '{LOST_POPS}'")
-    (hour,) = read(
-        "SELECT count(*) AS images, total(kudos) AS kudos FROM images"
-        f" WHERE {end} = '{JobStage.submitted}' AND ended_at > {time.time() - KEPT_SECONDS!r}"
-    ) or [{"images": 0, "kudos": 0.0}]
-    counts = {row["state"]: _whole(row["images"]) for row in ended}
-    ends = {kind: _ends_of(kind, counts) for kind in Kind}
-    all_ends = {_end(kind, stage) for kind in Kind for stage in ENDS}
-    known = [row for row in ended if row["state"] in all_ends]
-    return Totals(
-        images=ends[Kind.image],
-        others={kind: told for kind, told in ends.items() if told and kind is not Kind.image},
-        kudos=math.fsum(row["kudos"] for row in known if math.isfinite(row["kudos"])),
-        open=sum(_whole(row["n"]) for row in waiting),
-        lost_pops=sum(_whole(row["n"]) for row in lost),
-        hour_images=_whole(hour["images"]),
-        hour_kudos=hour["kudos"] if math.isfinite(hour["kudos"]) else 0.0,
-    )
-
-
-def _ends_of(kind: Kind, counts: Mapping[str, int]) -> dict[JobStage, int]:
-    return {end: counts[_end(kind, end)] for end in ENDS if _end(kind, end) in counts}
-
-
-def _end(kind: Kind, end: JobStage) -> str:
-    """As _END has it."""
-    return end.value if kind is Kind.image else f"{kind} {end}"
-
-
-def _whole(number: float) -> int:
-    return int(number) if math.isfinite(number) else 0
 
 
 def _notes_text(notes: Iterable[GenMetadata]) -> str:

@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol, Self, TextIO
 
@@ -17,9 +17,9 @@ from rich.text import Text
 from worker.children.signals import StopSignals
 from worker.horde.kinds import Kind
 from worker.jobs.journal import Journal
-from worker.jobs.ledger import Totals
 from worker.jobs.results import ENDS, JobStage
 from worker.jobs.status import JobRow, StatusView
+from worker.jobs.totals import Totals
 from worker.net.untrusted import one_line
 from worker.service.logs import LogWay, line_formatter
 
@@ -157,15 +157,21 @@ def jobs_table(rows: tuple[JobRow, ...]) -> Table:
 def print_totals(console: Console, totals: Totals) -> None:
     """What the ledger has counted since it was begun, a line each."""
     for end in ENDS:
-        others = ((kind, ends[end]) for kind, ends in totals.others.items() if end in ends)
-        told = [f"{totals.images.get(end, 0)} images", *(f"{n} {kind}s" for kind, n in others)]
-        console.print(f"{_ENDS_TOLD[end] + ':':{WIDTH}}{', '.join(told)}")
-    of_all = "images, forms and texts" if totals.others else "images"
-    console.print(f"{'in hand:':{WIDTH}}{totals.open} {of_all}")
-    console.print(f"{'kudos:':{WIDTH}}{totals.kudos:.2f}")
+        told = counted({kind: each.ends.get(end, 0) for kind, each in totals.of.items()})
+        console.print(f"{_ENDS_TOLD[end] + ':':{WIDTH}}{told}")
+    told = counted({kind: each.open for kind, each in totals.of.items()})
+    console.print(f"{'in hand:':{WIDTH}}{told}")
+    each_kudos = (f"{each.kudos:.2f} for {kind}s" for kind, each in totals.of.items())
+    apart = f" ({', '.join(each_kudos)})" if totals.others else ""
+    console.print(f"{'kudos:':{WIDTH}}{totals.kudos:.2f}{apart}")
     if totals.lost_pops:
         told = f"{totals.lost_pops}; they may have contained jobs"
         console.print(f"{'lost answers:':{WIDTH}}{told}")
+
+
+def counted(numbers: Mapping[Kind, int]) -> str:
+    """So many of each kind: "2 images, 1 form"."""
+    return ", ".join(f"{number} {kind}{'s' * (number != 1)}" for kind, number in numbers.items())
 
 
 _ENDS_TOLD = {

@@ -23,9 +23,10 @@ from tests.support.small_disk import fill, remount, small_disk
 from worker.clock import SteadyClock, elapsed_seconds
 from worker.horde.api import CLEANER_SECONDS, ExtraSource, Job, Slot, slots_of
 from worker.horde.kinds import Kind
-from worker.jobs.ledger import FILE, KEPT_SECONDS, LONGEST_ASKED, LOST_POPS, Ledger
+from worker.jobs.ledger import FILE, KEPT_SECONDS, LONGEST_ASKED, Ledger
 from worker.jobs.results import Failed, ImageEnd, JobStage, Made, Solved
 from worker.jobs.sqlite_format import is_damage, told_by_check
+from worker.jobs.totals import LOST_POPS
 
 NOTE = GenMetadata(MetadataType.LORA, MetadataValue.DOWNLOAD_FAILED, "a LoRA")
 DONE = ImageEnd(JobStage.submitted, 5.0)
@@ -103,8 +104,9 @@ def test_a_form_that_comes_again_under_its_id_is_known_beside_what_it_ended_as(
         assert (owed.slots[0].id, owed.model, owed.results.images) == (slot.id, "palette", ())
         assert len(later.drop_ages(Kind.form)) == 1
         later.ended(slot.id, DONE)
+        totals = later.totals()
         ends = {JobStage.submitted: 1, JobStage.faulted: 1}
-        assert (later.totals().others, later.totals().open) == ({Kind.form: ends}, 0)
+        assert (totals.others[Kind.form].ends, totals.open) == (ends, 0)
 
 
 def asked(name: str, images: int = 1, seconds: float = 200.0) -> Job:

@@ -16,9 +16,10 @@ from tests.worker.jobs.test_ledger import DONE, DROPPED, job, made
 from worker.clock import SteadyClock, elapsed_seconds
 from worker.horde.api import Job
 from worker.jobs.durable_sqlite import DurableSqlite
-from worker.jobs.ledger import FILE, LOST_POPS, Ledger, read_totals
+from worker.jobs.ledger import FILE, Ledger
 from worker.jobs.results import Failed, JobStage, Made
 from worker.jobs.sqlite_format import Format
+from worker.jobs.totals import LOST_POPS, read_totals
 
 DAMAGES = 100  # of the fuzz test
 SEED = 20

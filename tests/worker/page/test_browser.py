@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
 import pytest

@@ -15,8 +15,9 @@ from hordelib.memory.corrections import Corrections
 from tests.support.owner import PROJECT
 from worker.config.config import load_config
 from worker.horde.api import Job
-from worker.jobs.ledger import FILE, FORMAT, Ledger, read_totals
+from worker.jobs.ledger import FILE, FORMAT, Ledger
 from worker.jobs.results import Failed, JobStage, Made
+from worker.jobs.totals import read_totals
 from worker.prediction.seconds_file import SecondsFile
 from worker.service.history import FILE as HISTORY
 from worker.service.history import HOUR, History

@@ -105,11 +105,15 @@ def test_each_field_of_the_json_is_documented(
     assert told["ledger"] == {
         "images": {"submitted": 1}, "others": {"text": {"submitted": 1}}, "kudos": 4.0,
         "in_hand": 1, "lost_pops": 0, "hour_images": 1, "hour_kudos": 2.5,
+        "kinds": {
+            "image": {"kudos": 2.5, "in_hand": 1, "hour_done": 1, "hour_kudos": 2.5},
+            "text": {"kudos": 1.5, "in_hand": 0, "hour_done": 1, "hour_kudos": 1.5},
+        },
     }  # fmt: skip
     docs = (PROJECT / "docs" / "service.md").read_text("utf-8")
     table = docs[docs.index("| `schema_version`") : docs.index("What is not known is null.")]
     fields = {*told, *told["jobs"][0], *told["ledger"], *told["pauses"][0]}
-    fields |= {*told["others"][0]}
+    fields |= {*told["others"][0], *told["ledger"]["kinds"]["text"]}
     assert fields == set(re.findall(r"`(\w+)`", table))
 
 
