@@ -34,22 +34,27 @@ _MOST_IDS = 100  # of a pop; the horde hands out 20 at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """What this worker takes at one pop. `amount` is the most images of one request (1..20).
-
-    `allow_extended_controlnet` is None towards a server that does not know the word.
-    """
+class GenerationOffer:
+    """What a worker takes at one pop, of pictures or of texts. `amount` is the most of one request
+    (1..20)."""
 
     name: str
     models: tuple[str, ...]
     bridge_agent: str
-    max_pixels: int
     amount: int = 1
     threads: int = 1
     nsfw: bool = True
     blacklist: tuple[str, ...] = ()
     priority_usernames: tuple[str, ...] = ()
     require_upfront_kudos: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer(GenerationOffer):
+    """Of pictures. `allow_extended_controlnet` is None towards a server that does not know the
+    word."""
+
+    max_pixels: int
     allow_unsafe_ip: bool = True
     extra_slow_worker: bool = False
     limit_max_steps: bool = False
@@ -191,6 +196,14 @@ def slots_of(
     )
 
 
+def as_asked(told: Mapping[str, Any]) -> str:
+    """What the horde asked for as JSON, to be read again; "" where it can't be written."""
+    try:
+        return json.dumps(told)
+    except (ValueError, RecursionError):  # a number of thousands of digits, for example
+        return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """The images of one request that were handed out together.
@@ -246,10 +259,7 @@ class Job:
             "source_processing": self.source_processing,
             "extra_source_images": [source.model_dump() for source in self.extra_sources],
         }
-        try:
-            return json.dumps(pop)
-        except (ValueError, RecursionError):  # a number of thousands of digits, for example
-            return ""
+        return as_asked(pop)
 
     def only(self, ids: tuple[str, ...]) -> Job:
         """As if these of its ids alone had been handed out, each once."""
@@ -277,12 +287,17 @@ class EmptyPop(Reply):
     messages: Messages = ()
 
 
-class FullPop(Reply):
+class FullGeneration(Reply):
+    """What is handed out has, be it pictures or texts."""
+
     payload: dict[str, Any]
     model: Name
     ttl: int = Field(ge=0, le=LONGEST_TTL_SECONDS)
-    r2_uploads: tuple[Link, ...]
     messages: Messages = ()
+
+
+class FullPop(FullGeneration):
+    r2_uploads: tuple[Link, ...]
     source_image: str | None = None
     source_mask: str | None = None
     source_processing: Label = "img2img"

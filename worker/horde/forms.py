@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from worker.horde.api import CLEANER_SECONDS, Reply, Slot, State, slots_of
+from worker.horde.api import CLEANER_SECONDS, Reply, Slot, State, as_asked, slots_of
 from worker.net.untrusted import Id, Label, Link
 
 FORM_SECONDS = 180  # from the pop; then the horde gives the form to somebody else
@@ -74,10 +73,7 @@ class Form:
             "payload": dict(self.payload),
             "r2_upload": self.upload_url or None,
         }
-        try:
-            return json.dumps(told)
-        except (ValueError, RecursionError):
-            return ""
+        return as_asked(told)
 
 
 class FormId(Reply):

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from pydantic import Field
-
 from worker.horde.api import (
     CLEANER_SECONDS,
-    LONGEST_TTL_SECONDS,
-    Messages,
+    FullGeneration,
+    GenerationOffer,
     Payload,
-    Reply,
     Slot,
     State,
+    as_asked,
     slots_of,
 )
-from worker.net.untrusted import Name
 
 TEXT_SECONDS = 150  # the ttl of every text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextOffer:
-    """What this scribe takes at one pop. `amount` is the most texts of one request (1..20).
+class TextOffer(GenerationOffer):
+    """Of texts. `max_length` and `max_context_length` are in tokens."""
 
-    `max_length` and `max_context_length` are in tokens.
-    """
-
-    name: str
-    models: tuple[str, ...]
-    bridge_agent: str
     max_length: int
     max_context_length: int
-    amount: int = 1
-    threads: int = 1
-    nsfw: bool = True
-    blacklist: tuple[str, ...] = ()
-    priority_usernames: tuple[str, ...] = ()
-    require_upfront_kudos: bool = False
 
     def body(self) -> dict[str, Any]:
         """The body of POST generate/text/pop. No soft prompts: no server of today has any."""
@@ -81,19 +65,10 @@ class TextJob:
     @property
     def asked(self) -> str:
         """All but the id as JSON, for FullText to read again; "" where it can't be written."""
-        told = {"payload": self.payload, "model": self.model, "ttl": self.ttl_seconds}
-        try:
-            return json.dumps(told)
-        except (ValueError, RecursionError):  # a number of thousands of digits, for example
-            return ""
+        return as_asked({"payload": self.payload, "model": self.model, "ttl": self.ttl_seconds})
 
 
-class FullText(Reply):
-    payload: dict[str, Any]
-    model: Name
-    ttl: int = Field(ge=0, le=LONGEST_TTL_SECONDS)
-    messages: Messages = ()
-
+class FullText(FullGeneration):
     def texts(self, ids: tuple[str, ...], popped_at: float) -> tuple[TextJob, ...]:
         return tuple(
             TextJob(
