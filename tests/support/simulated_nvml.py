@@ -24,6 +24,7 @@ class SimulatedCard:
     capability: tuple[int, int] = (8, 6)
     parts: Sequence[SimulatedCard] = ()
     celsius: int = 50
+    milliwatts: int = 300_000
     users: dict[int, int] = field(default_factory=dict[int, int])
 
 
@@ -90,6 +91,16 @@ class SimulatedNvml:
 
     def nvmlDeviceGetTemperature(self, card: SimulatedCard, _kind: int) -> int:
         return card.celsius
+
+    def nvmlDeviceGetPowerManagementLimit(self, card: SimulatedCard) -> int:
+        return card.milliwatts
+
+    def nvmlDeviceGetPowerManagementLimitConstraints(self, _card: SimulatedCard) -> tuple[int, int]:
+        return 100_000, 350_000
+
+    def nvmlDeviceSetPowerManagementLimit(self, card: SimulatedCard, milliwatts: int) -> None:
+        self._fail()
+        card.milliwatts = milliwatts
 
     def nvmlDeviceGetGraphicsRunningProcesses(self, _card: SimulatedCard) -> list[Any]:
         return []

@@ -60,7 +60,7 @@ from worker.service.pauses import Pauses
 from worker.service.serve import serve
 from worker.service.state_folder import STATE, StateFolder
 from worker.service.terminal import make_console
-from worker.service.watches import Watches
+from worker.service.watches import Watches, cards_of
 
 FIRST_MODELS = "models are read or downloaded, and it serves from the first one on"
 log = logging.getLogger("worker")
@@ -200,12 +200,14 @@ class _Worker:
     def _beside(
         self, offered: OfferedModels, journal: Journal
     ) -> Generator[tuple[Pauses, Callable[[], None]]]:
-        """What goes on while jobs are served, and the call that looks after the card's power."""
+        """What goes on while jobs are served, and the call that looks after the cards' power."""
         config = self.config
         pauses = Pauses(self.orders, Watches(config))
         seen = seen_of(config, self.home, self.orders, offered, journal)
         with (
-            limited_power(lambda: config.now.card_power_limit, self.state.path) as limit_power,
+            limited_power(
+                lambda: config.now.card_power_limit, self.state.path, cards_of(config)
+            ) as limit_power,
             self.offering.kept_up(offered),
             pauses.watched(),
             self.notifier.watching(seen),

@@ -75,7 +75,7 @@ class MachineKeys(ServedKeys):
     card_power_limit: Annotated[
         StrictInt | None, expects("a whole number of watts from 10 to 2000", ge=10, le=2000)
     ] = None
-    """The watts that the card may take while the worker runs, where the driver allows that (most
+    """The watts that each card may take while the worker runs, where the driver allows that (most
     drivers: to root alone)."""
 
     def models_folder(self, home: Path) -> Path:

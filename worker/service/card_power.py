@@ -1,27 +1,35 @@
-"""The owner's limit of what the card may take in watts, put back when the worker ends."""
+"""The owner's limit of what a card may take in watts, put back when the worker ends."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from hordelib.files.whole_files import write_whole
-from hordelib.memory.cards import ask_first_card
+from hordelib.memory.cards import ask_card
 
 log = logging.getLogger(__name__)
 
-FILE = "card_power"  # in the state folder: the milliwatts before ours, while ours holds
+FILE = "card_power"  # in the state folder: the milliwatts before ours by UUID, while ours hold
+ONLY_CARD = (("", ""),)
 
 
 @contextmanager
-def limited_power(wanted: Callable[[], int | None], state: Path) -> Generator[Callable[[], None]]:
-    """While this lasts, the card takes so many watts as are `wanted`, as far as the driver allows
+def limited_power(
+    wanted: Callable[[], int | None], state: Path, cards: Sequence[tuple[str, str]] = ONLY_CARD
+) -> Generator[Callable[[], None]]:
+    """While this lasts, each card takes so many watts as are `wanted`, as far as the driver allows
     it; what it does not allow is logged.
 
-    The call that it gives looks whether something else is wanted by now. A limit that a killed
-    worker has left is put back first.
+    The call that it gives looks whether something else is wanted by now. Limits that a killed
+    worker has left are put back first.
+
+    Args:
+        cards: the name and the UUID of each; both are "" for the one that CUDA calls cuda:0.
     """
     file = state / FILE
     _put_back(file)
@@ -34,7 +42,8 @@ def limited_power(wanted: Callable[[], int | None], state: Path) -> Generator[Ca
             _put_back(file)
             set_to = watts
             if watts is not None:
-                _limit(watts, file)
+                for name, uuid in cards:
+                    _limit(watts, file, name or "the card", uuid)
 
     follow()
     try:
@@ -43,47 +52,68 @@ def limited_power(wanted: Callable[[], int | None], state: Path) -> Generator[Ca
         _put_back(file)
 
 
-def _limit(watts: int, file: Path) -> None:
-    limit = ask_first_card(lambda card: card.power_limit)
+def _limit(watts: int, file: Path, name: str, uuid: str) -> None:
+    limit = ask_card(uuid, lambda card: card.power_limit)
     if limit is None:
-        log.warning("card_power_limit has no effect: there is no card that has such a limit")
+        log.warning("card_power_limit has no effect: %s is not there, or has no such limit", name)
         return
     if not limit.least <= 1000 * watts <= limit.most:
         bounds = f"{limit.least / 1000:.0f} to {limit.most / 1000:.0f} W"
-        log.warning("card_power_limit: %d; this card takes %s, and stays as it is", watts, bounds)
+        told = "card_power_limit: %d; %s takes %s, and stays as it is"
+        log.warning(told, watts, name, bounds)
         return
-    try:
-        write_whole(file, str(limit.now).encode())  # first, since a kill may come at any time
+    before = _kept(file)
+    try:  # first, since a kill may come at any time
+        _keep(file, {uuid: limit.now, **before})
     except OSError as error:
         told = "card_power_limit is not set, since it could not be put back: %s: %s"
         log.warning(told, file, error.strerror)
         return
-    if refusal := _set_limit(1000 * watts):
-        file.unlink(missing_ok=True)
-        told = "card_power_limit: the driver refuses %d W (%s); `sudo nvidia-smi -pl %d` sets it"
-        log.warning(told, watts, refusal, watts)
+    if refusal := _set_limit(uuid, 1000 * watts):
+        with suppress(OSError):
+            _keep(file, before)
+        told = "card_power_limit: the driver refuses %d W for %s (%s); `%s` sets it"
+        log.warning(told, watts, name, refusal, _by_hand(uuid, watts))
         return
-    log.info("the card may take %d W (it was %.0f W)", watts, limit.now / 1000)
+    log.info("%s may take %d W (it was %.0f W)", name, watts, limit.now / 1000)
 
 
-def _set_limit(milliwatts: int) -> str:
+def _by_hand(uuid: str, watts: float) -> str:
+    return f"sudo nvidia-smi {f'-i {uuid} ' if uuid else ''}-pl {watts:.0f}"
+
+
+def _set_limit(uuid: str, milliwatts: int) -> str:
     """Why it is not set; "" where it is."""
-    told = ask_first_card(lambda card: card.set_power_limit(milliwatts))
+    told = ask_card(uuid, lambda card: card.set_power_limit(milliwatts))
     return "no card answers" if told is None else told
 
 
 def _put_back(file: Path) -> None:
-    """What the file says, if it says something."""
+    """What the file says, if it says something. What can't be put back is left in it."""
+    left: dict[str, int] = {}
+    for uuid, before in (kept := _kept(file)).items():
+        if refusal := _set_limit(uuid, before):
+            left[uuid] = before
+            told = "the own limit of %s, %.0f W, can't be put back (%s); `%s` does"
+            watts = before / 1000
+            log.warning(told, uuid or "the card", watts, refusal, _by_hand(uuid, watts))
+    if kept != left:
+        with suppress(OSError):
+            _keep(file, left)
+
+
+def _kept(file: Path) -> dict[str, int]:
+    """Earlier versions wrote the milliwatts of the first card alone."""
     try:
-        before = int(file.read_text("ascii"))
-    except (OSError, ValueError):
-        return
-    if refusal := _set_limit(before):
-        watts = before / 1000
-        told = (
-            "the card's own limit, %.0f W, can't be put back (%s); `sudo nvidia-smi -pl %.0f` does"
-        )
-        log.warning(told, watts, refusal, watts)
-        return
-    with suppress(OSError):
-        file.unlink()
+        told: Any = json.loads(file.read_text("ascii"))
+        kept = told if isinstance(told, dict) else {"": told}
+        return {str(uuid): int(milliwatts) for uuid, milliwatts in kept.items()}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _keep(file: Path, limits: dict[str, int]) -> None:
+    if limits:
+        write_whole(file, json.dumps(limits).encode())
+    else:
+        file.unlink(missing_ok=True)

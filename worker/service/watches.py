@@ -62,7 +62,7 @@ def watches_of(config: BridgeConfig) -> list[Watch]:
         watches.append(Watch(HoursWatch(config.serve_hours), calm_seconds=0))
     if config.pause_for:
         watches.append(Watch(ProgramWatch(config.pause_for)))
-    cards = _cards_of(config)
+    cards = cards_of(config)
     if config.others_on_card:
         watches += [Watch(partial(others_on_card, *card)) for card in cards]
     if config.user_active:
@@ -74,7 +74,7 @@ def watches_of(config: BridgeConfig) -> list[Watch]:
     return watches
 
 
-def _cards_of(config: BridgeConfig) -> list[tuple[str, str]]:
+def cards_of(config: BridgeConfig) -> list[tuple[str, str]]:
     """The device's name and the UUID of each card; "" where it is the only one."""
     with suppress(WorkerError):
         shares = card_shares(config)

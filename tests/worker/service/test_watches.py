@@ -28,6 +28,7 @@ from worker.service.watches import (
     HoursWatch,
     ProgramWatch,
     UserWatch,
+    cards_of,
     on_battery,
     others_on_card,
     watches_of,
@@ -199,6 +200,25 @@ def test_a_limit_of_power_is_put_back(tmp_path: Path, nvml: SimulatedSensors):
     with limited_power(lambda: 200, tmp_path):
         assert nvml.milliwatts == 200_000
     assert nvml.milliwatts == 300_000
+    assert not (tmp_path / FILE).exists()
+
+
+def test_each_of_several_cards_gets_the_limit_and_its_own_one_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    left = SimulatedCard("RTX 4090", "GPU-0000", milliwatts=320_000)
+    right = SimulatedCard("RTX 3060", "GPU-1111", milliwatts=170_000)
+    nvml = SimulatedNvml([left, right])
+    nvml.install(monkeypatch)
+    cards = cards_of(BridgeConfig.model_validate({"api_key": "k" * 22, "dreamer_name": "w"}))
+    with limited_power(lambda: 150, tmp_path, cards):
+        assert (left.milliwatts, right.milliwatts) == (150_000, 150_000)
+        nvml.cards.remove(right)
+    assert (left.milliwatts, right.milliwatts) == (320_000, 150_000)
+    assert "own limit of GPU-1111, 170 W, can't be put back" in caplog.text
+    nvml.cards.append(right)
+    with limited_power(lambda: None, tmp_path, cards):
+        assert right.milliwatts == 170_000, "the next life puts it back"
     assert not (tmp_path / FILE).exists()
 
 
