@@ -268,7 +268,7 @@ def test_ctrl_c_keeps_the_rows_that_are_done(tmp_path: Path):
         while bench.stdout.readline() != "row 2\n":
             assert bench.poll() is None
         bench.send_signal(signal.SIGINT)
-        bench.communicate(timeout=30)
+        bench.communicate(timeout=120)
     assert bench.returncode == 130
     rows = json.loads(found.read_text())["results"]
     assert [row["number"] for row in rows[:3]] == [0, 1, 2]

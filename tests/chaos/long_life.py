@@ -90,7 +90,7 @@ class Life:
 
     def rows(self) -> list[tuple[str, int]]:
         """The ledger's, by state."""
-        with closing(sqlite3.connect(self.service.home / "state" / LEDGER, timeout=5)) as db:
+        with closing(sqlite3.connect(self.service.home / "state" / LEDGER, timeout=120)) as db:
             return db.execute("SELECT state, count(*) FROM images GROUP BY 1").fetchall()
 
     def tell(self, images: int) -> Figures:

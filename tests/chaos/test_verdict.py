@@ -186,7 +186,7 @@ def test_two_pictures_of_one_image_are_one_too_many(
 ):
     job = worker.pop_job()
     for upload in uploads:
-        worker.http.put(job["r2_upload"], data=upload.encode(), timeout=5)
+        worker.http.put(job["r2_upload"], data=upload.encode(), timeout=120)
     assert len(list(doubled(held(sandbox, job["id"])))) == complaints
 
 

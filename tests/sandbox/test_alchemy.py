@@ -75,8 +75,8 @@ def test_forms_of_a_picture_come_separately_and_are_paid_by_form_and_tiles(horde
     caption, upscaler = sorted(horde.forms(), key=lambda form: form["form"], reverse=True)
     assert caption["source_image"] == upscaler["source_image"]
     assert "r2_upload" not in caption
-    assert requests.get(caption["source_image"], timeout=5).content[8:12] == b"WEBP"
-    assert requests.put(upscaler["r2_upload"], b"result", timeout=5).ok
+    assert requests.get(caption["source_image"], timeout=120).content[8:12] == b"WEBP"
+    assert requests.put(upscaler["r2_upload"], b"result", timeout=120).ok
     assert horde.submit(caption["id"], {"caption": "red"}).json() == {"reward": 1.0}
     assert horde.status(id)["state"] == "partial"
     assert horde.submit(upscaler["id"], {"RealESRGAN_x4plus": "R2"}).json() == {"reward": 6.0}
@@ -84,7 +84,7 @@ def test_forms_of_a_picture_come_separately_and_are_paid_by_form_and_tiles(horde
     assert done["state"] == "done"
     results = {form["form"]: form["result"][form["form"]] for form in done["forms"]}
     assert results["caption"] == "red"
-    assert requests.get(results["RealESRGAN_x4plus"], timeout=5).content == b"result"
+    assert requests.get(results["RealESRGAN_x4plus"], timeout=120).content == b"result"
     assert len(horde.sandbox.books().forms) == 2
 
 
@@ -115,7 +115,7 @@ def test_annotation_goes_to_those_alone_that_name_its_type(horde: Horde) -> None
 def test_only_the_newest_server_lists_annotation(horde: Horde) -> None:
     def words() -> Json:
         url = f"{horde.sandbox.url}/api/swagger.json"
-        return requests.get(url, timeout=5).json()["definitions"]
+        return requests.get(url, timeout=120).json()["definitions"]
 
     def forms(definitions: Json) -> list[str]:
         return definitions["ModelInterrogationFormStable"]["properties"]["name"]["enum"]

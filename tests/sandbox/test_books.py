@@ -68,7 +68,7 @@ def test_every_upload_of_an_image_is_on_record(sandbox: Sandbox, client: Api, wo
     client.ask()
     job = worker.pop_job()
     for data in (b"one", b"two", b"one"):
-        worker.http.put(job["r2_upload"], data=data, timeout=5)
+        worker.http.put(job["r2_upload"], data=data, timeout=120)
     digests = tuple(hashlib.sha256(data).hexdigest() for data in (b"one", b"two", b"one"))
     assert sandbox.books().generation(job["id"]).uploads == digests
 

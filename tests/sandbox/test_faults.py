@@ -75,8 +75,8 @@ def test_a_download_may_be_cut_short(sandbox: Sandbox, client: Api, worker: Api)
     job = worker.pop_job()
     sandbox.faults.inject(Endpoint.SOURCE, CutShort(), calls=1)
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
-        worker.http.get(job["source_image"], timeout=5)
-    assert worker.http.get(job["source_image"], timeout=5).status_code == 200
+        worker.http.get(job["source_image"], timeout=120)
+    assert worker.http.get(job["source_image"], timeout=120).status_code == 200
 
 
 def test_a_slow_reply_times_the_caller_out(sandbox: Sandbox, worker: Api):
@@ -121,7 +121,7 @@ def test_serve_says_how_to_use_it_and_ends_on_a_signal(number: signal.Signals):
         first = process.stdout.readline()
         assert first.startswith("A local horde listens on http://127.0.0.1:")
         url = first.split()[-1]
-        assert requests.get(f"{url}/api/v2/status/heartbeat", timeout=5).status_code == 200
+        assert requests.get(f"{url}/api/v2/status/heartbeat", timeout=120).status_code == 200
         process.send_signal(number)
         rest = process.stdout.read()
     assert process.returncode == 0

@@ -31,7 +31,7 @@ def test_a_picture_goes_from_worker_to_client(sandbox: Sandbox, client: Api, wor
     assert client.check(id)["waiting"] == 1
     job = worker.pop_job()
     assert client.check(id)["processing"] == 1
-    assert worker.http.put(job["r2_upload"], data=picture("WEBP"), timeout=5).status_code == 200
+    assert worker.http.put(job["r2_upload"], data=picture("WEBP"), timeout=120).status_code == 200
     reply = worker.submit(job["id"], seed=7)
     assert reply.json() == {"reward": pytest.approx(5.76, rel=0.04)}
 
@@ -40,14 +40,14 @@ def test_a_picture_goes_from_worker_to_client(sandbox: Sandbox, client: Api, wor
     assert not status["faulted"]
     (generation,) = status["generations"]
     assert (generation["seed"], generation["worker_name"]) == ("7", "tester")
-    image = client.http.get(generation["img"], timeout=5)
+    image = client.http.get(generation["img"], timeout=120)
     assert image.content == picture("WEBP") == sandbox.image(job["id"])
 
 
 def test_the_books_know_what_happened(sandbox: Sandbox, client: Api, worker: Api):
     id = client.ask_id()
     job = worker.pop_job()
-    worker.http.put(job["r2_upload"], data=b"bytes", timeout=5)
+    worker.http.put(job["r2_upload"], data=b"bytes", timeout=120)
     worker.submit(job["id"], gen_metadata=[{"type": "information", "value": "see_ref"}])
     worker.submit(job["id"])
 
@@ -184,7 +184,7 @@ def test_text_that_is_no_image_is_paid_and_handed_on(client: Api, worker: Api):
 def test_a_client_without_r2_gets_the_bytes(client: Api, worker: Api):
     id = client.ask_id(r2=False)
     job = worker.pop_job()
-    worker.http.put(job["r2_upload"], data=b"bytes", timeout=5)
+    worker.http.put(job["r2_upload"], data=b"bytes", timeout=120)
     worker.submit(job["id"])
     assert client.status(id)["generations"][0]["img"] == b64encode(b"bytes").decode()
 
@@ -193,7 +193,7 @@ def test_a_submit_without_an_upload_is_paid_and_has_no_image(client: Api, worker
     id = client.ask_id()
     assert worker.submit(worker.pop_job()["id"]).status_code == 200
     link = client.status(id)["generations"][0]["img"]
-    assert client.http.get(link, timeout=5).status_code == 404
+    assert client.http.get(link, timeout=120).status_code == 404
 
 
 def test_a_cancelled_request_pays_for_what_workers_hold(client: Api, worker: Api):
@@ -219,7 +219,7 @@ def test_source_pictures_are_links_to_webp(client: Api, worker: Api):
     (extra,) = job["extra_source_images"]
     assert extra["strength"] == 0.5
     for link in (job["source_image"], job["source_mask"], extra["image"]):
-        reply = worker.http.get(link, timeout=5)
+        reply = worker.http.get(link, timeout=120)
         assert Image.open(io.BytesIO(reply.content)).format == "WEBP"
 
 
@@ -227,7 +227,7 @@ def test_a_mask_may_be_the_alpha_channel(client: Api, worker: Api):
     client.ask_id(models=["Demo Inpainting"], source_image=CUTOUT, source_processing="inpainting")
     job = worker.pop_job(models=["Demo Inpainting"])
     assert job["source_mask"] is None
-    reply = worker.http.get(job["source_image"], timeout=5)
+    reply = worker.http.get(job["source_image"], timeout=120)
     assert Image.open(io.BytesIO(reply.content)).mode == "RGBA"
 
 
@@ -237,7 +237,7 @@ def test_a_source_picture_may_be_a_url(sandbox: Sandbox, client: Api, worker: Ap
     client.ask_id(source_image=sandbox.url + sandbox.horde.store.presign("GET", "sources", name))
     link = worker.pop_job()["source_image"]
     assert "_src?" in link
-    reply = worker.http.get(link, timeout=5)
+    reply = worker.http.get(link, timeout=120)
     assert Image.open(io.BytesIO(reply.content)).format == "WEBP"
 
 

@@ -143,7 +143,7 @@ def test_a_pop_without_name_key_or_json_is_refused(sandbox: Sandbox, worker: Api
     with Api(sandbox.url, None) as nobody:
         assert_invalid(nobody.pop(), "apikey")
     url = f"{sandbox.url}/api/v2/generate/pop"
-    reply = worker.http.post(url, data="not json", timeout=5)
+    reply = worker.http.post(url, data="not json", timeout=120)
     assert (reply.status_code, set(reply.json())) == (400, {"message"})
 
 
@@ -277,15 +277,15 @@ def test_object_urls_are_good_for_one_method_one_object_and_half_an_hour(
     client.ask_id()
     url = worker.pop_job()["r2_upload"]
     http = worker.http
-    assert http.get(url, timeout=5).status_code == 403
-    assert http.put(url.replace("Signature=", "Signature=0"), timeout=5).status_code == 403
-    assert http.put(url.replace("/transient/", "/transient/0"), timeout=5).status_code == 403
-    assert http.put(url.replace("Expires=1800", "Expires=9999"), timeout=5).status_code == 403
-    assert http.put(url.partition("?")[0], timeout=5).status_code == 403
+    assert http.get(url, timeout=120).status_code == 403
+    assert http.put(url.replace("Signature=", "Signature=0"), timeout=120).status_code == 403
+    assert http.put(url.replace("/transient/", "/transient/0"), timeout=120).status_code == 403
+    assert http.put(url.replace("Expires=1800", "Expires=9999"), timeout=120).status_code == 403
+    assert http.put(url.partition("?")[0], timeout=120).status_code == 403
     clock.move(1799)
-    assert http.put(url, data=b"x", timeout=5).status_code == 200
+    assert http.put(url, data=b"x", timeout=120).status_code == 200
     clock.move(2)
-    assert http.put(url, data=b"x", timeout=5).status_code == 403
+    assert http.put(url, data=b"x", timeout=120).status_code == 403
 
 
 def test_find_user_refuses_an_unknown_key(stranger: Api):

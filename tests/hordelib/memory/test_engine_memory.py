@@ -143,7 +143,7 @@ def test_the_next_jobs_model_is_read_while_this_one_samples(
 
     def prepare(done: int, _total: int) -> None:
         if done == 1:  # the engine's thread waits here, in the middle of its job
-            tight.prepare(QUICK, later).result(timeout=60)
+            tight.prepare(QUICK, later).result(timeout=120)
 
     tight.generate(QUICK, now, prepare)
     assert len(reads()) == 6
@@ -170,7 +170,7 @@ def test_pages_are_fetched_for_the_next_model_if_there_is_room_and_not_for_the_o
             for room_bytes in (0, 500 * MIB):
                 container.limit_bytes += room_bytes
                 for model in (now, later):
-                    tight.prepare(QUICK, model).result(timeout=60)
+                    tight.prepare(QUICK, model).result(timeout=120)
                 assert set(fetched) == ({file_of(later).stat().st_ino} if room_bytes else set())
 
     monkeypatch.setattr(os, "posix_fadvise", counted)
@@ -208,7 +208,7 @@ def resident_share(file: Path) -> float:
 def test_reading_ahead_says_nothing_of_a_broken_file(tight: Engine, copies: list[Model]):
     cut_off(copies[1])
     tight.generate(QUICK, copies[0])
-    tight.prepare(QUICK, copies[1]).result(timeout=60)
+    tight.prepare(QUICK, copies[1]).result(timeout=120)
     with pytest.raises(ModelBroken):
         tight.generate(QUICK, copies[1])
 

@@ -282,7 +282,7 @@ def test_reading_a_file_holds_up_nobody_else(machine: Machine, file: MakeFile):
 
 def test_two_that_want_one_file_read_it_once(machine: Machine, file: MakeFile):
     a = file("a", 100)
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=120)
     cache: Cache = ModelCache(machine.read, machine.host.budget, machine.device.budget)
 
     def work(_seed: int) -> None:

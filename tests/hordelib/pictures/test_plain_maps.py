@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
 from hordelib.job.control_types import ControlType
 from hordelib.pictures.plain_maps import PLAIN, SEEDED, Pixels, draw_shuffled
+from tests.support.bounds import bounded
 
 SIDE = 192
 RED, BLUE, WHITE = (220, 30, 40), (30, 60, 200), (255, 255, 255)
@@ -181,10 +180,9 @@ def test_odd_shapes_and_flat_pictures_give_a_map_of_their_size(
         assert drawn.shape == flat.shape
 
 
-def test_maps_of_a_large_picture_take_less_than_a_second_each():
-    """On one loaded core; a loop over pixels would take minutes."""
+def test_maps_of_a_large_picture_take_about_a_second_each():
+    """A loop over pixels would take minutes."""
     large = fields().repeat(6, 0).repeat(6, 1)[:1024, :1024]
-    for control, drawn in PLAIN.items():
-        started = time.thread_time()
-        drawn(large)
-        assert time.thread_time() - started < 1, control
+    for drawn in PLAIN.values():
+        with bounded(seconds=1, more_bytes=1 << 30):
+            drawn(large)

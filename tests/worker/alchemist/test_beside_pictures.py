@@ -53,7 +53,9 @@ def test_forms_fill_the_gaps_between_pictures_and_all_end_once(tmp_path: Path) -
             )
             status = client.call("GET", f"interrogate/status/{ids[0]}").json()
             drawn = {form["form"]: form["result"] for form in status["forms"]}["annotation"]
-            with Image.open(io.BytesIO(requests.get(drawn["annotation"], timeout=5).content)) as it:
+            with Image.open(
+                io.BytesIO(requests.get(drawn["annotation"], timeout=60).content)
+            ) as it:
                 assert it.size == (128, 96)
                 assert 255 in it.convert("L").tobytes(), "the edges of the square"
         finally:

@@ -587,7 +587,7 @@ def test_a_killed_child_leaves_no_semaphore_to_be_warned_of(tmp_path: Path):
     ended = subprocess.run(
         [sys.executable, "-P", "-c", KILLED_AFTER_A_BAR, str(tmp_path)],
         check=True,
-        timeout=60,
+        timeout=120,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
         capture_output=True,  # until multiprocessing's own process has ended, too
         text=True,
@@ -600,7 +600,7 @@ def test_the_log_of_a_child_that_lives_for_long_stays_short(tmp_path: Path):
     subprocess.run(
         [sys.executable, "-P", "-c", LOGGING, str(file)],
         check=True,
-        timeout=60,
+        timeout=120,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
     )
     logs = {path.name: path.read_text("utf-8") for path in file.parent.iterdir()}

@@ -187,7 +187,7 @@ def test_killing_the_judge_for_good_ends_what_waits_for_it(models: Path):
             os.sched_yield()
         judge.kill()
         with pytest.raises(JudgeFailed, match="stopping"):
-            waiting.result(timeout=2)
+            waiting.result(timeout=120)
     with pytest.raises(JudgeFailed, match="stopping"):
         judge.judge("a", 1, WEBP, "a cat")
     assert not judge.is_alive

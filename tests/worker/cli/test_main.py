@@ -192,7 +192,7 @@ def test_run_serves_until_a_signal_and_then_ends_cleanly(home: Home, horde: Sand
         client.ask_id({"width": 64, "height": 64, "steps": 4})
         wait_for(lambda: horde.books().generations and horde.books().requests[0].done)
         worker.send_signal(signal.SIGTERM)
-        output, _ = worker.communicate(timeout=30)
+        output, _ = worker.communicate(timeout=120)
     assert worker.returncode == ExitCode.OK, output
     assert "images 1" in output
     assert_nothing_left(worker.pid)
@@ -206,7 +206,7 @@ def test_a_second_signal_ends_it_at_once(home: Home, horde: Sandbox):
         worker.send_signal(signal.SIGINT)
         time.sleep(1)  # two at once would be one signal
         worker.send_signal(signal.SIGINT)
-        worker.communicate(timeout=5)
+        worker.communicate(timeout=30)  # the job would take minutes
     assert worker.returncode == ExitCode.INTERRUPTED
     assert_nothing_left(worker.pid)
 
@@ -216,7 +216,7 @@ def test_the_demo_can_be_interrupted(home: Home):
         assert demo.stdout is not None
         next(line for line in demo.stdout if "step" in line)
         os.killpg(demo.pid, signal.SIGINT)
-        demo.communicate(timeout=70)
+        demo.communicate(timeout=120)
     assert demo.returncode == ExitCode.INTERRUPTED
     assert_nothing_left(demo.pid)
 

@@ -42,7 +42,7 @@ class Line:
 
     def ask(self, name: str, params: GenerationParams = PLAIN) -> Future[Generation]:
         future = self._lanes.submit(self.gaps.fill, Member(name, params), NO_MODEL, NEVER)
-        assert self.asked.acquire(timeout=60)
+        assert self.asked.acquire(timeout=120)
         return future
 
     def run(self, members: Sequence[Member], model: Model, until: float) -> Sequence[Generation]:

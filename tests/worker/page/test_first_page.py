@@ -77,11 +77,11 @@ class Form:
             return False
 
     def get(self, path: str, **headers: str) -> requests.Response:
-        return requests.get(self.url + path, headers=headers, timeout=60, allow_redirects=False)
+        return requests.get(self.url + path, headers=headers, timeout=120, allow_redirects=False)
 
     def post(self, body: Any, **headers: str) -> requests.Response:
         headers = {"Origin": self.url, **headers}
-        return requests.post(f"{self.url}/api/setup", json=body, headers=headers, timeout=60)
+        return requests.post(f"{self.url}/api/setup", json=body, headers=headers, timeout=120)
 
     def finish(self) -> None:
         """Have it end, as a worker's page ends it: by answers that can be used."""

@@ -29,18 +29,18 @@ def test_a_page_whose_thread_or_loop_ends_touches_no_job(home: Home, horde: Sand
     with Api(horde.url, CLIENT_KEY) as client, process as worker:
         asked = [client.ask_id(SMALL) for _ in range(6)]
         wait_for(lambda: bool(horde.books().generations))
-        with requests.get(f"{url}/events", stream=True, timeout=30) as events:
+        with requests.get(f"{url}/events", stream=True, timeout=120) as events:
             lines = events.iter_lines()
             assert next(lines) == b"event: now"
             (home.folder / "fail").touch()
             with suppress(requests.RequestException):
                 list(lines)
         with pytest.raises(requests.RequestException):
-            requests.get(url, timeout=30)
+            requests.get(url, timeout=120)
         asked += [client.ask_id(SMALL) for _ in range(6)]
         wait_for(lambda: all(horde.books().request(id).done for id in asked))
         worker.terminate()
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=120)
     assert worker.returncode == 0, output
     assert "the page has ended" in output
     assert {image.state for id in asked for image in horde.books().of_request(id)} == {State.ok}
@@ -60,7 +60,7 @@ def test_page_and_health_are_there_before_the_first_model_is(tmp_path: Path, hor
     headers = {"Origin": url}
 
     def now() -> Any:
-        with requests.get(f"{url}/events", stream=True, timeout=60) as events:
+        with requests.get(f"{url}/events", stream=True, timeout=120) as events:
             lines = events.iter_lines(decode_unicode=True)
             return json.loads(next(line for line in lines if line.startswith("data: "))[6:])
 
@@ -81,12 +81,12 @@ def test_page_and_health_are_there_before_the_first_model_is(tmp_path: Path, hor
             assert seen["sentence"].startswith("It is starting. Models are read or downloaded")
             assert [each["name"] for each in seen["downloads"]] == [MODEL]
             health, ready = (
-                requests.get(metrics + it, timeout=60) for it in ("/healthz", "/readyz")
+                requests.get(metrics + it, timeout=120) for it in ("/healthz", "/readyz")
             )
             assert (health.status_code, health.text) == (200, "starting\n")
             assert (ready.status_code, ready.text) == (503, "starting\n")
             paths = {"/api/models/pause": {"name": MODEL}, "/api/order": {"order": "stop"}}
             for path, body in paths.items():
-                assert requests.post(url + path, json=body, headers=headers, timeout=60).ok
+                assert requests.post(url + path, json=body, headers=headers, timeout=120).ok
             output, _ = worker.communicate(timeout=120)
     assert worker.returncode == 0, output

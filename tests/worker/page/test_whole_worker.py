@@ -91,7 +91,7 @@ def worker(
 
 def _answers(url: str) -> bool:
     try:
-        return requests.get(url, timeout=10).ok
+        return requests.get(url, timeout=120).ok
     except requests.RequestException:
         return False
 

@@ -31,7 +31,7 @@ def states_in(ledger: Path) -> list[str]:
     """What the worker's ledger says of its images at this moment."""
     if not ledger.is_file():
         return []
-    with closing(sqlite3.connect(ledger, timeout=5)) as db:
+    with closing(sqlite3.connect(ledger, timeout=120)) as db:
         tables = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'images'").fetchone()
         return [row[0] for row in db.execute("SELECT state FROM images")] if tables[0] else []
 
@@ -62,7 +62,7 @@ def test_a_worker_killed_between_generation_and_submit_delivers_when_it_starts_a
     with home.start("run") as worker:
         wait_for(lambda: horde.books().request(asked).done, 30)
         worker.send_signal(signal.SIGTERM)
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=120)
     (image,) = horde.books().of_request(asked)
     assert (image.state, image.upload_bytes > 0) == (State.ok, True), output
     assert states_in(ledger) == ["submitted"]
@@ -79,13 +79,13 @@ def test_a_worker_killed_over_its_jobs_makes_them_when_it_starts_again(
         wait_for(lambda: states_in(ledger) == ["popped"] * 3)
         children = psutil.Process(worker.pid).children(recursive=True)
         worker.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(children, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=120)
     assert not alive, "children outlived their worker"
     assert b"a red circle" in everything_in(ledger.parent)
     with home.start("run") as worker:
         wait_for(lambda: all(horde.books().request(id).done for id in asked))
         worker.send_signal(signal.SIGTERM)
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=120)
     assert "jobs from before the restart that can still be made: 2" in output
     states = [image.state for id in asked for image in horde.books().of_request(id)]
     assert states == [State.ok] * 3, output
@@ -113,7 +113,7 @@ def test_pause_resume_drain_and_status_while_it_runs(home: Home, horde: Sandbox)
         assert home.run("resume") == (ExitCode.OK, "the worker is serving\n")
         wait_for(lambda: horde.books().request(later).done, 60)
         assert home.run("drain") == (ExitCode.OK, "the worker is draining\n")
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=120)
     assert worker.returncode == ExitCode.OK, output
     code, told = home.run("status")
     assert code == ExitCode.FAILED
@@ -139,7 +139,7 @@ def test_a_worker_that_waits_for_its_first_model_says_so_and_ends_when_it_is_dra
         with home.start("run") as worker:
             wait_until_told(home, STARTING)
             assert home.run("drain") == (ExitCode.OK, "the worker is ended\n")
-            output, _ = worker.communicate(timeout=60)
+            output, _ = worker.communicate(timeout=120)
     assert worker.returncode == ExitCode.OK, output
     assert "serving starts with the first one" in output
     assert (home.folder / "models" / "compvis" / "One.safetensors.part").is_file()
@@ -156,7 +156,7 @@ def test_a_worker_that_has_just_begun_is_drained_although_it_forgets_earlier_ord
         wait_for(lambda: orders.is_given(Order.drain), every=0.01)
         orders.end()
         state.close()
-        output, _ = drain.communicate(timeout=30)
+        output, _ = drain.communicate(timeout=120)
     assert (drain.returncode, output) == (ExitCode.OK, "the worker is ended\n")
 
 
@@ -165,12 +165,12 @@ def test_a_worker_that_was_drained_serves_when_it_is_started_again(home: Home, h
     with home.start("run") as worker:
         wait_for(lambda: horde.books().tally.calls.get("pop", 0) > 0)
         home.run("drain")
-        worker.communicate(timeout=60)
+        worker.communicate(timeout=120)
     with Api(horde.url, CLIENT_KEY) as client, home.start("run") as worker:
         asked = client.ask_id(SMALL)
         wait_for(lambda: horde.books().request(asked).done, 60)
         worker.send_signal(signal.SIGTERM)
-        worker.communicate(timeout=60)
+        worker.communicate(timeout=120)
     assert worker.returncode == ExitCode.OK
 
 
@@ -180,7 +180,7 @@ def test_the_end_of_the_terminal_finishes_the_job_at_work(home: Home, horde: San
         asked = client.ask_id(SMALL | {"steps": 10})
         wait_for(lambda: bool(horde.books().generations))
         os.killpg(worker.pid, signal.SIGHUP)
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=120)
     assert worker.returncode == ExitCode.OK, output
     assert [image.state for image in horde.books().of_request(asked)] == [State.ok], output
 
@@ -195,7 +195,7 @@ def test_orders_without_a_worker_say_so(home: Home, horde: Sandbox):
         wait_until_told(home, "paused")
         assert horde.books().tally.calls.get("pop", 0) == 0
         worker.send_signal(signal.SIGTERM)
-        worker.communicate(timeout=60)
+        worker.communicate(timeout=120)
     assert worker.returncode == ExitCode.OK
 
 
@@ -219,7 +219,7 @@ def test_a_disk_that_is_full_while_it_serves_stops_nothing(home: Home, horde: Sa
         wait_for(lambda: horde.books().request(asked).done)
         process.rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
         worker.send_signal(signal.SIGTERM)
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=120)
     assert worker.returncode == ExitCode.OK, output
     assert [image.state for image in horde.books().of_request(asked)] == [State.ok]
     assert output.count("can't be written") == 1
@@ -245,7 +245,7 @@ def serving(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Gener
             wait_for(lambda: horde.books().tally.calls.get("pop", 0) > 0)
             yield Serving(home, horde, worker)
             worker.send_signal(signal.SIGTERM)
-            output, _ = worker.communicate(timeout=60)
+            output, _ = worker.communicate(timeout=120)
     assert worker.returncode == ExitCode.OK, output
 
 

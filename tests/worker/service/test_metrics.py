@@ -31,7 +31,7 @@ NOW = Overview(
 
 def get(server: MetricsServer, path: str, key: str = "") -> requests.Response:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return requests.get(f"http://{server.address}{path}", headers=headers, timeout=30)
+    return requests.get(f"http://{server.address}{path}", headers=headers, timeout=120)
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:

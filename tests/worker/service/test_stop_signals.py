@@ -24,7 +24,7 @@ def test_a_signal_before_anything_is_imported_ends_the_worker_well(
     with home.start("run") as worker:
         wait_until_caught(worker.pid, STOP_SIGNALS[-1])
         worker.send_signal(number)
-        output, _ = worker.communicate(timeout=30)
+        output, _ = worker.communicate(timeout=120)
     assert worker.returncode == ExitCode.OK, output
     assert output == "stopped\n"
 
@@ -54,7 +54,7 @@ def test_a_signal_at_the_very_end_does_not_change_the_exit_code():
         env={**os.environ, "PYTHONPATH": str(PROJECT), "DREAMER_RUNTIME": runtime()},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 7, done.stderr
@@ -90,7 +90,7 @@ raise SystemExit(stoppable(serve, signals, is_service=True))
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "ending\n"
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (ExitCode.INTERRUPTED, "stopped\n")
 
 

@@ -135,7 +135,7 @@ def test_a_worker_under_all_samples_at_once_delivers_the_good_jobs(
             insist_on_no_key(psutil.Process(worker.pid))
         finally:
             worker.terminate()
-            output, _ = worker.communicate(timeout=60)
+            output, _ = worker.communicate(timeout=120)
     assert worker.returncode == ExitCode.OK, output
     for id in (*good, bad["bomb"]):
         assert [image.state for image in horde.books().of_request(id)] == [State.ok], output
