@@ -65,6 +65,7 @@ class Bench:
         self.reserve_bytes = reserve_bytes
         self.engine = Engine(device="cuda:0", vram_reserve_bytes=reserve_bytes, fast=fast)
         self.engine.start()
+        gc.freeze()  # as its child process does: no model that goes has all of ComfyUI looked at
         self.last: Generation | None = None
 
     def make(

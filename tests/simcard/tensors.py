@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from tests.simcard.allocator import Block
 from tests.simcard.card import Card
+from tests.simcard.shapes import result_of
 
 DEVICE = torch.device("cuda:0")
 LEAST_BLANK = 1 << 14  # numbers: smaller tensors decide something, and always have theirs
@@ -254,6 +255,8 @@ def _compute(func: Any, name: str, flat: Sequence[Any], inner: Any, is_blank: bo
     halves = (t.dtype for t in values if isinstance(t, torch.Tensor) and t.dtype in HALVES)
     half = next(halves, None) if name in WIDE and not is_blank else None
     with _plain():
+        if is_blank:
+            return result_of(func, values, spec, lambda: func(*args, **kwargs))
         if half is None:
             return func(*args, **kwargs)
         wide = [_widened(outer, each) for outer, each in zip(flat, values, strict=True)]
