@@ -25,7 +25,7 @@ USUAL: Mapping[str, object] = MappingProxyType(
         "height": 64,
         "sampler_name": "k_euler",
         "karras": False,
-        "steps": 15,
+        "steps": 10,
         "cfg_scale": 4.0,
     }
 )
