@@ -79,10 +79,10 @@ run_floor() {
         printf '== format, lint and imports are clean\n'
     fi
     printf '== tests\n'
-    # A file to each process, with one thread: faster than one with more threads. There is one more
+    # A file to each process, with one thread: faster than one with more threads. There are two more
     # than two cores need, since many tests wait for another process. The longest files come first.
     export OMP_NUM_THREADS=1
-    set -- -n 3 --dist loadfile --no-loadscope-reorder
+    set -- -n 4 --dist loadfile --no-loadscope-reorder
     if [ -z "$failed" ]; then
         run_pytest "$@"
     fi

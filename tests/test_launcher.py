@@ -316,12 +316,12 @@ def test_the_quality_floor_runs_everything_and_pytest_last(ready: Clone):
     assert shown.returncode == 0
     tools = [line.split()[0] for line in shown.stdout.splitlines() if not line.startswith("==")]
     assert tools == ["ruff", "ruff", "importlinter", "pytest"]
-    assert shown.stdout.splitlines()[-1] == "pytest -n 3 --dist loadfile --no-loadscope-reorder"
+    assert shown.stdout.splitlines()[-1] == "pytest -n 4 --dist loadfile --no-loadscope-reorder"
     (ready.folder / "unclean").touch()
     shown = ready.run("horde-bridge.sh", "test")
     assert shown.returncode == 1
     assert "FAILED: format lint " in shown.stdout
-    assert shown.stdout.splitlines()[-1] == "pytest -n 3 --dist loadfile --no-loadscope-reorder"
+    assert shown.stdout.splitlines()[-1] == "pytest -n 4 --dist loadfile --no-loadscope-reorder"
 
 
 def test_arguments_of_the_test_command_go_to_pytest_alone(ready: Clone):

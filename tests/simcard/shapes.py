@@ -5,7 +5,7 @@ again and again, and torch takes longer for a shape than for a small picture's n
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -44,14 +44,15 @@ def _is_pure(func: Any) -> bool:
 
 
 def _described(value: Any) -> Hashable:
-    if not isinstance(value, torch.Tensor):
-        return type(value), value
-    return tuple(value.size()), value.stride(), value.dtype, value.is_meta
+    if isinstance(value, torch.Tensor):
+        return tuple(value.size()), value.stride(), value.dtype, value.is_meta
+    kind: type = type(value)  # 1, 1.0 and True are equal
+    return kind, value
 
 
 def _shapes(out: Any) -> list[_Shape] | None:
     """None unless it is one tensor of the meta device, or a tuple of several."""
-    every: Sequence[Any] = out if isinstance(out, tuple) else (out,)
+    every: list[Any] = list(cast(tuple[Any, ...], out)) if isinstance(out, tuple) else [out]
     if isinstance(out, tuple) and len(every) < 2:
         return None
     if not all(isinstance(each, torch.Tensor) and each.is_meta for each in every):

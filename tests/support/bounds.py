@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -27,7 +27,7 @@ def peak_bytes() -> int:
 
 
 @contextmanager
-def bounded(seconds: float = MOST_SECONDS, more_bytes: int = MOST_BYTES) -> Iterator[None]:
+def bounded(seconds: float = MOST_SECONDS, more_bytes: int = MOST_BYTES) -> Generator[None]:
     """Fails where the block takes more of an ordinary core's time, or more main memory.
 
     The seconds are those of this thread alone, and grow with the slowness of the machine. The bytes
