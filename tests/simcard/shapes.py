@@ -46,8 +46,7 @@ def _is_pure(func: Any) -> bool:
 def _described(value: Any) -> Hashable:
     if isinstance(value, torch.Tensor):
         return tuple(value.size()), value.stride(), value.dtype, value.is_meta
-    kind: type = type(value)  # 1, 1.0 and True are equal
-    return kind, value
+    return cast(Hashable, type(value)), value  # 1, 1.0 and True are equal
 
 
 def _shapes(out: Any) -> list[_Shape] | None:

@@ -672,7 +672,7 @@ WALL_CLOCK = {
 # For what outlives the process, or is said in times of day or to another process.
 MAY_ASK_THE_WALL_CLOCK = {
     *("net/cached_documents.py", "net/refusal_memo.py"),
-    *("jobs/ledger.py", "clock.py"),
+    *("jobs/ledger.py", "jobs/totals.py", "clock.py"),  # hours of an owner's clock
     *("service/overview.py", "service/serve.py", "service/application_view.py"),
     "service/updates.py",  # tries of a release are written down, for the next life
     *("service/history.py", "service/watches.py", "page/app.py", "safety/gallery.py"),
