@@ -47,7 +47,8 @@ PLACES: Mapping[str, Place] = {
 
 @dataclass(frozen=True, slots=True)
 class OfferedForms:
-    """`missing` says of each wanted form that can't be done what it lacks."""
+    """`missing` says of each wanted form what it lacks, and so of annotation where it lacks files
+    for some of its types alone."""
 
     forms: tuple[str, ...]
     annotation_types: tuple[ControlType, ...]
@@ -76,12 +77,9 @@ def offered_forms(config: BridgeConfig, models: Path) -> OfferedForms:
     """What this machine can do of what the owner wants; `models` is the folder of all weights."""
     wanted = wanted_forms(config)
     types = tuple(_drawable(config, models)) if ANNOTATION in wanted else ()
-    lacking = {form: _lack(form, models, types) for form in wanted}
-    return OfferedForms(
-        tuple(form for form in wanted if not lacking[form]),
-        types,
-        {form: lack for form, lack in lacking.items() if lack},
-    )
+    lacking = {form: lack for form in wanted if (lack := _lack(form, config, models))}
+    offered = (form for form in wanted if form not in lacking or (form == ANNOTATION and types))
+    return OfferedForms(tuple(offered), types, lacking)
 
 
 def form_offer(config: BridgeConfig, offered: OfferedForms, amount: int) -> FormOffer:
@@ -113,15 +111,24 @@ def _drawable(config: BridgeConfig, models: Path) -> Iterable[ControlType]:
             yield control
 
 
-def _lack(form: str, models: Path, types: tuple[ControlType, ...]) -> str:
+def _undrawable(config: BridgeConfig, models: Path) -> str:
+    """What the types lack that the owner names, else the first nine."""
+    wanted = tuple(map(ControlType, config.annotation_types)) or control_types.CLASSIC
+    files = {control: control_types.files_of(models, control, net=False) for control in wanted}
+    lacking = [file for each in files.values() for file in each if not file.is_there]
+    named = [control for control, each in files.items() if not all(file.is_there for file in each)]
+    size = size_text(sum(file.weights.size_bytes for file in dict.fromkeys(lacking)))
+    return f"the annotators of {', '.join(named)} ({size})" if named else ""
+
+
+def _lack(form: str, config: BridgeConfig, models: Path) -> str:
     if form in PACKAGES:
         lacking = [name for name in PACKAGES[form] if find_spec(name) is None]
-        return f"the packages {', '.join(lacking)} are not installed" if lacking else ""
+        return f"the packages {', '.join(lacking)}" if lacking else ""
     if form == ANNOTATION:
-        return "" if types else "no annotator's files are there"
+        return _undrawable(config, models)
     if form in POST_PROCESSORS:
-        file = post_processors.missing(models).get(form)
-        return f"{file} is missing in the models folder" if file else ""
+        return post_processors.missing(models).get(form, "")
     if form in list(Topic):
         return lacking_for(Topic(form), models)
     return ""
@@ -130,5 +137,4 @@ def _lack(form: str, models: Path, types: tuple[ControlType, ...]) -> str:
 def lacking_for(topic: Topic, models: Path) -> str:
     """Which files are missing to answer such questions, and how large they are; "" for none."""
     lack = lacking(models, topic)
-    told = ", ".join(f"{each.file} ({size_text(each.size_bytes)})" for each in lack)
-    return f"missing in the models folder: {told}" if lack else ""
+    return ", ".join(f"{each.file} ({size_text(each.size_bytes)})" for each in lack)

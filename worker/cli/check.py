@@ -82,9 +82,10 @@ def findings(home: Path, config_file: Path) -> Iterator[Finding]:
         yield from _models(models, inventory)
         yield from _memory(config, models)
         yield from control_files(inventory.folder)
-        yield from _transparency(inventory.folder)
-        yield from kinds_of_jobs(config, home, models)
-        yield from introduced(config, home, models)
+        if config.makes_pictures:
+            yield from _transparency(inventory.folder)
+            yield from kinds_of_jobs(config, home, models)
+            yield from introduced(config, home, models)
         yield from alchemist(config, inventory.folder)
         yield from text_findings(config)
         yield _safety(config, home)
@@ -309,10 +310,11 @@ def introduced(config: BridgeConfig, home: Path, models: Models) -> Iterator[Fin
 def alchemist(config: BridgeConfig, folder: ModelsFolder) -> Iterator[Finding]:
     """Which forms are offered, and what the others lack; whether pictures can be scored."""
     if config.alchemist_name is not None:
-        yield from _forms(config, folder.path)
-    lack = lacking_for(Topic.aesthetic, folder.path) if config.aesthetic_score else ""
+        yield from _forms(config, folder)
+    is_scored = config.aesthetic_score and config.makes_pictures
+    lack = lacking_for(Topic.aesthetic, folder.path) if is_scored else ""
     if lack:
-        told = f"pictures are not scored: {lack}"
+        told = f"pictures are not scored: the models folder lacks {lack}"
         yield Finding("aesthetic_score", Verdict.warning, told, ADD_ALCHEMIST)
     if config.alchemist_name is not None or config.aesthetic_score:
         yield from _other_files(folder, "alchemist", question_entries())
@@ -321,14 +323,19 @@ def alchemist(config: BridgeConfig, folder: ModelsFolder) -> Iterator[Finding]:
 ADD_ALCHEMIST = "run ./horde-bridge.sh models add alchemist"
 
 
-def _forms(config: BridgeConfig, models: Path) -> Iterator[Finding]:
-    offered = offered_forms(config, models)
+def _forms(config: BridgeConfig, folder: ModelsFolder) -> Iterator[Finding]:
+    offered = offered_forms(config, folder.path)
     told = ", ".join(offered.forms) or "no form can be done"
     yield ok("alchemist", told) if offered.forms else failed("alchemist", told, "see forms")
     if offered.missing:
-        lacking = "; ".join(f"{form}: {lack}" for form, lack in sorted(offered.missing.items()))
+        sizes = {name: row.size_bytes for name, row in folder.reference().entries.items()}
+        lacking = "; ".join(
+            f"{form} lacks {lack}{f' ({size_text(sizes[form])})' if sizes.get(form) else ''}"
+            for form, lack in offered.missing.items()
+        )
         remedy = f"{ADD_ALCHEMIST}, or name in forms what is to be offered"
-        yield Finding("alchemist", Verdict.warning, f"not offered: {lacking}", remedy)
+        told = f"not offered (files belong in the models folder): {lacking}"
+        yield Finding("alchemist", Verdict.warning, told, remedy)
 
 
 def _safety(config: BridgeConfig, home: Path) -> Finding:

@@ -23,6 +23,7 @@ def text_findings(config: BridgeConfig) -> Iterator[Finding]:
         return
     length, context = lengths(config, server)
     told = f"{server.software} ({server.api}): {server.model}, offered as {server.offered}"
+    told += "::, with your user name behind it" if config.branded_model else ""
     yield ok("text server", f"{told}; texts of {length} tokens, {context} with their prompts")
     if share(server) == WHOLE:
         yield ok("reward of texts", told_reward(server))

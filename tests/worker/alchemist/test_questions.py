@@ -133,11 +133,9 @@ def test_what_is_missing_is_told_with_its_size(tmp_path: Path) -> None:
     offered = offered_forms(own(tmp_path, forms=list(Topic)), tmp_path)
     assert offered.forms == ()
     assert offered.missing == {
-        "caption": "missing in the models folder: blip-image-captioning-base.bin (990 MB),"
-        " blip-vocabulary.txt (232 kB)",
-        "interrogation": "missing in the models folder: ViT-L-14.pt (933 MB)",
-        "aesthetic": "missing in the models folder: ViT-L-14.pt (933 MB),"
-        " sac+logos+ava1-l14-linearMSE.pth (3.7 MB)",
+        "caption": "blip-image-captioning-base.bin (990 MB), blip-vocabulary.txt (232 kB)",
+        "interrogation": "ViT-L-14.pt (933 MB)",
+        "aesthetic": "ViT-L-14.pt (933 MB), sac+logos+ava1-l14-linearMSE.pth (3.7 MB)",
     }
     put_clip(tmp_path)
     assert offered_forms(own(tmp_path, forms=list(Topic)), tmp_path).forms == ("interrogation",)
@@ -152,8 +150,11 @@ def test_check_tells_of_scores_that_can_not_be_and_of_files_that_are_others(
     (scores,) = (each for each in told if "pictures are not scored" in each)
     assert "linearMSE.pth (3.7 MB)" in scores
     assert "models add alchemist" in scores
-    (missing,) = (each for each in told if "not offered: " in each)
-    assert f"{BLIP.file} (990 MB)" in missing
+    (missing,) = (each for each in told if "not offered (" in each)
+    assert f"caption lacks {BLIP.file} (990 MB)" in missing
+    assert "RealESRGAN_x4plus lacks esrgan/RealESRGAN_x4plus.pth" in missing
+    assert "annotation lacks the annotators of " in missing
+    assert any("nsfw, describe, palette, vectorize, annotation" in each for each in told)
     assert any(CLIP.file in each and "another file" in each for each in told)
 
 
