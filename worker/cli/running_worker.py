@@ -210,7 +210,7 @@ def _lines(overview: Overview, totals: Totals | None) -> list[tuple[str, str]]:
         lines.append(("beside it", _by_stage(others)))
     lines += [(f"{other.kind}s", _told_of_kind(other)) for other in overview.others]
     if totals is not None and overview.doing != NOT_RUNNING:
-        done = counted({kind: each.hour_done for kind, each in totals.of.items()})
+        done = counted({kind: each.hour_done for kind, each in totals.seen.items()})
         kudos = sum(each.hour_kudos for each in totals.of.values())
         lines.append(("the last hour", f"{done}, {kudos:.2f} kudos"))
     return lines

@@ -175,8 +175,9 @@ class _Worker:
         predictor = make_predictor(self.state.path, config.card_names)
         journal = Journal(self.ledger, self.children.most_drops, predictor)
         bridge = make_bridge(config, home, models, journal, intake=intake, children=self.children)
-        names = ", ".join(models.served) or "no pictures"
-        log.info("offering %s as %r", names, config.dreamer_name)
+        if config.makes_pictures:
+            names = ", ".join(models.served) or "no pictures"
+            log.info("offering %s as %r", names, config.dreamer_name)
         with self._beside(intake.offered, journal) as (pauses, limit_power):
             serve(
                 bridge,

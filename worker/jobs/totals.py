@@ -50,6 +50,12 @@ class Totals:
         return self.of[Kind.image].ends
 
     @property
+    def seen(self) -> Mapping[Kind, KindTotals]:
+        """Those kinds of which anything was ever in hand; images, where nothing was."""
+        seen = {kind: told for kind, told in self.of.items() if told.ends or told.open}
+        return seen or {Kind.image: self.of[Kind.image]}
+
+    @property
     def others(self) -> Mapping[Kind, KindTotals]:
         return {kind: told for kind, told in self.of.items() if kind is not Kind.image}
 

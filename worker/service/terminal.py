@@ -157,12 +157,12 @@ def jobs_table(rows: tuple[JobRow, ...]) -> Table:
 def print_totals(console: Console, totals: Totals) -> None:
     """What the ledger has counted since it was begun, a line each."""
     for end in ENDS:
-        told = counted({kind: each.ends.get(end, 0) for kind, each in totals.of.items()})
+        told = counted({kind: each.ends.get(end, 0) for kind, each in totals.seen.items()})
         console.print(f"{_ENDS_TOLD[end] + ':':{WIDTH}}{told}")
-    told = counted({kind: each.open for kind, each in totals.of.items()})
+    told = counted({kind: each.open for kind, each in totals.seen.items()})
     console.print(f"{'in hand:':{WIDTH}}{told}")
-    each_kudos = (f"{each.kudos:.2f} for {kind}s" for kind, each in totals.of.items())
-    apart = f" ({', '.join(each_kudos)})" if totals.others else ""
+    each_kudos = (f"{each.kudos:.2f} for {kind}s" for kind, each in totals.seen.items())
+    apart = f" ({', '.join(each_kudos)})" if len(totals.seen) > 1 else ""
     console.print(f"{'kudos:':{WIDTH}}{totals.kudos:.2f}{apart}")
     if totals.lost_pops:
         told = f"{totals.lost_pops}; they may have contained jobs"
