@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from hordelib.demo_model.shapes import Scene
 from tests.support.looks import look, pixels
@@ -40,7 +41,8 @@ def _made(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
     return folder
 
 
-def _run(program: str, folder: Path) -> None:
+def _run(program: str, folder: Path) -> str:
+    """What it prints."""
     (folder / "program.py").write_text(program, "utf-8")
     done = subprocess.run(
         [sys.executable, "program.py"],
@@ -51,15 +53,19 @@ def _run(program: str, folder: Path) -> None:
         timeout=280,  # seconds of work take minutes on a machine that does much else
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_the_readmes_example_makes_the_picture(tmp_path: Path, checkpoint: Path):
     (tmp_path / "models").symlink_to(checkpoint.parent.parent)
     (program,) = examples_of(README)
-    _run(program, tmp_path)
+    colours = ast.literal_eval(_run(program, tmp_path))["colors"]
     with Image.open(tmp_path / "circle.png") as picture:
         seen = look(picture, Scene("circle", "red", "blue"))
     assert (picture.size, seen.colour, seen.background) == ((128, 128), "red", "blue")
+    values = [ImageColor.getrgb(colour["hex"]) for colour in colours]
+    red, blue = 0, 2
+    assert {value.index(max(value)) for value in values[:2]} == {red, blue}
 
 
 @pytest.mark.parametrize("name", SHOWN)

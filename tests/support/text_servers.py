@@ -162,6 +162,7 @@ class CompletionsServer(_Server):
     known: frozenset[str] = frozenset()
     key: str = ""
     completes: bool = True
+    instead: Handler | None = None
     bodies: list[Json] = field(default_factory=list[Json])
 
     def __post_init__(self) -> None:
@@ -182,6 +183,8 @@ class CompletionsServer(_Server):
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append(body)
+        if self.instead:
+            return await self.instead(request)
         if not self.completes:
             return web.json_response({"detail": "Not Found"}, status=404)
         if self.known and (unknown := set(body) - self.known):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from hordelib.errors import InvalidParams
 from tests.support.sandbox_client import WORKER_KEY, Api, Json
 from tests.support.scribe_stage import LONG_SECONDS, Stage, until
 from tests.support.text_servers import CompletionsServer, KoboldServer, pieces, streamed, told
@@ -18,6 +19,7 @@ from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE, Ledger
 from worker.jobs.results import Solved
 from worker.sandbox import Endpoint, LostReply, NamedTwice, Reply, State
+from worker.scribe.order import read_order
 
 TIEFIGHTER = "koboldcpp/LLaMA2-13B-Tiefighter"
 
@@ -152,13 +154,31 @@ def test_what_is_no_text_is_a_fault_with_its_reason_and_the_next_is_written(
         assert stage.result(id) == told("Once upon a time")
 
 
-def test_a_prompt_of_a_megabyte_is_handed_on_and_one_that_is_none_is_faulted(stage: Stage) -> None:
+def test_a_prompt_of_a_megabyte_is_handed_on(stage: Stage) -> None:
     with KoboldServer() as server:
         prompt = "{{[INPUT]}}\0" * 90_000
         id = stage.ask(prompt)
         stage.serve(server.url)
         assert stage.result(id) == told(prompt).replace("\0", "")
         assert server.bodies[0]["prompt"] == prompt
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt", None),
+        ("prompt", ["a", "list"]),
+        ("prompt", "x" * ((16 << 20) + 1)),
+        ("max_length", 1 << 40),
+        ("max_length", "80"),
+        ("max_context_length", -1),
+        ("stop_sequence", ["x"] * 1001),
+        ("singleline", 1),
+    ],
+)
+def test_a_payload_that_is_none_names_the_field(field: str, value: object) -> None:
+    with pytest.raises(InvalidParams, match=field):
+        read_order({"prompt": "", field: value})
 
 
 def test_a_server_without_room_is_waited_for(stage: Stage) -> None:
@@ -260,6 +280,18 @@ def test_a_text_that_a_killed_life_has_left_is_written_by_the_next(stage: Stage)
         stage.serve(server.url)
         assert stage.result(id) == told("left over")
         assert len(stage.texts(id)) == 1
+
+
+def test_a_completions_server_that_breaks_a_text_off_says_why(stage: Stage) -> None:
+    async def out_of_memory(request: web.Request) -> web.StreamResponse:
+        server.instead = None
+        half = {"choices": [{"text": " half of"}]}
+        return await streamed(request, half, {"error": {"message": "out of memory"}})
+
+    with CompletionsServer(instead=out_of_memory) as server:
+        id = stage.ask()
+        stage.reason(stage.serve(server.url), "breaks a text off: {'message': 'out of memory'}")
+        assert stage.result(id) == told("Once upon a time")
 
 
 def test_a_life_that_is_killed_at_its_last_word_says_the_same_again(stage: Stage) -> None:
