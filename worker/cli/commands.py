@@ -84,12 +84,15 @@ def _live(options: argparse.Namespace, signals: StopSignals) -> None:
     from worker.cli.first_use import ensure_comfyui
     from worker.cli.serving import run_worker
     from worker.models.inventory import ModelsFolder
+    from worker.page.waiting_page import Ended, wait_for_safety
     from worker.service.logs import LogWay
     from worker.service.releases import news
     from worker.service.terminal import make_console
     from worker.service.updates import Updates
 
     config = load_config(options.home / CONFIG_FILE)
+    if wait_for_safety(config, options.home, signals) is Ended.by_owner:
+        return
     if config.comfyui_path is None and not config.scribe_only:
         ensure_comfyui(make_console())
     way = LogWay.json if options.log_json else LogWay.plain if options.plain else LogWay.auto

@@ -21,7 +21,16 @@ from worker.horde.kinds import Kind
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.totals import Totals, read_totals
 from worker.line.pausing import PauseCause
-from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, Given, Order, Orders
+from worker.service.orders import (
+    ENDED,
+    MAINTENANCE,
+    SERVING,
+    STARTING,
+    WAITING,
+    Given,
+    Order,
+    Orders,
+)
 from worker.service.overview import JobOverview, KindOverview, Overview
 from worker.service.pause_times import parse_pause
 from worker.service.pauses import moment
@@ -119,8 +128,8 @@ def _doing(folder: Path) -> str:
 
 # What a worker answers that does as it was told.
 _DOING = {
-    Order.serve: (SERVING, MAINTENANCE, STARTING),
-    Order.pause: ("pausing", "paused"),
+    Order.serve: (SERVING, MAINTENANCE, STARTING, WAITING),
+    Order.pause: ("pausing", "paused", WAITING),
     Order.drain: ("draining", ENDED),
     Order.restart: ("draining", ENDED, STARTING),
 }

@@ -18,10 +18,12 @@ from hordelib.files.whole_files import anybody_may_write
 from worker.children.signals import StopSignals
 from worker.cli.exit_codes import line_of
 from worker.command_line import as_typed
+from worker.config.config import load_config
 from worker.config.document import CONFIG_FILE
 from worker.config.keys import BridgeConfig
 from worker.config.old_keys import in_short
 from worker.devices import chosen_cards
+from worker.errors import ConfigError
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
@@ -37,6 +39,7 @@ from worker.notices.notifier import Notifier, seen_of
 from worker.notices.posting import NOT_INSTALLED, is_installed
 from worker.page.app import Watched
 from worker.page.server import page_of
+from worker.page.waiting_page import Ended, wait_for_start
 from worker.safety.gallery import Gallery
 from worker.safety.policy import unfound
 from worker.service.application_view import Shown, make_display
@@ -226,10 +229,24 @@ class _Worker:
 
 
 def run_lives(live: Callable[[], None], home: Path, signals: StopSignals) -> None:
-    """One life of a worker after the other, as long as each has ended by the order to restart."""
+    """One life of a worker after the other, as long as each has ended by the order to restart, or
+    is started again on the page that has ended it."""
     live()
-    while not signals.count and Orders(home / STATE).is_given(Order.restart):
+    while not signals.count and _is_to_live_on(home, signals):
         live()
+
+
+def _is_to_live_on(home: Path, signals: StopSignals) -> bool:
+    orders = Orders(home / STATE)
+    given = orders.given()
+    if given is None or not given.stays:
+        return orders.is_given(Order.restart)
+    try:
+        config = load_config(home / CONFIG_FILE)
+    except ConfigError:  # it has no page that could be trusted, and its end was ordered
+        return False
+    ended = wait_for_start(config, home, signals)
+    return ended is Ended.go_on or orders.is_given(Order.restart)
 
 
 def _warn(config: BridgeConfig, home: Path, models: Models) -> None:

@@ -241,6 +241,8 @@ class _Page:
                 await asyncio.to_thread(load_config, self._watched.config_file)
             except ConfigError as error:
                 return refusal(400, *error.problems)
+        if given.order in (Order.drain, Order.stop):  # nobody else could start it from afar
+            given = given.model_copy(update={"stays": True})
         log.info("page: the order is to %s", given.order)
         return await told_by(lambda: self._watched.orders.give_here(given))
 

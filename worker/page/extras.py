@@ -86,6 +86,10 @@ class Extras:
             for extra in self._extras.values()
         ]
 
+    def can_install(self, name: str) -> bool:
+        """Whether `install` would try it."""
+        return self._can_install(self._extras[name])
+
     @property
     def progress(self) -> dict[str, str | int]:
         """The name of what is being installed, "" for nothing, the last that was said of it, and

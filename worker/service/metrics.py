@@ -24,14 +24,14 @@ from prometheus_client.registry import Collector
 from hordelib.memory.cards import temperatures
 from worker.jobs.results import ENDS, JobStage
 from worker.line.pausing import PauseCause
-from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING
+from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, WAITING
 from worker.service.overview import Overview
 
 log = logging.getLogger(__name__)
 
 HUNG_SECONDS = 30.0  # without a sign of the main thread, until the process is not well
 START_SECONDS = 10.0  # for the address to be bound
-STATES = (STARTING, SERVING, MAINTENANCE, "pausing", "paused", "draining", ENDED)
+STATES = (WAITING, STARTING, SERVING, MAINTENANCE, "pausing", "paused", "draining", ENDED)
 
 Latest = Callable[[], Overview | None]
 

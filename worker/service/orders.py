@@ -17,6 +17,7 @@ from worker.service.overview import Overview, read_overview
 
 _ORDER, _ANSWER = "order", "doing"
 STARTING, SERVING, MAINTENANCE, ENDED = "starting", "serving", "in maintenance", "ended"
+WAITING = "waiting"  # for its owner, at its page
 
 
 class Order(StrEnum):
@@ -46,6 +47,8 @@ class Given(BaseModel):
     """It was to last so long from the moment of the order, whatever the clock is set to."""
     at_once: bool = False
     """Jobs in hand are not finished before."""
+    stays: bool = False
+    """Of an end: the worker's page stays, and starts it again."""
     after: Given | None = None
     """Of a restart: the pause that it came in, which goes on afterwards."""
 

@@ -77,7 +77,8 @@ class Overview(_Part):
     at: float = Field(default_factory=time.time)
     """When it was so, in seconds since 1970 UTC."""
     doing: str
-    """starting, serving, in maintenance, pausing, paused, draining or ended."""
+    """waiting (for its owner, at its page), starting, serving, in maintenance, pausing, paused,
+    draining or ended."""
     why: str = ""
     """What keeps it from jobs, with the remedy; "" for nothing."""
     pauses: tuple[PauseReason, ...] = ()

@@ -84,9 +84,10 @@ def worker(
                 expect(job_of(tab)).to_contain_text("step", timeout=LONG_MS)
                 tab.get_by_role("button", name="Drain").click()
                 tab.get_by_role("dialog").get_by_role("button", name="Drain").click()
-                expect(tab.get_by_role("alert")).to_contain_text("is lost", timeout=LONG_MS)
-            assert running.wait(120) == 0
+                expect(tab.get_by_role("heading", name="The worker has ended")).to_be_visible()
             whole.wait_for_all(asked)
+            running.terminate()
+            assert running.wait(120) == 0
 
 
 def _answers(url: str) -> bool:
@@ -248,7 +249,7 @@ def test_a_download_is_paused_and_cancelled_while_jobs_are_served(
     assert ADDED not in load_config(worker.config_file).models_to_load
 
 
-def test_behind_a_password_a_worker_is_entered_left_and_stopped(
+def test_behind_a_password_a_worker_is_entered_left_stopped_and_started_again(
     browser: Browser, worker: WholeWorker, tmp_path: Path, checkpoint: Path
 ):
     (tmp_path / "models" / "compvis").mkdir(parents=True)
@@ -267,7 +268,13 @@ def test_behind_a_password_a_worker_is_entered_left_and_stopped(
                 expect(tab.locator("#state")).to_have_class("state good", timeout=LONG_MS)
                 tab.get_by_role("button", name=button, exact=True).click()
             tab.get_by_role("dialog").get_by_role("button", name="Stop").click()
-            expect(tab.get_by_role("alert")).to_contain_text("is lost", timeout=LONG_MS)
+            tab.get_by_label("Password").fill(PASSWORD)
+            tab.get_by_role("button", name="Log in").click()
+            tab.get_by_role("button", name="Start again").click()
+            tab.get_by_label("Password").fill(PASSWORD)
+            tab.get_by_role("button", name="Log in").click()
+            expect(tab.locator("#state")).to_have_class("state good", timeout=LONG_MS)
+        running.terminate()
         assert running.wait(120) == 0
 
 

@@ -199,7 +199,8 @@ def test_nothing_is_served_without_a_checker_that_is_required(
 
 
 def test_run_asks_for_the_checker_before_it_asks_the_network_for_anything(tmp_path: Path):
-    written(tmp_path, PUBLIC)
+    file = written(tmp_path, PUBLIC)
+    file.write_text(f"{file.read_text('utf-8')}page: ''\n", "utf-8")  # with one, it waits there
     code, output = Home(tmp_path).run("run")
     assert code == ExitCode.NO_JUDGE
     told = output.splitlines()[-1]

@@ -37,6 +37,7 @@ function connect() {
     if (stream.readyState !== EventSource.CLOSED) return;
     stream.close();
     try { await ask("/api/log"); } catch {}  // a page that is logged out goes to the login
+    if ((await fetch("/waiting.js").catch(() => null))?.ok) return location.replace("/");  // ended, and can be started again
     setTimeout(connect, 3000);
   };
 }
@@ -70,11 +71,11 @@ async function restart() {
 }
 $("restart").onclick = restart;
 $("drain").onclick = async () => {
-  if (await sure("Drain the worker?", "It finishes the jobs in hand, then it ends. This page ends with it; start it again on the machine itself.", "Drain"))
+  if (await sure("Drain the worker?", "It finishes the jobs in hand, then it ends. This page then has a button that starts it again.", "Drain"))
     order("drain", "It finishes the jobs in hand, then it ends.");
 };
 $("stop").onclick = async () => {
-  if (await sure("Stop the worker?", "Jobs that can't be finished soon are given back. This page ends with it; start it again on the machine itself.", "Stop"))
+  if (await sure("Stop the worker?", "Jobs that can't be finished soon are given back. This page then has a button that starts it again.", "Stop"))
     order("stop", "It stops.");
 };
 $("logout").onclick = async () => { await ask("/logout", {}); location.replace("/login"); };

@@ -1,7 +1,7 @@
 // The form of a worker that has no configuration yet; the same questions as `setup` in a terminal.
-import { $, ask, duration, make, showExtras, showInstalling, size } from "./views.js";
+import { $, ask, duration, make, showExtras, showInstalling, size, untilServed } from "./views.js";
 
-const MOST_ROWS = 15, PATIENCE_MS = 120000;
+const MOST_ROWS = 15;
 let machine = null, asks = [];
 
 function say(text) { $("told").textContent = text; }
@@ -88,23 +88,12 @@ $("setup").addEventListener("submit", async (event) => {
     $("started").hidden = false;
     $("started-title").focus();
     $("started-notes").textContent = notes.join("\n");
-    waitForWorker(Date.now());
+    untilServed("/page.js");
   } catch (error) {
     say(error.message);
     $("save").disabled = false;
     $("save").focus();
   }
 });
-
-async function waitForWorker(since) {
-  try {
-    const answer = await fetch("/page.js", { cache: "no-store" });
-    if (answer.ok || answer.status === 401) return location.replace("/");
-  } catch {
-    if (Date.now() - since > PATIENCE_MS)
-      $("started-told").textContent = "The worker does not answer. The window in which it was started says why; it may have ended.";
-  }
-  setTimeout(() => waitForWorker(since), 1500);
-}
 
 begin().catch((error) => say(error.message));

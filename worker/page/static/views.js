@@ -96,6 +96,20 @@ export function showInstalling(target, progress) {
   say(target, progress.name ? `Installing ${progress.name}: ${progress.line}` : "");
 }
 
+// Goes to the worker's page once there is one: it is told by a file that is only there.
+const PATIENCE_MS = 120000;
+export async function untilServed(file, since = Date.now()) {
+  try {
+    const answer = await fetch(file, { cache: "no-store" });
+    if (answer.ok || answer.status === 401) return location.replace("/");
+  } catch {
+    $("started-told").textContent = Date.now() - since < PATIENCE_MS
+      ? "The worker starts. This page goes on by itself as soon as it answers."
+      : "The worker does not answer. The window in which it was started says why; it may have ended.";
+  }
+  setTimeout(() => untilServed(file, since), 1500);
+}
+
 export function showNow(now) {
   const { overview, machine } = now;
   $("worker").textContent = now.worker;
