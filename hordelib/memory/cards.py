@@ -126,6 +126,12 @@ def open_first_card() -> NvmlCard | None:
     return None if found is None else NvmlCard(found)
 
 
+def open_card(uuid: str) -> NvmlCard:
+    """The card, or part of one, of this UUID. NVML stays open. Raises DriverError."""
+    pynvml.nvmlInit()
+    return NvmlCard(pynvml.nvmlDeviceGetHandleByUUID(uuid))
+
+
 @dataclass(frozen=True, slots=True)
 class FoundCard:
     """A card of this machine, or a part of one that is divided (MIG)."""
@@ -209,16 +215,19 @@ def ask_first_card(question: Callable[[NvmlCard], T]) -> T | None:
     return None
 
 
-def temperatures() -> dict[str, int]:
-    """Of the cards that this process may use, in °C, by their numbers; of those that tell."""
-    with suppress(DriverError):
-        try:
-            told = {it.number: it.card.celsius for it in find_cards() if it.is_visible}
-            return {number: celsius for number, celsius in told.items() if celsius is not None}
-        finally:
-            with suppress(DriverError):
-                pynvml.nvmlShutdown()
-    return {}
+@contextmanager
+def opened_cards() -> Generator[list[FoundCard]]:
+    """Those that this process may use, for as long as the block lasts; none where no driver
+    answers."""
+    try:
+        found = [each for each in find_cards() if each.is_visible]
+    except DriverError:
+        found = []
+    try:
+        yield found
+    finally:
+        with suppress(DriverError):
+            pynvml.nvmlShutdown()
 
 
 def ask_card(uuid: str, question: Callable[[NvmlCard], T]) -> T | None:

@@ -24,6 +24,7 @@ class SimulatedCard:
     capability: tuple[int, int] = (8, 6)
     parts: Sequence[SimulatedCard] = ()
     celsius: int = 50
+    load_percent: int = 97
     milliwatts: int = 300_000
     users: dict[int, int] = field(default_factory=dict[int, int])
 
@@ -91,6 +92,12 @@ class SimulatedNvml:
 
     def nvmlDeviceGetTemperature(self, card: SimulatedCard, _kind: int) -> int:
         return card.celsius
+
+    def nvmlDeviceGetUtilizationRates(self, card: SimulatedCard) -> Any:
+        return SimpleNamespace(gpu=card.load_percent)
+
+    def nvmlDeviceGetPowerUsage(self, card: SimulatedCard) -> int:
+        return card.milliwatts // 2
 
     def nvmlDeviceGetPowerManagementLimit(self, card: SimulatedCard) -> int:
         return card.milliwatts

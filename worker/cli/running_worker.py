@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from hordelib.files.whole_files import make_private
@@ -20,7 +21,9 @@ from worker.errors import UsageError
 from worker.horde.kinds import Kind
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.totals import Totals, read_totals
+from worker.line.devices.device import DeviceState
 from worker.line.pausing import PauseCause
+from worker.service.machine import read_card
 from worker.service.orders import (
     ENDED,
     MAINTENANCE,
@@ -176,8 +179,9 @@ def _exit_code(overview: Overview) -> ExitCode:
 
 def _as_json(overview: Overview, totals: Totals | None) -> dict[str, object]:
     """The overview's fields, and what the ledger has counted since it was begun."""
+    told = {**overview.model_dump(), "devices": list(map(_device_as_json, overview.devices))}
     if totals is None:
-        return {**overview.model_dump(), "ledger": None}
+        return {**told, "ledger": None}
     images = totals.of[Kind.image]
     ledger = {
         "images": images.ends,
@@ -197,7 +201,20 @@ def _as_json(overview: Overview, totals: Totals | None) -> dict[str, object]:
             for kind, each in totals.of.items()
         },
     }
-    return {**overview.model_dump(), "ledger": ledger}
+    return {**told, "ledger": ledger}
+
+
+def _device_as_json(device: DeviceState) -> dict[str, object]:
+    """With what its driver says at this moment."""
+    card = read_card(device.uuid)
+    return {
+        **asdict(device),
+        "memory_bytes": card.memory.total_bytes if card else None,
+        "free_bytes": card.memory.free_bytes if card else None,
+        "load_percent": card.load_percent if card else None,
+        "celsius": card.celsius if card else None,
+        "watts": card.watts if card else None,
+    }
 
 
 def _print_status(overview: Overview, totals: Totals | None) -> None:
@@ -217,6 +234,8 @@ def _lines(overview: Overview, totals: Totals | None) -> list[tuple[str, str]]:
         lines.append(("now", _told_of(job)))
     if others := [each for each in overview.jobs if each is not job]:
         lines.append(("beside it", _by_stage(others)))
+    cards = [each for each in overview.devices if each.uuid]
+    lines += [("" if n else "cards", _told_of_device(each)) for n, each in enumerate(cards)]
     lines += [(f"{other.kind}s", _told_of_kind(other)) for other in overview.others]
     if totals is not None and overview.doing != NOT_RUNNING:
         done = counted({kind: each.hour_done for kind, each in totals.seen.items()})
@@ -231,6 +250,16 @@ def _told_of(job: JobOverview) -> str:
     left = f", about {_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
     loras = f", LoRAs: {', '.join(job.loras)}" if job.loras else ""
     return f"{job.model}{size}{step}{left}{loras}"
+
+
+def _told_of_device(device: DeviceState) -> str:
+    card = read_card(device.uuid)
+    if card is None:
+        return f"{device.name}: {device.words}; its driver does not answer"
+    gib = 1 << 30
+    memory = f"{card.memory.free_bytes / gib:.1f} of {card.memory.total_bytes / gib:.1f} GiB free"
+    heat = f", {card.celsius} °C" if card.celsius is not None else ""
+    return f"{device.name}: {device.words}; {memory}{heat}"
 
 
 def _told_of_kind(other: KindOverview) -> str:

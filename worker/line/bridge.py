@@ -34,7 +34,7 @@ from worker.jobs.work import Work
 from worker.line.companion import Companion
 from worker.line.delivery import Delivery
 from worker.line.devices.blame import Evidence
-from worker.line.devices.device import Device
+from worker.line.devices.device import Device, DeviceState
 from worker.line.devices.feeder import Outcome, Shared
 from worker.line.devices.feeders import Feeders
 from worker.line.devices.waiting_jobs import WaitingJobs
@@ -319,6 +319,10 @@ class Bridge:
 
     def view(self) -> StatusView:
         return self._journal.view()
+
+    @property
+    def devices(self) -> Sequence[DeviceState]:
+        return self._feeders.states
 
     @property
     def models(self) -> Sequence[str]:

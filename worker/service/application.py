@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
@@ -122,7 +122,7 @@ class WorkerApplication(App[None]):
     ]
     CSS = """
     #state { height: auto; max-height: 4; padding: 0 1; text-style: bold; }
-    #figures { height: auto; max-height: 5; padding: 0 1; }
+    #figures { height: auto; max-height: 11; padding: 0 1; }
     #curves { height: 3; }
     .curve { width: 1fr; padding: 0 1; }
     .curve Sparkline { height: 2; }
@@ -290,9 +290,22 @@ def _figures(moment: Moment) -> str:
         f"{view.images_done} images{failed}, {view.kudos:.2f} kudos{took}",
         *(f"{other.kind}s: {other.figures}" for other in moment.overview.others),
         f"memory {_room(machine.memory)}{disk}",
-        _card(machine.card) if machine.card else "",
+        *_cards(moment),
     )
     return "\n".join(filter(None, lines))
+
+
+def _cards(moment: Moment) -> Iterator[str]:
+    """What the driver says of each; where there are several, also what each does."""
+    read = {card.uuid: card for card in moment.machine.cards}
+    devices = moment.overview.devices
+    if len(devices) < 2:
+        yield from map(_card, read.values())
+        return
+    for device in devices:
+        card = read.get(device.uuid)
+        told = f"{device.name}: {device.words}"
+        yield one_line(f"{told}   {_card(card)}" if card else told, 400)
 
 
 def _card(card: CardReading) -> str:

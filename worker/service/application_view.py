@@ -186,7 +186,7 @@ class ApplicationView:
             models=self._models(),
             pauses=self._pauses.reasons,
         )
-        return Moment(overview.beside(told.others), view, self._read())
+        return Moment(overview.beside(told.others, told.devices), view, self._read())
 
     def _read(self) -> MachineReading:
         if self._reading is None or time.monotonic() >= self._read_at + READ_SECONDS:

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from hordelib.files.whole_files import write_whole
 from hordelib.memory.cards import ask_card
@@ -15,6 +16,7 @@ from hordelib.memory.cards import ask_card
 log = logging.getLogger(__name__)
 
 FILE = "card_power"  # in the state folder: the milliwatts before ours by UUID, while ours hold
+_KEPT: TypeAdapter[dict[str, int] | int] = TypeAdapter(dict[str, int] | int)
 ONLY_CARD = (("", ""),)
 
 
@@ -105,11 +107,10 @@ def _put_back(file: Path) -> None:
 def _kept(file: Path) -> dict[str, int]:
     """Earlier versions wrote the milliwatts of the first card alone."""
     try:
-        told: Any = json.loads(file.read_text("ascii"))
-        kept = told if isinstance(told, dict) else {"": told}
-        return {str(uuid): int(milliwatts) for uuid, milliwatts in kept.items()}
-    except (OSError, ValueError, TypeError):
+        told = _KEPT.validate_json(file.read_bytes())
+    except (OSError, ValidationError):
         return {}
+    return {"": told} if isinstance(told, int) else told
 
 
 def _keep(file: Path, limits: dict[str, int]) -> None:

@@ -1,16 +1,19 @@
-"""What the machine says of itself at a moment: memory, the card's load and heat, the disk."""
+"""What the machine says of itself at a moment: memory, each card's load and heat, the disk."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from hordelib.memory.cards import DriverError, NvmlCard, open_first_card
+from hordelib.memory.cards import DriverError, NvmlCard, ask_card, open_card
 from hordelib.memory.readings import main_memory
 from worker.config.keys import BridgeConfig
+from worker.errors import WorkerError
+from worker.models.memory_fit import CardShare, card_shares
 
 
 class _Reading(BaseModel):
@@ -30,6 +33,7 @@ class Room(_Reading):
 class CardReading(_Reading):
     """What the driver does not tell is null."""
 
+    uuid: str
     name: str
     memory: Room
     load_percent: int | None = None
@@ -38,22 +42,21 @@ class CardReading(_Reading):
 
 
 class MachineReading(_Reading):
-    """`card` is null where there is none, or its driver does not answer."""
-
     memory: Room
-    card: CardReading | None = None
+    cards: tuple[CardReading, ...] = ()
+    """Those that the worker uses and whose driver answers."""
     disk: Room | None = None
     """That of the models folder."""
 
 
 class Machine:
-    """Asks again at each `read`; of a card NVML stays open, which takes milliseconds to open."""
+    """Asks again at each `read`; NVML stays open, which takes milliseconds to open."""
 
     def __init__(self, config: BridgeConfig, home: Path, disk_reserve_bytes: int):
         self._config = config
         self._folder = config.models_folder(home)
         self._disk_reserve_bytes = disk_reserve_bytes
-        self._card = _first_card()
+        self._cards = tuple(_opened(config))
 
     def read(self) -> MachineReading:
         memory = main_memory()
@@ -64,28 +67,15 @@ class Machine:
                 free_bytes=memory.free_bytes,
                 reserve_bytes=reserve,
             ),
-            card=self._read_card(),
+            cards=tuple(self._read_cards()),
             disk=self._read_disk(),
         )
 
-    def _read_card(self) -> CardReading | None:
-        card = self._card
-        if card is None:
-            return None
-        with suppress(DriverError):
-            total_bytes, free_bytes = card.memory
-            return CardReading(
-                name=card.name,
-                memory=Room(
-                    total_bytes=total_bytes,
-                    free_bytes=free_bytes,
-                    reserve_bytes=self._config.vram_to_leave_free.bytes_of(total_bytes),
-                ),
-                load_percent=card.load_percent,
-                celsius=card.celsius,
-                watts=card.watts,
-            )
-        return None
+    def _read_cards(self) -> Iterator[CardReading]:
+        for share, card in self._cards:
+            uuid = share.card.uuid if share.card else ""
+            with suppress(DriverError):
+                yield _read(card, uuid, share.memory.reserve_bytes)
 
     def _read_disk(self) -> Room | None:
         with suppress(OSError):
@@ -98,8 +88,28 @@ class Machine:
         return None
 
 
-def _first_card() -> NvmlCard | None:
-    """None where there is no card, or no driver that answers, too."""
-    with suppress(DriverError):
-        return open_first_card()
-    return None
+def read_card(uuid: str) -> CardReading | None:
+    """One of this machine, whichever worker uses it; None where it does not answer."""
+    return ask_card(uuid, lambda card: _read(card, uuid)) if uuid else None
+
+
+def _read(card: NvmlCard, uuid: str, reserve_bytes: int = 0) -> CardReading:
+    """Raises DriverError."""
+    total_bytes, free_bytes = card.memory
+    return CardReading(
+        uuid=uuid,
+        name=card.name,
+        memory=Room(total_bytes=total_bytes, free_bytes=free_bytes, reserve_bytes=reserve_bytes),
+        load_percent=card.load_percent,
+        celsius=card.celsius,
+        watts=card.watts,
+    )
+
+
+def _opened(config: BridgeConfig) -> Iterator[tuple[CardShare, NvmlCard]]:
+    """The cards that the worker uses; none where no driver answers."""
+    with suppress(WorkerError):
+        for share in card_shares(config):
+            if share.card and share.card.uuid:
+                with suppress(DriverError):
+                    yield share, open_card(share.card.uuid)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -21,7 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from hordelib.memory.cards import temperatures
+from hordelib.memory.cards import DriverError, FoundCard, opened_cards
 from worker.jobs.results import ENDS, JobStage
 from worker.line.pausing import PauseCause
 from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, WAITING
@@ -32,6 +32,14 @@ log = logging.getLogger(__name__)
 HUNG_SECONDS = 30.0  # without a sign of the main thread, until the process is not well
 START_SECONDS = 10.0  # for the address to be bound
 STATES = (WAITING, STARTING, SERVING, MAINTENANCE, "pausing", "paused", "draining", ENDED)
+
+_CARD_GAUGES = {
+    "temperature_celsius": "Of each graphics card.",
+    "load_ratio": "Of each graphics card, from 0 to 1.",
+    "power_watts": "What each graphics card takes.",
+    "memory_bytes": "Of each graphics card.",
+    "memory_free_bytes": "Of each graphics card, whatever program uses the rest.",
+}
 
 Latest = Callable[[], Overview | None]
 
@@ -75,12 +83,40 @@ class OverviewCollector(Collector):
         for cause in PauseCause:
             pauses.add_metric([cause.value], cause in causes)
         yield pauses
-        heat = GaugeMetricFamily(
-            "dreamer_card_temperature_celsius", "Of each graphics card.", labels=["card"]
-        )
-        for number, celsius in temperatures().items():
-            heat.add_metric([number], celsius)
-        yield heat
+        yield from _of_cards(now)
+
+
+def _of_cards(now: Overview) -> Iterator[Metric]:
+    """Each with the number of the card; what its driver does not tell is left out."""
+    told = "1 while the worker uses the card: it is not paused or out alone."
+    used = GaugeMetricFamily("dreamer_card_used", told, labels=["card"])
+    for device in now.devices:
+        if device.number:
+            used.add_metric([device.number], device.doing not in ("paused", "out"))
+    yield used
+    gauges = {
+        name: GaugeMetricFamily(f"dreamer_card_{name}", told, labels=["card"])
+        for name, told in _CARD_GAUGES.items()
+    }
+    with opened_cards() as cards:
+        for each in cards:
+            for name, value in _read(each).items():
+                if value is not None:
+                    gauges[name].add_metric([each.number], value)
+    yield from gauges.values()
+
+
+def _read(found: FoundCard) -> dict[str, float | None]:
+    card, load = found.card, found.card.load_percent
+    read: dict[str, float | None] = {
+        "temperature_celsius": card.celsius,
+        "load_ratio": None if load is None else load / 100,
+        "power_watts": card.watts,
+    }
+    with suppress(DriverError):
+        total_bytes, free_bytes = card.memory
+        read |= {"memory_bytes": total_bytes, "memory_free_bytes": free_bytes}
+    return read
 
 
 def _of_other_kinds(now: Overview) -> Iterator[Metric]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from worker.horde.kinds import Kind
 from worker.jobs.results import ENDS
 from worker.jobs.status import JobRow, StatusView
+from worker.line.devices.device import DeviceState
 from worker.line.pausing import PauseReason
 
 SCHEMA = 1
@@ -101,13 +102,18 @@ class Overview(_Part):
     others: tuple[KindOverview, ...] = ()
     """Kinds of work beside pictures; what is said above is of pictures."""
 
+    devices: tuple[DeviceState, ...] = ()
+    """The cards, or the processor where there is none: what each does."""
+
     @property
     def running(self) -> JobOverview | None:
         return next((job for job in self.jobs if job.stage == "running"), None)
 
-    def beside(self, others: Iterable[KindOverview]) -> Overview:
-        """The same of a worker that serves these, too."""
-        return self.model_copy(update={"others": tuple(others)})
+    def beside(
+        self, others: Iterable[KindOverview], devices: Sequence[DeviceState] = ()
+    ) -> Overview:
+        """The same of a worker that serves these, too, and has these devices."""
+        return self.model_copy(update={"others": tuple(others), "devices": tuple(devices)})
 
     def is_like(self, other: Overview) -> bool:
         """Whether they differ in their moment alone."""

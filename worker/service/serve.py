@@ -156,7 +156,7 @@ class _Watch:
             pauses=self._pauses.reasons,
         )
         others = (kind_overview(it.kind, it.name, it.view()) for it in self._bridge.companions)
-        now = now.beside(others)
+        now = now.beside(others, self._bridge.devices)
         is_new = (now.doing, now.why) != (self._answered.doing, self._answered.why)
         is_time = time.monotonic() >= self._answered_at + ANSWER_SECONDS
         if not is_new and (not is_time or now.is_like(self._answered)):

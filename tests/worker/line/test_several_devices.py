@@ -140,6 +140,8 @@ def test_a_card_that_fails_goes_out_alone_and_another_one_makes_its_job(
             asked += worker.ask(4)  # any of which it may get
             worker.wait_for_all(asked)
         assert worker.states(asked) == {State.ok}, "no job was lost to it"
+        told = [(it.doing, it.why) for it in worker.bridge.devices]
+        assert told[0] == ("out", "the card has fallen off the bus")
         assert worker.bridge.failure is None
         more = worker.ask(2, prompt="quick")
         worker.wait_for_all(more)
@@ -184,6 +186,8 @@ def test_a_card_that_something_else_needs_is_left_alone_and_its_job_goes_on_else
         wait_for(lambda: worker.running() == {other: job})
         assert not engine.is_alive
         assert not worker.bridge.is_paused, "the worker serves on"
+        told = {it.name: (it.doing, it.model, it.why) for it in worker.bridge.devices}
+        assert told == {card: ("paused", "", "a game"), other: ("working", MODEL, "")}
         more = worker.ask(2)
         worker.wait_for_all([*asked, *more])
         assert worker.states([*asked, *more]) == {State.ok}

@@ -19,12 +19,14 @@ from tests.support.family_files import sd1_header
 from tests.support.open_page import PASSWORD, OpenPage, at_work, open_page
 from tests.support.owner import PROJECT
 from tests.support.reference_server import ReferenceServer, reference_server
+from tests.support.simulated_nvml import SimulatedCard, SimulatedNvml
 from tests.worker.service.test_overview import slots
 from worker.config.config import load_config
 from worker.horde.kinds import Kind
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.jobs.results import ImageEnd, JobStage
+from worker.line.devices.device import DeviceState
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
 from worker.loras.files import LoraRecord
 from worker.page.access import hashed
@@ -73,6 +75,34 @@ def test_now_tells_the_job_and_follows_what_the_worker_does(browser: Browser, se
         reason = PauseReason(PauseCause.pause_for, "steam is running", PauseKind.at_once)
         served.watched.orders.answer(Overview(doing="paused", pauses=(reason,)))
         expect(state).to_have_text("It is paused. Steam is running.", timeout=LONG_MS)
+
+
+def test_each_of_several_cards_is_shown_with_what_it_does(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    SimulatedNvml([SimulatedCard("RTX 4090", f"GPU-{n}", celsius=60 + n) for n in (0, 1)]).install(
+        monkeypatch
+    )
+    devices = (
+        DeviceState("left", "0", "GPU-0", "working", model="Deliberate"),
+        DeviceState("right", "1", "GPU-1", "paused", why="right has 90 °C"),
+        DeviceState("gone", "2", "GPU-2", "out", why="the card has fallen off the bus"),
+    )
+    with open_page(tmp_path) as opened, looking(browser, opened.url) as tab:
+        opened.watched.orders.answer(at_work().beside((), devices))
+        cards = tab.locator("#device-list article")
+        expect(cards).to_have_count(3, timeout=LONG_MS)
+        for card, told in zip(
+            cards.all(),
+            (
+                ("left", "working on Deliberate", "60 °C", "2.3 GB of 8.6 GB", "RTX 4090"),
+                ("right", "paused", "right has 90 °C", "61 °C"),
+                ("gone", "out", "fallen off the bus", "Its driver does not answer."),
+            ),
+            strict=True,
+        ):
+            for words in told:
+                expect(card).to_contain_text(words)
 
 
 def test_forms_have_a_chart_of_their_own_where_there_were_any(browser: Browser, served: OpenPage):

@@ -25,6 +25,7 @@ from worker.horde.api import slots_of
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.jobs.results import ImageEnd, JobStage
+from worker.line.devices.device import DeviceState
 from worker.service.application import Hands, LogLines, Moment, WorkerApplication
 from worker.service.machine import CardReading, MachineReading, Room
 from worker.service.overview import KindOverview, overview_of
@@ -34,12 +35,15 @@ GIB = 1 << 30
 MACHINE = MachineReading(
     memory=Room(total_bytes=8 * GIB, free_bytes=3 * GIB, reserve_bytes=GIB),
     disk=Room(total_bytes=500 * GIB, free_bytes=120 * GIB, reserve_bytes=2 * GIB),
-    card=CardReading(
-        name="a card",
-        memory=Room(total_bytes=12 * GIB, free_bytes=5 * GIB, reserve_bytes=GIB),
-        load_percent=97,
-        celsius=71,
-        watts=212.4,
+    cards=(
+        CardReading(
+            uuid="GPU-0",
+            name="a card",
+            memory=Room(total_bytes=12 * GIB, free_bytes=5 * GIB, reserve_bytes=GIB),
+            load_percent=97,
+            celsius=71,
+            watts=212.4,
+        ),
     ),
 )
 STRANGE = "[bold]日本\u3000\x1b[2J :warning: [/x"
@@ -67,6 +71,15 @@ class Owner:
         overview = overview_of(view, "serving", why, began=0.0, models=("demo", STRANGE))
         forms = KindOverview(kind="form", name="an alchemist", in_hand=2, done=7, kudos=9.5)
         self.application.show(Moment(overview.beside([forms]), view, MACHINE))
+
+    def show_two_cards(self) -> None:
+        overview = overview_of(self.journal.view(), "serving", "", began=0.0, models=())
+        devices = (
+            DeviceState("left", "0", "GPU-0", "working", model="demo"),
+            DeviceState("right", "1", "GPU-1", "paused", why="right has 90 °C"),
+        )
+        moment = Moment(overview.beside([], devices), self.journal.view(), MACHINE)
+        self.application.show(moment)
 
     def told(self, name: str) -> str:
         return str(self.application.screen_stack[0].query_one(name, Static).render())
@@ -108,6 +121,11 @@ def test_it_shows_state_jobs_memory_and_log(size: tuple[int, int]):
             assert "submitted" in second
             assert "12.50" in second
             assert "WARNING [bold]日本" in owner.log()
+            owner.show_two_cards()
+            await pilot.pause(0.1)
+            left, right = owner.told("#figures").splitlines()[-2:]
+            assert left.startswith("left: working on demo   card memory 5.0 of 12.0 GiB free")
+            assert right == "right: paused: right has 90 °C"
             assert PROMPT not in "".join(owner.rows())
             parts = owner.application.screen_stack[0].query("#state, #figures, #jobs, #log")
             assert all(part.region.height >= 1 for part in parts)

@@ -1,4 +1,4 @@
-"""What the page shows of the machine: the real memory and disk, and a card that is simulated."""
+"""What the page shows of the machine: the real memory and disk, and cards that are simulated."""
 
 from __future__ import annotations
 
@@ -36,19 +36,20 @@ def not_supported(*_: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("visible", "name"), [(None, "Display"), ("1", "Worker"), ("GPU-2", "Worker")]
+    ("visible", "names"),
+    [(None, ["Display", "Worker"]), ("1", ["Worker"]), ("GPU-2", ["Worker"])],
 )
-def test_the_card_is_the_one_that_cuda_uses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, name: str
+def test_the_cards_are_those_that_the_worker_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[str]
 ):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     (tmp_path / "models").mkdir()
     told = reading(tmp_path)
-    assert told.card is not None
-    assert told.card.name == name
-    assert (told.card.celsius, told.card.watts, told.card.load_percent) == (None, None, None)
+    assert [card.name for card in told.cards] == names
+    card = told.cards[0]
+    assert (card.celsius, card.watts, card.load_percent) == (None, None, None)
     assert told.disk is not None
     assert told.disk.reserve_bytes == 2 << 30
 
@@ -57,7 +58,7 @@ def test_a_card_that_is_hidden_or_does_not_answer_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nvml: SimulatedNvml
 ):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert reading(tmp_path).card is None
+    assert reading(tmp_path).cards == ()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     nvml.error = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-    assert reading(tmp_path).card is None
+    assert reading(tmp_path).cards == ()

@@ -11,7 +11,9 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.owner import PROJECT
+from tests.support.simulated_nvml import MIB, SimulatedCard, SimulatedNvml
 from tests.support.simulated_sensors import SimulatedSensors
+from worker.line.devices.device import DeviceState
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
 from worker.service.metrics import MetricsServer
 from worker.service.overview import JobOverview, Overview
@@ -59,6 +61,26 @@ def test_prometheus_reads_the_overview():
     }.items() <= found.items()  # fmt: skip
     assert "an-id" not in answer.text
     assert "Deliberate" not in answer.text, "a label without a bound"
+
+
+def test_each_card_has_figures_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    cards = [
+        SimulatedCard("a card", f"GPU-{n}", celsius=50 + n, load_percent=10 * n) for n in (0, 1)
+    ]
+    SimulatedNvml(cards).install(monkeypatch)
+    devices = (
+        DeviceState("left", "0", "GPU-0", "working"),
+        DeviceState("right", "1", "GPU-1", "out", why="the card has fallen off the bus"),
+    )
+    server = MetricsServer("127.0.0.1:0", "", lambda: NOW.beside((), devices))
+    with server.served():
+        found = samples(get(server, "/metrics").text)
+    assert {
+        ("dreamer_card_used", "0"): 1, ("dreamer_card_used", "1"): 0,
+        ("dreamer_card_temperature_celsius", "1"): 51, ("dreamer_card_load_ratio", "1"): 0.1,
+        ("dreamer_card_power_watts", "0"): 150, ("dreamer_card_memory_bytes", "0"): 8192 * MIB,
+        ("dreamer_card_memory_free_bytes", "1"): 6000 * MIB,
+    }.items() <= found.items()  # fmt: skip
 
 
 def test_each_metric_of_the_dashboard_is_there(monkeypatch: pytest.MonkeyPatch):

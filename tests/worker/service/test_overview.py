@@ -10,6 +10,7 @@ import pytest
 
 from hordelib.job.params import GenerationParams
 from tests.support.owner import PROJECT
+from tests.support.simulated_nvml import MIB, SimulatedCard, SimulatedNvml
 from worker.cli.exit_codes import ExitCode
 from worker.cli.running_worker import status
 from worker.horde.api import Slot
@@ -19,12 +20,17 @@ from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
 from worker.jobs.results import ImageEnd, JobStage
 from worker.jobs.status import Obstacle, ObstacleKind
+from worker.line.devices.device import DeviceState
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
 from worker.service.orders import Orders
 from worker.service.overview import JobOverview, KindOverview, Overview, overview_of, read_overview
 from worker.service.state_folder import STATE, StateFolder
 
 PROMPT = "a prompt that nobody shall read"
+
+
+HOT = DeviceState("left", "0", "GPU-0", "paused", why="left has 90 °C")
+BUSY = DeviceState("right", "1", "GPU-1", "working", model="Deliberate")
 
 
 def slots(*ids: str) -> tuple[Slot, ...]:
@@ -98,7 +104,8 @@ def test_each_field_of_the_json_is_documented(
             ledger.ended("x", ImageEnd(JobStage.submitted, kudos=2.5))
         pauses = (PauseReason(PauseCause.owner, "you paused it", PauseKind.finish),)
         forms = KindOverview(kind="form", name="an alchemist", why="on hold", done=3, kudos=4.5)
-        now = seen(journal).beside([forms]).model_copy(update={"pauses": pauses})
+        changes = {"pauses": pauses, "devices": (HOT,)}
+        now = seen(journal).beside([forms]).model_copy(update=changes)
         Orders(state.path).answer(now)
         assert asked(tmp_path) == ExitCode.HINDERED
     told = json.loads(capsys.readouterr().out)
@@ -113,7 +120,7 @@ def test_each_field_of_the_json_is_documented(
     docs = (PROJECT / "docs" / "service.md").read_text("utf-8")
     table = docs[docs.index("| `schema_version`") : docs.index("What is not known is null.")]
     fields = {*told, *told["jobs"][0], *told["ledger"], *told["pauses"][0]}
-    fields |= {*told["others"][0], *told["ledger"]["kinds"]["text"]}
+    fields |= {*told["devices"][0], *told["others"][0], *told["ledger"]["kinds"]["text"]}
     assert fields == set(re.findall(r"`(\w+)`", table))
 
 
@@ -161,3 +168,21 @@ def test_people_read_the_job_at_work_the_rest_and_the_last_hour(
         "the last hour: 0 images, 0.00 kudos",
     ]
     assert not [line for line in lines if line.startswith("lost answers")]
+
+
+def test_each_card_is_told_with_what_it_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    SimulatedNvml([SimulatedCard("RTX 4090", "GPU-0", celsius=90)]).install(monkeypatch)
+    with closing(StateFolder.open(tmp_path / STATE)) as state:
+        Orders(state.path).answer(Overview(doing="serving", devices=(HOT, BUSY)))
+        asked(tmp_path, as_json=False)
+        assert [line.split(maxsplit=1)[-1] for line in capsys.readouterr().out.splitlines()] == [
+            "serving",
+            "left: paused: left has 90 °C; 5.9 of 8.0 GiB free, 90 °C",
+            "working on Deliberate; its driver does not answer",
+        ]
+        asked(tmp_path)
+    hot, busy = json.loads(capsys.readouterr().out)["devices"]
+    assert (hot["why"], hot["celsius"], hot["free_bytes"]) == ("left has 90 °C", 90, 6000 * MIB)
+    assert (busy["doing"], busy["model"], busy["celsius"]) == ("working", "Deliberate", None)

@@ -97,9 +97,12 @@ class Feeder:
             hurry=self._away,
             starts=shared.limits.engine_starts,
         )
+        self.device = device
         self.name = device.name
+        self.at_work: Sequence[Work] = ()
+        self.out_why = ""  # of a device that is out
         self._rest = PauseKind.none  # a pause of this device alone
-        self._is_starting = True
+        self.is_starting = True
         self._is_free = False
         self._free_at = inf
         self._passing_since = inf
@@ -125,10 +128,8 @@ class Feeder:
         if self._is_free:
             return 0.0
         left = self._runner.seconds_left
-        return left if left is not None or self._free_at == inf else self._planned_seconds
-
-    @property
-    def _planned_seconds(self) -> float:
+        if left is not None or self._free_at == inf:
+            return left
         return max(0.0, self._free_at - elapsed_seconds())
 
     def serves(self, work: Work) -> bool:
@@ -191,7 +192,7 @@ class Feeder:
 
     def end_start(self) -> None:
         """Where its engine is starting, that was for nothing."""
-        if self._is_starting:
+        if self.is_starting:
             self._away.set()
             self._runner.kill()
 
@@ -215,13 +216,15 @@ class Feeder:
         self._shared.introduced.wait()
         if self._shared.limits.engine and not self._halt.frees_devices and not self._frees_itself:
             self._start()
-        self._is_starting = False
+        self.is_starting = False
         if not self.is_out:
             self._shared.ready.set()
         while batch := self._next_batch():
+            self.at_work = batch
             with self._journal.timeline.during(Phase.HANDING_OVER):
                 for work, outcome in zip(batch, self._run(batch), strict=True):
                     self._hand_over(work, outcome)
+            self.at_work = ()
 
     def end(self) -> None:
         """After that: the device is free."""
@@ -245,6 +248,7 @@ class Feeder:
                 return False
             delay = self._out_backoff.delay()
             self._out_until = elapsed_seconds() + delay
+        self.out_why = str(error)
         told = "%s: %s; the others go on, and it is tried again in %.0f min"
         log.error(told, self.name, error, delay / 60)
         self._runner.stop()
@@ -257,9 +261,9 @@ class Feeder:
         if self._out_until is None or elapsed_seconds() < self._out_until:
             return
         self._return_to_device()
-        self._is_starting = True
+        self.is_starting = True
         self._start()
-        self._is_starting = False
+        self.is_starting = False
         if self._runner.is_running:
             log.info("%s can be used again", self.name)
             self._out_until = None
@@ -364,12 +368,9 @@ class Feeder:
             generation = self._runner.run(work)
         except Stopping:
             return None
-        except EngineUnusable as error:
-            if self._fall_out(error):
-                return None
-            self._shared.fail(error)
-            return failed(work.job, str(error))
         except WorkerError as error:  # it stops the worker, which owes this job an end
+            if isinstance(error, EngineUnusable) and self._fall_out(error):
+                return None
             self._shared.fail(error)
             return failed(work.job, str(error))
         except Exception as error:  # noqa: BLE001 - the job boundary

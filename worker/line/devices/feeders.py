@@ -9,7 +9,7 @@ from math import inf
 
 from worker.horde.api import Offer
 from worker.jobs.work import Work
-from worker.line.devices.device import Device
+from worker.line.devices.device import Device, DeviceState
 from worker.line.devices.feeder import Feeder, Shared
 from worker.line.devices.schedule import late_ones
 from worker.line.pausing import PauseKind, PauseReason
@@ -24,6 +24,7 @@ class Feeders:
         self._predictors = {
             id(it): it for it in (each.predictor or shared.journal.predictor for each in devices)
         }.values()
+        self._reasons: Sequence[PauseReason] = ()
         for feeder in self._all:
             feeder.meet(self._all)
 
@@ -45,6 +46,11 @@ class Feeders:
         able = [feeder for feeder in self._all if feeder.is_available]
         models = tuple(name for name in offer.models if any(each.has(name) for each in able))
         return replace(offer, models=models, threads=max(1, len(able)))
+
+    @property
+    def states(self) -> tuple[DeviceState, ...]:
+        """What each of them does, in the order of the configuration."""
+        return tuple(_state(feeder, self._reasons) for feeder in self._all)
 
     @property
     def are_running(self) -> bool:
@@ -77,6 +83,7 @@ class Feeders:
 
     def rest(self, reasons: Sequence[PauseReason]) -> Sequence[PauseReason]:
         """Pause those devices that a reason is for; the reasons for all of them at once."""
+        self._reasons = reasons
         usable = [each for each in self._all if not each.is_out]
         if usable and {each.name for each in usable} <= {it.device for it in reasons}:
             return reasons
@@ -116,3 +123,25 @@ class Feeders:
         """What was learnt of the seconds of jobs goes to the disk."""
         for predictor in self._predictors:
             predictor.keep()
+
+
+def _state(feeder: Feeder, reasons: Sequence[PauseReason]) -> DeviceState:
+    share, work = feeder.device.share, next(iter(feeder.at_work), None)
+    card = share.card if share else None
+    own = [it.told for it in reasons if it.device and it.device == feeder.name]
+    if work:
+        doing = "working"
+    elif feeder.is_out:
+        doing = "out"
+    elif any(it.device in ("", feeder.name) for it in reasons):
+        doing = "paused"
+    else:
+        doing = "starting" if feeder.is_starting else "waiting"
+    return DeviceState(
+        name=feeder.name or (share.name if share else "") or "the processor",
+        number=card.number if card else "",
+        uuid=card.uuid if card else "",
+        doing=doing,
+        model=work.model.name if work else "",
+        why="; ".join([feeder.out_why, *own] if feeder.is_out else own),
+    )

@@ -135,7 +135,7 @@ export function showNow(now) {
     ["up", overview.began ? duration(overview.at - overview.began) : "–"], ["models offered", overview.models.length],
   ]);
   $("memory").replaceChildren(meter("Main memory", machine.memory), ...(machine.disk ? [meter("Disk of the models", machine.disk)] : []));
-  showCard(machine.card);
+  showCards(overview.devices, machine.cards);
   showPictures(now.pictures);
   $("messages").hidden = !overview.messages.length;
   $("messages-list").replaceChildren(...overview.messages.map((each) => make("p", {}, each)));
@@ -167,11 +167,19 @@ function showJob(job) {
     ...(job.loras.length ? [make("p", {}, `LoRAs: ${job.loras.join(", ")}`)] : []));
 }
 
-function showCard(card) {
-  if (!card) return $("card").replaceChildren(make("p", {}, "No NVIDIA card answers; the processor computes."));
+function showCards(devices, cards) {
+  const known = devices.filter((each) => each.uuid);
+  const rows = known.length ? known.map((each) => [each, cards.find((card) => card.uuid === each.uuid)]) : cards.map((card) => [null, card]);
+  if (!rows.length) return $("device-list").replaceChildren(make("article", { class: "card" }, make("h3", {}, "The card"), make("p", {}, "No NVIDIA card answers; the processor computes.")));
+  $("device-list").replaceChildren(...rows.map(([device, card]) => showCard(rows.length > 1 ? device?.name ?? card.name : "The card", device, card)));
+}
+
+function showCard(title, device, card) {
   const list = make("dl"), known = (value, unit) => value == null ? "not told" : `${Math.round(value)} ${unit}`;
-  definitions(list, [["load", known(card.load_percent, "%")], ["temperature", known(card.celsius, "°C")], ["power", known(card.watts, "W")]]);
-  $("card").replaceChildren(make("p", {}, card.name), meter("Memory", card.memory), list);
+  definitions(list, [...(device ? [["now", `${device.doing}${device.model ? ` on ${device.model}` : ""}`]] : []),
+    ...(card ? [["load", known(card.load_percent, "%")], ["temperature", known(card.celsius, "°C")], ["power", known(card.watts, "W")]] : [])]);
+  return make("article", { class: "card" }, make("h3", {}, title), device?.why && make("p", { class: "bad-text" }, device.why),
+    ...(card ? [make("p", {}, card.name), meter("Memory", card.memory)] : [make("p", {}, "Its driver does not answer.")]), list);
 }
 
 export function showHorde(told) {
