@@ -22,6 +22,7 @@ from worker.service.assembly import make_adapters, make_intake
 from worker.service.history import History
 from worker.service.orders import Orders
 from worker.service.overview import JobOverview, KindOverview, Overview
+from worker.service.updates import Updates
 
 API_KEY = "a-key-that-nobody-shall-see"
 PASSWORD = "correct horse"
@@ -74,7 +75,10 @@ def open_page(home: Path, more: str = "") -> Generator[OpenPage]:
         offering = ModelOffering(take_inventory(ModelsFolder.of(config, home)))
         offered = make_intake(config, home, Models({}, ()), adapters=adapters).offered
         gallery = Gallery(lambda: config.now.show_pictures)
-        watched = Watched(config, config_file, home, offering, adapters, orders, history, gallery)
+        updates = Updates(config, home, lambda: None)
+        watched = Watched(
+            config, config_file, home, offering, adapters, orders, history, gallery, updates
+        )
         with offering.kept_up(offered), page_of(watched) as server:
             yield OpenPage(server, watched, url)
 

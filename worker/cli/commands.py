@@ -83,12 +83,10 @@ def _live(options: argparse.Namespace, signals: StopSignals) -> None:
     """One life of a worker, with what the configuration says at its beginning."""
     from worker.cli.first_use import ensure_comfyui
     from worker.cli.serving import run_worker
-    from worker.models.inventory import ModelsFolder
     from worker.page.waiting_page import Ended, wait_for_safety
     from worker.service.logs import LogWay
-    from worker.service.releases import news
     from worker.service.terminal import make_console
-    from worker.service.updates import Updates
+    from worker.service.updates import updates_of
 
     config = load_config(options.home / CONFIG_FILE)
     if wait_for_safety(config, options.home, signals) is Ended.by_owner:
@@ -96,10 +94,9 @@ def _live(options: argparse.Namespace, signals: StopSignals) -> None:
     if config.comfyui_path is None and not config.scribe_only:
         ensure_comfyui(make_console())
     way = LogWay.json if options.log_json else LogWay.plain if options.plain else LogWay.auto
-    documents = ModelsFolder.of(config, options.home).documents
-    updates = Updates(config, options.home, lambda: news(config, documents))
+    updates = updates_of(config, options.home)
     with updates.watched():
-        run_worker(config, options.home, signals, way=way)
+        run_worker(config, options.home, signals, way=way, updates=updates)
     if not signals.count:
         updates.go_on([*["--plain"] * options.plain, *["--log-json"] * options.log_json])
 

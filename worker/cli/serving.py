@@ -63,6 +63,7 @@ from worker.service.pauses import Pauses
 from worker.service.serve import serve
 from worker.service.state_folder import STATE, StateFolder
 from worker.service.terminal import make_console
+from worker.service.updates import Updates, updates_of
 from worker.service.watches import Watches, cards_of
 
 FIRST_MODELS = "models are read or downloaded, and it serves from the first one on"
@@ -76,9 +77,14 @@ def run_worker(
     children: Children = OURS,
     *,
     way: LogWay = LogWay.auto,
+    updates: Updates | None = None,
 ) -> None:
-    """Serve as `config` says until a signal. Raises what ends it otherwise."""
-    with _Worker.begun(config, home, children, way) as worker:
+    """Serve as `config` says until a signal. Raises what ends it otherwise.
+
+    Where the page may order a release, the caller has these `updates` go on after the end.
+    """
+    updates = updates or updates_of(config, home)
+    with _Worker.begun(config, home, children, way, updates) as worker:
         models = worker.first_models()
         if worker.is_to_end:
             worker.orders.end()
@@ -104,11 +110,17 @@ class _Worker:
     adapters: Adapters
     ledger: Ledger
     history: History
+    updates: Updates
 
     @classmethod
     @contextmanager
     def begun(
-        cls, config: BridgeConfig, home: Path, children: Children, way: LogWay
+        cls,
+        config: BridgeConfig,
+        home: Path,
+        children: Children,
+        way: LogWay,
+        updates: Updates,
     ) -> Generator[_Worker]:
         """While this lasts, its owner and his programs can watch it, before the first models are
         there too. An error that ends it is written about to where `notify` says."""
@@ -142,6 +154,7 @@ class _Worker:
                 make_adapters(config, config.models_folder(home)),
                 stack.enter_context(closing(Ledger(state.path / LEDGER))),
                 stack.enter_context(closing(History(state.path / HISTORY))),
+                updates,
             )
             stack.enter_context(page_of(worker.watched))
             yield worker
@@ -158,6 +171,7 @@ class _Worker:
             self.orders,
             self.history,
             self.gallery,
+            self.updates,
         )
 
     @property

@@ -35,6 +35,7 @@ from worker.service.history import History
 from worker.service.machine import Machine
 from worker.service.orders import Given, Order, Orders
 from worker.service.overview import Overview, sentence
+from worker.service.updates import Updates
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Watched:
     orders: Orders
     history: History
     gallery: Gallery  # of pictures, where the owner wants to see them
+    updates: Updates
 
 
 def make_app(watched: Watched, guard: Guard, lines: LogLines) -> web.Application:
@@ -83,6 +85,7 @@ def make_app(watched: Watched, guard: Guard, lines: LogLines) -> web.Application
             web.get("/api/extras", page.extras),
             web.post("/api/extras/install", page.install),
             web.post("/api/order", page.order),
+            web.post("/api/update", page.update),
         ]
     )
     return app
@@ -98,7 +101,9 @@ class _Page:
         self._lines = lines
         self._machine = Machine(watched.config, watched.home, DISK_FLOOR_BYTES)
         self._shelf = ModelShelf(watched.config_file, watched.home, watched.offering)
-        self._hordes_side = HordesSide(watched.config, watched.home, watched.offering)
+        self._hordes_side = HordesSide(
+            watched.config, watched.home, watched.offering, watched.updates
+        )
         self._extras = Extras(watched.config, watched.home)
         self._waiting: set[str] = set()  # keys that were saved and need a restart
         self.live = Live(self._look, lines, guard)
@@ -225,6 +230,10 @@ class _Page:
             kept = await asyncio.to_thread(keep_hash, config_file, config)
             self._guard.take_password(kept)
         return web.json_response({each: [k for k in saved if needs(k) is each] for each in Needs})
+
+    async def update(self, _request: web.Request) -> web.Response:
+        """Take the newest release, once the jobs in hand are finished."""
+        return await told_by(self._watched.updates.take)
 
     async def order(self, request: web.Request) -> web.Response:
         """serve, drain, restart, stop, or pause: `until` then, or until another order."""

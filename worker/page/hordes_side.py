@@ -21,7 +21,7 @@ from worker.models.opening import Models
 from worker.models.sites import ModelQueue, read_queues
 from worker.service.assembly import make_client
 from worker.service.releases import news
-from worker.service.updates import way_to_take
+from worker.service.updates import Updates, way_to_take
 from worker.version import VERSION
 
 KEPT_SECONDS = 60.0  # between two questions to the horde, however many browsers look
@@ -30,8 +30,9 @@ KEPT_SECONDS = 60.0  # between two questions to the horde, however many browsers
 class HordesSide:
     """Any thread may use it. Asks with a client of its own, beside the one that serves."""
 
-    def __init__(self, config: BridgeConfig, home: Path, offering: ModelOffering):
+    def __init__(self, config: BridgeConfig, home: Path, offering: ModelOffering, updates: Updates):
         self._config, self._home, self._offering = config, home, offering
+        self._updates = updates
         self._asking = threading.Lock()
         self._told: dict[str, Any] = {}
         self._asked_at = -KEPT_SECONDS
@@ -75,14 +76,21 @@ class HordesSide:
             "problem": "",
         }
 
-    def _release(self) -> dict[str, str] | None:
+    def _release(self) -> dict[str, Any] | None:
         """A newer one of this program, as far as anybody was asked."""
         folder = ModelsFolder.of(self._config, self._home)
         try:
             newer = news(self._config, folder.documents)
         except DocumentMissing:
             return None
-        return newer and {**asdict(newer), "command": as_typed(way_to_take()), "ours": VERSION}
+        if newer is None:
+            return None
+        return {
+            **asdict(newer),
+            "command": as_typed(way_to_take()),
+            "ours": VERSION,
+            "can_take": self._updates.is_possible,
+        }
 
     def _queues(self, served: Sequence[str]) -> dict[str, Any]:
         """What waits for each of those models; the horde leaves out those that nobody asks for."""

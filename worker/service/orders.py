@@ -50,7 +50,7 @@ class Given(BaseModel):
     stays: bool = False
     """Of an end: the worker's page stays, and starts it again."""
     after: Given | None = None
-    """Of a restart: the pause that it came in, which goes on afterwards."""
+    """Of an end that a new life follows: the pause that it came in, which goes on afterwards."""
 
 
 class Orders:

@@ -24,9 +24,10 @@ from hordelib.files.whole_files import write_whole
 from worker.backoff import Backoff
 from worker.command_line import INSTALLER
 from worker.config.keys import BridgeConfig
-from worker.errors import DocumentMissing
-from worker.service.orders import OF_ONE_LIFE, Order, Orders
-from worker.service.releases import Release
+from worker.errors import DocumentMissing, UsageError
+from worker.models.inventory import ModelsFolder
+from worker.service.orders import OF_ONE_LIFE, Given, Order, Orders
+from worker.service.releases import Release, news
 from worker.service.state_folder import STATE
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,12 @@ class _Tries(BaseModel):
     def is_too_early(self, now: float) -> bool:
         pause = min(FIRST_PAUSE * 2 ** min(self.count - 1, 10), MOST_PAUSE)
         return 0 <= now - self.latest < pause
+
+
+def updates_of(config: BridgeConfig, home: Path) -> Updates:
+    """Of the releases that the project's page tells of."""
+    documents = ModelsFolder.of(config, home).documents
+    return Updates(config, home, lambda: news(config, documents))
 
 
 class Updates:
@@ -136,12 +143,33 @@ class Updates:
         before, now = self._tries_of(newer.version), time.time()
         if before.is_too_early(now) or not self._is_at_hand(newer.version):
             return False
-        # Before it is tried: this version may never come back.
-        self._tried.write(_Tries(version=newer.version, count=before.count + 1, latest=now))
-        Orders(self._state).give(Order.drain)
-        self.taken = newer.version
+        self._drain_for(newer.version, before.count + 1)
         log.info("draining for the release %s, as auto_update says", newer.version)
         return True
+
+    def take(self) -> None:
+        """Drain for the newest release as its owner orders, whatever auto_update says; a pause goes
+        on afterwards. It is fetched first, which takes seconds.
+
+        Raises UsageError with what is in the way, DocumentMissing and OSError.
+        """
+        if not self.is_possible:
+            raise UsageError(f"this is no clone, so it can't be taken from here: {way_to_take()}")
+        newer = self._newest()
+        if newer is None:
+            raise UsageError("there is no newer release")
+        if not self._is_at_hand(newer.version):
+            raise UsageError(f"the release {newer.version} can't be taken: {self._told}")
+        self._drain_for(newer.version, self._tries_of(newer.version).count + 1)
+        log.info("draining for the release %s, as its owner orders", newer.version)
+
+    def _drain_for(self, version: str, tries: int) -> None:
+        # Before it is tried: this version may never come back.
+        self._tried.write(_Tries(version=version, count=tries, latest=time.time()))
+        orders = Orders(self._state)
+        before = orders.given() if orders.is_given(Order.pause) else None
+        orders.give(Given(order=Order.drain, after=before))
+        self.taken = version
 
     def _tries_of(self, version: str) -> _Tries:
         tries = self._tried.read()

@@ -293,7 +293,13 @@ def test_a_page_left_open_for_a_week_keeps_the_last_lines_and_goes_on(
 
 
 def test_a_newer_release_is_told_with_the_command_that_takes_it(browser: Browser, served: OpenPage):
-    release = {"version": "99.0.1", "link": "https://x", "ours": "1", "command": "take --self"}
+    release = {
+        "version": "99.0.1",
+        "link": "https://x",
+        "ours": "1",
+        "command": "take --self",
+        "can_take": True,
+    }
 
     def answer(route: Route) -> None:
         """As the worker's own answer would be where GitHub has told of one."""
@@ -305,6 +311,12 @@ def test_a_newer_release_is_told_with_the_command_that_takes_it(browser: Browser
         go_to(tab, "The horde's side")
         expect(tab.locator("#horde-body")).to_contain_text("Version 99.0.1 is there; this is 1.")
         expect(tab.locator("#horde-body code")).to_have_text("take --self")
+        tab.get_by_role("button", name="Take the new version").click()
+        tab.get_by_role("dialog").get_by_role("button", name="Take it").click()
+        # No release of its own: this worker's page says why it takes none.
+        expect(tab.locator("#horde-body")).to_contain_text(
+            re.compile("there is no newer release|this is no clone")
+        )
 
 
 def test_a_lost_connection_is_said(browser: Browser, tmp_path: Path):

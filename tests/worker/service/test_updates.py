@@ -16,7 +16,7 @@ import pytest
 from tests.support.owner import PROJECT
 from worker.cli.check import version_finding
 from worker.config.keys import BridgeConfig
-from worker.errors import DocumentMissing
+from worker.errors import DocumentMissing, UsageError
 from worker.service import releases
 from worker.service.orders import Order, Orders
 from worker.service.releases import Release
@@ -124,6 +124,21 @@ def test_a_release_that_came_to_nothing_is_tried_again_ever_later(tmp_path: Path
         assert not drains(again, tmp_path)
         assert again.go_on([]) is None
         tried(tmp_path, hours * 3600 + 60)
+
+
+def test_its_owner_has_it_taken_at_once_and_a_pause_goes_on_afterwards(tmp_path: Path):
+    orders = Orders(tmp_path / "state")
+    refusing = updates_of(tmp_path, clone_in(tmp_path / "no", look="echo no tag >&2; exit 1"))
+    with pytest.raises(UsageError, match=r"99\.0\.1 can't be taken: no tag"):
+        refusing.take()
+    with pytest.raises(UsageError, match="this is no clone"):
+        Updates(config_of(), tmp_path, lambda: NEWER, tmp_path).take()
+    orders.give(Order.pause)
+    updates = Updates(config_of(), tmp_path, lambda: NEWER, clone_in(tmp_path / "clone"))
+    updates.take()
+    assert (updates.taken, orders.is_given(Order.drain)) == (NEWER.version, True)
+    orders.begin()
+    assert orders.is_given(Order.pause)
 
 
 def test_the_tries_of_one_release_delay_no_other(tmp_path: Path):

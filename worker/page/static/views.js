@@ -182,6 +182,18 @@ function showCard(title, device, card) {
     ...(card ? [make("p", {}, card.name), meter("Memory", card.memory)] : [make("p", {}, "Its driver does not answer.")]), list);
 }
 
+function takeRelease() {
+  const button = make("button", { type: "button" }, "Take the new version"), answer = make("p", { role: "status" });
+  button.onclick = async () => {
+    if (!await sure("Take the new version?", "It is fetched and looked at first. Then the worker finishes the jobs in hand, installs it, and starts again; if it does not work, the old one comes back. This page is away meanwhile, and comes back by itself.", "Take it")) return;
+    button.disabled = true;
+    say(answer, "Fetching it …");
+    try { await ask("/api/update", {}); say(answer, "It is fetched, and installed once the jobs in hand are finished."); }
+    catch (error) { button.disabled = false; say(answer, error.message, true); }
+  };
+  return make("div", {}, button, answer);
+}
+
 export function showHorde(told) {
   const parts = [];
   const part = (title, pairs, ...more) => {
@@ -193,7 +205,8 @@ export function showHorde(told) {
   if (told.problem) parts.push(make("article", { class: "card wide" }, make("p", { class: "bad-text" }, `The horde does not say: ${told.problem}`)));
   if (told.release) parts.push(make("article", { class: "card wide told" }, make("h3", {}, "A newer Dreamer"),
     make("p", {}, `Version ${told.release.version} is there; this is ${told.release.ours}. `, make("a", { href: told.release.link, rel: "noreferrer", target: "_blank" }, "What is new")),
-    make("p", {}, "On the page Settings, auto_update: drain has a clone take new versions by itself. By hand: drain the worker, then type ", make("code", {}, told.release.command), " and start it again.")));
+    told.release.can_take && takeRelease(),
+    make("p", {}, "On the page Settings, auto_update: drain has a clone take new versions by itself. By hand: drain the worker in a terminal, then type ", make("code", {}, told.release.command), " and start it again.")));
   if (told.account) part("Your account", [["name", told.account.name], ["kudos", told.account.kudos.toLocaleString()], ["trusted", yes(told.account.is_trusted)]]);
   if (told.worker) part("Its record of this worker", [
     ["online", yes(told.worker.is_online)], ["in maintenance", yes(told.worker.in_maintenance)], ["trusted", yes(told.worker.is_trusted)],
