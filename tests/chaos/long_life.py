@@ -116,7 +116,7 @@ def life(
     checkpoints.mkdir(parents=True, exist_ok=True)
     header = completed(SD1, HEADERS["stable diffusion 1"])
     write_header(checkpoints / f"{MODEL}.safetensors", header, prefix="")
-    command = [sys.executable, "-P", "-m", "tests.chaos.worker_process", str(home), "1"]
+    command = [sys.executable, "-P", "-m", "tests.chaos.worker_process", str(home), "1", "1"]
     preloads = [f"{name}={value}" for name, value in (environment or {}).items()]
     command = ["env", *preloads, *command]
     draw = random.Random(7)

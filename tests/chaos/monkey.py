@@ -165,6 +165,16 @@ def _kill_child(world: World) -> None:
             world.kills.children.append(time.time())
 
 
+def _kill_engine(world: World) -> None:
+    """One of several, while the others go on."""
+    lives = (world.service.home / LIVES).glob("engine-*/*")
+    running = {int(life.name) for life in lives} & {it.pid for it in world.service.children()}
+    if running:
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(world.draw.choice(sorted(running))).kill()
+            world.kills.children.append(time.time())
+
+
 def _freeze_child(world: World) -> None:
     with suppress(psutil.NoSuchProcess):
         if child := _child(world):
@@ -292,6 +302,7 @@ VOLUME: Mapping[Trouble, int] = {
     _storm: 1,
     _rush: 1,
 }
+ENGINES: Mapping[Trouble, int] = {_kill_engine: 4, _kill_worker: 1}
 REAL: Mapping[Trouble, int] = {
     _kill_worker: 2,
     _kill_child: 2,

@@ -27,7 +27,7 @@ from tests.chaos.expected import expected_webp, is_censored
 from tests.chaos.figures import bytes_of
 from tests.chaos.form_orders import FormOrder
 from tests.chaos.gallery import Gallery, real_order
-from tests.chaos.monkey import NAME, REAL, VOLUME, World
+from tests.chaos.monkey import ENGINES, NAME, REAL, VOLUME, World
 from tests.chaos.orders import IMPOSSIBLE, UNREADABLE_SEED
 from tests.chaos.play import Script, play
 from tests.chaos.service import Service
@@ -51,6 +51,7 @@ STATE_BYTES = 1 << 20
 STATE_BYTES_PER_IMAGE = 1 << 10  # rows of the ledger are kept for an hour
 FORMS_SHARE, TEXTS_SHARE = 0.25, 0.25  # of the requests
 FORM_SECONDS = 60  # less than a horde gives: what a kill has lost on its way is handed out again
+ENGINES_SHARE = 5  # one in so many of the jobs, for several engines in one worker
 REAL_SHARE = 5  # of the jobs, one in so many is drawn by ComfyUI
 
 
@@ -72,6 +73,27 @@ class Stage:
             "utf-8",
         )
         return home
+
+    def write_stand_ins_home(self, sandbox: Sandbox, more: str = "") -> Path:
+        """With the files of VOLUME_MODELS, for children that read only their headers."""
+        home = self.write_home(
+            sandbox,
+            f"models_to_load: ['{PLAIN}', '{SPARE}']\n"
+            "preload_timeout: 15\ninference_step_timeout: 5\nprocess_timeout: 30\n" + more,
+        )
+        checkpoints = home / "models" / "compvis"
+        checkpoints.mkdir(parents=True)
+        for name in VOLUME_MODELS:
+            write_header(
+                checkpoints / f"{name}.safetensors",
+                completed(SD1, HEADERS["stable diffusion 1"]),
+                prefix="",
+            )
+        return home
+
+    def stand_ins(self, home: Path, engines: int) -> Service:
+        arguments = ("tests.chaos.worker_process", home, self.seed, engines)
+        return Service([sys.executable, "-P", "-m", *map(str, arguments)], home)
 
     def draw(self, what: str) -> random.Random:
         return random.Random(f"{what} {self.seed}")
@@ -97,29 +119,15 @@ def test_chaos_in_volume(stage: Stage):
         Sandbox(VOLUME_MODELS, timing=timing, limits={}) as sandbox,
         ShakyServer(stage.draw("text server")) as text_server,
     ):
-        home = stage.write_home(
-            sandbox,
-            f"models_to_load: ['{PLAIN}', '{SPARE}']\n"
-            "preload_timeout: 15\ninference_step_timeout: 5\nprocess_timeout: 30\n"
-            + form_orders.KEYS
-            + text_orders.keys(text_server.url),
-        )
+        keys = form_orders.KEYS + text_orders.keys(text_server.url)
+        home = stage.write_stand_ins_home(sandbox, keys)
         models = home / "models"
         form_orders.put_files(models)
-        checkpoints = models / "compvis"
-        checkpoints.mkdir(parents=True)
-        for name in VOLUME_MODELS:
-            write_header(
-                checkpoints / f"{name}.safetensors",
-                completed(SD1, HEADERS["stable diffusion 1"]),
-                prefix="",
-            )
-        arguments = ("-P", "-m", "tests.chaos.worker_process", str(home), str(stage.seed))
         world = World(
             sandbox,
-            Service([sys.executable, *arguments], home),
+            stage.stand_ins(home, engines=1),
             stage.draw("troubles"),
-            spare_model=checkpoints / f"{SPARE}.safetensors",
+            spare_model=models / "compvis" / f"{SPARE}.safetensors",
             text_server=text_server,
         )
         asked = stage.draw("orders")
@@ -134,6 +142,28 @@ def test_chaos_in_volume(stage: Stage):
                 text_orders.complaint,
             )
             assert_right(judgement, world, stage.show)
+
+
+def test_chaos_with_three_engines(stage: Stage):
+    """One of them dies again and again, and the other two make its jobs."""
+    timing = Timing(min_ttl_seconds=30, cleaner_seconds=1, drop_window_seconds=DROP_SECONDS)
+    with Sandbox(VOLUME_MODELS, timing=timing, limits={}) as sandbox:
+        home = stage.write_stand_ins_home(sandbox)
+        world = World(sandbox, stage.stand_ins(home, engines=3), stage.draw("troubles"))
+        asked = stage.draw("orders")
+        customer = Customer(
+            sandbox, asked, lambda: orders.order(asked, tuple(VOLUME_MODELS)), world.bear
+        )
+        with closing(customer), closing(world.service):
+            judgement = play(
+                world,
+                customer,
+                Script(ENGINES, stage.jobs // ENGINES_SHARE, 3),
+                StandIns(sandbox).complaint,
+            )
+            assert_right(judgement, world, stage.show)
+        logs = {log.name for log in (home / "logs").glob("engine*.log")}
+        assert logs == {"engine.log", "engine-1.log", "engine-2.log"}
 
 
 def any_order(draw: random.Random) -> orders.Order | FormOrder | TextOrder:

@@ -1,4 +1,4 @@
-"""A worker whose children are stand-ins: `python -m tests.chaos.worker_process HOME SEED`."""
+"""A worker of stand-ins: `python -m tests.chaos.worker_process HOME SEED ENGINES`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from worker.__main__ import stoppable
 from worker.children.signals import StopSignals
 
 
-def main(home: Path, seed: int) -> int:
+def main(home: Path, seed: int, engines: int) -> int:
     signals = StopSignals.caught()
 
     def run() -> int:
@@ -28,7 +28,8 @@ def main(home: Path, seed: int) -> int:
             "engine": partial(stand_in.engine, temper),
             "judge": partial(stand_in.judge, temper),
         }
-        children = Children(**mains, most_drops=ANY_NUMBER)  # it puts up with any failures
+        # It puts up with any failures.
+        children = Children(**mains, processors=engines, most_drops=ANY_NUMBER)
 
         def serve() -> int:
             run_worker(load_config(home / CONFIG_FILE), home, signals, children)
@@ -40,4 +41,4 @@ def main(home: Path, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
