@@ -115,7 +115,7 @@ class Connection:
         try:
             return read_json(shape, document, _MOST_PARTS)
         except ValueError as error:
-            came = _excerpt(document)
+            came = excerpt(document)
             told = f"{self._told}: no answer of a text server ({reason_of(error)}): {came}"
             raise ServerGone(told) from None
 
@@ -165,7 +165,7 @@ class Connection:
     def _refuse(self, path: str, answer: HttpAnswer) -> None:
         status = answer.status
         told = f"{self._told} answers {path} with {status}"
-        came = _excerpt(answer.beginning(_EXCERPT_BYTES))
+        came = excerpt(answer.beginning(_EXCERPT_BYTES))
         if status in _BUSY:
             raise ServerBusy(f"{told}: {came}")
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -190,5 +190,9 @@ def _written(body: Body) -> bytes:
         raise TextRefused(f"a request that can't be written: {error}") from None
 
 
-def _excerpt(document: bytes) -> str:
-    return one_line(" ".join(document[:_EXCERPT_BYTES].decode("utf-8", "replace").split()), 200)
+def excerpt(document: bytes) -> str:
+    """The beginning of what a server says, in quotes, which keep it out of reports and of the
+    history: a client's prompt may be in it."""
+    text = " ".join(document[:_EXCERPT_BYTES].decode("utf-8", "replace").split())
+    told = one_line(text, 200).replace('"', "'")
+    return f'"{told}"'

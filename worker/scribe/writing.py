@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from worker.scribe.connection import (
     PromptTooLong,
     ServerGone,
     TextRefused,
+    excerpt,
 )
 from worker.scribe.mapping import completions_body, genkey, kobold_body
 from worker.scribe.order import TextOrder
@@ -174,7 +176,8 @@ class Writing:
             return _Piece("", is_last=True)
         told = self._event(_CHOICES, event)
         if told.error is not None:
-            raise TextRefused(f"the text server breaks a text off: {told.error!r:.200}")
+            why = excerpt(json.dumps(told.error).encode())
+            raise TextRefused(f"the text server breaks a text off: {why}")
         choice = _first(told) if told.choices else _Choice()  # the last event may only count
         return _Piece(choice.text, choice.finish_reason is not None)
 
@@ -192,7 +195,7 @@ class Writing:
             return shape.validate_json(event)
         except ValidationError:
             told = f"the text server at {self._connection.url} streams what is no text"
-            raise ServerGone(f"{told}: {event[:100]!r}") from None
+            raise ServerGone(f"{told}: {excerpt(event)}") from None
 
     def _abort(self, id: str) -> None:
         """Have the server stop a text that nobody wants any more."""

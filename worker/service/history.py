@@ -5,6 +5,7 @@ No prompt, picture or id is in it.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ MOST_HOURS = 24 * 40  # rows that are kept: a month and a bit, while the worker 
 MOST_REASONS = 20  # of faults in an hour; reasons may hold strangers' words
 LONGEST_REASON = 100  # characters
 OTHERS = "other reasons"
+_QUOTED = re.compile(r'"[^"]*"')  # what a text server said, which may repeat a prompt
 LONGEST_GAP = 10.0  # seconds between two looks; after more, the machine slept, and nothing was up
 
 _TABLES = """
@@ -190,7 +192,8 @@ def _count(hour: HourOfWork, kind: Kind, row: JobRow) -> None:
         hour.megapixelsteps += pixels * params.steps * len(row.slots) / 1e6
     for end in row.ends:
         if end.is_failure:
-            reason = end.reason[:LONGEST_REASON] or end.stage.value
+            told = _QUOTED.sub('"…"', end.reason) if kind is Kind.text else end.reason
+            reason = told[:LONGEST_REASON] or end.stage.value
             hour.faults[reason] = hour.faults.get(reason, 0) + 1
 
 

@@ -9,8 +9,9 @@ from aiohttp import web
 
 from hordelib.errors import InvalidParams
 from tests.support.sandbox_client import WORKER_KEY, Api, Json
-from tests.support.scribe_stage import LONG_SECONDS, Stage, until
+from tests.support.scribe_stage import LONG_SECONDS, Stage, reasons, until
 from tests.support.text_servers import CompletionsServer, KoboldServer, pieces, streamed, told
+from worker.cli.scrubbing import Scrubber
 from worker.horde.api import State as HordeState
 from worker.horde.client import HordeClient
 from worker.horde.kinds import Kind
@@ -95,6 +96,10 @@ async def html(request: web.Request) -> web.StreamResponse:
 
 async def refusing(request: web.Request) -> web.StreamResponse:
     return web.json_response({"detail": "no such sampler"}, status=422)
+
+
+async def repeating_the_prompt(request: web.Request) -> web.StreamResponse:
+    return web.json_response({"detail": [{"input": await request.json()}]}, status=422)
 
 
 async def breaking_off(request: web.Request) -> web.StreamResponse:
@@ -290,8 +295,20 @@ def test_a_completions_server_that_breaks_a_text_off_says_why(stage: Stage) -> N
 
     with CompletionsServer(instead=out_of_memory) as server:
         id = stage.ask()
-        stage.reason(stage.serve(server.url), "breaks a text off: {'message': 'out of memory'}")
+        stage.reason(stage.serve(server.url), 'breaks a text off: "{')
         assert stage.result(id) == told("Once upon a time")
+
+
+def test_what_a_server_repeats_of_a_prompt_is_in_quotes(stage: Stage) -> None:
+    """So it is in no report and in no history."""
+    with KoboldServer(instead=repeating_the_prompt) as server:
+        stage.ask('a "secret" story')
+        scribe = stage.serve(server.url)
+        stage.reason(scribe, "secret")
+        (reason,) = {reason for reason in reasons(scribe.view()) if reason}
+        told = "\n".join(Scrubber(()).log(f"2026-12-01 10:00:00 WARNING x faulted: {reason}"))
+        assert "secret" not in told
+        assert "with 422: (quoted)" in told
 
 
 def test_a_life_that_is_killed_at_its_last_word_says_the_same_again(stage: Stage) -> None:

@@ -97,12 +97,17 @@ def test_forms_and_texts_count_beside_the_pictures(tmp_path: Path, clock: Clock)
             name = f"{kind} {number}"
             beside.popped(slots(name), "palette")
             beside.ended(name, name, ImageEnd(JobStage.submitted, kudos=1.0))
+        if kind is Kind.text:
+            beside.popped(slots("refused"), "a model")
+            refused = ImageEnd(JobStage.faulted, reason=f'refused with 422: "{PROMPT}"')
+            beside.ended("refused", "refused", refused)
     with closing(History(tmp_path / FILE, now=clock)) as history:
         for _ in range(2):
             history.note(journal.view(), journal.views_beside())
     with closing(History(tmp_path / FILE, now=clock)) as history:
         (hour,) = history.hours(1)
-    assert (hour.images, hour.forms, hour.texts, hour.failed, hour.kudos) == (1, 2, 2, 1, 6.0)
+    assert (hour.images, hour.forms, hour.texts, hour.failed, hour.kudos) == (1, 2, 2, 2, 6.0)
+    assert hour.faults == {"lost": 1, 'refused with 422: "…"': 1}
 
 
 def test_what_several_lives_did_in_an_hour_is_added_up(tmp_path: Path, clock: Clock):
