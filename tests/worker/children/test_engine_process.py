@@ -12,9 +12,11 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.measure.simulated import children
@@ -101,6 +103,41 @@ def test_a_failed_job_is_told_and_the_child_goes_on(
         )
     assert running.generate(replace(SMALL, steps=1), Model.of_checkpoint(checkpoint)).images
     assert running.pid == pid
+
+
+def test_a_model_is_in_main_memory_once_for_all_engines(
+    running: EngineProcess, checkpoint: Path, tmp_path: Path
+):
+    path = changed(checkpoint, tmp_path / "wide.safetensors", as_the_processor_computes)
+    drawing_bytes = sum(
+        value.nbytes for name, value in load_file(path).items() if name.startswith(DRAWING)
+    )
+    second = EngineProcess(settings(tmp_path))
+    second.start()
+    for engine in (running, second):
+        engine.generate(replace(SMALL, steps=1), Model.of_checkpoint(path))
+    mapped, shares = zip(*(resident_bytes(it, path) for it in (running, second)), strict=True)
+    second.stop()
+    assert min(mapped) >= 0.9 * drawing_bytes, "each computes with the pages of the file"
+    assert sum(shares) <= 1.1 * max(mapped), "and they are the same pages"
+
+
+DRAWING = ("model.", "first_stage_model.")
+
+
+def as_the_processor_computes(state: dict[str, Tensor]) -> None:
+    """UNet and VAE in 32 bits, so that they are computed with as they are, as on a card."""
+    for name in state:
+        if name.startswith(DRAWING):
+            state[name] = state[name].float()
+
+
+def resident_bytes(engine: EngineProcess, path: Path) -> tuple[int, int]:
+    """What the engine has of this file in main memory, and its share of that: pages that two
+    processes have count half for each."""
+    maps = psutil.Process(engine.pid).memory_maps(grouped=True)
+    (found,) = [each for each in maps if each.path == str(path)]
+    return found.rss, found.pss
 
 
 def with_a_nan(checkpoint: Path, path: Path) -> None:
