@@ -20,6 +20,7 @@ from worker.children.messages import Asked, Judged, JudgeSettings, Ready, Unjudg
 
 HEARTBEAT_SECONDS = 5.0  # fewer than an engine's: an owner isn't shown how long it is silent
 MOST_THREADS = 4  # more of them make a picture's verdict hardly faster
+MOST_JUDGES = 4  # each takes 3.5 GB of main memory with horde_safety
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def main(
 
 def keep_out_of_the_way() -> None:
     """What torch, OpenCV and Hugging Face's packages read when they are imported, later on."""
-    threads = str(thread_count(len(_cores())))
+    threads = str(thread_count(len(cores())))
     os.environ |= {
         "CUDA_VISIBLE_DEVICES": "",  # not even a context of some hundred MB on the card
         "OMP_NUM_THREADS": threads,
@@ -63,7 +64,12 @@ def thread_count(cores: int) -> int:
     return max(1, min(MOST_THREADS, cores // 2))
 
 
-def _cores() -> set[int]:
+def judge_count(devices: int, cores: int) -> int:
+    """One for each device, as far as half of the cores have MOST_THREADS for each of them."""
+    return max(1, min(devices, MOST_JUDGES, cores // 2 // MOST_THREADS))
+
+
+def cores() -> set[int]:
     """Those that this process may run on."""
     if sys.platform == "linux":
         return os.sched_getaffinity(0)
@@ -71,7 +77,7 @@ def _cores() -> set[int]:
 
 
 def load_judges(settings: JudgeSettings) -> Judge:
-    judges: list[Judge] = [NudeNetJudge(thread_count(len(_cores())))]
+    judges: list[Judge] = [NudeNetJudge(thread_count(len(cores())))]
     if settings.horde_safety:
         judges.append(HordeSafetyJudge.load(settings.models))
     return JudgePanel(judges)

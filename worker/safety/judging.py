@@ -10,6 +10,7 @@ from hordelib.errors import JudgeFailed
 from hordelib.job.notes import GenMetadata, MetadataType
 from worker.backoff import Backoff
 from worker.children.judge import JudgeProcess
+from worker.children.judge_pool import JudgePool
 from worker.errors import JudgeUnusable
 from worker.jobs.results import Cleared, Failed, Made
 from worker.safety.censorship import AsItIs, Censorship, Replaced, censor_card
@@ -30,7 +31,7 @@ class Judging:
 
     def __init__(
         self,
-        judge: JudgeProcess,
+        judge: JudgeProcess | JudgePool,
         censorship: Callable[[], Censorship],
         gallery: Gallery | None = None,
     ):

@@ -16,7 +16,7 @@ from worker.alchemist.solving import Solving
 from worker.children import engine_main, judge_main
 from worker.children.engine import EngineProcess, Patience
 from worker.children.forms import FormsProcess
-from worker.children.judge import JudgeProcess
+from worker.children.judge_pool import JudgePool
 from worker.children.messages import EngineSettings, FormsSettings
 from worker.config.keys import BridgeConfig
 from worker.config.values import CLIENT_AGENT
@@ -94,10 +94,12 @@ def make_bridge(
     """
     if not models.served and config.makes_pictures:
         raise NothingToServe("no model can be served: " + "; ".join(models.problems))
-    client, judging = make_client(config), make_judging(config, home, children)
+    client = make_client(config)
+    devices = make_devices(config, home, journal.predictor, children)
+    judging = make_judging(config, home, children, len(devices))
     bridge = Bridge(
         client,
-        make_devices(config, home, journal.predictor, children),
+        devices,
         intake or make_intake(config, home, models),
         judging,
         journal,
@@ -230,9 +232,11 @@ def _store(folder: Path, most_bytes: int) -> LoraStore:
     return LoraStore(folder, Quota(most_bytes, DISK_FLOOR_BYTES, free_bytes))
 
 
-def make_judging(config: BridgeConfig, home: Path, children: Children = OURS) -> Judging:
+def make_judging(
+    config: BridgeConfig, home: Path, children: Children = OURS, devices: int = 1
+) -> Judging:
     return Judging(
-        JudgeProcess(judge_settings(config, home), main=children.judge),
+        JudgePool.of_devices(devices, judge_settings(config, home), children.judge),
         lambda: censorship_of(config.now),
         children.gallery,
     )

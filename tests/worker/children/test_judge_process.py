@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from tests.support.safety_stand_in import BROKEN, PLAIN
 from worker.children import judge_main
 from worker.children.child_side import Child
 from worker.children.judge import JudgePatience, JudgeProcess
+from worker.children.judge_pool import JudgePool
 from worker.children.messages import Judged, JudgeSettings, Ready, Stepped
 from worker.errors import JudgeUnusable
 
@@ -243,6 +244,34 @@ def test_a_judge_leaves_the_card_the_network_and_half_of_the_cores_alone(
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (4, 2), (8, 4), (128, 4)])
 def test_networks_of_the_judge_compute_with_half_of_the_cores_at_most(cores: int, threads: int):
     assert judge_main.thread_count(cores) == threads
+
+
+@pytest.mark.parametrize(
+    ("devices", "cores", "judges"),
+    [(1, 128, 1), (8, 2, 1), (8, 15, 1), (2, 16, 2), (8, 24, 3), (3, 64, 3), (8, 64, 4)],
+)
+def test_there_are_as_many_judges_as_devices_need_and_half_of_the_cores_allow(
+    devices: int, cores: int, judges: int
+):
+    assert judge_main.judge_count(devices, cores) == judges
+
+
+def test_a_judge_that_takes_long_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(judge_main, "cores", lambda: range(16))
+    pool = JudgePool.of_devices(2, settings(tmp_path), safety_stand_in.main)
+    assert pool.start() == "NudeNet, horde_safety"
+    assert {log.name for log in tmp_path.glob("*.log")} == {"judge.log", "judge-1.log"}
+    slow, _ = vars(pool)["_judges"]
+    os.kill(pid_of(slow), signal.SIGSTOP)
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(pool.judge, "a", number, WEBP, "a cat") for number in range(2)]
+        done, left = wait(asked, return_when=FIRST_COMPLETED)
+        assert (len(done), len(left)) == (1, 1)
+        os.kill(pid_of(slow), signal.SIGCONT)
+        assert [each.result() for each in asked] == [Verdict(), Verdict()]
+    pool.kill()
+    with pytest.raises(JudgeFailed):
+        pool.judge("a", 2, WEBP, "a cat")
 
 
 def test_a_judge_writes_nothing_into_the_owners_home(
