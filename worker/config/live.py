@@ -21,6 +21,7 @@ _NOTHING = (
     *("max_card_temperature", "card_power_limit"),
     *("notify", "notify_skip", "notify_no_jobs_hours"),
     *("censor_nsfw", "censorlist", "show_pictures", "page_password"),
+    "auto_update",
 )
 _NEXT_JOB = (
     *("max_power", "max_batch", "max_tiles", "max_length", "max_context_length"),
@@ -28,6 +29,7 @@ _NEXT_JOB = (
     *("allow_img2img", "allow_painting", "allow_post_processing", "allow_lora"),
     *("allow_controlnet", "allow_extended_controlnet", "allow_sdxl_controlnet"),
     *("extra_slow_worker", "limit_max_steps", "bridge_agent"),
+    "max_lora_cache_size",
 )
 LIVE = {**dict.fromkeys(_NOTHING, Needs.nothing), **dict.fromkeys(_NEXT_JOB, Needs.next_job)}
 

@@ -61,8 +61,8 @@ class MachineKeys(ServedKeys):
     ] = ()
     """While one of these programs runs, the card is free; * stands for any characters."""
     others_on_card: YesNo = False
-    """true: while another program computes on the card, it is left to that. Games do not compute in
-    this sense: name them in pause_for."""
+    """true: while another program computes on the card, the worker leaves the card alone. Games
+    do not compute in this sense: name them in pause_for."""
     user_active: Annotated[StrictInt, whole(0, 1440, " of minutes")] = 0
     """The card is free until nobody has typed or moved the mouse for so many minutes. 0: whoever
     uses this machine does not matter."""

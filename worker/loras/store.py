@@ -36,7 +36,7 @@ class Quota:
     `free_bytes` measures the disk; the owner's own files do not count.
     """
 
-    most_bytes: int
+    most_bytes: Callable[[], int]
     floor_bytes: int
     free_bytes: Callable[[], int]
 
@@ -118,7 +118,7 @@ class LoraStore:
     @property
     def most_bytes(self) -> int:
         """The quota, which the owner's own files don't count against."""
-        return self._quota.most_bytes
+        return self._quota.most_bytes()
 
     @property
     def used_bytes(self) -> int:
@@ -203,7 +203,7 @@ class LoraStore:
     def _keep_quota(self) -> None:
         """Remove what is too much: the quota may be a new one, and a file larger than was said."""
         for path in self._removable(own_part=self._folder):
-            if self.used_bytes <= self._quota.most_bytes:
+            if self.used_bytes <= self.most_bytes:
                 break
             self._remove_path(path)
 
@@ -215,7 +215,7 @@ class LoraStore:
             size - size_on_disk(_part_of(self._folder / name))
             for name, size in self._arriving.items()
         )
-        over_quota = self.used_bytes - own_part + size_bytes - self._quota.most_bytes
+        over_quota = self.used_bytes - own_part + size_bytes - self.most_bytes
         reserved = self._quota.floor_bytes + to_come + size_bytes - own_part
         return max(over_quota, reserved - self._quota.free_bytes())
 

@@ -128,7 +128,7 @@ class Inventory:
             other = next(file for file in stock.files if file.state is State.other)
             raise ModelBroken(other_file(stock, other))
         refused = next((each.reason for each in self.plan.refused if each.stock is stock), "")
-        raise ModelMissing(refused or f"{name}: is not here and verified yet")
+        raise ModelMissing(refused or f"{name}: is not downloaded and verified yet")
 
 
 def insist_on_cache_home(config: BridgeConfig, home: Path) -> None:

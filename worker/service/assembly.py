@@ -210,14 +210,14 @@ def make_adapters(
     return Adapters(
         LoraFinder(
             LORA,
-            _store(models_folder / LORA_FOLDER, config.max_lora_cache_size * GB),
+            _store(models_folder / LORA_FOLDER, lambda: config.now.max_lora_cache_size * GB),
             civitai,
             downloader,
             memo,
         ),
         LoraFinder(
             TI,
-            _store(models_folder / TI_FOLDER, TI_QUOTA_BYTES),
+            _store(models_folder / TI_FOLDER, lambda: TI_QUOTA_BYTES),
             civitai,
             downloader,
             memo,
@@ -226,7 +226,7 @@ def make_adapters(
     )
 
 
-def _store(folder: Path, most_bytes: int) -> LoraStore:
+def _store(folder: Path, most_bytes: Callable[[], int]) -> LoraStore:
     folder.mkdir(parents=True, exist_ok=True)
     free_bytes = lambda: shutil.disk_usage(folder).free  # noqa: E731
     return LoraStore(folder, Quota(most_bytes, DISK_FLOOR_BYTES, free_bytes))

@@ -39,7 +39,7 @@ def parse_pause(text: str, now: float) -> PauseEnd:
         return PauseEnd(now + _within(timedelta(days, hours=hours, minutes=minutes)), is_span=True)
     if (until := _UNTIL.fullmatch(words)) and any(until.groups()):
         return PauseEnd(_moment(*until.groups(), now=datetime.fromtimestamp(now)).timestamp())
-    raise ValueError(f"{text!r} is no time; give one {EXPECTED}")
+    raise ValueError(f"{text!r} is not a time; give one {EXPECTED}")
 
 
 def _within(span: timedelta) -> float:
@@ -52,18 +52,18 @@ def _moment(day: str | None, hour: str | None, minute: str | None, *, now: datet
     """Local, and after `now`."""
     at = (int(hour), int(minute or 0)) if hour else MORNING
     if at[0] > 23 or at[1] > 59:
-        raise ValueError(f"{hour}:{minute or '00'} is no time of day; the last one is 23:59")
+        raise ValueError(f"{hour}:{minute or '00'} is not a time of day; the last one is 23:59")
     today = now.replace(hour=at[0], minute=at[1], second=0, microsecond=0)
     if day is None:
         return today if today > now else today + timedelta(1)
     if day == "today":
         if today <= now:
-            raise ValueError(f"{today:%H:%M} is over for today")
+            raise ValueError(f"{today:%H:%M} has passed today")
         return today
     if day == "tomorrow":
         return today + timedelta(1)
     if day[:3] not in DAYS:
-        raise ValueError(f"{day!r} is no day; give a time {EXPECTED}")
+        raise ValueError(f"{day!r} is not a day; give a time {EXPECTED}")
     ahead = (DAYS.index(day[:3]) - now.weekday()) % 7
     then = today + timedelta(ahead)
     return then if then > now else then + timedelta(7)

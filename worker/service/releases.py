@@ -48,7 +48,7 @@ def newer_release(
 def news(config: BridgeConfig, documents: Documents) -> Release | None:
     """The same for an owner: nobody is asked where `auto_update` forbids it, or for a horde on this
     machine. Raises DocumentMissing."""
-    if config.auto_update == "never" or is_this_machine(config.horde_url):
+    if config.now.auto_update == "never" or is_this_machine(config.horde_url):
         return None
     return newer_release(documents, LATEST)
 

@@ -85,7 +85,7 @@ class Updates:
         newest: Callable[[], Release | None],
         project: Path = PROJECT,
     ):
-        self._is_on = config.auto_update == "drain"
+        self._config = config
         self._home = home
         self._state = home / STATE
         self._newest = newest
@@ -97,6 +97,10 @@ class Updates:
         self.taken = ""  # the version for which the worker drains
 
     @property
+    def is_wanted(self) -> bool:
+        return self._config.now.auto_update == "drain"
+
+    @property
     def is_possible(self) -> bool:
         """Only a clone can take one, on systems with its scripts."""
         return os.name != "nt" and (self._project / ".git").exists()
@@ -104,11 +108,9 @@ class Updates:
     @contextmanager
     def watched(self) -> Generator[None]:
         """While this lasts, it is looked for a newer release now and then."""
-        if not self._is_on:
-            yield
-            return
         if not self.is_possible:
-            log.warning("auto_update: drain does nothing here, since this is no clone")
+            if self.is_wanted:
+                log.warning("auto_update: drain does nothing here, since this is not a git clone")
             yield
             return
         over = threading.Event()
@@ -124,6 +126,9 @@ class Updates:
     def _look_again(self, over: threading.Event) -> None:
         pause, after_failures = FIRST_SECONDS, Backoff(FIRST_SECONDS, LOOK_SECONDS)
         while not self.taken and not over.wait(pause):
+            if not self.is_wanted:  # its owner may want it from now on
+                pause = FIRST_SECONDS
+                continue
             pause = after_failures.delay()
             with suppress(DocumentMissing, OSError):
                 if self.look():
@@ -154,7 +159,9 @@ class Updates:
         Raises UsageError with what is in the way, DocumentMissing and OSError.
         """
         if not self.is_possible:
-            raise UsageError(f"this is no clone, so it can't be taken from here: {way_to_take()}")
+            raise UsageError(
+                f"this is not a git clone, so it can't be taken from here: {way_to_take()}"
+            )
         newer = self._newest()
         if newer is None:
             raise UsageError("there is no newer release")

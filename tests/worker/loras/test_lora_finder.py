@@ -65,7 +65,7 @@ def make_finder(
     web = Web("a worker", {site.url: token}, pause_seconds=0)
     return LoraFinder(
         kind,
-        LoraStore(folder, Quota(most_bytes, 0, lambda: 1 << 40)),
+        LoraStore(folder, Quota(lambda: most_bytes, 0, lambda: 1 << 40)),
         Civitai(web, (site.url,), nsfw=lambda: nsfw),
         Downloader(web, pause_seconds=0),
         DownloadMemo(folder / "asked.json"),
@@ -294,7 +294,7 @@ def test_a_pickled_textual_inversion_comes_from_the_hordes_copies(
     web = Web("a worker", pause_seconds=0)
     finder = LoraFinder(
         TI,
-        LoraStore(tmp_path / "new", Quota(30 << 20, 0, lambda: 1 << 40)),
+        LoraStore(tmp_path / "new", Quota(lambda: 30 << 20, 0, lambda: 1 << 40)),
         Civitai(web, (site.url,)),
         Downloader(web, pause_seconds=0),
         DownloadMemo(tmp_path / "new" / "asked.json"),

@@ -40,7 +40,7 @@ class Disk:
 
 
 def open_store(folder: Path, *, most: int = 10 * SIZE, disk: int = 1 << 30) -> LoraStore:
-    return LoraStore(folder, Quota(most, SIZE, Disk(folder, disk).free_bytes))
+    return LoraStore(folder, Quota(lambda: most, SIZE, Disk(folder, disk).free_bytes))
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def made_record(folder: Path) -> Path:
 
 
 def read_record(folder: Path) -> None:
-    store = LoraStore(folder, Quota(1 << 20, 0, lambda: 1 << 30))
+    store = LoraStore(folder, Quota(lambda: 1 << 20, 0, lambda: 1 << 30))
     assert all(file.about.version_id >= 0 for file in store.files())
     (folder / "1-7.safetensors").write_bytes(b"a")
 
@@ -170,7 +170,7 @@ def known_copy(folder: Path) -> object:
 
 
 def known_record(folder: Path) -> object:
-    return LoraStore(folder, Quota(1 << 20, 0, lambda: 1 << 30)).files()[0].about.name
+    return LoraStore(folder, Quota(lambda: 1 << 20, 0, lambda: 1 << 30)).files()[0].about.name
 
 
 # What a file still says, and of which of its objects a later version may have more fields.
@@ -240,7 +240,7 @@ def test_a_record_without_a_version_lets_its_file_go(tmp_path: Path):
     file = made_record(tmp_path)
     about = replace(RECORDS.validate_json(file.read_bytes()), version_id=0)
     write_whole(file, RECORDS.dump_json(about))
-    store = LoraStore(tmp_path, Quota(1 << 20, 0, lambda: 1 << 30))
+    store = LoraStore(tmp_path, Quota(lambda: 1 << 20, 0, lambda: 1 << 30))
     assert store.files() == []
     assert not list(tmp_path.iterdir())
 

@@ -315,7 +315,7 @@ def test_a_newer_release_is_told_with_the_command_that_takes_it(browser: Browser
         tab.get_by_role("dialog").get_by_role("button", name="Take it").click()
         # No release of its own: this worker's page says why it takes none.
         expect(tab.locator("#horde-body")).to_contain_text(
-            re.compile("there is no newer release|this is no clone")
+            re.compile("there is no newer release|this is not a git clone")
         )
 
 

@@ -47,15 +47,16 @@ def test_every_key_is_there_with_its_words_and_no_secret(page: OpenPage):
 def test_a_change_is_written_with_the_comments_kept_and_says_when_it_counts(page: OpenPage):
     changes: dict[str, object] = {
         "max_power": 32, "nsfw": False, "models_to_load": ["Deliberate", "top 2"],
-        "pause_for": ["steam*"], "queue_size": 2,
+        "pause_for": ["steam*"], "queue_size": 2, "max_lora_cache_size": 3,
     }  # fmt: skip
     code, told = save(page, **changes)
     assert code == 200
     assert told == {
         "now": ["pause_for"],
-        "next job": ["max_power", "nsfw"],
+        "next job": ["max_power", "nsfw", "max_lora_cache_size"],
         "restart": ["models_to_load", "queue_size"],
     }
+    assert page.watched.adapters.loras.most_bytes == 3 * 10**9
     now = page.watched.config.now
     assert (now.pause_for, now.max_power, now.nsfw) == (("steam*",), 32, False)
     assert (now.queue_size, now.models_to_load) == (1, ("Deliberate",))

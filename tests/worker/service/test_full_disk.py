@@ -57,7 +57,7 @@ def keep(home):
     VerifiedFiles(home).remember(home / "models" / "a", Checksum("ab" * 32))
     DownloadMemo(home / "asked.json").remember_refusal("x", DownloadRefused("no", 86400.0))
     with suppress(DownloadFailed, OSError):  # which is the finder's to bear
-        store = LoraStore(home / "models" / "lora", Quota(1 << 20, 0, lambda: 1 << 30))
+        store = LoraStore(home / "models" / "lora", Quota(lambda: 1 << 20, 0, lambda: 1 << 30))
         about = LoraRecord(name="Ink", model_id=1, version_id=7, size_bytes=1)
         with store.arrival("1-7", about, "job") as path:
             path.write_bytes(b"a")

@@ -232,8 +232,8 @@ def test_how_long_a_pause_lasts(text: str, end: PauseEnd):
         ("99999d", "from a minute to a year"),
         ("until 24:00", "23:59"),
         ("until 8:75", "23:59"),
-        ("until blursday", "is no day"),
-        ("until today 9:00", "is over for today"),
+        ("until blursday", "is not a day"),
+        ("until today 9:00", "has passed today"),
         ("2h until 08:00", "such as 2h"),
     ],
 )

@@ -16,7 +16,7 @@ import pytest
 from tests.support.owner import PROJECT
 from worker.cli.check import version_finding
 from worker.config.keys import BridgeConfig
-from worker.errors import DocumentMissing, UsageError
+from worker.errors import UsageError
 from worker.service import releases
 from worker.service.orders import Order, Orders
 from worker.service.releases import Release
@@ -131,7 +131,7 @@ def test_its_owner_has_it_taken_at_once_and_a_pause_goes_on_afterwards(tmp_path:
     refusing = updates_of(tmp_path, clone_in(tmp_path / "no", look="echo no tag >&2; exit 1"))
     with pytest.raises(UsageError, match=r"99\.0\.1 can't be taken: no tag"):
         refusing.take()
-    with pytest.raises(UsageError, match="this is no clone"):
+    with pytest.raises(UsageError, match="this is not a git clone"):
         Updates(config_of(), tmp_path, lambda: NEWER, tmp_path).take()
     orders.give(Order.pause)
     updates = Updates(config_of(), tmp_path, lambda: NEWER, clone_in(tmp_path / "clone"))
@@ -185,10 +185,9 @@ def test_it_goes_on_as_the_set_up_then_as_a_worker(tmp_path: Path):
 
 
 @pytest.mark.parametrize("auto_update", ["tell", "never"])
-def test_it_never_drains_unless_it_is_told_to(tmp_path: Path, auto_update: str):
-    def newest() -> Release:
-        raise DocumentMissing("nobody may be asked")
-
-    updates = Updates(config_of(auto_update), tmp_path, newest, clone_in(tmp_path / "clone"))
-    with updates.watched():
-        assert "updates" not in {thread.name for thread in threading.enumerate()}
+def test_it_drains_only_while_it_is_told_to(tmp_path: Path, auto_update: str):
+    config = config_of(auto_update)
+    updates = Updates(config, tmp_path, lambda: NEWER, clone_in(tmp_path / "clone"))
+    assert not updates.is_wanted
+    config.take_over(config_of("drain"))
+    assert updates.is_wanted

@@ -24,7 +24,7 @@ async function begin() {
   await loadExtras();
   machine = await ask("/api/setup/machine");
   $("machine").replaceChildren(...machine.lines.flatMap(([name, figures]) => [make("dt", {}, name), make("dd", {}, figures)]));
-  $("notes").replaceChildren(...machine.notes.map((note) => make("p", {}, note)));
+  $("notes").replaceChildren(...machine.notes.map((note) => make("p", {}, `${note[0].toUpperCase()}${note.slice(1)}`)));
   showModels();
   $("save").disabled = false;
 }
