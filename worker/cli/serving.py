@@ -247,7 +247,8 @@ def run_lives(live: Callable[[], None], home: Path, signals: StopSignals) -> Non
     is started again on the page that has ended it."""
     live()
     while not signals.count and _is_to_live_on(home, signals):
-        live()
+        with signals.interrupting():  # as in the first life, until it serves
+            live()
 
 
 def _is_to_live_on(home: Path, signals: StopSignals) -> bool:

@@ -137,13 +137,13 @@ class _WaitingPage:
         return web.json_response({})
 
     def wait(self, orders: Orders, signals: StopSignals) -> Ended:
+        """Raises KeyboardInterrupt at a signal where the signals do."""
         looks = 0
-        with signals.counted():
-            while not signals.count and not orders.is_given(*OF_ONE_LIFE):
-                if self._is_started or (looks % LOOK_SECONDS == 0 and self._has_come()):
-                    return Ended.go_on
-                looks += 1
-                signals.nap(ORDER_SECONDS)
+        while not signals.count and not orders.is_given(*OF_ONE_LIFE):
+            if self._is_started or (looks % LOOK_SECONDS == 0 and self._has_come()):
+                return Ended.go_on
+            looks += 1
+            signals.nap(ORDER_SECONDS)
         return Ended.by_owner
 
     def _has_come(self) -> bool:

@@ -17,7 +17,9 @@ import pytest
 from tests.support.owner import Command, Home, assert_nothing_left, config, make_home, wait_for
 from tests.support.reference_server import reference_server
 from tests.support.sandbox_client import CLIENT_KEY, MODELS, Api
+from worker.children.signals import StopSignals
 from worker.cli.exit_codes import ExitCode
+from worker.cli.serving import run_lives
 from worker.jobs.ledger import FILE
 from worker.sandbox import Reply, Sandbox, State
 from worker.service.orders import MAINTENANCE, STARTING, Order, Orders
@@ -172,6 +174,22 @@ def test_a_worker_that_was_drained_serves_when_it_is_started_again(home: Home, h
         worker.send_signal(signal.SIGTERM)
         worker.communicate(timeout=120)
     assert worker.returncode == ExitCode.OK
+
+
+def test_ctrl_c_ends_a_later_life_that_does_not_serve_yet(tmp_path: Path):
+    (tmp_path / "state").mkdir()
+    lives: list[str] = []
+
+    def live() -> None:
+        lives.append("begun")
+        if len(lives) == 1:
+            with signals.counted():  # it serves
+                Orders(tmp_path / "state").give(Order.restart)
+        else:
+            signals.came()
+
+    with closing(StopSignals()) as signals, pytest.raises(KeyboardInterrupt):
+        run_lives(live, tmp_path, signals)
 
 
 def test_the_end_of_the_terminal_finishes_the_job_at_work(home: Home, horde: Sandbox):
