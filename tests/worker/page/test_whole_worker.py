@@ -25,9 +25,12 @@ from tests.support.sandbox_client import CLIENT_KEY, MODEL, MODELS, Api
 from tests.support.worker_with_a_page import start
 from worker.config.config import load_config
 from worker.config.hours import DAYS
+from worker.loras.files import LoraRecord
 from worker.sandbox import Sandbox
+from worker.service.assembly import make_adapters
 
 ADDED = "Demo Inpainting"  # a model of the local horde that the worker does not have
+LORA = "a LoRA of an earlier life"
 FAST = {"width": 64, "height": 64, "steps": 4}
 SLOW = {"width": 192, "height": 64, "steps": 40}  # of the scripted engine: two seconds
 
@@ -57,6 +60,15 @@ def browser() -> Generator[Browser]:
         yield browser
 
 
+def put_lora(home: Path) -> None:
+    """As an earlier life has downloaded it."""
+    given = load_config(home / "bridgeData.yaml")
+    adapters = make_adapters(given, given.models_folder(home))
+    about = LoraRecord(name=LORA, model_id=1, version_id=2, size_bytes=9)
+    with adapters.loras.arrival("1-2", about, "a-job") as path:
+        path.write_bytes(b"some file")
+
+
 @pytest.fixture(scope="module")
 def worker(
     browser: Browser, tmp_path_factory: pytest.TempPathFactory, checkpoint: Path
@@ -71,6 +83,7 @@ def worker(
         more = f"model_reference: {site.url}/reference\nshow_pictures: true  # mine\n"
         text = config(horde, more=more).replace("page: ''", f"page: {url}")
         (home / "bridgeData.yaml").write_text(text, "utf-8")
+        put_lora(home)
         with (
             Api(horde.url, CLIENT_KEY) as client,
             start(home, "loop", subprocess.DEVNULL) as running,
@@ -276,6 +289,15 @@ def test_behind_a_password_a_worker_is_entered_left_stopped_and_started_again(
             expect(tab.locator("#state")).to_have_class("state good", timeout=LONG_MS)
         running.terminate()
         assert running.wait(120) == 0
+
+
+def test_a_lora_of_an_earlier_life_is_removed(browser: Browser, worker: WholeWorker):
+    with shown(browser, worker, "Models") as tab:
+        tab.get_by_role("button", name=f"Remove {LORA}").click()
+        tab.get_by_role("dialog").get_by_role("button", name="Remove").click()
+        expect(tab.locator("#lora-told")).to_contain_text("freed", timeout=LONG_MS)
+        expect(tab.locator("#lora-rows")).not_to_contain_text(LORA)
+    assert not list(worker.config_file.parent.glob("models/lora/*.safetensors"))
 
 
 def test_the_hordes_record_queue_and_reward_are_shown(browser: Browser, worker: WholeWorker):
