@@ -17,6 +17,8 @@ from tests.support.sandbox_client import CLIENT_KEY, MODEL, Api
 from tests.support.worker_with_a_page import start
 from worker.page.server import page_of
 from worker.sandbox import Sandbox, State
+from worker.service.orders import WAITING, Orders
+from worker.service.state_folder import STATE
 
 SMALL = {"width": 64, "height": 64, "steps": 4}
 
@@ -88,5 +90,8 @@ def test_page_and_health_are_there_before_the_first_model_is(tmp_path: Path, hor
             paths = {"/api/models/pause": {"name": MODEL}, "/api/order": {"order": "stop"}}
             for path, body in paths.items():
                 assert requests.post(url + path, json=body, headers=headers, timeout=120).ok
+            orders = Orders(tmp_path / STATE)
+            wait_for(lambda: (told := orders.answered()) is not None and told.doing == WAITING)
+            worker.terminate()
             output, _ = worker.communicate(timeout=120)
     assert worker.returncode == 0, output
