@@ -56,7 +56,7 @@ from worker.service.history import FILE as HISTORY
 from worker.service.history import History
 from worker.service.logs import LogWay, set_up_logging
 from worker.service.machine import Machine
-from worker.service.metrics import MetricsServer
+from worker.service.metrics import MetricsServer, make_metrics
 from worker.service.orders import OF_ONE_LIFE, STARTING, Order, Orders
 from worker.service.overview import Overview
 from worker.service.pauses import Pauses
@@ -269,11 +269,6 @@ def _warn(config: BridgeConfig, home: Path, models: Models) -> None:
         log.warning(as_typed(line))
     if kinds := unserved(config, home, models):
         log.info("not offered: %s (check says why)", ", ".join(kinds))
-
-
-def make_metrics(config: BridgeConfig, orders: Orders) -> MetricsServer:
-    key = config.metrics_key.get_secret_value() if config.metrics_key else ""
-    return MetricsServer(config.metrics or "", key, orders.answered)
 
 
 def warnings_of(config: BridgeConfig, home: Path, models: Models) -> list[str]:

@@ -29,6 +29,7 @@ from worker.page.server import PageServer
 from worker.page.settings import keep_hash
 from worker.page.site import make_site
 from worker.safety.policy import unfound
+from worker.service.metrics import make_metrics
 from worker.service.orders import OF_ONE_LIFE, WAITING, Orders
 from worker.service.overview import Overview
 from worker.service.state_folder import STATE, StateFolder
@@ -97,6 +98,7 @@ def _waited(config: BridgeConfig, home: Path, signals: StopSignals, wait: _Wait)
         orders = Orders(home / STATE)
         orders.begin()
         stack.callback(orders.end)
+        stack.enter_context(make_metrics(config, orders).served())
         with suppress(OSError):
             orders.answer(Overview(doing=WAITING, why=as_typed(wait.told)))
         print(

@@ -22,9 +22,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from hordelib.memory.cards import DriverError, FoundCard, opened_cards
+from worker.config.keys import BridgeConfig
 from worker.jobs.results import ENDS, JobStage
 from worker.line.pausing import PauseCause
-from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, WAITING
+from worker.service.orders import ENDED, MAINTENANCE, SERVING, STARTING, WAITING, Orders
 from worker.service.overview import Overview
 
 log = logging.getLogger(__name__)
@@ -231,3 +232,8 @@ class MetricsServer:
 
     def _told(self, status: int, text: str) -> web.Response:
         return web.Response(status=status, text=f"{text}\n")
+
+
+def make_metrics(config: BridgeConfig, orders: Orders) -> MetricsServer:
+    key = config.metrics_key.get_secret_value() if config.metrics_key else ""
+    return MetricsServer(config.metrics or "", key, orders.answered)

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import expect
 
 from tests.support.browser import chromium, looking
@@ -67,11 +68,15 @@ def test_it_offers_the_checker_and_goes_on_once_that_has_come(
     assert worker.result() is Ended.go_on
 
 
-def test_an_order_to_end_ends_the_wait(tmp_path: Path, url: str):
+def test_an_order_to_end_ends_the_wait_in_which_it_is_well(tmp_path: Path, url: str):
+    file, watched = tmp_path / "bridgeData.yaml", f"127.0.0.1:{free_port()}"
+    file.write_text(f"{file.read_text('utf-8')}metrics: '{watched}'\n", "utf-8")
     config = load_config(tmp_path / "bridgeData.yaml")
     orders = Orders(tmp_path / "state")
     with closing(StopSignals()) as signals, ThreadPoolExecutor() as pool:
         worker = pool.submit(wait_for_safety, config, tmp_path, signals)
         wait_for(lambda: worker.done() or is_waiting(orders))
+        asked = [requests.get(f"http://{watched}/{it}z", timeout=60) for it in ("health", "ready")]
         orders.give(Order.drain)
         assert worker.result() is Ended.by_owner
+    assert [answer.status_code for answer in asked] == [200, 503]
