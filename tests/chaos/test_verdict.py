@@ -162,6 +162,19 @@ def test_a_kill_long_after_a_pop_excuses_nothing(
     assert fate_of(sandbox, id, Kill(clock.now)) is Fate.lost
 
 
+@pytest.mark.parametrize(("in_memory", "complaints"), [(True, 0), (False, 1)])
+def test_another_word_after_a_kill_is_excused_where_memory_alone_had_the_first(
+    sandbox: Sandbox, worker: Api, clock: MovableClock, in_memory: bool, complaints: int
+):
+    id = worker.pop_job()["id"]
+    worker.submit(id, state="faulted")
+    clock.move(1)
+    kill = Kill(clock.now, in_memory=in_memory)
+    clock.move(1)
+    worker.submit(id, state="ok")
+    assert len(list(doubled(held(sandbox, id), [kill]))) == complaints
+
+
 @pytest.mark.parametrize(
     ("states", "complaints"),
     [

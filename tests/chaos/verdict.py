@@ -7,6 +7,7 @@ that was asked for.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -211,7 +212,7 @@ def judge(
     complaints |= {text.id: of_text(text) for text in books.texts if text.state is State.ok}
     return Judgement(
         fates=fates(books, kills.worker),
-        doubled=tuple(each for held in held_of(books) for each in doubled(held)),
+        doubled=tuple(each for held in held_of(books) for each in doubled(held, kills.worker)),
         wrong_results=tuple(Wrong(id, told) for id, told in complaints.items() if told),
         recovery_seconds=longest_recovery(
             books, [*(kill.at for kill in kills.worker), *kills.children]
@@ -261,13 +262,16 @@ def _last_pop(lost: Iterable[Held], kind: Kind, kill: Kill) -> list[str]:
     return [held.key for held in unheard if held.pop == last.pop]
 
 
-def doubled(row: Held) -> Iterator[Wrong]:
+def doubled(row: Held, kills: Sequence[Kill] = ()) -> Iterator[Wrong]:
     """Two outcomes, two pictures, or two rewards; the same word said twice is none of these.
 
     What the horde refuses says nothing of a form, which comes again under the same id once it has
-    failed.
+    failed, nor of anything of which the worker had spoken in a life whose end only its memory knew.
     """
-    said = [each for each in row.settlings if row.kind is not Kind.form or not each.rc]
+    first = min((each.at for each in row.settlings), default=0.0)
+    later = (kill.at for kill in kills if kill.in_memory and kill.at + AFTER_KILL_SECONDS >= first)
+    since = 0.0 if row.kind is Kind.form else min(later, default=math.inf)
+    said = [each for each in row.settlings if not each.rc or each.at < since]
     outcomes = {each.state == "faulted" for each in said}
     if len(outcomes) > 1:
         told = ", ".join(f"{each.state} {each.rc or 'taken'}" for each in said)

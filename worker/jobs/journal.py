@@ -171,10 +171,12 @@ class Journal:
     def fresh(self, ids: Sequence[str]) -> tuple[str, ...]:
         """Of ids that were popped just now those that are new, each once.
 
-        The horde never hands an id out twice: one that it gives up gets another one. Whatever goes
-        by ids relies on that.
+        The horde never hands out the id of an image or a text twice: one that it gives up gets
+        another one. Whatever goes by ids relies on that. A form that failed comes again under its
+        id, and is new then.
         """
-        known = {slot.id for row in self.jobs() for slot in row.slots} | self._ledger.known(ids)
+        in_hand = {slot.id for row in self.jobs() for slot in row.slots}
+        known = in_hand | self._ledger.known(ids, self._kind)
         return tuple(id for id in dict.fromkeys(ids) if id not in known)
 
     def cautious(self, offer: Offer) -> Offer:

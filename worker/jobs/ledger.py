@@ -23,7 +23,7 @@ from worker.horde.api import Slot
 from worker.horde.kinds import Kind
 from worker.jobs.durable_sqlite import DurableSqlite, Value
 from worker.jobs.owed import ImageRow, Owed, read_owed
-from worker.jobs.results import GIVEN_BACK, Failed, ImageEnd, Made, Solved
+from worker.jobs.results import GIVEN_BACK, Failed, ImageEnd, JobStage, Made, Solved
 from worker.jobs.sqlite_format import Format
 from worker.jobs.totals import ENDED_AS, IS_OPEN, Totals, totals_of
 
@@ -216,10 +216,14 @@ class Ledger:
 
     # ---- what it knows -----------------------------------------------------------------------
 
-    def known(self, ids: Iterable[str]) -> frozenset[str]:
-        """Those that the horde has handed out before: in hand, or ended within the last hour."""
+    def known(self, ids: Iterable[str], kind: Kind = Kind.image) -> frozenset[str]:
+        """Those that the horde has handed out before: in hand, or ended within the last hour.
+
+        A form comes again under its id until a result was taken, so that only then it is known.
+        """
+        taken = f" AND state = '{JobStage.submitted}'" if kind is Kind.form else ""
         rows = self._db.read(
-            "SELECT id FROM images WHERE id IN (SELECT value FROM json_each(?))",
+            f"SELECT id FROM images WHERE id IN (SELECT value FROM json_each(?)){taken}",
             (json.dumps(list(ids)),),
         )
         return frozenset(row["id"] for row in rows)

@@ -274,18 +274,17 @@ class Companion(Generic[AnyTask]):
         return 0
 
     def _taken(self, popped: PoppedTasks[AnyTask]) -> list[AnyTask]:
-        """Each id once, and none that is in hand. What was faulted may come again.
-
-        What can't be read is faulted.
-        """
+        """Each id once, and none that was handed out before. What can't be read is faulted."""
         for id, why in popped.unusable.items():
             if self._journal.fresh([id]):
                 slots = slots_of((id,), ("",), elapsed_seconds() + UNREAD_SECONDS)
                 self._journal.popped(slots, "")
                 self._submit(Failed(slots[0], why))
         by_id = {task.id: task for task in reversed(popped.tasks)}
-        known = {row.job_id for row in self._journal.jobs()}
-        fresh = [task for id, task in reversed(by_id.items()) if id not in known]
+        fresh = [by_id[id] for id in self._journal.fresh([task.id for task in popped.tasks])]
+        if len(fresh) < len(popped.tasks):
+            told = "the horde has handed out a %s twice: dropped"
+            log.warning(told, self.kind)
         for number, task in enumerate(fresh):  # of more than was asked for, only the ids are kept
             asked = task.asked if number < self._trade.at_once else ""
             self._journal.popped(task.slots, task.label, asked)

@@ -301,7 +301,7 @@ def test_a_name_of_a_picture_worker_ends_the_alchemist_with_a_line(stage: Stage)
 def test_only_what_the_server_knows_and_the_device_has_time_for_is_offered(tmp_path: Path) -> None:
     offered = offered_forms(config(forms=[]), tmp_path)
     assert set(offered.forms) == {"nsfw", "palette", "describe", "vectorize", "annotation"}
-    assert offered.missing["GFPGAN"] == "gfpgan/GFPGANv1.4.pth is missing in the models folder"
+    assert offered.missing["GFPGAN"] == "gfpgan/GFPGANv1.4.pth"
     assert "canny" in offered.annotation_types
     assert "hed" not in offered.annotation_types
     words = ServerWords(forms=frozenset({"nsfw", "annotation", "GFPGAN"}))

@@ -19,7 +19,7 @@ from worker.horde.texts import TextOffer, TextSubmission
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE, Ledger
 from worker.jobs.results import Solved
-from worker.sandbox import Endpoint, LostReply, NamedTwice, Reply, State
+from worker.sandbox import Endpoint, HandedOutAgain, LostReply, NamedTwice, Reply, State
 from worker.scribe.order import read_order
 
 TIEFIGHTER = "koboldcpp/LLaMA2-13B-Tiefighter"
@@ -276,6 +276,17 @@ def left_over(stage: Stage, *, is_said: bool) -> None:
     stage.ledger.close()
     stage.ledger = Ledger(stage.folder / FILE)
     assert stage.ledger.owed() == [], "no picture's journal sees it"
+
+
+def test_an_id_that_ended_and_is_handed_out_again_is_written_no_more(stage: Stage) -> None:
+    """The horde counts what is said of it then as a second word."""
+    with KoboldServer() as server:
+        stage.serve(server.url)
+        first = stage.ask("once")
+        assert stage.result(first) == told("once")
+        stage.sandbox.faults.inject(Endpoint.TEXT_POP, HandedOutAgain(), calls=2)
+        assert stage.result(stage.ask("another")) == told("another")
+        assert [each.rc for each in stage.texts(first)[0].settlings] == [""]
 
 
 def test_a_text_that_a_killed_life_has_left_is_written_by_the_next(stage: Stage) -> None:
