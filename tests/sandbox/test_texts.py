@@ -124,6 +124,8 @@ def test_what_is_faulted_or_late_waits_again_under_another_id(horde: Horde) -> N
     assert horde.submit(third).status_code == 200
     status = horde.status(request)
     assert (status["restarted"], status["done"]) == (2, True)
+    assert horde.submit(second, state="faulted").json() == {"reward": 0.0}
+    assert horde.pop().json()["id"], "a fault that comes late has the text written once more"
 
 
 def test_refusals_of_submit_and_pop(horde: Horde) -> None:

@@ -87,8 +87,14 @@ class Delivery:
         reason: str = "",
         fault: Callable[[str], ImageEnd] | None = None,
     ) -> ImageEnd:
-        """`fault` ends what is no fault itself, where the horde does not take it."""
+        """`fault` ends what is no fault itself, where the horde does not take it.
+
+        A fault that comes when the horde has given the job to another worker is kept back: the
+        horde would have the same once more, and its client would pay twice.
+        """
         is_fault = fault is None
+        if is_fault and elapsed_seconds() > slot.over_at:
+            return ImageEnd(JobStage.given_up, 0.0, reason, is_drop=True)
         stage = JobStage.faulted if is_fault else JobStage.submitted
         try:
             kudos = self._insist("submit", call, slot)

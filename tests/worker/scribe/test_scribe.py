@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from worker.horde.kinds import Kind
 from worker.horde.texts import TextOffer, TextSubmission
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import FILE, Ledger
-from worker.jobs.results import Solved
+from worker.jobs.results import JobStage, Solved
 from worker.sandbox import Endpoint, HandedOutAgain, LostReply, NamedTwice, Reply, State
 from worker.scribe.order import read_order
 
@@ -256,7 +257,7 @@ def test_answers_of_the_horde_that_are_lost_or_doubled_end_each_text_once(stage:
             assert [settling.rc for settling in text.settlings].count("") == 1, text
 
 
-def left_over(stage: Stage, *, is_said: bool) -> None:
+def left_over(stage: Stage, *, is_said: bool, seconds_ago: float = 0.0) -> None:
     """What a killed life has popped; with `is_said`, it had told the horde of a text, too."""
     horde = HordeClient(stage.sandbox.url, WORKER_KEY, client_agent="test:1:x")
     offer = TextOffer(
@@ -268,7 +269,8 @@ def left_over(stage: Stage, *, is_said: bool) -> None:
     )
     (text,) = horde.pop_texts(offer).tasks
     journal = Journal(stage.ledger, kind=Kind.text)
-    journal.popped(text.slots, text.label, text.asked)
+    slots = [replace(slot, over_at=slot.over_at - seconds_ago) for slot in text.slots]
+    journal.popped(slots, text.label, text.asked)
     if is_said:
         journal.solved(Solved(text.slots[0], "of the first life"))
         horde.submit_task(TextSubmission(text.id, HordeState.OK, "of the first life"))
@@ -296,6 +298,17 @@ def test_a_text_that_a_killed_life_has_left_is_written_by_the_next(stage: Stage)
         stage.serve(server.url)
         assert stage.result(id) == told("left over")
         assert len(stage.texts(id)) == 1
+
+
+def test_the_horde_hears_of_no_fault_after_it_has_given_the_text_to_another(stage: Stage) -> None:
+    """It would have the text written once more, and its client would pay for both."""
+    id = stage.ask("left over")
+    left_over(stage, is_said=False, seconds_ago=3600)
+    with KoboldServer() as server:
+        scribe = stage.serve(server.url)
+        assert stage.result(stage.ask("the next")) == told("the next")
+        assert not stage.texts(id)[0].settlings
+        assert scribe.view().rows[0].ends[0].stage is JobStage.given_up
 
 
 def test_a_completions_server_that_breaks_a_text_off_says_why(stage: Stage) -> None:

@@ -201,6 +201,8 @@ class Texts:
         if body.state == "faulted":
             if row.state is State.processing:
                 self._drop(row, State.faulted)
+            else:  # as the server does, although the text waits again already, or is written
+                row.request.waiting += 1
             return 0.0
         if row.state is not State.processing:
             raise Refusal("AbortedGen", id=row.id, ttl=self._ttl_seconds)
