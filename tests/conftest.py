@@ -28,7 +28,8 @@ LONGEST = frozenset(
     for name in (
         *("bridge", "chaos", "main", "launcher", "lives", "models_command", "under_attack"),
         *("engine", "sharing", "comfy", "damaged_models", "runtime", "bad_jobs", "types"),
-        *("samplers", "anything", "full_disk", "wheel"),
+        *("samplers", "anything", "full_disk", "wheel", "sd1_on_4_gib", "whole_worker"),
+        *("large_families", "sdxl_job_after_job", "demo_with_numbers", "compare", "control"),
     )
 )
 

@@ -36,7 +36,8 @@ def test_a_remedy_names_what_was_run_and_its_folder(
 
 def test_a_worker_of_another_folder_tells_its_own_remedies(tmp_path: Path):
     home = Home(tmp_path)
-    home.write("api_key: '0123456789abcdef'\ndreamer_name: 'a [/b] rig'\nmodels_to_load: [all]\n")
+    keys = "api_key: '0123456789abcdef'\ndreamer_name: 'a [/b] rig'\nmodels_to_load: [all]\n"
+    home.write(keys + "page: ''\n")  # which would be waited at
     told = home.run("run")[1].splitlines()[-1]
     assert told.startswith("dreamer: safety: required")
     assert f"-m worker --home {tmp_path} fetch --safety" in told

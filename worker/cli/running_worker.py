@@ -21,7 +21,7 @@ from worker.errors import UsageError
 from worker.horde.kinds import Kind
 from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.totals import Totals, read_totals
-from worker.line.devices.device import DeviceState
+from worker.line.devices.device_state import DeviceState
 from worker.line.pausing import PauseCause
 from worker.service.machine import read_card
 from worker.service.orders import (

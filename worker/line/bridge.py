@@ -34,7 +34,8 @@ from worker.jobs.work import Work
 from worker.line.companion import Companion
 from worker.line.delivery import Delivery
 from worker.line.devices.blame import Evidence
-from worker.line.devices.device import Device, DeviceState
+from worker.line.devices.device import Device
+from worker.line.devices.device_state import DeviceState
 from worker.line.devices.feeder import Outcome, Shared
 from worker.line.devices.feeders import Feeders
 from worker.line.devices.waiting_jobs import WaitingJobs

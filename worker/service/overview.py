@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from worker.horde.kinds import Kind
 from worker.jobs.results import ENDS
 from worker.jobs.status import JobRow, StatusView
-from worker.line.devices.device import DeviceState
+from worker.line.devices.device_state import DeviceState
 from worker.line.pausing import PauseReason
 
 SCHEMA = 1

@@ -26,7 +26,7 @@ from worker.horde.kinds import Kind
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.jobs.results import ImageEnd, JobStage
-from worker.line.devices.device import DeviceState
+from worker.line.devices.device_state import DeviceState
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
 from worker.loras.files import LoraRecord
 from worker.page.access import hashed

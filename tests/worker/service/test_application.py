@@ -25,7 +25,7 @@ from worker.horde.api import slots_of
 from worker.jobs.journal import Journal
 from worker.jobs.ledger import Ledger
 from worker.jobs.results import ImageEnd, JobStage
-from worker.line.devices.device import DeviceState
+from worker.line.devices.device_state import DeviceState
 from worker.service.application import Hands, LogLines, Moment, WorkerApplication
 from worker.service.machine import CardReading, MachineReading, Room
 from worker.service.overview import KindOverview, overview_of

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.owner import PROJECT
 from tests.support.simulated_nvml import MIB, SimulatedCard, SimulatedNvml
 from tests.support.simulated_sensors import SimulatedSensors
-from worker.line.devices.device import DeviceState
+from worker.line.devices.device_state import DeviceState
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
 from worker.service.metrics import MetricsServer
 from worker.service.overview import JobOverview, Overview

@@ -20,7 +20,7 @@ from worker.jobs.ledger import FILE as LEDGER
 from worker.jobs.ledger import Ledger
 from worker.jobs.results import ImageEnd, JobStage
 from worker.jobs.status import Obstacle, ObstacleKind
-from worker.line.devices.device import DeviceState
+from worker.line.devices.device_state import DeviceState
 from worker.line.pausing import PauseCause, PauseKind, PauseReason
 from worker.service.orders import Orders
 from worker.service.overview import JobOverview, KindOverview, Overview, overview_of, read_overview

@@ -9,7 +9,8 @@ from math import inf
 
 from worker.horde.api import Offer
 from worker.jobs.work import Work
-from worker.line.devices.device import Device, DeviceState
+from worker.line.devices.device import Device
+from worker.line.devices.device_state import DeviceState
 from worker.line.devices.feeder import Feeder, Shared
 from worker.line.devices.schedule import late_ones
 from worker.line.pausing import PauseKind, PauseReason
