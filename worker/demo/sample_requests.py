@@ -25,7 +25,7 @@ USUAL: Mapping[str, object] = MappingProxyType(
         "height": 64,
         "sampler_name": "k_euler",
         "karras": False,
-        "steps": 10,
+        "steps": 15,
         "cfg_scale": 4.0,
     }
 )
